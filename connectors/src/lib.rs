@@ -1,0 +1,19 @@
+//! # What Syncline speaks to the outside
+//!
+//! One folder per kind of system. Connectors see the engine's words and seams, never its rooms behind them.
+//!
+//! | folder | what it is |
+//! |---|---|
+//! | [`expr`] | jq expressions and placeholders, bounded |
+//! | [`http`] | the one way out: client, sign-in, budgets, pagination, conditional requests |
+//! | [`rest`] | a source described by a definition file |
+//! | [`webhook_in`] | verify, route, dedupe and map what providers post to us |
+//! | [`webhook_out`] | one signed attempt to tell a user's endpoint |
+//! | [`fake`] | a seeded fake provider: demo, test bed, benchmark source |
+
+pub mod expr;
+pub mod fake;
+pub mod http;
+pub mod rest;
+pub mod webhook_in;
+pub mod webhook_out;

@@ -1,0 +1,3 @@
+//! The declarative source: what a definition file says, done.
+
+pub mod definition;

@@ -1,0 +1,30 @@
+//! # The engine of Syncline
+//!
+//! Observations go in, changes come out, and between the two stands one durable commit. The engine knows no outside
+//! system and opens no socket; connectors feed it and sinks read from its store.
+//!
+//! ```text
+//! source ──► log ──► dataflow ──► store ──► sink
+//! ```
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`model`] | the words: ids, records, changes, canonical content |
+//! | [`time`] | the only room that reads clocks or randomness |
+//! | [`source`] | what a source must offer |
+//! | [`log`] | keeps what cannot be read again, durable before anyone is answered |
+//! | `dataflow` | timely workers: merge, sweep, classify, views |
+//! | [`store`] | RocksDB: records, change history, marks; one commit per epoch |
+//! | [`sink`] | what is owed to the outside |
+//! | [`pipeline`] | the way through: [`Engine`] |
+
+pub(crate) mod dataflow;
+pub mod log;
+pub mod model;
+pub mod pipeline;
+pub mod sink;
+pub mod source;
+pub mod store;
+pub mod time;
+
+pub use pipeline::Engine;

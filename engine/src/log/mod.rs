@@ -1,0 +1,31 @@
+//! WAIT: keeps what cannot be read again, durable before anyone is answered.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// A durable, ordered log. Positions rise by one; 0 is before the first entry.
+#[async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// Appends the entries in order and returns the position of the last one, once they are synced to disk.
+    async fn append(&self, entries: Vec<Vec<u8>>) -> Result<u64, Error>;
+
+    /// Up to `limit` entries after position `after`, in order.
+    fn read(&self, after: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, Error>;
+
+    /// Forgets every entry up to and including `through`.
+    fn trim(&self, through: u64) -> Result<(), Error>;
+
+    /// Position of the last durable entry; changes wake the watcher.
+    fn end(&self) -> tokio::sync::watch::Receiver<u64>;
+}
+
+/// Why the log failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk refused; nothing more is accepted until a restart.
+    #[error("the log is closed after a failed write ({0}); free the disk or repair it, then restart")]
+    Poisoned(String),
+    /// More waits for the disk than is allowed.
+    #[error("the log is overloaded: {0} bytes wait for the disk; try again later")]
+    Overloaded(usize),
+}

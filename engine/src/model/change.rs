@@ -1,0 +1,103 @@
+//! Records and changes as readers meet them.
+
+use super::{Cause, Position, Timestamp};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What happened to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Action {
+    /// It was not there, or was deleted, and now is.
+    Added,
+    /// Its content changed.
+    Updated,
+    /// It is gone; its last payload is kept.
+    Deleted,
+}
+
+impl Action {
+    /// `ADDED`, `UPDATED` or `DELETED`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Added => "ADDED",
+            Action::Updated => "UPDATED",
+            Action::Deleted => "DELETED",
+        }
+    }
+}
+
+/// What is known of a record besides its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Place of its last change.
+    pub position: Position,
+    /// Its last change. A live record is `Added` until its first update since `first_seen_at`.
+    pub action: Action,
+    /// Commit time of the change that (last) added it.
+    pub first_seen_at: Timestamp,
+    /// Commit time of its last change.
+    pub last_modified_at: Timestamp,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// When its payload was pruned.
+    pub pruned_at: Option<Timestamp>,
+    /// The source's modified time; [`Timestamp::NONE`] if there is none.
+    pub modified_at: Timestamp,
+    /// What made the last change.
+    pub cause: Cause,
+}
+
+/// A record as it stands: metadata and payload (a JSON object whose `id` is text).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its metadata.
+    pub meta: Meta,
+    /// Its content; for a pruned record `{"id": …}` alone.
+    pub payload: Bytes,
+}
+
+/// One entry of the change log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its metadata as of this change.
+    pub meta: Meta,
+    /// Content before; `None` for `Added` or when it was pruned.
+    pub before: Option<Bytes>,
+    /// Content after; for `Deleted` the last payload.
+    pub after: Option<Bytes>,
+}
+
+/// How a batch or a run fared, record by record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// New, or live again.
+    pub added: u64,
+    /// Content changed.
+    pub updated: u64,
+    /// Gone.
+    pub deleted: u64,
+    /// Seen with equal content.
+    pub unchanged: u64,
+    /// Lost against a newer version.
+    pub skipped: u64,
+    /// Patches and deletes of ids that are unknown or deleted.
+    pub ignored: u64,
+}
+
+impl Counts {
+    /// Changes a reader will meet.
+    pub fn changes(&self) -> u64 {
+        self.added + self.updated + self.deleted
+    }
+
+    /// Adds `other` to this.
+    pub fn add(&mut self, other: &Counts) {
+        self.added += other.added;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+        self.unchanged += other.unchanged;
+        self.skipped += other.skipped;
+        self.ignored += other.ignored;
+    }
+}

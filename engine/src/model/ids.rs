@@ -1,0 +1,176 @@
+//! Names and ids: datasets, positions, causes, record ids.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// The unit of change detection, cursors, counts and delete tracking.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DatasetName {
+    /// Isolation scope named by the API key; nothing crosses it.
+    pub environment: Arc<str>,
+    /// One outside system as configured (`Provider-Config-Key` on the wire).
+    pub source: Arc<str>,
+    /// One account at that system (`Connection-Id` on the wire).
+    pub connection: Arc<str>,
+    /// The kind of record.
+    pub model: Arc<str>,
+    /// A second configuration of the same sync; `base` is the usual one.
+    pub variant: Arc<str>,
+}
+
+impl DatasetName {
+    /// A dataset of variant `base`.
+    pub fn base(environment: &str, source: &str, connection: &str, model: &str) -> Self {
+        DatasetName {
+            environment: environment.into(),
+            source: source.into(),
+            connection: connection.into(),
+            model: model.into(),
+            variant: "base".into(),
+        }
+    }
+}
+
+impl fmt::Display for DatasetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}", self.environment, self.source, self.connection, self.model)?;
+        if &*self.variant != "base" {
+            write!(f, "::{}", self.variant)?;
+        }
+        Ok(())
+    }
+}
+
+/// The short number a dataset has inside one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DatasetId(pub u32);
+
+/// A place in the change log: epoch in the upper 42 bits, place within the epoch in the lower 22.
+/// Order is order of commit. Unique within a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Bits of a position that number the changes of one epoch.
+    pub const PLACE_BITS: u32 = 22;
+    /// Before everything.
+    pub const START: Position = Position(0);
+
+    /// The first position of `epoch`.
+    pub fn first_of(epoch: u64) -> Self {
+        Position(epoch << Self::PLACE_BITS)
+    }
+
+    /// The engine time of this position: all changes of one epoch are one consistent set.
+    pub fn epoch(self) -> u64 {
+        self.0 >> Self::PLACE_BITS
+    }
+}
+
+/// How an observation reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// A page of a polled API.
+    Poll,
+    /// A webhook we received.
+    Webhook,
+    /// The library's own caller.
+    Push,
+    /// A derived view.
+    View,
+}
+
+/// What made a change: a run, a webhook, a push. `number` is unique within its kind and store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cause {
+    /// The kind of cause.
+    pub via: Via,
+    /// The run's number, or the webhook's position in the log. At most 56 bits.
+    pub number: u64,
+}
+
+impl Cause {
+    /// The run with this number.
+    pub fn run(number: u64) -> Self {
+        Cause { via: Via::Poll, number }
+    }
+
+    /// The webhook at this log position.
+    pub fn webhook(position: u64) -> Self {
+        Cause { via: Via::Webhook, number: position }
+    }
+
+    /// Reads `run_…`, `whk_…`, `psh_…`, `viw_…`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, digits) = text.split_once('_')?;
+        let via = match kind {
+            "run" => Via::Poll,
+            "whk" => Via::Webhook,
+            "psh" => Via::Push,
+            "viw" => Via::View,
+            _ => return None,
+        };
+        u64::from_str_radix(digits, 16).ok().filter(|n| *n < 1 << 56).map(|number| Cause { via, number })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.via {
+            Via::Poll => "run",
+            Via::Webhook => "whk",
+            Via::Push => "psh",
+            Via::View => "viw",
+        };
+        write!(f, "{kind}_{:014x}", self.number)
+    }
+}
+
+/// Why a value cannot be a record id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadId {
+    /// Missing, null or empty.
+    #[error("id is missing, null or empty")]
+    Missing,
+    /// Boolean, array or object.
+    #[error("id is a {0}; strings, integers and finite numbers are allowed")]
+    Kind(&'static str),
+    /// Longer than 255 characters.
+    #[error("id has {0} characters; 255 are allowed")]
+    Long(usize),
+}
+
+/// Most characters of a record id.
+pub const ID_CHARS: usize = 255;
+
+/// The text form of a record id: strings as they are without NUL, numbers as decimal text, 1 to 255 characters.
+///
+/// ```
+/// use syncline_engine::model::record_id;
+/// assert_eq!(record_id(&serde_json::json!(5)).unwrap(), "5");
+/// assert!(record_id(&serde_json::json!("")).is_err());
+/// ```
+pub fn record_id(value: &serde_json::Value) -> Result<String, BadId> {
+    use serde_json::Value;
+    let text = match value {
+        Value::String(s) => s.replace('\0', ""),
+        Value::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
+            (Some(i), _, _) => i.to_string(),
+            (_, Some(u), _) => u.to_string(),
+            (_, _, Some(f)) => f.to_string(),
+            _ => n.to_string(),
+        },
+        Value::Null => return Err(BadId::Missing),
+        Value::Bool(_) => return Err(BadId::Kind("boolean")),
+        Value::Array(_) => return Err(BadId::Kind("array")),
+        Value::Object(_) => return Err(BadId::Kind("object")),
+    };
+    match text.chars().count() {
+        0 => Err(BadId::Missing),
+        n if n > ID_CHARS => Err(BadId::Long(n)),
+        _ => Ok(text),
+    }
+}
+

@@ -1,0 +1,16 @@
+//! The words every other room uses: ids, observations, records, changes, canonical content.
+//!
+//! Nothing here does IO, reads a clock or depends on another room.
+
+mod change;
+pub mod content;
+mod cursor;
+mod ids;
+mod observation;
+mod timestamp;
+
+pub use change::{Action, Change, Counts, Meta, Record};
+pub use cursor::{Cursor, CursorError, CursorKey};
+pub use ids::{BadId, Cause, DatasetId, DatasetName, Position, Via, record_id};
+pub use observation::{Strategy, Version};
+pub use timestamp::Timestamp;

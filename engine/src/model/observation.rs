@@ -1,0 +1,25 @@
+//! Versions and merge strategies: who wins when two observations meet on one record.
+
+use super::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Which observation wins (see `docs/semantics.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The greatest (modified time, observation time, content hash), whatever the order of arrival.
+    Latest,
+    /// The later in the log, but a polled record loses if another writer changed it after its page was requested.
+    IgnoreIfModifiedAfter,
+    /// The later in the log.
+    Override,
+}
+
+/// The clock of an observation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// The source's modified time; [`Timestamp::NONE`] where the model declares none.
+    pub modified_at: Timestamp,
+    /// When the data was true at the latest: for a page the instant its request was sent, for a webhook its own time or receipt.
+    pub observed_at: Timestamp,
+}

@@ -1,0 +1,89 @@
+//! A point in time: microseconds since the Unix epoch, UTC.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// Microseconds since 1970-01-01T00:00:00Z. Shown as RFC 3339 with six fraction digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Earlier than every time a source can state: stands for "no modified time".
+    pub const NONE: Timestamp = Timestamp(i64::MIN);
+
+    /// From whole milliseconds since the epoch; saturates.
+    pub fn from_millis(ms: i64) -> Self {
+        Timestamp(ms.saturating_mul(1_000))
+    }
+
+    /// From whole seconds since the epoch; saturates.
+    pub fn from_seconds(s: i64) -> Self {
+        Timestamp(s.saturating_mul(1_000_000))
+    }
+
+    /// Reads RFC 3339 text; `None` if it is not.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|t| Timestamp(t.as_microsecond()))
+    }
+
+    /// Whole milliseconds since the epoch, rounded down.
+    pub fn millis(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This time plus `by`; saturates.
+    pub fn plus(self, by: Duration) -> Self {
+        Timestamp(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// This time minus `by`; saturates.
+    pub fn minus(self, by: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// RFC 3339 with `+00:00`, as the compatible REST surface writes times.
+    pub fn with_offset(self) -> String {
+        let mut text = self.to_string();
+        text.pop();
+        text.push_str("+00:00");
+        text
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clamped = self.0.clamp(
+            jiff::Timestamp::MIN.as_microsecond(),
+            jiff::Timestamp::MAX.as_microsecond(),
+        );
+        match jiff::Timestamp::from_microsecond(clamped) {
+            Ok(t) => write!(f, "{t:.6}"),
+            Err(_) => write!(f, "{clamped}us"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_six_digits_and_both_suffixes() {
+        let t = Timestamp::parse("2026-04-14T18:46:03.097459Z").expect("valid");
+        assert_eq!(t.to_string(), "2026-04-14T18:46:03.097459Z");
+        assert_eq!(t.with_offset(), "2026-04-14T18:46:03.097459+00:00");
+        assert_eq!(Timestamp::from_seconds(0).to_string(), "1970-01-01T00:00:00.000000Z");
+    }
+}

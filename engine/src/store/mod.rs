@@ -1,0 +1,1 @@
+//! KEEP: RocksDB. Records, change history and marks; one synced batch makes an epoch visible.

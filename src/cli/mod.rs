@@ -1,0 +1,7 @@
+//! The command line: one file per verb.
+
+/// Runs the program.
+#[allow(clippy::todo)]
+pub fn main() -> std::process::ExitCode {
+    todo!()
+}

@@ -1,0 +1,1 @@
+//! Takes owed deliveries from the outbox and makes the attempts.

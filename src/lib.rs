@@ -1,0 +1,13 @@
+//! # Syncline
+//!
+//! Polled APIs and webhooks become one exact change stream, in one binary.
+//!
+//! This crate is the facade of the library and the program around it: `control` decides what should run, `api` and
+//! `cli` are its surfaces. The engine and the connectors are crates of their own, re-exported here.
+
+pub use syncline_connectors as connectors;
+pub use syncline_engine as engine;
+
+pub mod api;
+pub mod cli;
+pub mod control;
