@@ -5,12 +5,14 @@
 mod change;
 pub mod content;
 mod cursor;
+mod failure;
 mod ids;
 mod observation;
 mod timestamp;
 
 pub use change::{Action, Change, Counts, Meta, Record};
 pub use cursor::{Cursor, CursorError, CursorKey};
+pub use failure::Failure;
 pub use ids::{BadId, Cause, DatasetId, DatasetName, Position, Via, record_id};
 pub use observation::{Strategy, Version};
 pub use timestamp::Timestamp;

@@ -2,14 +2,14 @@
 //!
 //! The seam towards Kafka and other outputs is [`Sink`].
 
-use crate::model::{Cause, Change, Counts, DatasetName, Position, Timestamp};
+use crate::model::{Cause, Change, Counts, DatasetName, Failure, Position, Timestamp};
 use async_trait::async_trait;
 
 /// One attempt to hand on a consistent set of changes. Retrying and remembering the place is the pipeline's work.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Hands on all changes of one engine time of one dataset.
-    async fn deliver(&self, batch: &ChangeBatch) -> Result<(), crate::source::Failure>;
+    async fn deliver(&self, batch: &ChangeBatch) -> Result<(), Failure>;
 }
 
 /// All changes one engine time made in one dataset.
