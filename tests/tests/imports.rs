@@ -34,17 +34,18 @@ const ENGINE: &[Room] = &[
     room("pipeline", &["model", "time", "source", "log", "dataflow", "store", "sink"]),
 ];
 
-/// Expressions and the checked definition are words; every connector may use the one way out, none another connector.
+/// What two connectors share: expressions, the checked definition, the record made of an item. Nothing else of each other.
 const CONNECTORS: &[Room] = &[
     room("expr", &[]),
     room("rest/definition", &["expr"]),
+    room("rest/mapping", &["expr", "rest/definition"]),
     room("http", &["expr", "rest/definition"]),
-    room("rest", &["expr", "rest/definition", "http"]),
-    room("webhook_in", &["expr", "rest/definition", "http"]),
-    room("webhook_out", &["expr", "rest/definition", "http"]),
-    room("kafka", &["expr", "rest/definition", "http"]),
-    room("files", &["expr", "rest/definition", "http"]),
-    room("fake", &["expr", "rest/definition", "http"]),
+    room("rest", &["expr", "rest/definition", "rest/mapping", "http"]),
+    room("webhook_in", &["expr", "rest/definition", "rest/mapping", "http"]),
+    room("webhook_out", &["http"]),
+    room("kafka", &["expr", "rest/definition", "rest/mapping"]),
+    room("files", &["expr", "rest/definition", "rest/mapping"]),
+    room("fake", &[]),
 ];
 
 /// What should run knows no surface; the command line starts the others.
