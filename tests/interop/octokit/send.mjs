@@ -2,13 +2,15 @@
 //
 //   node send.mjs URL SECRET
 //
-// In order: every recorded `issues` event, two other kinds, then one `issues` event whose body was changed after signing.
+// In order: every recorded `issues` event, two other kinds, one `issues` event whose body was changed after signing, and a
+// last one about an issue of its own, LAST_ID, which shows up once all others have been worked through.
 // One line of JSON for each: {kind, tampered, status, payload}. Ends with 1 if the receiver cannot be reached.
 
 import { createRequire } from "node:module";
 import { sign } from "@octokit/webhooks-methods";
 
 const KINDS = ["issues", "star", "label"];
+const LAST_ID = 1;
 
 const [url, secret] = process.argv.slice(2);
 if (!url || !secret) {
@@ -22,7 +24,9 @@ const sent = KINDS.flatMap((name) => {
   if (!kind) throw new Error(`the recorded examples have no kind '${name}'`);
   return kind.examples.map((payload) => ({ kind: name, payload, tampered: false }));
 });
-sent.push({ ...sent[0], tampered: true });
+const [first] = sent;
+sent.push({ ...first, tampered: true });
+sent.push({ ...first, payload: { ...first.payload, issue: { ...first.payload.issue, id: LAST_ID } } });
 
 let delivery = 0;
 for (const { kind, payload, tampered } of sent) {
