@@ -5,6 +5,7 @@ pub mod connections;
 pub mod deliver;
 pub mod hooks;
 pub mod scheduler;
+pub mod scope;
 pub mod syncs;
 
 use crate::connectors::rest::definition::Definition;
