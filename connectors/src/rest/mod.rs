@@ -1,3 +1,4 @@
 //! The declarative source: what a definition file says, done.
 
 pub mod definition;
+pub mod mapping;
