@@ -51,6 +51,7 @@ impl History {
             _ => {}
         }
         let writer = match rng.random_range(0..10) {
+            _ if self.ends_run(n).is_some() => Writer::Run(1 + n / PERIOD),
             0..6 => Writer::Run(1 + n / PERIOD),
             6 => Writer::Run(2 + n / PERIOD),
             7..9 => Writer::Webhook(n),
