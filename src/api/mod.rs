@@ -1,5 +1,8 @@
 //! REST: one file per resource.
 
+pub mod inside;
+pub mod serve;
+
 use crate::control::App;
 use std::sync::Arc;
 
