@@ -39,6 +39,7 @@ use axum::routing::MethodRouter;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// Reads of the store at one time; more wait for their turn. Each holds at most one page in memory.
 const READS: usize = 64;
@@ -49,11 +50,18 @@ struct Api {
     app: Arc<App>,
     reads: Arc<Semaphore>,
     requests: Arc<AtomicU64>,
+    /// Ends answers that wait for changes.
+    stopping: CancellationToken,
 }
 
 /// All routes of the program: compatible paths at the root, our own under `/v1`, webhooks under `/hooks`.
 pub fn router(app: Arc<App>) -> Router {
-    let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default() };
+    router_until(app, CancellationToken::new())
+}
+
+/// As [`router`]; answers that wait for changes end when `stopping` is cancelled, so that a server can stop at once.
+pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
+    let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default(), stopping };
     let keyed = Router::new()
         .merge(records::router())
         .merge(changes::router())
