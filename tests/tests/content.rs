@@ -120,3 +120,17 @@ fn of_a_key_written_twice_the_last_counts_as_it_does_for_readers() {
     assert_eq!(hash(r#"{"a":1,"a":2}"#), hash(r#"{"a":2}"#));
     assert_ne!(hash(r#"{"a":1,"a":2}"#), hash(r#"{"a":2,"a":1}"#));
 }
+
+#[test]
+fn doubled_keys_are_found_in_objects_of_any_size() {
+    for fields in [2, 60, 63, 64, 65, 66, 500] {
+        let list: Vec<String> = (0..fields).map(|n| format!("\"key{n}\":{n}")).collect();
+        let plain = format!("{{{}}}", list.join(","));
+        for again in [0, fields / 2, fields - 1] {
+            let doubled = format!("{{\"key{again}\":\"x\",{}}}", list.join(","));
+            assert_eq!(hash(&plain), hash(&doubled), "{fields} fields, {again} twice");
+            let changed = format!("{{{},\"key{again}\":\"x\"}}", list.join(","));
+            assert_ne!(hash(&plain), hash(&changed), "{fields} fields, {again} changed");
+        }
+    }
+}

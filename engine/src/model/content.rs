@@ -6,7 +6,7 @@
 //!
 //! Objects are a wrapping sum over mixed (key, value) hashes, which makes them order-free; arrays are an ordered chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Deepest nesting that is read.
@@ -161,6 +161,7 @@ impl<'a> Reader<'a> {
     fn object(&mut self, ignore: Option<&Ignore>, depth: usize) -> Result<u64, NotContent> {
         self.at += 1;
         let outer = self.fields.len();
+        let (mut sum, mut met) = (TAG_OBJECT, [0u64; 4]);
         let mut first = true;
         loop {
             self.space();
@@ -172,12 +173,11 @@ impl<'a> Reader<'a> {
             first = false;
             let from = self.at;
             let key = self.string()?;
-            let name = self.name(from);
             let below = match ignore {
-                Some(ignore) if !ignore.below.is_empty() => ignore.child(name),
+                Some(ignore) if !ignore.below.is_empty() => ignore.child(self.name(from)),
                 _ => None,
             };
-            let skip = below.is_some_and(|b| b.whole) || (depth == 0 && name == METADATA);
+            let skip = below.is_some_and(|b| b.whole) || (depth == 0 && self.name(from) == METADATA);
             self.space();
             if self.peek() != Some(b':') {
                 return Err(self.wrong("no colon after a key"));
@@ -186,7 +186,11 @@ impl<'a> Reader<'a> {
             self.space();
             let value = self.value(below, depth + 1)?;
             let share = if skip { 0 } else { mix(key ^ value.rotate_left(23)) };
+            let (word, bit) = ((key >> 6 & 3) as usize, 1u64 << (key & 63));
+            let before = if met[word] & bit == 0 { 0 } else { self.share_before(outer, key) };
+            met[word] |= bit;
             self.fields.push((key, share));
+            sum = sum.wrapping_add(share).wrapping_sub(before);
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -195,9 +199,23 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
-        let sum = self.fields.get(outer..).map_or(0, sum_of_fields);
+        if self.fields.len() - outer > FEW_FIELDS {
+            let last: HashMap<u64, u64> = self.fields.drain(outer..).collect();
+            sum = last.values().fold(TAG_OBJECT, |sum, share| sum.wrapping_add(*share));
+        }
         self.fields.truncate(outer);
-        Ok(mix(TAG_OBJECT.wrapping_add(sum)))
+        Ok(mix(sum))
+    }
+
+    /// What a key that may have been met in the object that began at `outer` adds to its hash: of a key written twice the
+    /// last counts, as it does for every reader. Objects of many fields are summed up at their end instead.
+    fn share_before(&self, outer: usize, key: u64) -> u64 {
+        match self.fields.get(outer..) {
+            Some(fields) if fields.len() < FEW_FIELDS => {
+                fields.iter().rev().find(|(other, _)| *other == key).map_or(0, |(_, share)| *share)
+            }
+            _ => 0,
+        }
     }
 
     /// The characters of the string that began at `from` and was just read.
@@ -385,19 +403,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Sum over an object's fields. Of a key written twice the last counts, as it does for every reader.
-fn sum_of_fields(fields: &[(u64, u64)]) -> u64 {
-    let doubled = |n: usize, key: u64| fields.iter().skip(n + 1).any(|(other, _)| *other == key);
-    if fields.len() <= FEW_FIELDS {
-        let kept = fields.iter().enumerate().filter(|(n, (key, _))| !doubled(*n, *key));
-        return kept.fold(0, |sum, (_, (_, share))| sum.wrapping_add(*share));
-    }
-    let last: std::collections::HashMap<u64, u64> = fields.iter().copied().collect();
-    last.values().fold(0, |sum, share| sum.wrapping_add(*share))
-}
-
-/// Up to so many fields comparing each with each is quicker than a table.
-const FEW_FIELDS: usize = 32;
+/// Up to so many fields, looking for a doubled key one by one is quicker than a table.
+const FEW_FIELDS: usize = 64;
 
 /// Numbers of more than 19 digits: the same normal form over their text.
 fn long_number(negative: bool, mantissa: &[u8], mut exponent: i64) -> u64 {
