@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use syncline::api;
 use syncline::control::config::{self, Origin};
 use syncline::control::{App, Running};
 use syncline::engine::time::SystemClock;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 /// The key of every server here.
 const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
@@ -21,8 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 pub struct Serving {
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    app: Arc<App>,
-    _running: Running,
+    running: Running,
+    listening: JoinHandle<()>,
     client: Client,
 }
 
@@ -41,14 +43,17 @@ impl Serving {
         let origin = Origin { flags: vec![], env: vec![("TEST_KEY".into(), KEY.into())], files: vec![file] };
         let loaded = config::load(&origin).unwrap_or_else(|why| panic!("settings: {why}"));
         let app = App::open(loaded.settings, Arc::new(SystemClock)).await.unwrap_or_else(|why| panic!("{why}"));
-        let router = syncline::api::router(app.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Serving { url, _running: app.start(), app, client: client() }
+        let running = app.start();
+        let router = api::router_until(app, running.stopping());
+        let listening = tokio::spawn(api::serve::serve(listener, router, running.stopping()));
+        Serving { url, running, listening, client: client() }
     }
 
-    /// Where the provider posts webhooks of this connection.
-    pub async fn hook_url(&self, source: &str, connection: &str) -> String {
-        todo!("{source} {connection}")
+    /// Where the provider posts webhooks of a source that has one URL.
+    pub fn hook_url(&self, source: &str) -> String {
+        let urls = self.running.app().hooks.urls(source);
+        assert_eq!(urls.len(), 1, "URLs of {source}: {urls:?}");
+        urls.into_iter().next().unwrap_or_default()
     }
 
     /// A GET with key and the headers that name a connection.
@@ -131,8 +136,9 @@ impl Serving {
 
     /// Stops as a server does: what was accepted is committed.
     pub async fn stop(self) {
-        self._running.stop().await.unwrap_or_else(|why| panic!("{why}"));
-        drop(self.app);
+        self.running.stopping().cancel();
+        self.listening.await.unwrap_or_else(|why| panic!("{why}"));
+        self.running.stop().await.unwrap_or_else(|why| panic!("{why}"));
     }
 }
 

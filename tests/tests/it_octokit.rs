@@ -24,7 +24,7 @@ const LAST: &str = "1";
 async fn recorded_webhooks_become_the_issues_they_tell_of() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let syncline = Serving::start(folder.path(), &definition(folder.path())).await;
-    let url = syncline.hook_url(AT[0], AT[1]).await;
+    let url = syncline.hook_url(AT[0]);
     let sent = tokio::task::spawn_blocking(move || send(&url)).await.expect("it ran");
 
     for one in &sent {
