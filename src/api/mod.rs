@@ -1,5 +1,7 @@
 //! REST: one file per resource.
 
+pub mod hooks;
+
 use crate::control::App;
 use std::sync::Arc;
 
