@@ -42,9 +42,10 @@ async fn take(hooks: &Hooks, entrance: &Entrance, request: Request) -> Reply {
     let Some(_room) = hooks.reserve(most) else { return Reply::refusal(503) };
     let (head, body) = request.into_parts();
     let limit = usize::try_from(most).unwrap_or(usize::MAX);
+    let clock = hooks.clock();
     let read = tokio::select! {
         read = axum::body::to_bytes(body, limit) => read,
-        () = hooks.clock().sleep(BODY_TIME) => return Reply::refusal(408),
+        () = clock.sleep(BODY_TIME) => return Reply::refusal(408),
     };
     // A body that broke off has nobody left to read an answer; what else can fail is the limit.
     let Ok(body) = read else { return Reply::refusal(413) };

@@ -38,11 +38,14 @@ pub(super) fn place(engine: &Engine) -> Result<u64, Error> {
     }
 }
 
+/// A commit that has been handed over; its outcome can be asked for later.
+type Commit = Pin<Box<MaybeDone<BoxFuture<'static, Result<Receipt, Error>>>>>;
+
 /// A commit on its way.
 struct Flying {
     position: u64,
     bytes: usize,
-    commit: Pin<Box<MaybeDone<BoxFuture<'static, Result<Receipt, Error>>>>>,
+    commit: Commit,
     claimed: Vec<SeenKey>,
     wishes: Vec<Wish>,
 }
