@@ -22,6 +22,7 @@ pub mod scheduler;
 pub mod scope;
 pub mod syncs;
 
+use crate::connectors::http::{Client, ClientOptions};
 use crate::connectors::rest::definition::Definition;
 use crate::engine::pipeline::{self, Options};
 use crate::engine::source::Source;
@@ -48,6 +49,8 @@ pub struct App {
     pub syncs: syncs::Syncs,
     /// Webhooks on their way in.
     pub hooks: hooks::Hooks,
+    /// Webhooks on their way out.
+    pub outbox: deliver::Outbox,
 }
 
 /// Why the program could not open.
@@ -59,6 +62,9 @@ pub enum OpenError {
     /// The data folder.
     #[error(transparent)]
     Engine(#[from] pipeline::Error),
+    /// The way out.
+    #[error(transparent)]
+    Client(#[from] engine::source::Failure),
     /// A sync.
     #[error(transparent)]
     Syncs(#[from] syncs::SyncError),
@@ -75,17 +81,21 @@ impl App {
     /// Opens the data folder of the settings with the definitions they name. Nothing runs yet.
     pub async fn open(settings: config::Settings, clock: Arc<dyn Clock>) -> Result<Arc<App>, OpenError> {
         let definitions = definitions::load(&settings)?;
+        let announcer = Arc::new(deliver::Announcer::new(&settings.endpoints, &definitions));
         let options = Options {
             data_dir: Some(settings.data_dir.clone()),
             workers: settings.workers.max(1),
             clock,
-            announce: deliver::announcer(&settings, &definitions),
+            announce: Some(announcer.clone()),
         };
         // Recovery reads the whole index of the store: too long for a thread that serves others.
         let engine = tokio::task::spawn_blocking(move || Engine::open(options))
             .await
             .map_err(|e| pipeline::Error::Storage(format!("the engine could not be opened: {e}")))??;
-        Self::with(engine, settings, definitions).await
+        let cursors = engine.cursor_key();
+        let app = Self::with(engine, settings, definitions).await?;
+        announcer.attach(cursors, app.connections.clone());
+        Ok(app)
     }
 
     /// Joins an engine that is open with definitions that are checked: for the demo and for tests.
@@ -97,8 +107,18 @@ impl App {
         let sources = definitions::sources(&settings, &definitions, engine.clock());
         let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
         let syncs = syncs::Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
-        let hooks = hooks::Hooks::open(&engine);
-        Ok(Arc::new(App { engine, settings, definitions, sources, connections, syncs, hooks }))
+        let hooks = hooks::Hooks::open(hooks::Parts {
+            engine: engine.clone(),
+            definitions: definitions.clone(),
+            sources: sources.clone(),
+            connections: connections.clone(),
+            public_url: settings.public_url.clone(),
+            environments: settings.api_keys.iter().map(|key| key.environment.clone()).collect(),
+        })?;
+        let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
+        let client = Client::new(options, engine.clock())?;
+        let outbox = deliver::Outbox::open(engine.clone(), settings.endpoints.clone(), connections.clone(), Arc::new(client))?;
+        Ok(Arc::new(App { engine, settings, definitions, sources, connections, syncs, hooks, outbox }))
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.
@@ -106,6 +126,10 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(scheduler::schedule(self.syncs.clone(), self.engine.clock(), stop.clone()));
+        let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
+        let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
+        tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
+        tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
         tasks.close();
         Running { app: self.clone(), stop, tasks }
     }
@@ -115,6 +139,13 @@ impl App {
     pub async fn stop(&self) -> Result<(), engine::pipeline::Error> {
         self.syncs.stop().await;
         self.engine.stop().await
+    }
+}
+
+/// A task of the store's can only end early when the store does; whoever asks next gets the same error.
+fn ended(task: &str, result: Result<(), pipeline::Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, task, "a task has ended");
     }
 }
 

@@ -11,7 +11,7 @@ use syncline_engine::sink::Delivery;
 /// For everything: connecting, sending, the answer's body.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// Read of an answer; the rest is not waited for.
-pub const ANSWER: usize = 16 * 1024;
+pub const ANSWER: u64 = 16 * 1024;
 /// Kept of an answer.
 const KEPT: usize = 4 * 1024;
 /// Longest wait a receiver may ask for.
@@ -23,6 +23,32 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 pub trait Post: Send + Sync + 'static {
     /// Posts `body` once.
     async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Answer, Unsent>;
+}
+
+#[async_trait]
+impl Post for crate::http::Client {
+    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Answer, Unsent> {
+        let broken = |message: String| Unsent { message, timeout: false };
+        let url = crate::http::Url::parse(url).map_err(|e| broken(format!("the endpoint's URL is none: {e}")))?;
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let value = http::HeaderValue::try_from(value).map_err(|e| broken(format!("header {name}: {e}")))?;
+            map.insert(name, value);
+        }
+        let request = crate::http::Outgoing {
+            method: http::Method::POST,
+            url,
+            headers: map,
+            body: Some(body),
+            timeout: TIMEOUT,
+            max_response: ANSWER,
+            follow: false,
+        };
+        match self.send_and_cut(request).await {
+            Ok(answer) => Ok(Answer { status: answer.status, headers: answer.headers, body: answer.body }),
+            Err(why) => Err(Unsent { timeout: why.code == "timeout", message: why.to_string() }),
+        }
+    }
 }
 
 /// What a receiver answered.

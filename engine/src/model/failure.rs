@@ -17,3 +17,8 @@ pub struct Failure {
     /// The provider's own wish for the wait before the next attempt.
     pub retry_after: Option<Duration>,
 }
+
+impl Failure {
+    /// Code that says: the bookmark leads nowhere any more, the listing has to begin again.
+    pub const BAD_BOOKMARK: &'static str = "bad_bookmark";
+}
