@@ -1,7 +1,24 @@
 //! Settings of the server (`syncline.yaml`, environment, flags), checked.
+//!
+//! Promises: every complaint names file, line and column and comes with all others at once; secrets are references, never
+//! literals, and API keys are kept as hashes only; a key this release does not serve is named, not ignored. What each key
+//! means stands in `docs/settings.md`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `layers` | flags, environment and files → one tree |
+//! | `read` | the tree → [`Settings`] |
 
+mod layers;
+mod read;
+
+use crate::connectors::located::{Complaint, in_order};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+
+/// Waits before each try of a delivery, in seconds: 12 tries over 75.7 hours.
+pub const SCHEDULE: [u64; 12] = [0, 5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 
 /// Settings in force.
 #[derive(Clone, Debug)]
@@ -63,7 +80,7 @@ pub struct Loaded {
     /// Settings in force.
     pub settings: Settings,
     /// Accepted, but not as written.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Complaint>,
     /// Where each value that is not a default came from, by dotted key.
     pub origins: BTreeMap<String, String>,
 }
@@ -107,4 +124,47 @@ pub struct Endpoint {
     pub schedule: Vec<u64>,
     /// Send the length-extendable `X-Nango-Signature` as well.
     pub legacy_signature: bool,
+}
+
+/// Why settings cannot be used: every complaint, one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaints(pub Vec<Complaint>);
+
+impl fmt::Display for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Complaint::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Complaints {}
+
+impl Default for Settings {
+    /// What holds where nothing is set; no API keys.
+    fn default() -> Self {
+        Settings {
+            listen: "127.0.0.1:8080".into(),
+            public_url: None,
+            data_dir: PathBuf::from("./data"),
+            sources: vec!["./sources".into()],
+            api_keys: Vec::new(),
+            endpoints: BTreeMap::new(),
+            allow_http: false,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            logs: Logs { format: LogFormat::Auto, level: "info".into() },
+        }
+    }
+}
+
+/// Reads and checks the settings of all origins.
+pub fn load(origin: &Origin) -> Result<Loaded, Complaints> {
+    let mut complaints = Vec::new();
+    let tree = layers::tree(origin, &mut complaints);
+    let origins = layers::origins(&tree);
+    let settings = read::settings(tree, &mut complaints);
+    let complaints = in_order(complaints);
+    if complaints.iter().any(|c| !c.warning) {
+        return Err(Complaints(complaints));
+    }
+    Ok(Loaded { settings, warnings: complaints, origins })
 }
