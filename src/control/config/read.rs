@@ -212,7 +212,9 @@ fn secret(node: &Node, what: &str, wrong: &mut Wrong) -> Option<String> {
         wrong.push(complaint.hint("write env:NAME or file:PATH"));
         return None;
     }
-    Some(text.to_owned())
+    // What could not be found was complained about; its stand-in is no secret.
+    let missing = |c: &Complaint| c.code == "unresolved_reference" && (c.line, c.col) == (node.spot.line, node.spot.col);
+    (!wrong.iter().any(missing)).then(|| text.to_owned())
 }
 
 fn endpoints(top: &mut Fields, settings: &mut Settings, wrong: &mut Wrong) {
