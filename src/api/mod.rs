@@ -32,6 +32,9 @@ mod stamp;
 mod sync;
 mod unbuilt;
 
+pub mod inside;
+pub mod serve;
+
 use crate::control::App;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};

@@ -12,4 +12,10 @@ impl Hooks {
     pub fn open(engine: &Engine) -> Self {
         Hooks { _engine: engine.clone() }
     }
+
+    /// The URLs providers post to for a source.
+    pub fn urls(&self, source: &str) -> Vec<String> {
+        let _ = source;
+        Vec::new()
+    }
 }
