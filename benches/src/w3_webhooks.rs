@@ -34,9 +34,7 @@ pub async fn run(bench: &Bench, rate: u64, report: &mut Report) -> Result<(), Fa
     let entries: Vec<Vec<u8>> = (0..count).map(|n| entry(bench, n, version)).collect();
     let log_begin = *bench.engine.log().end().borrow();
     let seen = Arc::new(Seen::new(count, log_begin));
-    let stop = Arc::new(tokio::sync::Notify::new());
-    let committer =
-        tokio::spawn(follow_log(bench.engine.clone(), bench.datasets.clone(), log_begin, count, Arc::clone(&stop)));
+    let committer = tokio::spawn(follow_log(bench.engine.clone(), bench.datasets.clone(), log_begin, count));
     let reader = tokio::task::spawn_blocking({
         let (engine, datasets, seen) = (bench.engine.clone(), bench.datasets.clone(), Arc::clone(&seen));
         let runtime = tokio::runtime::Handle::current();
@@ -132,13 +130,7 @@ async fn pace(engine: &Engine, entries: Vec<Vec<u8>>, rate: u64, seen: &Arc<Seen
     Ok(())
 }
 
-async fn follow_log(
-    engine: Engine,
-    datasets: Vec<Dataset>,
-    begin: u64,
-    count: usize,
-    _stop: Arc<tokio::sync::Notify>,
-) -> Result<(), Fault> {
+async fn follow_log(engine: Engine, datasets: Vec<Dataset>, begin: u64, count: usize) -> Result<(), Fault> {
     let (log, mut end) = (engine.log(), engine.log().end());
     let (mut place, mut commits) = (begin, FuturesOrdered::new());
     let last = begin + count as u64;
@@ -146,14 +138,14 @@ async fn follow_log(
         let room = IN_FLIGHT.saturating_sub(commits.len()).min(READ);
         let entries = if place < last && room > 0 { log.read(place, room)? } else { Vec::new() };
         for (position, bytes) in &entries {
-            commits.push_back(tokio::spawn({
-                let (engine, batch) = (engine.clone(), to_batch(&engine, &datasets, *position, bytes)?);
-                async move { engine.commit(batch).await }
-            }));
+            // Not spawned: handed to the engine in the order of the log, so the place only ever moves forward.
+            let batch = to_batch(&engine, &datasets, *position, bytes)?;
+            let engine = engine.clone();
+            commits.push_back(async move { engine.commit(batch).await });
             place = *position;
         }
         tokio::select! {
-            Some(done) = commits.next(), if !commits.is_empty() => { done??; }
+            Some(done) = commits.next(), if !commits.is_empty() => { done?; }
             changed = end.changed(), if entries.is_empty() && place < last => { changed?; }
         }
     }
