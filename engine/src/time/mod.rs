@@ -1,5 +1,11 @@
 //! The only room that reads clocks or randomness, so that a seed reproduces a run.
 
+mod backoff;
+mod chance;
 mod clock;
+mod limit;
 
+pub use backoff::Backoff;
+pub use chance::Chance;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use limit::TokenBucket;
