@@ -191,6 +191,11 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
+impl Failure {
+    /// Code that says: the bookmark leads nowhere any more, the listing has to begin again.
+    pub const BAD_BOOKMARK: &'static str = "bad_bookmark";
+}
+
 /// How failed attempts are repeated: waits double from `from` to `to`, with full jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
