@@ -75,8 +75,9 @@ impl Fail {
 
 /// `file:line:col …`
 fn looks_placed(text: &str) -> bool {
-    let mut parts = text.splitn(4, ':').skip(1);
-    let mut number = || parts.next().is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    let place = text.split_whitespace().next().unwrap_or_default();
+    let mut parts = place.rsplit(':');
+    let mut number = || parts.next().is_some_and(|p| p.parse::<u32>().is_ok());
     number() && number()
 }
 
