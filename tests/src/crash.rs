@@ -12,7 +12,8 @@ use syncline_engine::pipeline::{Batch, Dataset, Error, Mark, Options, Table};
 use syncline_engine::sink::{Announce, Notice, Owed, RunEnd};
 use syncline_engine::time::ManualClock;
 
-/// All commits of a crash test have this time, so that a replay by the oracle knows it; observations are of before and after.
+/// The clock of a crash test stands still. The engine's commit times rise by a microsecond each, the observations of a
+/// history lie at least a second from this, so a replay by the oracle decides as the engine did.
 pub const NOW: Timestamp = Timestamp(1_700_000_000_000_000 + 300 * 1_000_000_000);
 
 /// The mark that holds the number of the last step, in the commit of that step.

@@ -202,7 +202,7 @@ impl Judge {
 
     fn compare(&self, engine: &Engine, sets: &[Dataset]) {
         for (set, model) in sets.iter().zip(&self.oracle.sets) {
-            compare(engine, set, model, Times::Exact);
+            compare(engine, set, model, Times::Related);
             block_on(compare_missing(engine, set, model));
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! `SYNCLINE_CASES=n` sets the number of random histories. A failure prints the shrunken history; proptest keeps its seed.
 
+use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::Engine;
 use syncline_engine::model::{DatasetName, Position, Timestamp};
-use syncline_engine::pipeline::{Dataset, Error, Filter, Options};
+use syncline_engine::pipeline::{Dataset, Error, Filter, Options, Receipt};
 use syncline_engine::time::{Clock, ManualClock};
 use syncline_tests::compare::{self, Times, batch, compare, compare_missing, read_pages, tally};
 use syncline_tests::oracle::{Body, Oracle, Row, Rule, Step, Window, Writer};
@@ -26,10 +27,16 @@ const BEGIN: i64 = 1_700_000_000_000_000;
 enum Op {
     /// One batch.
     Write(Write),
-    /// Several batches handed over at once.
-    Together(Vec<Write>),
+    /// Several batches handed over at once, one of them followed by something else.
+    Together(Vec<Write>, Option<(Index, Extra)>),
     /// Stop, and open again with this many workers.
     Reopen(usize),
+    /// Something else on its own.
+    Extra(Extra),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Extra {
     /// Drop the payloads of the first part of a dataset's records.
     Prune(usize, Index),
     /// Forget a dataset.
@@ -90,10 +97,17 @@ fn write(ids: u8) -> impl Strategy<Value = Write> {
 fn op(ids: u8) -> impl Strategy<Value = Op> {
     prop_oneof![
         16 => write(ids).prop_map(Op::Write),
-        3 => prop::collection::vec(write(ids), 2..5).prop_map(Op::Together),
+        4 => (prop::collection::vec(write(ids), 2..5), prop::option::of((any::<Index>(), extra())))
+            .prop_map(|(writes, extra)| Op::Together(writes, extra)),
         2 => (1..=2usize).prop_map(Op::Reopen),
-        1 => (0..SETS, any::<Index>()).prop_map(|(set, upto)| Op::Prune(set, upto)),
-        1 => (0..SETS).prop_map(Op::Clear),
+        2 => extra().prop_map(Op::Extra),
+    ]
+}
+
+fn extra() -> impl Strategy<Value = Extra> {
+    prop_oneof![
+        2 => (0..SETS, any::<Index>()).prop_map(|(set, upto)| Extra::Prune(set, upto)),
+        1 => (0..SETS).prop_map(Extra::Clear),
     ]
 }
 
@@ -212,6 +226,7 @@ struct Bench {
     sent: Vec<Row>,
     by_set: Vec<Vec<Row>>,
     patched: Vec<bool>,
+    end: Position,
 }
 
 impl Bench {
@@ -231,6 +246,7 @@ impl Bench {
             sent: vec![],
             by_set: vec![vec![]; specs.len()],
             patched: vec![false; specs.len()],
+            end: Position::START,
         };
         bench.open(workers);
         bench
@@ -262,23 +278,18 @@ impl Bench {
         match op {
             Op::Write(write) => {
                 let step = self.step(&write);
-                self.write(vec![step]);
+                self.write(vec![step], None);
             }
-            Op::Together(writes) => {
+            Op::Together(writes, extra) => {
                 let steps = writes.iter().map(|write| self.step(write)).collect();
-                self.write(steps);
+                self.write(steps, extra.map(|(at, extra)| (at.index(writes.len()), extra)));
             }
             Op::Reopen(workers) => {
                 self.run(self.engine().stop()).expect("stops");
                 self.engine = None;
                 self.open(workers);
             }
-            Op::Prune(set, upto) => self.prune(set, upto),
-            Op::Clear(set) => {
-                self.run(self.engine().clear(&self.sets[set])).expect("clears");
-                self.oracle.sets[set].clear();
-                self.patched[set] = false;
-            }
+            Op::Extra(extra) => self.write(vec![], Some((0, extra))),
         }
         self.check();
     }
@@ -313,41 +324,94 @@ impl Bench {
         Step { writer, open: window(write.open), pages, close: window(write.close) }
     }
 
-    /// Commits the steps at once; those the oracle does not accept must be refused whole.
-    fn write(&mut self, steps: Vec<Step>) {
+    /// Commits the steps at once, with `extra` behind the one of that number; steps the oracle does not accept must be
+    /// refused whole.
+    fn write(&mut self, steps: Vec<Step>, extra: Option<(usize, Extra)>) {
         let engine = self.engine().clone();
-        let batches: Vec<_> = steps.iter().map(|step| engine.commit(batch(&engine, &self.sets, step, vec![]))).collect();
-        let receipts = self.run(futures_util::future::join_all(batches));
-        for (step, receipt) in steps.iter().zip(receipts) {
-            if !self.oracle.accepts(step) {
-                assert!(matches!(receipt, Err(Error::NoWindow(_))), "{step:?} gave {receipt:?}");
-                continue;
+        let doomed = extra.and_then(|(_, extra)| self.doomed(extra));
+        let mut calls: Vec<BoxFuture<'_, Result<Option<Receipt>, Error>>> = Vec::new();
+        for (n, step) in steps.iter().enumerate() {
+            let commit = engine.commit(batch(&engine, &self.sets, step, vec![]));
+            calls.push(commit.map_ok(Some).boxed());
+            calls.extend(extra.filter(|(at, _)| *at == n).and_then(|(_, extra)| self.call(&engine, extra, &doomed)));
+        }
+        if steps.is_empty() {
+            calls.extend(extra.and_then(|(_, extra)| self.call(&engine, extra, &doomed)));
+        }
+        let mut answers = self.run(futures_util::future::join_all(calls)).into_iter();
+        for (n, step) in steps.iter().enumerate() {
+            self.judge(step, answers.next().expect("an answer"));
+            if let Some((_, extra)) = extra.filter(|(at, _)| *at == n) {
+                self.apply(extra, doomed.as_ref(), &mut answers);
             }
-            let receipt = receipt.unwrap_or_else(|e| panic!("{e}: {step:#?}"));
-            let tallies = self.oracle.apply(step, receipt.at.0);
-            for (set, expected) in tallies {
-                let counts: Vec<_> = receipt.counts.iter().filter(|(id, _)| *id == self.sets[set].id).collect();
-                assert!(counts.len() <= 1, "counts once per dataset: {receipt:?}");
-                let found = counts.first().map(|(_, counts)| tally(counts)).unwrap_or_default();
-                assert_eq!(found, expected, "counts of {step:#?} in dataset {set}");
-            }
-            assert!(*engine.watermark().borrow() >= receipt.end, "visible when answered");
+        }
+        if let Some((_, extra)) = extra.filter(|_| steps.is_empty()) {
+            self.apply(extra, doomed.as_ref(), &mut answers);
         }
     }
 
-    fn prune(&mut self, set: usize, upto: Index) {
+    fn judge(&mut self, step: &Step, answer: Result<Option<Receipt>, Error>) {
+        if !self.oracle.accepts(step) {
+            assert!(matches!(answer, Err(Error::NoWindow(_))), "{step:?} gave {answer:?}");
+            return;
+        }
+        let receipt = answer.unwrap_or_else(|e| panic!("{e}: {step:#?}")).expect("a receipt");
+        assert!(receipt.end >= self.end, "ends rise: {receipt:?} after {:?}", self.end);
+        self.end = receipt.end;
+        let tallies = self.oracle.apply(step, receipt.at.0);
+        for (set, expected) in tallies {
+            let counts: Vec<_> = receipt.counts.iter().filter(|(id, _)| *id == self.sets[set].id).collect();
+            assert!(counts.len() <= 1, "counts once per dataset: {receipt:?}");
+            let found = counts.first().map(|(_, counts)| tally(counts)).unwrap_or_default();
+            assert_eq!(found, expected, "counts of {step:#?} in dataset {set}");
+        }
+        assert!(*self.engine().watermark().borrow() >= receipt.end, "visible when answered");
+    }
+
+    /// Records a prune would reach now: until which position, and each id with the number of its changes.
+    fn doomed(&self, extra: Extra) -> Option<(Position, Vec<(String, usize)>)> {
+        let Extra::Prune(set, upto) = extra else { return None };
         let all = read_pages(self.engine(), &self.sets[set], Filter::ALL, 100).expect("records");
         // What a pruned record with unseen patches does is not comparable: the oracle forgets nothing.
         if all.is_empty() || self.patched[set] && self.specs[set].0 == Rule::Latest {
-            return;
+            return None;
         }
         let doomed = &all[..=upto.index(all.len())];
         let until = doomed.last().map_or(Position::START, |(meta, _)| meta.position);
-        let ids: Vec<String> = doomed.iter().filter_map(|(_, p)| p["id"].as_str().map(String::from)).collect();
-        let fresh = doomed.iter().filter(|(meta, _)| meta.pruned_at.is_none()).count() as u64;
-        let (pruned, _) = self.run(self.engine().prune(&self.sets[set], until, 1_000)).expect("prunes");
-        assert_eq!(pruned, fresh, "pruned");
-        self.oracle.sets[set].prune(&ids);
+        let fresh = doomed.iter().filter(|(meta, _)| meta.pruned_at.is_none());
+        let ids = fresh.filter_map(|(_, p)| p["id"].as_str()).map(|id| (id.to_string(), self.changes(set, id)));
+        Some((until, ids.collect()))
+    }
+
+    fn changes(&self, set: usize, id: &str) -> usize {
+        self.oracle.sets[set].log.iter().filter(|entry| entry.id == id).count()
+    }
+
+    fn call<'a>(&'a self, engine: &'a Engine, extra: Extra, doomed: &Option<(Position, Vec<(String, usize)>)>) -> Option<BoxFuture<'a, Result<Option<Receipt>, Error>>> {
+        match (extra, doomed) {
+            (Extra::Clear(set), _) => Some(engine.clear(&self.sets[set]).map_ok(|()| None).boxed()),
+            (Extra::Prune(set, _), Some((until, _))) => {
+                Some(engine.prune(&self.sets[set], *until, 1_000).map_ok(|_| None).boxed())
+            }
+            (Extra::Prune(..), None) => None,
+        }
+    }
+
+    fn apply(&mut self, extra: Extra, doomed: Option<&(Position, Vec<(String, usize)>)>, answers: &mut impl Iterator<Item = Result<Option<Receipt>, Error>>) {
+        match (extra, doomed) {
+            (Extra::Clear(set), _) => {
+                answers.next().expect("an answer").expect("clears");
+                self.oracle.sets[set].clear();
+            }
+            (Extra::Prune(set, _), Some((_, ids))) => {
+                answers.next().expect("an answer").expect("prunes");
+                // A record that changed in between is not the one that was to be pruned.
+                let still = ids.iter().filter(|(id, changes)| self.changes(set, id) == *changes);
+                let ids: Vec<String> = still.map(|(id, _)| id.clone()).collect();
+                self.oracle.sets[set].prune(&ids);
+            }
+            (Extra::Prune(..), None) => {}
+        }
     }
 }
 
