@@ -1,9 +1,9 @@
 //! What an event means: `map` entries turned into observations and wishes to read a record again.
 
-use super::{Complaint, Effect, Routed};
+use super::{Complaint, Effect, Observer, Routed};
 use crate::expr::{EvalError, Expr, Scope, Template, Vars};
-use crate::rest::definition::{Definition, Hydrate, Map, Stream, WebhookEffect, WebhookMap};
-use crate::rest::mapping::{map_item, record_key};
+use crate::rest::definition::{Hydrate, Map, WebhookEffect, WebhookMap};
+use crate::rest::mapping::{Mapped, Mapper, Seen, key_of, refuse};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +12,23 @@ use syncline_engine::source::{Body, Connection, Observation, Quarantined};
 
 /// A source's time further ahead than this is taken as our time of receipt.
 const AHEAD: Duration = Duration::from_secs(60);
-/// Kept of an event that could not be taken.
-const KEPT: usize = 64 * 1024;
 
 /// Applies the entries that fit: the first one, and as long as `all` says so the next ones.
 pub(super) fn apply(
-    definition: &Definition,
+    observer: &Observer,
     connection: &Arc<Connection>,
     event: &Value,
     vars: &mut Vars,
     received_at: Timestamp,
 ) -> Routed {
     let mut routed = Routed { connection: connection.clone(), effects: Vec::new(), complaints: Vec::new() };
-    let Some(webhooks) = &definition.webhooks else { return routed };
+    let Some(webhooks) = &observer.definition().webhooks else { return routed };
     for entry in &webhooks.map {
         vars.partition = Value::Null;
         match fits(entry, event, vars) {
             Ok(false) => continue,
             Ok(true) => {
-                if let Err(quarantined) = one(definition, entry, event, vars, received_at, &mut routed) {
+                if let Err(quarantined) = one(observer, entry, event, vars, received_at, &mut routed) {
                     let stream = entry.stream.clone().unwrap_or_default();
                     routed.complaints.push(Complaint { stream, quarantined });
                 }
@@ -52,40 +50,40 @@ fn fits(entry: &WebhookMap, event: &Value, vars: &Vars) -> Result<bool, EvalErro
 }
 
 fn one(
-    definition: &Definition,
+    observer: &Observer,
     entry: &WebhookMap,
     event: &Value,
     vars: &mut Vars,
     received_at: Timestamp,
     routed: &mut Routed,
 ) -> Result<(), Quarantined> {
-    let Some(stream) = entry.stream.as_deref().and_then(|name| definition.stream(name)) else { return Ok(()) };
+    let Some(mapper) = entry.stream.as_deref().and_then(|name| observer.mapper(name)) else { return Ok(()) };
     let at = time(entry, event, vars, received_at)?;
     let partition = partition(entry, event, vars)?;
     vars.partition = Value::Object(partition.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect());
-    let about = About { stream, entry, event, vars, at, received_at };
+    let about = About { mapper, entry, event, vars, at, received_at };
     let seen = match &entry.effect {
         WebhookEffect::Nothing => None,
         WebhookEffect::Record(item) => Some(record(&about, item, routed)?),
         WebhookEffect::Patch(lines) => patch(&about, lines, routed)?,
-        WebhookEffect::Delete => Some(gone(&about)?),
+        WebhookEffect::Delete => Some(mapper.gone(about.key()?, about.at, about.at, about.seen())),
     };
     if entry.hydrate != Hydrate::Never {
         let key = match &seen {
             Some(observation) => observation.id.clone(),
-            None => record_key(&entry.key, entry.composite, event, vars)?,
+            None => about.key()?,
         };
-        let when = entry.hydrate;
-        routed.effects.push(Effect::Fetch { stream: stream.name.clone(), key, partition, when });
+        let (stream, when) = (mapper.stream().name.clone(), entry.hydrate);
+        routed.effects.push(Effect::Fetch { stream, key, partition, when });
     }
     if let Some(observation) = seen {
-        routed.effects.push(Effect::Seen { stream: stream.name.clone(), observation });
+        routed.effects.push(Effect::Seen { stream: mapper.stream().name.clone(), observation });
     }
     Ok(())
 }
 
 struct About<'a> {
-    stream: &'a Stream,
+    mapper: &'a Mapper,
     entry: &'a WebhookMap,
     event: &'a Value,
     vars: &'a Vars,
@@ -94,36 +92,30 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    fn observed_at(&self) -> Timestamp {
-        self.at.unwrap_or(self.received_at)
-    }
-
-    /// The merge clock of a patch or delete: where the stream keeps one, an event without its own time counts as of receipt.
-    fn modified_at(&self) -> Option<Timestamp> {
-        self.stream.modified_at.is_some().then(|| self.observed_at())
+    /// An event without a time of its own counts as of receipt.
+    fn seen(&self) -> Seen {
+        Seen { observed_at: self.at.unwrap_or(self.received_at), answered_at: self.received_at }
     }
 
     fn key(&self) -> Result<String, Quarantined> {
-        record_key(&self.entry.key, self.entry.composite, self.event, self.vars)
+        let key = key_of(&self.entry.key, self.entry.composite, self.event, self.vars);
+        key.map_err(|why| refuse("bad_key", why, None, self.event))
+    }
+
+    fn complain(&self, routed: &mut Routed, quarantined: Quarantined) {
+        routed.complaints.push(Complaint { stream: self.mapper.stream().name.clone(), quarantined });
     }
 }
 
 fn record(about: &About<'_>, item: &Expr, routed: &mut Routed) -> Result<Observation, Quarantined> {
     let item = item.first(about.event, about.vars).map_err(|e| bad("bad_expression", &e, about.event))?;
-    let mapped = map_item(about.stream, &item, about.vars, about.observed_at(), about.received_at)?;
-    if let Some(quarantined) = mapped.warning {
-        routed.complaints.push(Complaint { stream: about.stream.name.clone(), quarantined });
+    match about.mapper.read(&item, about.seen(), about.vars) {
+        Mapped::Taken(observation, warning) => {
+            warning.into_iter().for_each(|warning| about.complain(routed, warning));
+            Ok(observation)
+        }
+        Mapped::Refused(why) => Err(why),
     }
-    Ok(mapped.observation)
-}
-
-fn gone(about: &About<'_>) -> Result<Observation, Quarantined> {
-    Ok(Observation {
-        id: about.key()?,
-        modified_at: about.modified_at(),
-        observed_at: about.observed_at(),
-        body: Body::Gone { deleted_at: about.at },
-    })
 }
 
 /// Patches are written in item paths; the fields of the record are those whose `map` line reads that path.
@@ -139,18 +131,19 @@ fn patch(
         let path = path.text(&scope).map_err(|e| bad("missing_value", &e, about.event))?;
         let value = value.first(about.event, about.vars).map_err(|e| bad("bad_expression", &e, about.event))?;
         let path: Vec<&str> = path.trim_start_matches('.').split('.').collect();
-        lay(&about.stream.map, &path, value, &mut fields);
+        lay(&about.mapper.stream().map, &path, value, &mut fields);
     }
     if fields.as_object().is_none_or(serde_json::Map::is_empty) {
         if about.entry.hydrate == Hydrate::Never {
-            let why = EvalError("no line of the stream's map reads just the patched path; write hydrate, or such a line".into());
-            let quarantined = Quarantined { id: Some(id), ..bad("patch_unmapped", &why, about.event) };
-            routed.complaints.push(Complaint { stream: about.stream.name.clone(), quarantined });
+            let why = "no line of the stream's map reads just the patched path; write hydrate, or such a line";
+            about.complain(routed, refuse("patch_unmapped", why.into(), Some(id), about.event));
         }
         return Ok(None);
     }
-    let body = Body::Patch(fields.to_string());
-    Ok(Some(Observation { id, modified_at: about.modified_at(), observed_at: about.observed_at(), body }))
+    let seen = about.seen();
+    // Where the stream keeps a merge clock, the patch carries one as well: without it, it would lose against every version.
+    let modified_at = about.mapper.stream().modified_at.is_some().then_some(seen.observed_at);
+    Ok(Some(Observation { id, modified_at, observed_at: seen.observed_at, body: Body::Patch(fields.to_string()) }))
 }
 
 /// Lays the value of an item path into every field that reads it: the very path, a part above it or a part below it.
@@ -215,11 +208,5 @@ fn partition(entry: &WebhookMap, event: &Value, vars: &Vars) -> Result<Vec<(Stri
 }
 
 pub(super) fn bad(code: &'static str, error: &EvalError, event: &Value) -> Quarantined {
-    let mut item = event.to_string();
-    let mut end = item.len().min(KEPT);
-    while !item.is_char_boundary(end) {
-        end -= 1;
-    }
-    item.truncate(end);
-    Quarantined { code, message: error.0.clone(), id: None, item }
+    refuse(code, error.0.clone(), None, event)
 }

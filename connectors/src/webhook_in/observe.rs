@@ -5,10 +5,12 @@ use super::route::{Accounts, Way, route};
 use super::{StoredWebhook, mapping, parse_json};
 use crate::expr::{EvalError, Vars};
 use crate::rest::definition::{Definition, Hydrate, Webhooks};
+use crate::rest::mapping::{Mapper, connection_value};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use syncline_engine::source::{Connection, Observation, Quarantined};
+use syncline_engine::source::{Connection, Failure, Observation, Quarantined};
 
 
 /// What became of one event of a request.
@@ -81,11 +83,40 @@ pub struct Complaint {
     pub quarantined: Quarantined,
 }
 
-/// What `stored` says. Repeatable; never fails.
-pub fn observe(definition: &Definition, stored: &StoredWebhook, accounts: &dyn Accounts) -> Vec<Outcome> {
-    let Some(webhooks) = &definition.webhooks else {
-        return vec![rejected("no_webhooks", "the definition takes no webhooks".into(), stored)];
-    };
+/// A definition made ready to read webhooks: its schemas compiled once.
+#[derive(Clone)]
+pub struct Observer {
+    definition: Arc<Definition>,
+    mappers: BTreeMap<String, Mapper>,
+}
+
+impl Observer {
+    /// For a definition; a schema that cannot be compiled is refused.
+    pub fn new(definition: Arc<Definition>) -> Result<Self, Failure> {
+        let mappers = definition.streams.iter().map(|stream| Ok((stream.name.clone(), Mapper::new(stream)?)));
+        let mappers = mappers.collect::<Result<_, Failure>>()?;
+        Ok(Observer { definition, mappers })
+    }
+
+    /// The definition.
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    pub(super) fn mapper(&self, stream: &str) -> Option<&Mapper> {
+        self.mappers.get(stream)
+    }
+
+    /// What `stored` says. Repeatable; never fails.
+    pub fn observe(&self, stored: &StoredWebhook, accounts: &dyn Accounts) -> Vec<Outcome> {
+        match &self.definition.webhooks {
+            Some(webhooks) => observe(self, webhooks, stored, accounts),
+            None => vec![rejected("no_webhooks", "the definition takes no webhooks".into(), stored)],
+        }
+    }
+}
+
+fn observe(observer: &Observer, webhooks: &Webhooks, stored: &StoredWebhook, accounts: &dyn Accounts) -> Vec<Outcome> {
     let mut vars = vars(stored);
     let events = match body(stored).and_then(|body| split(webhooks, body, &vars)) {
         Ok(events) => events,
@@ -107,13 +138,13 @@ pub fn observe(definition: &Definition, stored: &StoredWebhook, accounts: &dyn A
         .map(|(index, event, id)| Outcome {
             index,
             event_id: Some(id),
-            verdict: verdict(definition, webhooks, stored, &event, &mut vars, accounts),
+            verdict: verdict(observer, webhooks, stored, &event, &mut vars, accounts),
         })
         .collect()
 }
 
 fn verdict(
-    definition: &Definition,
+    observer: &Observer,
     webhooks: &Webhooks,
     stored: &StoredWebhook,
     event: &Value,
@@ -131,7 +162,7 @@ fn verdict(
                 .iter()
                 .map(|connection| {
                     vars.connection = connection_value(connection);
-                    mapping::apply(definition, connection, event, vars, stored.received_at())
+                    mapping::apply(observer, connection, event, vars, stored.received_at())
                 })
                 .collect(),
         ),
@@ -233,14 +264,4 @@ fn pairs<'a>(pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow
         }
     }
     object
-}
-
-/// `$connection`.
-fn connection_value(connection: &Connection) -> Value {
-    serde_json::json!({
-        "id": connection.id,
-        "metadata": connection.metadata,
-        "fields": connection.fields,
-        "tags": connection.tags,
-    })
 }

@@ -28,7 +28,7 @@ pub use receive::{Incoming, Reply};
 
 use super::connections::Connections;
 use crate::connectors::rest::definition::Definition;
-use crate::connectors::webhook_in::Refusal;
+use crate::connectors::webhook_in::{Observer, Refusal};
 use crate::engine::Engine;
 use crate::engine::pipeline::{Error, Mark, Table};
 use crate::engine::source::{Connection, Quarantined, Source};
@@ -64,6 +64,8 @@ pub struct Hooks {
 struct Inner {
     parts: Parts,
     paths: paths::Paths,
+    /// Definitions made ready to read webhooks, by source.
+    observers: BTreeMap<String, Observer>,
     /// Bytes of bodies that may be in memory at once, in KiB.
     room: Arc<Semaphore>,
     seen: seen::Seen,
@@ -99,9 +101,15 @@ impl Hooks {
         let wishes = hydrate::Wishes::load(&parts.engine)?;
         let parked = parked::Parked::load(&parts.engine)?;
         let processed = AtomicU64::new(process::place(&parts.engine)?);
+        let observers = parts.definitions.iter().map(|(source, definition)| {
+            let observer = Observer::new(definition.clone());
+            Ok((source.clone(), observer.map_err(|why| Error::BadBatch(format!("definition of {source}: {why}")))?))
+        });
+        let observers = observers.collect::<Result<_, Error>>()?;
         let inner = Inner {
             parts,
             paths,
+            observers,
             room: Arc::new(Semaphore::new(receive::ROOM_KIB)),
             seen: seen::Seen::default(),
             wishes,

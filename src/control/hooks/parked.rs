@@ -2,7 +2,7 @@
 
 use super::prepare::Draft;
 use super::{Hooks, Inner};
-use crate::connectors::webhook_in::{Accounts, StoredWebhook, Verdict, observe};
+use crate::connectors::webhook_in::{Accounts, StoredWebhook, Verdict};
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
@@ -105,12 +105,12 @@ async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: 
     let position = position_of(name).unwrap_or(0);
     let entry = log.read(position.saturating_sub(1), 1).map_err(|e| Error::Storage(e.to_string()))?;
     let stored = entry.first().filter(|(at, _)| *at == position).and_then(|(_, b)| StoredWebhook::decode(b).ok());
-    let (Some(stored), Some(definition)) = (stored, inner.definition(source)) else { return Ok(false) };
+    let (Some(stored), Some(observer)) = (stored, inner.observers.get(source)) else { return Ok(false) };
     let accounts = inner.accounts(environment, source);
-    let outcome = observe(definition, &stored, &accounts).into_iter().find(|o| o.index == row.index);
+    let outcome = observer.observe(&stored, &accounts).into_iter().find(|o| o.index == row.index);
     let Some(outcome) = outcome.filter(|o| matches!(o.verdict, Verdict::Routed(_))) else { return Ok(false) };
     let mut draft = Draft::new(inner, position, &stored, inner.parts.engine.clock().now());
-    let taken = draft.take(definition, outcome);
+    let taken = draft.take(observer.definition(), outcome);
     draft.mark(done);
     let prepared = draft.finish(taken)?;
     let committed = inner.parts.engine.commit(prepared.batch).await;

@@ -4,7 +4,7 @@ use super::hydrate::{Row, Wish};
 use super::seen::{self, SeenKey};
 use super::{Inner, add, quarantine};
 use crate::connectors::rest::definition::{Definition, Hydrate};
-use crate::connectors::webhook_in::{Complaint, Effect, EventId, Outcome, Routed, StoredWebhook, Verdict, observe};
+use crate::connectors::webhook_in::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
 use crate::engine::source::{Body, Connection, Observation, Quarantined};
@@ -43,8 +43,8 @@ pub(super) fn prepare(inner: &Inner, position: u64, bytes: &[u8]) -> Result<Prep
         Err(why) => return Ok(refused(inner, position, place, "bad_entry", &why.to_string(), now)),
     };
     let mut draft = Draft::new(inner, position, &stored, now);
-    let taken = match inner.definition(&stored.head.source) {
-        Some(definition) => observe_all(inner, definition, &stored, &mut draft),
+    let taken = match inner.observers.get(&stored.head.source) {
+        Some(observer) => observe_all(inner, observer, &stored, &mut draft),
         None => {
             draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source));
             Ok(())
@@ -54,10 +54,10 @@ pub(super) fn prepare(inner: &Inner, position: u64, bytes: &[u8]) -> Result<Prep
     draft.finish(taken)
 }
 
-fn observe_all(inner: &Inner, definition: &Definition, stored: &StoredWebhook, draft: &mut Draft<'_>) -> Result<(), Error> {
+fn observe_all(inner: &Inner, observer: &Observer, stored: &StoredWebhook, draft: &mut Draft<'_>) -> Result<(), Error> {
     let accounts = inner.accounts(&stored.head.environment, &stored.head.source);
-    for outcome in observe(definition, stored, &accounts) {
-        draft.take(definition, outcome)?;
+    for outcome in observer.observe(stored, &accounts) {
+        draft.take(observer.definition(), outcome)?;
     }
     Ok(())
 }
