@@ -1,6 +1,7 @@
 //! THE WAY THROUGH: joins log, dataflow, store and sink. [`Engine`] is the handle everything else holds.
 
 mod batch;
+pub mod run;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 
