@@ -7,3 +7,5 @@ pub mod history;
 pub mod oracle;
 pub mod serving;
 pub mod tools;
+pub mod served;
+pub mod wire;
