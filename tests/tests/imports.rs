@@ -22,16 +22,17 @@ const fn room(at: &'static str, may: &'static [&'static str]) -> Room {
     Room { at, may }
 }
 
-/// Words and time below; five rooms that never know each other; the pipeline alone knows the way.
+/// Words, time and plain state below; five rooms that never know each other; the pipeline alone knows the way.
 const ENGINE: &[Room] = &[
     room("model", &[]),
     room("time", &["model"]),
+    room("state", &["model"]),
     room("source", &["model", "time"]),
     room("log", &["model", "time"]),
-    room("dataflow", &["model", "time"]),
-    room("store", &["model", "time"]),
+    room("dataflow", &["model", "state"]),
+    room("store", &["model", "time", "state"]),
     room("sink", &["model", "time"]),
-    room("pipeline", &["model", "time", "source", "log", "dataflow", "store", "sink"]),
+    room("pipeline", &["model", "time", "state", "source", "log", "dataflow", "store", "sink"]),
 ];
 
 /// What two connectors share: expressions, the checked definition, the record made of an item. Nothing else of each other.
@@ -45,7 +46,7 @@ const CONNECTORS: &[Room] = &[
     room("webhook_out", &["http"]),
     room("kafka", &["expr", "rest/definition", "rest/mapping"]),
     room("files", &["expr", "rest/definition", "rest/mapping"]),
-    room("fake", &[]),
+    room("fake", &["http"]),
 ];
 
 /// What should run knows no surface; the command line starts the others.
@@ -76,7 +77,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that are plain threads and functions; the log alone hands out a watcher.
-const WITHOUT_TOKIO: &[&str] = &["engine/src/model", "engine/src/dataflow", "engine/src/store"];
+const WITHOUT_TOKIO: &[&str] = &["engine/src/model", "engine/src/state", "engine/src/dataflow", "engine/src/store"];
 
 /// Last two parts of paths that read a clock or chance, and the one place in the libraries that may.
 const CLOCKS: &[(&str, &str)] = &[
