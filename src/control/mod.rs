@@ -117,7 +117,7 @@ impl App {
         })?;
         let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
         let client = Client::new(options, engine.clock())?;
-        let outbox = deliver::Outbox::open(engine.clone(), settings.endpoints.clone(), connections.clone(), Arc::new(client))?;
+        let outbox = deliver::Outbox::open(engine.clone(), settings.endpoints.clone(), connections.clone(), Arc::new(client), hooks.commits())?;
         Ok(Arc::new(App { engine, settings, definitions, sources, connections, syncs, hooks, outbox }))
     }
 
