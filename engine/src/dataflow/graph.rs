@@ -14,7 +14,7 @@ use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::{Concat, Input, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle};
-use timely::worker::Worker;
+pub use timely::worker::Worker;
 
 /// Longest a worker sleeps while others still work on the epoch; progress wakes it earlier.
 const PARK: Duration = Duration::from_millis(1);
@@ -72,4 +72,12 @@ impl Graph {
         }
         std::mem::take(&mut self.stage.borrow_mut().part)
     }
+}
+
+/// Runs `body` on `workers` timely workers of this process and waits for them.
+pub fn execute(workers: usize, body: impl Fn(&mut Worker) + Send + Sync + 'static) -> Result<(), String> {
+    let guards = timely::execute(timely::Config::process(workers), body)?;
+    // A panic of one worker is told to the committer by its alarm; here it is only waited for.
+    drop(guards.join());
+    Ok(())
 }

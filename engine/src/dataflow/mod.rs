@@ -20,9 +20,8 @@ mod table;
 mod upsert;
 mod view;
 
-pub use graph::{Graph, build};
+pub use graph::{Graph, Worker, build, execute};
 pub use rows::{Kind, Row, Rows, Window, Work};
-pub use stage::{Content, Kept, Part, Stage, Staged, Touch};
-pub use table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Spec, Tables};
+pub use stage::{Content, Part, Stage, Staged, Touch};
+pub use table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Tables};
 pub use fields::Fields;
-pub use view::{Published, ViewRow};

@@ -113,6 +113,15 @@ pub enum Work {
         /// What does not count.
         ignore: Arc<crate::model::content::Ignore>,
     },
+    /// After a restart: the generation, and the window that was left open.
+    Resume {
+        /// The dataset.
+        dataset: DatasetId,
+        /// The last generation handed out.
+        generation: u32,
+        /// The clock of the open window.
+        open_since: Option<Timestamp>,
+    },
     /// Payloads to be dropped: (key, position) pairs that still stand there.
     Prune {
         /// The dataset.

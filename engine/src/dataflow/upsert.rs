@@ -109,6 +109,10 @@ impl Step<'_> {
                 let spec = &mut self.tables.table(dataset).spec;
                 (spec.strategy, spec.ignore) = (strategy, ignore);
             }
+            Work::Resume { dataset, generation, open_since } => {
+                let table = self.tables.table(dataset);
+                (table.generation, table.window) = (generation, open_since);
+            }
             Work::Prune { dataset, records, slot } => self.prune(dataset, &records, slot),
             Work::Clear { dataset } => self.clear(dataset),
         }

@@ -9,3 +9,8 @@ pub use backoff::Backoff;
 pub use chance::Chance;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use limit::TokenBucket;
+
+/// 32 bytes nobody can guess, from the operating system.
+pub fn entropy() -> [u8; 32] {
+    rand::random()
+}
