@@ -25,7 +25,8 @@ use crate::connectors::rest::definition::{Definition, Schedule, Stream, Tick};
 use crate::control::connections::{Account, Connections};
 use crate::control::plan::{self, BadSchedule, Due, Past, Plan};
 use crate::engine::Engine;
-use crate::engine::model::{Counts, DatasetName, Timestamp};
+use crate::engine::model::{Cause, Counts, DatasetName, Timestamp};
+use crate::engine::pipeline::run::{self as driver, Progress, RunRecord};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, Table};
 use crate::engine::source::Source;
 use crate::engine::time::Clock;
@@ -182,6 +183,10 @@ struct Entry {
     schedule: Schedule,
     sync: String,
     dataset: Dataset,
+    /// What its runs achieved, as last stored by the run driver.
+    progress: Progress,
+    /// The latest run; still going if the program ended under it.
+    record: Option<RunRecord>,
     running: Option<Running>,
     /// Asked for while a run was in progress.
     pending: Option<TriggerOptions>,
@@ -438,10 +443,8 @@ impl Syncs {
     async fn forget(&self, key: &SyncKey) -> Result<(), SyncError> {
         self.cancel(key);
         let _one_at_a_time = self.inner.writing.lock().await;
-        let marks = vec![
-            Mark::delete(Table::Sync, &key.parts()),
-            Mark::delete(Table::Bookmark, &key.parts()),
-        ];
+        let mut marks = Progress::forget(&self.inner.engine, &key.dataset())?;
+        marks.push(Mark::delete(Table::Sync, &key.parts()));
         self.inner.engine.commit(Batch { marks, ..Batch::default() }).await?;
         self.table().remove(key);
         Ok(())
@@ -501,11 +504,22 @@ impl Syncs {
         let dataset = self.inner.engine.dataset(&key.dataset(), &spec)?;
         let every = state.every.map(Duration::from_secs);
         let plan = Plan::new(&schedule, every, state.created_at, key.seed())?;
-        Ok(Entry { state, plan, schedule, sync: stream.sync.clone(), dataset, running: None, pending: None })
+        let (progress, record) = self.achieved(key)?;
+        let sync = stream.sync.clone();
+        Ok(Entry { state, plan, schedule, sync, dataset, progress, record, running: None, pending: None })
+    }
+
+    /// What the run driver has stored of a sync.
+    fn achieved(&self, key: &SyncKey) -> Result<(Progress, Option<RunRecord>), Error> {
+        let progress = Progress::load(&self.inner.engine, &key.dataset())?;
+        let Some(number) = progress.runs.last() else { return Ok((progress, None)) };
+        let id = Cause::run(*number).to_string();
+        let stored = self.inner.engine.mark(Table::Run, &[&key.environment, &key.source, &key.stream, &id])?;
+        Ok((progress, stored.and_then(|bytes| serde_json::from_slice(&bytes).ok())))
     }
 
     fn describe(&self, key: &SyncKey, entry: &Entry) -> SyncStatus {
-        let last = entry.state.last.clone();
+        let last = entry.record.as_ref().and_then(LastRun::of);
         SyncStatus {
             key: key.clone(),
             id: key.id(),
@@ -514,7 +528,7 @@ impl Syncs {
             kind: entry.running.as_ref().map(|r| r.kind).or(last.as_ref().map(|l| l.kind)).unwrap_or(RunKind::Initial),
             frequency: frequency_of(entry),
             created_at: entry.state.created_at,
-            next_at: (!entry.state.paused).then(|| entry.plan.next(&past_of(&entry.state))).flatten().map(|d| d.at),
+            next_at: (!entry.state.paused).then(|| entry.plan.next(&past_of(entry))).flatten().map(|d| d.at),
             live: self.inner.engine.live(&entry.dataset),
             checkpoint: None,
             last,
@@ -534,22 +548,21 @@ fn takes(account: &Account, stream: &Stream) -> bool {
     account.streams.as_ref().is_none_or(|names| names.contains(&stream.name))
 }
 
-fn past_of(state: &SyncState) -> Past {
-    Past {
-        ended_at: state.last.as_ref().map(|l| l.finished_at),
-        full_at: state.full_at,
-        not_before: state.not_before,
-    }
+fn past_of(entry: &Entry) -> Past {
+    let progress = &entry.progress;
+    Past { ended_at: progress.last_ended_at, full_at: progress.last_full_at, not_before: progress.not_before }
 }
 
 fn due_of(entry: &Entry) -> Option<Due> {
     if entry.state.paused || entry.running.is_some() {
         return None;
     }
-    match &entry.state.running {
-        // Interrupted by a stop of the program: taken up at once.
-        Some(begun) => Some(Due { at: begun.at, full: begun.kind != RunKind::Incremental }),
-        None => entry.plan.next(&past_of(&entry.state)),
+    match &entry.record {
+        // Interrupted by the end of the program: taken up at once.
+        Some(record) if record.status == driver::Outcome::Running => {
+            Some(Due { at: record.started_at, full: record.kind != RunKind::Incremental.as_str() })
+        }
+        _ => entry.plan.next(&past_of(entry)),
     }
 }
 
@@ -560,10 +573,10 @@ fn status_of(entry: &Entry) -> Status {
     if entry.state.paused {
         return Status::Paused;
     }
-    match entry.state.last.as_ref().map(|l| l.outcome) {
-        None | Some(Outcome::Cancelled) => Status::Stopped,
-        Some(Outcome::Failed) => Status::Error,
-        Some(Outcome::Complete | Outcome::Incomplete | Outcome::Held) => Status::Success,
+    match entry.record.as_ref().map(|r| r.status) {
+        None | Some(driver::Outcome::Cancelled | driver::Outcome::Running) => Status::Stopped,
+        Some(driver::Outcome::Failed) => Status::Error,
+        Some(driver::Outcome::Complete | driver::Outcome::Incomplete | driver::Outcome::Held) => Status::Success,
     }
 }
 

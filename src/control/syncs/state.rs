@@ -4,14 +4,15 @@
 
 use super::SyncKey;
 use crate::engine::model::{Counts, Timestamp};
+use crate::engine::pipeline::run::{self, RunRecord};
 use crate::engine::pipeline::{Error, Mark, Table};
 use serde::{Deserialize, Serialize};
 
 /// Version of the stored form.
 const FORMAT: u32 = 1;
 
-/// State of one sync.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What was decided about one sync; what its runs achieved is the run driver's [`Progress`], kept beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SyncState {
     /// Version of the stored form.
     pub format: u32,
@@ -26,30 +27,6 @@ pub(crate) struct SyncState {
     /// Made at run time, beside `base`.
     #[serde(default)]
     pub added: bool,
-    /// The run in progress; found set at a start it was interrupted.
-    #[serde(default)]
-    pub running: Option<Begun>,
-    /// The last run that ended.
-    #[serde(default)]
-    pub last: Option<LastRun>,
-    /// Start of the last full listing that ended well.
-    #[serde(default)]
-    pub full_at: Option<Timestamp>,
-    /// The provider asked not to come back before this.
-    #[serde(default)]
-    pub not_before: Option<Timestamp>,
-    /// Where the next run begins.
-    #[serde(default)]
-    pub progress: Progress,
-}
-
-/// A run that has begun.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Begun {
-    /// When.
-    pub at: Timestamp,
-    /// Which kind.
-    pub kind: RunKind,
 }
 
 /// The kind of a run as surfaces name it.
@@ -71,6 +48,14 @@ impl RunKind {
             RunKind::Initial => "INITIAL",
             RunKind::Incremental => "INCREMENTAL",
             RunKind::Full => "FULL",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "INITIAL" => RunKind::Initial,
+            "FULL" => RunKind::Full,
+            _ => RunKind::Incremental,
         }
     }
 }
@@ -111,21 +96,34 @@ pub struct LastRun {
     pub error: Option<String>,
 }
 
+impl LastRun {
+    /// From the record of a run; `None` while it goes on.
+    pub(crate) fn of(record: &RunRecord) -> Option<LastRun> {
+        let outcome = match record.status {
+            run::Outcome::Running => return None,
+            run::Outcome::Complete => Outcome::Complete,
+            run::Outcome::Incomplete => Outcome::Incomplete,
+            run::Outcome::Failed => Outcome::Failed,
+            run::Outcome::Held => Outcome::Held,
+            run::Outcome::Cancelled => Outcome::Cancelled,
+        };
+        let failure = record.error.as_ref().map(|(code, text)| format!("{code}: {text}"));
+        Some(LastRun {
+            run: record.id.clone(),
+            kind: RunKind::parse(&record.kind),
+            started_at: record.started_at,
+            finished_at: record.ended_at.unwrap_or(record.started_at),
+            outcome,
+            counts: record.counts,
+            error: failure.or_else(|| record.doubts.first().cloned()),
+        })
+    }
+}
+
 impl SyncState {
     /// A sync that has not run.
     pub fn new(now: Timestamp, paused: bool, added: bool) -> Self {
-        SyncState {
-            format: FORMAT,
-            created_at: now,
-            every: None,
-            paused,
-            added,
-            running: None,
-            last: None,
-            full_at: None,
-            not_before: None,
-            progress: Progress::default(),
-        }
+        SyncState { format: FORMAT, created_at: now, every: None, paused, added }
     }
 
     /// Reads the stored form.
@@ -145,7 +143,3 @@ impl SyncState {
         Ok(Mark::put(Table::Sync, &key.parts(), text))
     }
 }
-
-/// Where the next run begins, as the run driver keeps it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Progress {}
