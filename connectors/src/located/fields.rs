@@ -42,6 +42,12 @@ impl Fields {
         Some(self.entries.remove(at))
     }
 
+    /// Takes a key whose name is known only while running.
+    pub fn take_named(&mut self, key: &str) -> Option<Node> {
+        let at = self.entries.iter().position(|e| e.key == key)?;
+        Some(self.entries.remove(at).value)
+    }
+
     /// Takes a key that must be there: `missing_key`.
     pub fn require(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<Node> {
         let found = self.take(key);

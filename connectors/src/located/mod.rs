@@ -12,6 +12,7 @@ mod reference;
 mod scalar;
 mod yaml;
 
+pub(crate) use fields::bad_type;
 pub use fields::{Fields, nearest};
 pub use reference::{Reference, resolve, resolve_from};
 pub use scalar::{duration, read_duration, read_size};
