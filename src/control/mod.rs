@@ -11,21 +11,24 @@
 //! | [`hooks`] | webhooks on their way in |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`scope`] | what cursors are bound to |
+//! | `notes` | what sources read back |
 
 pub mod config;
 pub mod connections;
 pub mod definitions;
 pub mod deliver;
 pub mod hooks;
+mod notes;
 pub mod plan;
 pub mod scheduler;
 pub mod scope;
 pub mod syncs;
 
 use crate::connectors::http::{Client, ClientOptions};
+use crate::connectors::rest::RestSource;
 use crate::connectors::rest::definition::Definition;
 use crate::engine::pipeline::{self, Options};
-use crate::engine::source::Source;
+use crate::engine::source::{Failure, Source};
 use crate::engine::time::Clock;
 use crate::engine::{self, Engine};
 use std::collections::BTreeMap;
@@ -43,6 +46,8 @@ pub struct App {
     pub definitions: BTreeMap<String, Arc<Definition>>,
     /// What makes requests, by source name; shared by runs, webhook fetches and checks, so that all keep to one budget.
     pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// The same, as what they are: for checks of a sign-in.
+    pub rest: BTreeMap<String, Arc<RestSource>>,
     /// Accounts.
     pub connections: Arc<connections::Connections>,
     /// Syncs: one stream of one connection on a schedule.
@@ -59,12 +64,12 @@ pub enum OpenError {
     /// Definition files that cannot be used: every complaint, one a line.
     #[error(transparent)]
     Definitions(#[from] definitions::Complaints),
+    /// A source that cannot be made of its definition, or no way out at all.
+    #[error(transparent)]
+    Source(#[from] Failure),
     /// The data folder.
     #[error(transparent)]
     Engine(#[from] pipeline::Error),
-    /// The way out.
-    #[error(transparent)]
-    Client(#[from] engine::source::Failure),
     /// A sync.
     #[error(transparent)]
     Syncs(#[from] syncs::SyncError),
@@ -104,7 +109,8 @@ impl App {
         settings: config::Settings,
         definitions: BTreeMap<String, Arc<Definition>>,
     ) -> Result<Arc<App>, OpenError> {
-        let sources = definitions::sources(&settings, &definitions, engine.clock());
+        let rest = definitions::sources(&settings, &definitions, &engine)?;
+        let sources = rest.iter().map(|(name, source)| (name.clone(), source.clone() as Arc<dyn Source>)).collect();
         let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
         let syncs = syncs::Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
         let hooks = hooks::Hooks::open(hooks::Parts {
@@ -117,8 +123,10 @@ impl App {
         })?;
         let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
         let client = Client::new(options, engine.clock())?;
-        let outbox = deliver::Outbox::open(engine.clone(), settings.endpoints.clone(), connections.clone(), Arc::new(client), hooks.commits())?;
-        Ok(Arc::new(App { engine, settings, definitions, sources, connections, syncs, hooks, outbox }))
+        let endpoints = settings.endpoints.clone();
+        let outbox =
+            deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
+        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox }))
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.
