@@ -64,7 +64,7 @@ pub enum OpenError {
     /// Definition files that cannot be used: every complaint, one a line.
     #[error(transparent)]
     Definitions(#[from] definitions::Complaints),
-    /// A source that cannot be made of its definition, or the way out.
+    /// A source that cannot be made of its definition, or no way out at all.
     #[error(transparent)]
     Source(#[from] Failure),
     /// The data folder.
@@ -123,7 +123,9 @@ impl App {
         })?;
         let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
         let client = Client::new(options, engine.clock())?;
-        let outbox = deliver::Outbox::open(engine.clone(), settings.endpoints.clone(), connections.clone(), Arc::new(client))?;
+        let endpoints = settings.endpoints.clone();
+        let outbox =
+            deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
         Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox }))
     }
 

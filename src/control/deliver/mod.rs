@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`announce`] | from notices of the engine to owed deliveries: pure |
+//! | [`lanes`] | what waits in which lane: pure |
 //! | [`schedule`] | when the next attempt is: pure |
 //! | [`outbox`] | the task that makes the attempts, lane by lane |
 //!
@@ -10,6 +11,7 @@
 //! the same id on every try; what is given up is kept with its reason.
 
 pub mod announce;
+mod lanes;
 pub mod outbox;
 pub mod schedule;
 

@@ -20,8 +20,8 @@ const LONG: u64 = 30;
 pub enum Next {
     /// Another one, later.
     Again(Delivery),
-    /// None; why.
-    Dead(&'static str),
+    /// None; the delivery as it ended, and why.
+    Dead(Delivery, &'static str),
     /// The endpoint is gone: it gets nothing until it is enabled again.
     Disable(Delivery),
 }
@@ -33,7 +33,7 @@ pub fn next(delivery: &Delivery, failed: &Failed, schedule: &[u64], now: Timesta
     after.tries = after.tries.saturating_add(1);
     after.last_error = Some(failed.text.clone());
     match failed.stop {
-        Some(Stop::Aborted) => return Next::Dead("aborted"),
+        Some(Stop::Aborted) => return Next::Dead(after, "aborted"),
         Some(Stop::Gone) => {
             after.next_at = now;
             return Next::Disable(after);
@@ -42,7 +42,7 @@ pub fn next(delivery: &Delivery, failed: &Failed, schedule: &[u64], now: Timesta
     }
     let Some(seconds) = usize::try_from(after.tries).ok().and_then(|tries| schedule.get(tries)) else {
         let rejected = matches!(failed.status, Some(400 | 401 | 403 | 404 | 413 | 422));
-        return Next::Dead(if rejected { "rejected" } else { "exhausted" });
+        return Next::Dead(after, if rejected { "rejected" } else { "exhausted" });
     };
     let mut wait = jittered(*seconds, &after);
     if failed.overloaded {
@@ -81,6 +81,13 @@ mod tests {
         }
     }
 
+    fn dead(next: Next) -> &'static str {
+        match next {
+            Next::Dead(_, reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn twelve_tries_within_the_jitter() {
         for (tries, seconds) in SCHEDULE.iter().enumerate().skip(1) {
@@ -89,9 +96,9 @@ mod tests {
             let want = *seconds as f64;
             assert!((want * (1.0 - slack)..=want * (1.0 + slack)).contains(&got), "try {tries}: {got}");
         }
-        assert_eq!(next(&delivery(11), &failed(500), &[], Timestamp(0)), Next::Dead("exhausted"));
-        assert_eq!(next(&delivery(11), &failed(404), &[], Timestamp(0)), Next::Dead("rejected"));
-        assert_eq!(next(&delivery(1), &failed(404), &[0, 1], Timestamp(0)), Next::Dead("rejected"));
+        assert_eq!(dead(next(&delivery(11), &failed(500), &[], Timestamp(0))), "exhausted");
+        assert_eq!(dead(next(&delivery(11), &failed(404), &[], Timestamp(0))), "rejected");
+        assert_eq!(dead(next(&delivery(1), &failed(404), &[0, 1], Timestamp(0))), "rejected");
     }
 
     #[test]
@@ -110,6 +117,6 @@ mod tests {
         let gone = Failed { stop: Some(Stop::Gone), ..failed(410) };
         assert!(matches!(next(&delivery(0), &gone, &[], Timestamp(0)), Next::Disable(_)));
         let aborted = Failed { stop: Some(Stop::Aborted), ..failed(400) };
-        assert_eq!(next(&delivery(0), &aborted, &[], Timestamp(0)), Next::Dead("aborted"));
+        assert_eq!(dead(next(&delivery(0), &aborted, &[], Timestamp(0))), "aborted");
     }
 }

@@ -314,6 +314,7 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, page: Pag
         ..Batch::default()
     };
     inner.parts.engine.commit(batch).await?;
+    inner.committed();
     inner.wishes.done(group);
     Ok(())
 }

@@ -36,7 +36,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What hooks need of the program.
@@ -74,6 +74,8 @@ struct Inner {
     /// Entries up to here were processed.
     processed: AtomicU64,
     tally: Tally,
+    /// Counts commits that changed records.
+    commits: watch::Sender<u64>,
     refused: Mutex<BTreeMap<(String, String), u64>>,
 }
 
@@ -116,6 +118,7 @@ impl Hooks {
             parked,
             processed,
             tally: Tally::default(),
+            commits: watch::Sender::new(0),
             refused: Mutex::default(),
         };
         Ok(Hooks { inner: Arc::new(inner) })
@@ -135,6 +138,11 @@ impl Hooks {
     /// Processes what is in the log now and returns; for one-shot runs and tests.
     pub async fn catch_up(&self) -> Result<(), Error> {
         process::catch_up(&self.inner).await
+    }
+
+    /// Counts commits made for webhooks; changes wake the watcher.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.inner.commits.subscribe()
     }
 
     /// Sums since the start.
@@ -158,6 +166,10 @@ impl Inner {
     fn accounts(&self, environment: &str, source: &str) -> Vec<Arc<Connection>> {
         let all = self.parts.connections.of_source(source);
         all.iter().filter(|a| a.key.environment == environment).map(|a| a.connection.clone()).collect()
+    }
+
+    fn committed(&self) {
+        self.commits.send_modify(|n| *n += 1);
     }
 
     fn count_refusal(&self, source: &str, why: Refusal) {

@@ -116,6 +116,7 @@ async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: 
     let committed = inner.parts.engine.commit(prepared.batch).await;
     inner.seen.release(&prepared.claimed);
     committed?;
+    inner.committed();
     inner.wishes.add(prepared.wishes);
     inner.parked.gone(environment, source, 1);
     Ok(true)

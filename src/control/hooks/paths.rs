@@ -140,8 +140,13 @@ impl Hooks {
         self.inner.paths.refresh(&self.inner.parts);
     }
 
-    /// The URLs to give to providers, of one source or all.
-    pub fn urls(&self, source: Option<&str>) -> Vec<HookUrl> {
+    /// The URLs providers post to for a source.
+    pub fn urls(&self, source: &str) -> Vec<String> {
+        self.hook_urls(Some(source)).into_iter().map(|hook| hook.url).collect()
+    }
+
+    /// The URLs to give to providers, of one source or all, with what they stand for.
+    pub fn hook_urls(&self, source: Option<&str>) -> Vec<HookUrl> {
         let inner = &self.inner;
         let base = inner.parts.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
         let chosen = inner.parts.definitions.values().filter(|d| source.is_none_or(|s| s == d.source));

@@ -120,7 +120,10 @@ impl Flights {
         let result = oldest.commit.as_mut().take_output().unwrap_or(Err(Error::Stopped));
         inner.seen.release(&oldest.claimed);
         match result {
-            Ok(_) => inner.wishes.add(oldest.wishes),
+            Ok(_) => {
+                inner.wishes.add(oldest.wishes);
+                inner.committed();
+            }
             Err(Error::BadBatch(why)) => give_up(inner, oldest.position, &why).await?,
             Err(error) => return Err(error),
         }

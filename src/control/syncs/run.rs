@@ -109,7 +109,9 @@ impl Syncs {
         let mut work = std::pin::pin!(self.execute(&mut turn, options, tell));
         tokio::select! {
             report = work.as_mut() => return report,
-            () = cancel.cancelled() => self.halt(key, Halt::Stop),
+            () = cancel.cancelled() => {
+                self.halt(key, Halt::Stop);
+            }
         }
         work.await
     }
@@ -182,7 +184,7 @@ impl Syncs {
         let mut halt = turn.halt.clone();
         let _place = tokio::select! {
             place = self.inner.places.acquire() => place.map_err(|_| RunError::Stopping)?,
-            _ = halt.wait_for(|halt| *halt != Halt::No) => return Err(RunError::Stopping),
+            () = halted(&mut halt) => return Err(RunError::Stopping),
         };
         let key = &turn.key;
         if options.trigger.reset {
@@ -250,6 +252,10 @@ impl Syncs {
         }
         Ok(())
     }
+}
+
+async fn halted(halt: &mut watch::Receiver<Halt>) {
+    let _ = halt.wait_for(|halt| *halt != Halt::No).await;
 }
 
 fn next_part(stream: &Stream, progress: &Progress, full: bool, now: Timestamp) -> Part {
