@@ -103,7 +103,7 @@ impl<'a> Drive<'a> {
     }
 
     /// Goes the whole way and stores how it ended.
-    pub(super) async fn to_end(mut self) -> Result<RunReport, Error> {
+    pub(super) async fn finish(mut self) -> Result<RunReport, Error> {
         let ended = self.way().await;
         self.conclude(ended).await
     }
