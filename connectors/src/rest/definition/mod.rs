@@ -3,6 +3,24 @@
 //! [`Definition`] is the checked form; `parse` reads YAML or JSON with the place of every value, so that a complaint names
 //! file, line and column; all complaints of a file come at once. The format is described in `docs/definitions.md`.
 
+mod connections;
+mod deletes;
+mod limits;
+mod parse;
+mod partitions;
+mod preset;
+mod read;
+mod request;
+mod schedule;
+mod streams;
+mod verify;
+mod webhooks;
+
+pub use crate::located::{Complaint, Reference};
+pub use parse::{Parsed, parse};
+pub use preset::presets;
+pub use schedule::{MIN_INTERVAL, schedule};
+
 use crate::expr::{Expr, Template};
 use serde_json::Value;
 use std::collections::BTreeMap;
