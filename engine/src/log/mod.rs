@@ -1,5 +1,11 @@
 //! WAIT: keeps what cannot be read again, durable before anyone is answered.
 
+mod memory;
+mod rocks;
+
+pub use memory::MemoryLog;
+pub use rocks::{RocksLog, WAITING_BYTES};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 

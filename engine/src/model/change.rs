@@ -83,6 +83,9 @@ pub struct Counts {
     pub skipped: u64,
     /// Patches and deletes of ids that are unknown or deleted.
     pub ignored: u64,
+    /// Rows that are no records at all.
+    #[serde(default)]
+    pub rejected: u64,
 }
 
 impl Counts {
@@ -99,5 +102,6 @@ impl Counts {
         self.unchanged += other.unchanged;
         self.skipped += other.skipped;
         self.ignored += other.ignored;
+        self.rejected += other.rejected;
     }
 }

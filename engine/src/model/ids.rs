@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The unit of change detection, cursors, counts and delete tracking.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DatasetName {
     /// Isolation scope named by the API key; nothing crosses it.
     pub environment: Arc<str>,

@@ -1,8 +1,15 @@
 //! What is handed to [`Engine::commit`](super::Engine::commit): pages of records, windows and marks that become visible as one.
 
 use super::Dataset;
+use crate::dataflow::{Kind, Row, Rows};
+use crate::model::content::{KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp};
 use crate::sink::RunEnd;
+
+/// Most records of one batch.
+pub const BATCH_RECORDS: usize = 1 << 20;
+/// Most bytes of one batch.
+pub const BATCH_BYTES: usize = 256 << 20;
 
 /// One atomic step. An empty batch is legal and commits its marks.
 #[derive(Default)]
@@ -24,7 +31,8 @@ pub struct Batch {
 /// What happens to a delete-tracking window.
 #[derive(Clone, Debug)]
 pub enum WindowOp {
-    /// Begins a window; nothing if one is open.
+    /// Begins a window; nothing if one is open. Commit it before the first request of the listing: what another writer
+    /// brings between the two must not look missing.
     Start(Dataset),
     /// Begins a window afresh: what an open one had seen is forgotten.
     Restart(Dataset),
@@ -39,7 +47,7 @@ pub enum WindowOp {
 pub struct Mark {
     /// Which table.
     pub table: Table,
-    /// Key parts.
+    /// Key parts, each at most 65,535 bytes.
     pub key: Vec<String>,
     /// `None` removes.
     pub value: Option<Vec<u8>>,
@@ -96,44 +104,93 @@ pub struct Receipt {
     pub at: Timestamp,
     /// Counts per dataset.
     pub counts: Vec<(DatasetId, Counts)>,
-    /// First position after the batch: what a watermark must reach for it to be visible.
+    /// What is wrong with rows that are no records, the first few of them.
+    pub rejected: Vec<(DatasetId, String)>,
+    /// First position after the batch: a watermark at or above it shows all of it.
     pub end: Position,
+}
+
+impl Receipt {
+    /// The counts of one dataset.
+    pub fn counts_of(&self, dataset: &Dataset) -> Counts {
+        self.counts.iter().find(|(id, _)| *id == dataset.id).map(|(_, counts)| *counts).unwrap_or_default()
+    }
 }
 
 /// Records of one dataset on their way in. Bytes are copied once, into one buffer; nothing is allocated per record.
 pub struct PageBuilder {
-    _todo: (),
+    pub(super) rows: Rows,
+    pub(super) overflow: bool,
+    seed: KeySeed,
 }
 
-#[allow(clippy::todo, unused_variables)]
 impl PageBuilder {
-    /// A whole record: `payload` is the JSON text of an object whose `id` equals `id`.
-    pub fn save(&mut self, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, payload: &[u8]) {
-        todo!()
+    pub(super) fn new(dataset: DatasetId, workers: usize, seed: KeySeed) -> Self {
+        let rows = Rows { dataset, bytes: Vec::new(), parts: vec![Vec::new(); workers.max(1)], len: 0 };
+        PageBuilder { rows, overflow: false, seed }
     }
 
-    /// Some fields, merged deeply into what is there.
+    /// A whole record: `payload` is the JSON text of an object whose `id` equals `id`.
+    pub fn save(&mut self, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, payload: &[u8]) {
+        self.push(Kind::Whole, id, modified_at, observed_at, payload);
+    }
+
+    /// Some fields (a JSON object), merged deeply into what is there.
     pub fn patch(&mut self, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, patch: &[u8]) {
-        todo!()
+        self.push(Kind::Patch, id, modified_at, observed_at, patch);
     }
 
     /// The record is gone.
-    pub fn delete(&mut self, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, deleted_at: Option<Timestamp>) {
-        todo!()
+    pub fn delete(
+        &mut self,
+        id: &str,
+        modified_at: Option<Timestamp>,
+        observed_at: Timestamp,
+        deleted_at: Option<Timestamp>,
+    ) {
+        let stamp = deleted_at.map(|at| at.0.to_le_bytes());
+        self.push(Kind::Gone, id, modified_at, observed_at, stamp.as_ref().map_or(&[], |b| &b[..]));
     }
 
     /// Records added so far.
     pub fn len(&self) -> usize {
-        todo!()
+        self.rows.len as usize
     }
 
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.rows.len == 0
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        todo!()
+        self.rows.bytes.len()
+    }
+
+    #[inline]
+    fn push(&mut self, kind: Kind, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, bytes: &[u8]) {
+        let from = self.rows.bytes.len();
+        if from + bytes.len() > BATCH_BYTES || self.len() >= BATCH_RECORDS {
+            // Refused as a whole when the batch is committed: half a page must not look like a page.
+            self.overflow = true;
+            return;
+        }
+        let key = self.seed.key(id.as_bytes());
+        self.rows.bytes.extend_from_slice(bytes);
+        let row = Row {
+            key,
+            raw: raw_hash(bytes),
+            modified_at: modified_at.unwrap_or(Timestamp::NONE),
+            observed_at,
+            from: from as u32,
+            len: bytes.len() as u32,
+            place: self.rows.len,
+            kind,
+        };
+        self.rows.len += 1;
+        let workers = self.rows.parts.len();
+        if let Some(part) = self.rows.parts.get_mut(key[1] as usize % workers) {
+            part.push(row);
+        }
     }
 }

@@ -1,1 +1,275 @@
 //! KEEP: RocksDB. Records, change history and marks; one synced batch makes an epoch visible.
+//!
+//! Log-structured: every change is put once, in order, under (dataset, position); a change of a record moves its entry from
+//! `cur` to `history` and leaves the payload where it is. So cursor reads and restarts are sequential scans.
+//!
+//! | family | key | value |
+//! |---|---|---|
+//! | `cur` | dataset, position | the last change of each record ([`codec::Meta`]) |
+//! | `pay` | dataset, position | payloads, JSON |
+//! | `history` | dataset, position | superseded changes |
+//! | `touched` | dataset, epoch, worker, generation | what was seen unchanged |
+//! | `fields` | dataset, key | field clocks |
+//! | `marks` | table, parts | small values of the program |
+//! | `outbox` | epoch, number | owed deliveries |
+//! | `log` | position | the durable log (see `log::rocks`) |
+//! | `system` | name | format, secret, catalog, windows, `committed` |
+//!
+//! Bulk puts of an epoch are written by the workers above the committed watermark, where no reader looks; the committer's
+//! one small synced batch moves the watermark. A crash in between leaves what recovery trims.
+
+pub(crate) mod catalog;
+pub(crate) mod codec;
+pub(crate) mod keys;
+pub(crate) mod marks;
+pub(crate) mod outbox;
+pub(crate) mod read;
+pub(crate) mod recover;
+pub(crate) mod write;
+
+use rocksdb::{
+    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions,
+};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// Format of everything in the data folder.
+pub const FORMAT: u32 = 1;
+
+/// Why the store failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// In use by another process.
+    #[error("the data folder {0} is in use by another process")]
+    Locked(PathBuf),
+    /// Written by a newer program.
+    #[error("the data folder has format {0}")]
+    NewerFormat(u32),
+    /// The disk or the data on it.
+    #[error("{0}")]
+    Disk(String),
+    /// A write failed earlier.
+    #[error("{0}")]
+    Poisoned(String),
+}
+
+impl From<rocksdb::Error> for Error {
+    fn from(error: rocksdb::Error) -> Self {
+        Error::Disk(error.into_string())
+    }
+}
+
+/// A batch of writes, all or nothing.
+pub(crate) type Batch = WriteBatch;
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// The open store.
+pub struct Store {
+    db: Arc<DB>,
+    poison: OnceLock<String>,
+    /// Held until the store goes.
+    _lock: Lock,
+}
+
+/// The families, in the order they were introduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Cur,
+    Pay,
+    History,
+    Touched,
+    Fields,
+    Marks,
+    Outbox,
+    Log,
+    System,
+}
+
+impl Family {
+    const ALL: [Family; 9] = [
+        Family::Cur,
+        Family::Pay,
+        Family::History,
+        Family::Touched,
+        Family::Fields,
+        Family::Marks,
+        Family::Outbox,
+        Family::Log,
+        Family::System,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Family::Cur => "cur",
+            Family::Pay => "pay",
+            Family::History => "history",
+            Family::Touched => "touched",
+            Family::Fields => "fields",
+            Family::Marks => "marks",
+            Family::Outbox => "outbox",
+            Family::Log => "log",
+            Family::System => "system",
+        }
+    }
+
+    /// Memtable size: the payloads are nearly all that is written.
+    fn write_buffer(self) -> usize {
+        match self {
+            Family::Pay => 64 << 20,
+            Family::Cur => 32 << 20,
+            _ => 8 << 20,
+        }
+    }
+
+    fn options(self) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_size(16 << 10);
+        table.set_format_version(6);
+        table.set_bloom_filter(10.0, false);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_write_buffer_size(self.write_buffer());
+        options.set_max_write_buffer_number(4);
+        options.set_target_file_size_base(128 << 20);
+        options.set_max_bytes_for_level_base(512 << 20);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_compression_type(DBCompressionType::Lz4);
+        if self == Family::Pay {
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        }
+        options
+    }
+}
+
+/// Name of the file that says the folder was set up: an emptied folder must not look like a new one.
+const MARKER: &str = "SYNCLINE";
+
+impl Store {
+    /// Opens the folder, or sets it up if it is new.
+    pub fn open(folder: &Path) -> Result<Store> {
+        let disk = |e: std::io::Error| Error::Disk(format!("{}: {e}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(disk)?;
+        let lock = Lock::take(folder)?;
+        let marker = folder.join(MARKER);
+        let data = folder.join("store");
+        let known = marker.exists();
+        if known && !data.exists() {
+            return Err(Error::Disk(format!(
+                "{} is missing though {} says the folder was set up; restore a backup, or remove the marker to begin anew",
+                data.display(),
+                marker.display()
+            )));
+        }
+        let mut options = database_options();
+        options.create_if_missing(!known);
+        options.create_missing_column_families(true);
+        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options()));
+        let db = DB::open_cf_descriptors(&options, &data, families)?;
+        let store = Store { db: Arc::new(db), poison: OnceLock::new(), _lock: lock };
+        store.check_format()?;
+        if !known {
+            std::fs::write(&marker, b"This folder belongs to Syncline. Do not remove single files.\n").map_err(disk)?;
+        }
+        Ok(store)
+    }
+
+    fn check_format(&self) -> Result<()> {
+        match self.system(b"format")? {
+            None => {
+                let mut batch = WriteBatch::default();
+                batch.put_cf(self.family(Family::System), b"format", FORMAT.to_be_bytes());
+                self.write_synced(batch)
+            }
+            Some(bytes) => match <[u8; 4]>::try_from(&bytes[..]).map(u32::from_be_bytes) {
+                Ok(found) if found <= FORMAT => Ok(()),
+                Ok(found) => Err(Error::NewerFormat(found)),
+                Err(_) => Err(Error::Disk("the format entry is damaged; restore a backup".to_owned())),
+            },
+        }
+    }
+
+    /// The database, for the log that shares its write-ahead log.
+    pub(crate) fn database(&self) -> Arc<DB> {
+        self.db.clone()
+    }
+
+    pub(crate) fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
+        // Every family is opened in `open`; a missing one would be a bug that no caller can mend.
+        match self.db.cf_handle(family.name()) {
+            Some(handle) => handle,
+            None => unreachable!("family {} is opened with the store", family.name()),
+        }
+    }
+
+    pub(crate) fn system(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.db.get_cf(self.family(Family::System), key)?)
+    }
+
+    /// Bulk puts above the watermark: in the write-ahead log, not yet synced.
+    pub(crate) fn write_unsynced(&self, batch: WriteBatch) -> Result<()> {
+        self.write(batch, false)
+    }
+
+    /// A commit: durable when this returns.
+    pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<()> {
+        self.write(batch, true)
+    }
+
+    fn write(&self, batch: WriteBatch, sync: bool) -> Result<()> {
+        if let Some(reason) = self.poison.get() {
+            return Err(Error::Poisoned(reason.clone()));
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(batch, &options).map_err(|error| {
+            // What the disk has is unknown now: nothing more is written until a restart has read it again.
+            let reason = error.into_string();
+            let _ = self.poison.set(reason.clone());
+            Error::Poisoned(reason)
+        })
+    }
+
+    /// Writes what is in memory to its files, for a quick restart.
+    pub(crate) fn flush(&self) -> Result<()> {
+        for family in Family::ALL {
+            self.db.flush_cf(self.family(family))?;
+        }
+        Ok(())
+    }
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_max_total_wal_size(256 << 20);
+    options.set_paranoid_checks(true);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(2);
+    options.set_max_open_files(512);
+    options.set_enable_pipelined_write(true);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_recycle_log_file_num(0);
+    options
+}
+
+/// The lock on a data folder: one process only.
+struct Lock {
+    // Dropping the file releases the lock with it.
+    _file: fd_lock::RwLock<std::fs::File>,
+}
+
+impl Lock {
+    fn take(folder: &Path) -> Result<Lock> {
+        let disk = |e: std::io::Error| Error::Disk(format!("{}: {e}", folder.display()));
+        let path = folder.join("LOCK");
+        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(disk)?;
+        let mut lock = fd_lock::RwLock::new(file);
+        match lock.try_write() {
+            // Forgetting the guard keeps the lock until the file is closed.
+            Ok(guard) => std::mem::forget(guard),
+            Err(_) => return Err(Error::Locked(folder.to_owned())),
+        }
+        Ok(Lock { _file: lock })
+    }
+}

@@ -3,3 +3,8 @@
 mod clock;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+
+/// 32 bytes nobody can guess, from the operating system.
+pub fn entropy() -> [u8; 32] {
+    rand::random()
+}

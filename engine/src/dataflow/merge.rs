@@ -1,0 +1,432 @@
+//! The rules of `docs/semantics.md`, one row at a time: who wins, and what that changes.
+//!
+//! A row that changes nothing costs one lookup: equal bytes are equal content, so nothing is parsed, staged or allocated.
+
+use super::fields::{Fields, Stamp, merge, patch_hash};
+use super::rows::{Kind, Row, Rows};
+use super::stage::{Content, Kept, Part, Stage, Staged, Touch};
+use super::table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Table, writer};
+use crate::model::content::{Ignore, Key, canonical_hash};
+use crate::model::{Action, Cause, DatasetId, Strategy, Timestamp, Via};
+use std::sync::Arc;
+
+/// What became of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Readers see a change; the position it replaced, if any.
+    Changed(Action, Option<u64>),
+    /// Seen, content as before.
+    Unchanged,
+    /// Seen, but a newer version stands.
+    Skipped,
+    /// A patch or delete of something unknown, deleted or pruned.
+    Ignored,
+    /// No record at all, and why.
+    Rejected(String),
+}
+
+/// One merge in one dataset on behalf of one cause.
+pub struct Merge<'a> {
+    dataset: DatasetId,
+    table: &'a mut Table,
+    stage: &'a mut Stage,
+    cause: Cause,
+    at: Timestamp,
+    strategy: Strategy,
+    ignore: Arc<Ignore>,
+    generation: u32,
+    touch: Touch,
+}
+
+/// Where a row's bytes are, and its new position should it change something.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The rows.
+    pub rows: &'a Rows,
+    /// Their number in the part.
+    pub page: u32,
+    /// The position.
+    pub position: u64,
+}
+
+impl<'a> Merge<'a> {
+    /// A merge whose changes are committed at time `at`.
+    pub fn new(dataset: DatasetId, table: &'a mut Table, stage: &'a mut Stage, cause: Cause, at: Timestamp) -> Self {
+        let (strategy, ignore, generation) = (table.spec.strategy, table.spec.ignore.clone(), table.generation);
+        Merge { dataset, table, stage, cause, at, strategy, ignore, generation, touch: Touch::default() }
+    }
+
+    /// Applies one row.
+    #[inline]
+    pub fn apply(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+        match row.kind {
+            Kind::Whole => {
+                let version = self.version(row);
+                if let Some(entry) = self.table.get(&row.key)
+                    && entry.raw == row.raw
+                    && !entry.is(DEAD | HIDDEN | PATCHED | PRUNED)
+                {
+                    seen(&mut self.touch, entry, version, self.strategy, self.generation);
+                    return Outcome::Unchanged;
+                }
+                self.whole(place, row)
+            }
+            Kind::Patch => self.patch(place, row),
+            Kind::Gone => self.gone(place, row),
+        }
+    }
+
+    /// The payload at a position, for the views.
+    pub fn payload(&self, position: u64) -> Option<Vec<u8>> {
+        self.stage.payload(self.dataset, position)
+    }
+
+    /// Hands what was only seen to the stage.
+    pub fn finish(self) {
+        if self.touch.keys.is_empty() && self.touch.moved.is_empty() {
+            return;
+        }
+        self.table.touched += self.touch.keys.len() + self.touch.moved.len();
+        let staged = self.stage.part.touched.entry((self.dataset, self.generation)).or_default();
+        staged.runs.extend(self.touch.runs);
+        staged.keys.extend(self.touch.keys);
+        staged.moved.extend(self.touch.moved);
+    }
+
+    /// Deletes every live record not seen in the open window. Positions are `first`, `first + step`, …
+    pub fn sweep(&mut self, first: u64, step: u64) -> Vec<(u64, Key)> {
+        let Some(began) = self.table.window else { return Vec::new() };
+        let unseen = |e: &&Entry| e.generation < self.generation && !e.is(DEAD);
+        let mut doomed: Vec<Entry> = self.table.iter().filter(unseen).copied().collect();
+        doomed.sort_unstable_by_key(|e| e.position);
+        let mut deleted = Vec::with_capacity(doomed.len());
+        for (position, entry) in (first..).step_by(step.max(1) as usize).zip(doomed) {
+            let version = (entry.modified_at, entry.observed_at.max(began));
+            if let Some(fields) = self.table.fields.get_mut(&entry.key) {
+                fields.rebase((version.0, version.1, 0), None);
+                let fields = fields.clone();
+                self.keep(&entry, fields);
+            }
+            let flags = if self.table.fields.contains_key(&entry.key) { PATCHED } else { 0 };
+            self.delete(entry, version, position, None, flags);
+            deleted.push((position, entry.key));
+        }
+        deleted
+    }
+
+    /// A row's version. A source that states no modified time is as new as the observation.
+    fn version(&self, row: &Row) -> (Timestamp, Timestamp) {
+        let modified_at = match (self.strategy, row.modified_at) {
+            (Strategy::Latest, Timestamp::NONE) => row.observed_at,
+            (_, modified_at) => modified_at,
+        };
+        (modified_at, row.observed_at)
+    }
+
+    /// Whether a polled row lost to another writer that came after its page was requested.
+    fn overtaken(&self, entry: &Entry, row: &Row) -> bool {
+        self.strategy == Strategy::IgnoreIfModifiedAfter
+            && self.cause.via == Via::Poll
+            && entry.changed_at > row.observed_at
+            && entry.writer() != writer(self.cause)
+    }
+
+    fn whole(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+        let bytes = place.rows.bytes_of(row);
+        let hash = match canonical_hash(bytes, &self.ignore) {
+            Ok(hash) => hash,
+            Err(wrong) => return Outcome::Rejected(wrong.to_string()),
+        };
+        let version = self.version(row);
+        let Some(mut entry) = self.table.get(&row.key).copied() else {
+            let entry = self.written(Entry::new(row.key), version, hash, row.raw, place.position);
+            self.table.insert(entry);
+            self.table.live += 1;
+            self.put(Action::Added, entry, None, None, Part::content(place.page, row));
+            return Outcome::Changed(Action::Added, None);
+        };
+        if entry.is(PATCHED) {
+            return self.whole_over_fields(place, row, entry, (version.0, version.1, hash));
+        }
+        if !entry.is(DEAD) && entry.hash == hash {
+            return self.same(entry, version, row.raw, Some(bytes));
+        }
+        let stale = self.strategy == Strategy::Latest && (version.0, version.1, hash) <= entry.version();
+        if stale || self.overtaken(&entry, row) {
+            return self.skip(entry);
+        }
+        let (old, action) = (entry.position, self.revive(&entry));
+        entry.set_flags(0);
+        let entry = self.written(entry, version, hash, row.raw, place.position);
+        self.table.put(entry);
+        self.put(action, entry, Some(old), None, Part::content(place.page, row));
+        Outcome::Changed(action, Some(old))
+    }
+
+    fn gone(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+        let version = self.version(row);
+        let deleted_at = deleted_at(place.rows.bytes_of(row));
+        let Some(mut entry) = self.table.get(&row.key).copied() else {
+            let mut entry = self.written(Entry::new(row.key), version, 0, 0, place.position);
+            entry.set_flags(DEAD | HIDDEN);
+            self.table.insert(entry);
+            self.put(Action::Deleted, entry, None, None, Content::Nothing);
+            return Outcome::Ignored;
+        };
+        if entry.is(PATCHED) {
+            return self.gone_over_fields(place, entry, version, deleted_at);
+        }
+        if entry.is(DEAD) {
+            if self.strategy == Strategy::Latest && version > (entry.modified_at, entry.observed_at) {
+                (entry.modified_at, entry.observed_at) = version;
+                self.touch.moved.push((entry.key[0], version.0, version.1));
+                self.table.put(entry);
+            }
+            return Outcome::Ignored;
+        }
+        let stale = self.strategy == Strategy::Latest && (version.0, version.1, 0) <= entry.version();
+        if stale || self.overtaken(&entry, row) {
+            return self.skip(entry);
+        }
+        let old = entry.position;
+        self.delete(entry, version, place.position, deleted_at, 0);
+        Outcome::Changed(Action::Deleted, Some(old))
+    }
+
+    fn patch(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+        let bytes = place.rows.bytes_of(row);
+        let (hash, text) = match (patch_hash(bytes), std::str::from_utf8(bytes)) {
+            (Ok(hash), Ok(text)) => (hash, text),
+            (Err(wrong), _) => return Outcome::Rejected(wrong),
+            (_, Err(wrong)) => return Outcome::Rejected(wrong.to_string()),
+        };
+        let version = self.version(row);
+        let entry = self.table.get(&row.key).copied();
+        if self.strategy == Strategy::Latest {
+            return self.patch_fields(place, row, entry, (version.0, version.1, hash), text);
+        }
+        let Some(entry) = entry.filter(|e| !e.is(DEAD | PRUNED)) else { return Outcome::Ignored };
+        if self.overtaken(&entry, row) {
+            return self.skip(entry);
+        }
+        let base = self.stage.payload(self.dataset, entry.position);
+        let merged = base.as_deref().and_then(|b| std::str::from_utf8(b).ok()).map(|base| merge(base, text));
+        match merged {
+            Some(Ok(content)) => self.settle(place, entry, version, content, 0, 0),
+            Some(Err(wrong)) => Outcome::Rejected(wrong.to_string()),
+            None => Outcome::Ignored,
+        }
+    }
+
+    /// `latest`: a patch moves the clocks of its own fields only.
+    fn patch_fields(&mut self, place: Place<'_>, row: &Row, entry: Option<Entry>, stamp: Stamp, text: &str) -> Outcome {
+        let Some(entry) = entry else {
+            let mut fields = Fields::default();
+            fields.patch(stamp, text.to_owned());
+            let mut entry = self.written(Entry::new(row.key), (Timestamp::NONE, Timestamp::NONE), 0, 0, place.position);
+            entry.set_flags(DEAD | HIDDEN | PATCHED);
+            self.table.insert(entry);
+            self.put(Action::Deleted, entry, None, None, Content::Nothing);
+            self.keep(&entry, fields);
+            return Outcome::Ignored;
+        };
+        let mut fields = match self.table.fields.get(&row.key) {
+            Some(fields) => fields.clone(),
+            None if entry.is(PRUNED) && !entry.is(DEAD) => return Outcome::Ignored,
+            None => Fields {
+                base: (!entry.is(DEAD)).then(|| self.text(&entry)).flatten(),
+                base_stamp: Some(entry.version()),
+                patches: Vec::new(),
+            },
+        };
+        if !fields.patch(stamp, text.to_owned()) {
+            return self.skip(entry);
+        }
+        let content = fields.content();
+        self.keep(&entry, fields);
+        match content {
+            Some(content) => self.settle(place, entry, (entry.modified_at, entry.observed_at), content, PATCHED, 0),
+            None => {
+                let mut entry = entry;
+                entry.set_flags(entry.flags() | PATCHED);
+                self.table.put(entry);
+                Outcome::Ignored
+            }
+        }
+    }
+
+    /// `latest`: a whole record under patches that may be newer.
+    fn whole_over_fields(&mut self, place: Place<'_>, row: &Row, entry: Entry, stamp: Stamp) -> Outcome {
+        let Some(mut fields) = self.table.fields.get(&row.key).cloned() else { return self.skip(entry) };
+        let text = String::from_utf8_lossy(place.rows.bytes_of(row)).into_owned();
+        if !fields.rebase(stamp, Some(text)) {
+            return self.skip(entry);
+        }
+        let (flags, raw) = if fields.patches.is_empty() { (0, row.raw) } else { (PATCHED, 0) };
+        let content = fields.content().unwrap_or_default();
+        self.keep(&entry, fields);
+        self.settle(place, entry, (stamp.0, stamp.1), content, flags, raw)
+    }
+
+    /// `latest`: a delete under patches that may be newer: those wait unseen for the record to come back.
+    fn gone_over_fields(
+        &mut self,
+        place: Place<'_>,
+        mut entry: Entry,
+        version: (Timestamp, Timestamp),
+        deleted_at: Option<Timestamp>,
+    ) -> Outcome {
+        let Some(mut fields) = self.table.fields.get(&entry.key).cloned() else { return self.skip(entry) };
+        if !fields.rebase((version.0, version.1, 0), None) {
+            return self.skip(entry);
+        }
+        let flags = if fields.patches.is_empty() { 0 } else { PATCHED };
+        self.keep(&entry, fields);
+        if entry.is(DEAD) {
+            (entry.modified_at, entry.observed_at) = version;
+            entry.set_flags((entry.flags() & !PATCHED) | flags);
+            self.touch.moved.push((entry.key[0], version.0, version.1));
+            self.table.put(entry);
+            return Outcome::Ignored;
+        }
+        let old = entry.position;
+        self.delete(entry, version, place.position, deleted_at, flags);
+        Outcome::Changed(Action::Deleted, Some(old))
+    }
+
+    /// Gives the record merged content, if that is other content.
+    fn settle(
+        &mut self,
+        place: Place<'_>,
+        mut entry: Entry,
+        version: (Timestamp, Timestamp),
+        content: String,
+        flags: u8,
+        raw: u64,
+    ) -> Outcome {
+        let hash = match canonical_hash(content.as_bytes(), &self.ignore) {
+            Ok(hash) => hash,
+            Err(wrong) => return Outcome::Rejected(wrong.to_string()),
+        };
+        if !entry.is(DEAD) && entry.hash == hash {
+            entry.set_flags(flags);
+            return self.same(entry, version, raw, None);
+        }
+        let (old, action) = (entry.position, self.revive(&entry));
+        entry.set_flags(flags);
+        let entry = self.written(entry, version, hash, raw, place.position);
+        self.table.put(entry);
+        self.put(action, entry, Some(old), None, Content::Owned(content.into_bytes()));
+        Outcome::Changed(action, Some(old))
+    }
+
+    /// The content stands; the record was seen, with these bytes.
+    fn same(&mut self, mut entry: Entry, version: (Timestamp, Timestamp), raw: u64, bytes: Option<&[u8]>) -> Outcome {
+        if let (true, Some(bytes)) = (entry.is(PRUNED), bytes) {
+            entry.set_flags(entry.flags() & !PRUNED);
+            self.stage.part.restored.push((self.dataset, entry.position, bytes.to_vec()));
+        }
+        entry.raw = raw;
+        seen(&mut self.touch, &mut entry, version, self.strategy, self.generation);
+        self.table.put(entry);
+        Outcome::Unchanged
+    }
+
+    /// A newer version stands; the record was seen.
+    fn skip(&mut self, mut entry: Entry) -> Outcome {
+        let version = (entry.modified_at, entry.observed_at);
+        if !entry.is(DEAD) {
+            seen(&mut self.touch, &mut entry, version, self.strategy, self.generation);
+            self.table.put(entry);
+        }
+        Outcome::Skipped
+    }
+
+    fn delete(
+        &mut self,
+        mut entry: Entry,
+        version: (Timestamp, Timestamp),
+        position: u64,
+        deleted_at: Option<Timestamp>,
+        flags: u8,
+    ) {
+        let old = entry.position;
+        entry.set_flags((entry.flags() & PRUNED) | DEAD | flags);
+        let entry = self.written(entry, version, entry.hash, 0, position);
+        self.table.put(entry);
+        self.table.live -= 1;
+        self.put(Action::Deleted, entry, Some(old), Some(deleted_at.unwrap_or(self.at)), Content::Kept);
+    }
+
+    /// What writing content to this entry is called.
+    fn revive(&mut self, entry: &Entry) -> Action {
+        if entry.is(DEAD) {
+            self.table.live += 1;
+            Action::Added
+        } else {
+            Action::Updated
+        }
+    }
+
+    fn written(&self, mut entry: Entry, version: (Timestamp, Timestamp), hash: u64, raw: u64, position: u64) -> Entry {
+        (entry.modified_at, entry.observed_at) = version;
+        entry.changed_at = self.at;
+        entry.hash = hash;
+        entry.raw = raw;
+        entry.position = position;
+        entry.generation = self.generation;
+        entry.set_writer(self.cause);
+        entry
+    }
+
+    fn put(&mut self, action: Action, entry: Entry, old: Option<u64>, deleted_at: Option<Timestamp>, content: Content) {
+        self.stage.part.staged.push(Staged {
+            dataset: self.dataset,
+            position: entry.position,
+            old,
+            action,
+            cause: self.cause,
+            entry,
+            deleted_at,
+            content,
+        });
+    }
+
+    /// Keeps field clocks, or forgets them when no patch is left.
+    fn keep(&mut self, entry: &Entry, fields: Fields) {
+        let stored = if fields.patches.is_empty() {
+            self.table.fields.remove(&entry.key);
+            None
+        } else {
+            let bytes = serde_json::to_vec(&fields).ok();
+            self.table.fields.insert(entry.key, fields);
+            bytes
+        };
+        self.stage.part.kept.push(Kept { dataset: self.dataset, key: entry.key, fields: stored });
+    }
+
+    fn text(&self, entry: &Entry) -> Option<String> {
+        self.stage.payload(self.dataset, entry.position).and_then(|bytes| String::from_utf8(bytes).ok())
+    }
+}
+
+/// Notes that a record was seen in this generation with this version; only `latest` needs the version.
+#[inline]
+fn seen(touch: &mut Touch, entry: &mut Entry, version: (Timestamp, Timestamp), strategy: Strategy, generation: u32) {
+    let newer = strategy == Strategy::Latest && version > (entry.modified_at, entry.observed_at);
+    if newer && version.0 != entry.modified_at {
+        touch.moved.push((entry.key[0], version.0, version.1));
+        (entry.modified_at, entry.observed_at) = version;
+    } else if newer || entry.generation != generation {
+        if newer {
+            entry.observed_at = version.1;
+        }
+        touch.add(entry.key[0], entry.observed_at);
+    }
+    entry.generation = generation;
+}
+
+/// `deleted_at` of a row that is gone: eight bytes, or none.
+fn deleted_at(bytes: &[u8]) -> Option<Timestamp> {
+    bytes.try_into().ok().map(|b| Timestamp(i64::from_le_bytes(b)))
+}

@@ -1,0 +1,171 @@
+//! What one worker's epoch changes, gathered for the pipeline to write.
+//!
+//! The operators fill a [`Stage`]; when the frontier has passed the epoch the pipeline takes the [`Part`] out of it. The
+//! only thing a stage is asked for is an older payload (for patches and views), which the pipeline answers from the store.
+
+use super::rows::{Row, Rows};
+use super::table::Entry;
+use crate::model::content::Key;
+use crate::model::{Action, Cause, Counts, DatasetId, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where the payload of a staged record is.
+#[derive(Debug)]
+pub enum Content {
+    /// Bytes of a page of this part: index into [`Part::pages`], offset, length.
+    Page(u32, u32, u32),
+    /// Bytes of their own (merged by a patch, made by a view).
+    Owned(Vec<u8>),
+    /// The payload of the record before stays the payload.
+    Kept,
+    /// None: a hidden entry.
+    Nothing,
+}
+
+/// A record at a new position.
+#[derive(Debug)]
+pub struct Staged {
+    /// Its dataset.
+    pub dataset: DatasetId,
+    /// Its new position.
+    pub position: u64,
+    /// The position it leaves.
+    pub old: Option<u64>,
+    /// What happened.
+    pub action: Action,
+    /// What made it happen.
+    pub cause: Cause,
+    /// The entry as it now stands.
+    pub entry: Entry,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// Its payload.
+    pub content: Content,
+}
+
+/// Versions and generations that moved without a change: the fact that a record was seen.
+#[derive(Debug, Default)]
+pub struct Touch {
+    /// Runs of rows with one observation time whose modified time did not move: (observed, number of keys).
+    pub runs: Vec<(Timestamp, u32)>,
+    /// First halves of their keys, run after run.
+    pub keys: Vec<u64>,
+    /// Entries whose modified time moved: (key, modified, observed).
+    pub moved: Vec<(u64, Timestamp, Timestamp)>,
+}
+
+impl Touch {
+    /// Notes an entry that was seen.
+    pub fn add(&mut self, key: u64, observed_at: Timestamp) {
+        match self.runs.last_mut() {
+            Some((at, n)) if *at == observed_at => *n += 1,
+            _ => self.runs.push((observed_at, 1)),
+        }
+        self.keys.push(key);
+    }
+}
+
+/// Field clocks of a record that came or went: see [`super::Fields`].
+#[derive(Debug)]
+pub struct Kept {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// The record.
+    pub key: Key,
+    /// Its field clocks as stored; `None` removes them.
+    pub fields: Option<Vec<u8>>,
+}
+
+/// All that one worker's epoch changes.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Pages the staged contents point into.
+    pub pages: Vec<Arc<Rows>>,
+    /// Records at new positions, positions rising within a dataset.
+    pub staged: Vec<Staged>,
+    /// What was seen without a change, by dataset and generation.
+    pub touched: BTreeMap<(DatasetId, u32), Touch>,
+    /// Datasets whose touches above stand for all older ones.
+    pub folded: Vec<DatasetId>,
+    /// Field clocks that changed.
+    pub kept: Vec<Kept>,
+    /// Pruned payloads that came back: (dataset, position, payload).
+    pub restored: Vec<(DatasetId, u64, Vec<u8>)>,
+    /// Payloads to drop: (dataset, position, batch).
+    pub pruned: Vec<(DatasetId, u64, u32)>,
+    /// Datasets to forget.
+    pub cleared: Vec<DatasetId>,
+    /// Counts by (batch, dataset).
+    pub counts: BTreeMap<(u32, DatasetId), Counts>,
+    /// Rows that are no records, by batch: what is wrong with the first few.
+    pub rejected: Vec<(u32, DatasetId, String)>,
+    /// Live records by dataset, as the counting view gives them.
+    pub live: Vec<(DatasetId, i64)>,
+}
+
+impl Part {
+    /// The bytes of a staged content; `None` for `Kept` and `Nothing`.
+    pub fn bytes<'a>(&'a self, content: &'a Content) -> Option<&'a [u8]> {
+        match content {
+            Content::Page(page, from, len) => {
+                let (from, len) = (*from as usize, *len as usize);
+                self.pages.get(*page as usize).and_then(|rows| rows.bytes.get(from..from + len))
+            }
+            Content::Owned(bytes) => Some(bytes),
+            Content::Kept | Content::Nothing => None,
+        }
+    }
+
+    /// Remembers the page so that contents can point into it.
+    pub fn page(&mut self, rows: &Arc<Rows>) -> u32 {
+        if self.pages.last().is_none_or(|last| !Arc::ptr_eq(last, rows)) {
+            self.pages.push(rows.clone());
+        }
+        (self.pages.len() - 1) as u32
+    }
+
+    /// The content of `row` in page number `page`.
+    pub fn content(page: u32, row: &Row) -> Content {
+        Content::Page(page, row.from, row.len)
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+            && self.touched.is_empty()
+            && self.kept.is_empty()
+            && self.restored.is_empty()
+            && self.pruned.is_empty()
+            && self.cleared.is_empty()
+    }
+}
+
+/// What the operators gather into, and the one question they may ask.
+pub struct Stage {
+    /// The epoch being gathered.
+    pub part: Part,
+    older: Box<dyn Fn(DatasetId, u64) -> Option<Vec<u8>>>,
+}
+
+impl Stage {
+    /// A stage that asks `older` for payloads of earlier epochs.
+    pub fn new(older: impl Fn(DatasetId, u64) -> Option<Vec<u8>> + 'static) -> Self {
+        Stage { part: Part::default(), older: Box::new(older) }
+    }
+
+    /// The payload at `position`, staged in this epoch or stored earlier; `None` if it is pruned.
+    pub fn payload(&self, dataset: DatasetId, position: u64) -> Option<Vec<u8>> {
+        let mut wanted = position;
+        for staged in self.part.staged.iter().rev().filter(|s| s.dataset == dataset) {
+            if staged.position != wanted {
+                continue;
+            }
+            match (&staged.content, staged.old) {
+                (Content::Kept, Some(old)) => wanted = old,
+                (content, _) => return self.part.bytes(content).map(<[u8]>::to_vec),
+            }
+        }
+        (self.older)(dataset, wanted)
+    }
+}

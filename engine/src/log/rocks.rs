@@ -1,0 +1,184 @@
+//! The embedded log: a column family of the store's RocksDB, so that log and store share one write-ahead log and one fsync.
+//!
+//! One thread takes what waits, writes it as one batch, syncs once and answers all (group commit).
+
+use super::{Error, Log};
+use async_trait::async_trait;
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rocksdb::{DB, Direction, IteratorMode, WriteBatch, WriteOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{oneshot, watch};
+
+/// Most entries of one synced write.
+const GROUP_ENTRIES: usize = 512;
+/// Most bytes of one synced write.
+const GROUP_BYTES: usize = 1 << 20;
+/// Most bytes that may wait for the disk.
+pub const WAITING_BYTES: usize = 64 << 20;
+/// Most appends that may wait for the disk.
+const WAITING_APPENDS: usize = 16_384;
+
+const FAMILY: &str = "log";
+const SYSTEM: &str = "system";
+const TRIMMED: &[u8] = b"log_trimmed";
+
+struct Append {
+    entries: Vec<Vec<u8>>,
+    answer: oneshot::Sender<Result<u64, Error>>,
+}
+
+/// The log; its thread ends when it goes.
+pub struct RocksLog {
+    db: Arc<DB>,
+    appends: Option<Sender<Append>>,
+    waiting: Arc<AtomicUsize>,
+    end: watch::Receiver<u64>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl RocksLog {
+    /// The log inside an open database that has the families `log` and `system`.
+    pub fn open(db: Arc<DB>) -> Result<Self, Error> {
+        let poisoned = |e: rocksdb::Error| Error::Poisoned(e.into_string());
+        let mut end = match db.get_cf(family(&db, SYSTEM)?, TRIMMED).map_err(poisoned)? {
+            Some(bytes) => position(&bytes),
+            None => 0,
+        };
+        if let Some(last) = db.iterator_cf(family(&db, FAMILY)?, IteratorMode::End).next() {
+            end = end.max(position(&last.map_err(poisoned)?.0));
+        }
+        let (sender, receiver) = watch::channel(end);
+        let (appends, inbox) = bounded(WAITING_APPENDS);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let writer = Writer { db: db.clone(), waiting: waiting.clone(), end: sender, poison: None };
+        let writer = std::thread::Builder::new()
+            .name("syncline-log".to_owned())
+            .spawn(move || writer.run(&inbox))
+            .map_err(|e| Error::Poisoned(e.to_string()))?;
+        Ok(RocksLog { db, appends: Some(appends), waiting, end: receiver, writer: Some(writer) })
+    }
+}
+
+impl Drop for RocksLog {
+    fn drop(&mut self) {
+        self.appends = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn family<'a>(db: &'a DB, name: &str) -> Result<&'a rocksdb::ColumnFamily, Error> {
+    db.cf_handle(name).ok_or_else(|| Error::Poisoned(format!("the family {name} is missing")))
+}
+
+fn position(key: &[u8]) -> u64 {
+    key.try_into().map_or(0, u64::from_be_bytes)
+}
+
+#[async_trait]
+impl Log for RocksLog {
+    async fn append(&self, entries: Vec<Vec<u8>>) -> Result<u64, Error> {
+        let bytes: usize = entries.iter().map(Vec::len).sum();
+        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let (answer, answered) = oneshot::channel();
+        let refused = match &self.appends {
+            _ if waiting > WAITING_BYTES => Some(Error::Overloaded(waiting)),
+            Some(appends) => appends.try_send(Append { entries, answer }).err().map(|_| Error::Overloaded(waiting)),
+            None => Some(Error::Poisoned("the log has stopped".to_owned())),
+        };
+        if let Some(refused) = refused {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(refused);
+        }
+        answered.await.unwrap_or_else(|_| Err(Error::Poisoned("the log has stopped".to_owned())))
+    }
+
+    fn read(&self, after: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, Error> {
+        // Nothing beyond the synced end is shown, even if its bytes are in memory already.
+        let end = *self.end.borrow();
+        let from = after.saturating_add(1).to_be_bytes();
+        let mut entries = Vec::new();
+        for item in self.db.iterator_cf(family(&self.db, FAMILY)?, IteratorMode::From(&from, Direction::Forward)) {
+            let (key, value) = item.map_err(|e| Error::Poisoned(e.into_string()))?;
+            if entries.len() >= limit || position(&key) > end {
+                break;
+            }
+            entries.push((position(&key), Bytes::from(value)));
+        }
+        Ok(entries)
+    }
+
+    fn trim(&self, through: u64) -> Result<(), Error> {
+        let through = through.min(*self.end.borrow());
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(family(&self.db, FAMILY)?, 0u64.to_be_bytes(), (through + 1).to_be_bytes());
+        batch.put_cf(family(&self.db, SYSTEM)?, TRIMMED, through.to_be_bytes());
+        self.db.write(batch).map_err(|e| Error::Poisoned(e.into_string()))
+    }
+
+    fn end(&self) -> watch::Receiver<u64> {
+        self.end.clone()
+    }
+}
+
+struct Writer {
+    db: Arc<DB>,
+    waiting: Arc<AtomicUsize>,
+    end: watch::Sender<u64>,
+    poison: Option<Error>,
+}
+
+impl Writer {
+    fn run(mut self, inbox: &Receiver<Append>) {
+        while let Ok(first) = inbox.recv() {
+            let mut group = vec![first];
+            let (mut entries, mut bytes) = (0, 0);
+            while entries < GROUP_ENTRIES && bytes < GROUP_BYTES {
+                if let Some(last) = group.last() {
+                    entries += last.entries.len();
+                    bytes += last.entries.iter().map(Vec::len).sum::<usize>();
+                }
+                match inbox.try_recv() {
+                    Ok(append) => group.push(append),
+                    Err(_) => break,
+                }
+            }
+            self.write(group);
+        }
+    }
+
+    fn write(&mut self, group: Vec<Append>) {
+        let mut end = *self.end.borrow();
+        let mut batch = WriteBatch::default();
+        let mut ends = Vec::with_capacity(group.len());
+        let handle = family(&self.db, FAMILY);
+        for append in &group {
+            for entry in &append.entries {
+                end += 1;
+                if let Ok(handle) = &handle {
+                    batch.put_cf(*handle, end.to_be_bytes(), entry);
+                }
+            }
+            ends.push(end);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        let written = match &self.poison {
+            Some(poison) => Err(poison.clone()),
+            None => self.db.write_opt(batch, &options).map_err(|e| Error::Poisoned(e.into_string())),
+        };
+        if let Err(error) = &written {
+            self.poison = Some(error.clone());
+        } else {
+            self.end.send_replace(end);
+        }
+        for (append, end) in group.into_iter().zip(ends) {
+            self.waiting.fetch_sub(append.entries.iter().map(Vec::len).sum(), Ordering::Relaxed);
+            // A caller that has gone away no longer waits for the answer.
+            let _ = append.answer.send(written.clone().map(|()| end));
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Makes epochs visible: one synced batch per group of complete epochs, then the watermark, the answers, the notices.
+//!
+//! What an ended run or a second of webhooks changed becomes owed deliveries in the very batch that makes it visible.
+
+use super::batch::{Mark, Receipt};
+use super::{Dataset, Error, sequencer};
+use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
+use crate::sink::{Announce, Delivery, Notice, RunEnd};
+use crate::store::catalog::{LANE, RUNS, Unannounced, WEBHOOKS, WINDOW, WindowState};
+use crate::store::outbox::delivery_id;
+use crate::store::write::Sealed;
+use crate::store::{self, Store};
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+/// Who waits for a batch.
+pub(super) type Answer = oneshot::Sender<Result<Receipt, Error>>;
+
+/// Epochs one synced write may cover.
+const GROUP: usize = 16;
+
+/// What reaches the committer.
+pub(super) enum Input {
+    /// An epoch that was handed to the workers.
+    Plan(Plan),
+    /// One worker's part of an epoch.
+    Part(u64, Result<Sealed, store::Error>),
+}
+
+/// An epoch: what was asked of it.
+pub(super) struct Plan {
+    pub epoch: u64,
+    pub next: u64,
+    pub at: Timestamp,
+    pub batches: Vec<PlannedBatch>,
+}
+
+/// A batch within an epoch.
+pub(super) struct PlannedBatch {
+    pub cause: Cause,
+    pub marks: Vec<Mark>,
+    pub windows: Vec<(DatasetId, WindowState)>,
+    pub end_run: Option<(Dataset, RunEnd)>,
+    pub announce: bool,
+    pub answer: Answer,
+    pub _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Live records by dataset, as the counting view last said.
+pub(super) type Live = Arc<Mutex<HashMap<DatasetId, i64>>>;
+/// Names by dataset.
+pub(super) type Names = Arc<RwLock<HashMap<DatasetId, Arc<DatasetName>>>>;
+
+pub(super) struct Committer {
+    pub store: Arc<Store>,
+    pub workers: usize,
+    pub sequencer: Sender<sequencer::Input>,
+    pub watermark: watch::Sender<Position>,
+    pub outbox: watch::Sender<u64>,
+    pub live: Live,
+    pub names: Names,
+    pub announce: Option<Arc<dyn Announce>>,
+    pub secret: [u8; 32],
+    /// Not yet announced: by dataset and, for runs, run number.
+    pub runs: HashMap<(DatasetId, u64), Unannounced>,
+    pub webhooks: BTreeMap<DatasetId, Unannounced>,
+    pub lanes: HashMap<String, u64>,
+}
+
+#[derive(Default)]
+struct Gathering {
+    plan: Option<Plan>,
+    parts: Vec<Sealed>,
+}
+
+impl Committer {
+    pub(super) fn run(mut self, inbox: &Receiver<Input>) {
+        let mut gathering: BTreeMap<u64, Gathering> = BTreeMap::new();
+        let mut poison: Option<Error> = None;
+        while let Ok(input) = inbox.recv() {
+            take(&mut gathering, input, &mut poison);
+            while let Ok(input) = inbox.try_recv() {
+                take(&mut gathering, input, &mut poison);
+            }
+            if let Some(error) = &poison {
+                self.refuse(std::mem::take(&mut gathering), error);
+                continue;
+            }
+            let mut group = Vec::new();
+            while group.len() < GROUP
+                && let Some(first) = gathering.first_entry()
+                && first.get().plan.is_some()
+                && first.get().parts.len() == self.workers
+            {
+                group.push(first.remove());
+            }
+            if !group.is_empty()
+                && let Err(error) = self.commit(group)
+            {
+                poison = Some(error);
+            }
+        }
+    }
+
+    /// After a failure nobody is left waiting.
+    fn refuse(&self, gathering: BTreeMap<u64, Gathering>, error: &Error) {
+        let plans: Vec<Plan> = gathering.into_values().filter_map(|g| g.plan).collect();
+        let _ = self.sequencer.send(sequencer::Input::Done(plans.len()));
+        for batch in plans.into_iter().flat_map(|plan| plan.batches) {
+            let _ = batch.answer.send(Err(error.clone()));
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Gathering>) -> Result<(), Error> {
+        let epochs = group.len();
+        let mut batch = self.store.batch();
+        let (mut answers, mut live) = (Vec::new(), Vec::new());
+        let (mut end, mut owed) = (0, 0);
+        for Gathering { plan, parts } in group {
+            let Some(plan) = plan else { continue };
+            end = plan.next;
+            owed += self.add(&mut batch, plan, parts, &mut answers, &mut live);
+        }
+        self.store.put_system(&mut batch, b"committed", &end.to_be_bytes());
+        if let Err(error) = self.store.write_synced(batch) {
+            let error = Error::from(error);
+            let _ = self.sequencer.send(sequencer::Input::Done(epochs));
+            answers.into_iter().for_each(|(answer, _, _)| drop(answer.send(Err(error.clone()))));
+            return Err(error);
+        }
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(live);
+        self.watermark.send_replace(Position::first_of(end));
+        let _ = self.sequencer.send(sequencer::Input::Done(epochs));
+        for (answer, receipt, _room) in answers {
+            // A caller that has gone away no longer waits for the answer.
+            let _ = answer.send(Ok(receipt));
+        }
+        if owed > 0 {
+            self.outbox.send_modify(|n| *n += owed);
+        }
+        Ok(())
+    }
+
+    /// Adds one epoch to the batch. Returns how many deliveries became owed.
+    fn add(
+        &mut self,
+        batch: &mut store::Batch,
+        plan: Plan,
+        parts: Vec<Sealed>,
+        answers: &mut Vec<(Answer, Receipt, Option<OwnedSemaphorePermit>)>,
+        live: &mut Vec<(DatasetId, i64)>,
+    ) -> u64 {
+        let mut counts: BTreeMap<(u32, DatasetId), Counts> = BTreeMap::new();
+        let (mut rejected, mut last) = (Vec::new(), BTreeMap::<DatasetId, u64>::new());
+        for part in parts {
+            part.counts.iter().for_each(|(at, c)| counts.entry(*at).or_default().add(c));
+            part.last.iter().for_each(|(id, at)| {
+                let last = last.entry(*id).or_default();
+                *last = (*last).max(*at);
+            });
+            rejected.extend(part.rejected);
+            live.extend(part.live);
+            part.changes.into_iter().for_each(|change| self.store.add(batch, change));
+            for (slot, n) in part.pruned {
+                // Pruning is answered with the count of payloads dropped, under a dataset of its own batch.
+                counts.entry((slot, DatasetId(0))).or_default().updated += n;
+            }
+        }
+        let mut owed = 0u32;
+        for (slot, planned) in plan.batches.into_iter().enumerate() {
+            let slot = slot as u32;
+            for mark in &planned.marks {
+                self.store.set_mark(batch, mark.table as u8, &mark.key, mark.value.as_deref());
+            }
+            for (dataset, window) in &planned.windows {
+                self.store.put_named(batch, WINDOW, u64::from(dataset.0), window);
+            }
+            let mine: Vec<(DatasetId, Counts)> =
+                counts.range((slot, DatasetId(0))..=(slot, DatasetId(u32::MAX))).map(|((_, id), c)| (*id, *c)).collect();
+            for (dataset, counts) in mine.iter().filter(|(id, c)| c.changes() > 0 && id.0 != 0) {
+                let to = last.get(dataset).copied().unwrap_or_default();
+                self.note(batch, plan.epoch, planned.cause, *dataset, counts, to);
+            }
+            let mut notices = Vec::new();
+            if let Some((dataset, end)) = planned.end_run {
+                notices.push(self.ended(batch, dataset, planned.cause, end, plan.at, plan.epoch));
+            }
+            if planned.announce {
+                notices.extend(self.webhook_notices(batch, plan.at));
+            }
+            for notice in notices {
+                owed = self.owe(batch, plan.epoch, owed, &notice);
+            }
+            let receipt = Receipt {
+                epoch: plan.epoch,
+                at: plan.at,
+                counts: mine,
+                rejected: rejected.iter().filter(|(s, _, _)| *s == slot).map(|(_, id, why)| (*id, why.clone())).collect(),
+                end: Position::first_of(plan.next),
+            };
+            answers.push((planned.answer, receipt, planned._room));
+        }
+        u64::from(owed)
+    }
+
+    /// Remembers what a cause has changed until it is announced.
+    fn note(&mut self, batch: &mut store::Batch, epoch: u64, cause: Cause, dataset: DatasetId, counts: &Counts, to: u64) {
+        let fresh = Unannounced { from: Position::first_of(epoch).0 - 1, ..Unannounced::default() };
+        let noted = match cause.via {
+            Via::Poll => self.runs.entry((dataset, cause.number)).or_insert(fresh),
+            Via::Webhook | Via::Push => self.webhooks.entry(dataset).or_insert(fresh),
+            Via::View => return,
+        };
+        noted.counts.add(counts);
+        (noted.to, noted.cause) = (to, cause.number);
+        match cause.via {
+            Via::Poll => self.store.put_named(batch, &run_prefix(dataset), cause.number, noted),
+            _ => self.store.put_named(batch, WEBHOOKS, u64::from(dataset.0), noted),
+        }
+    }
+
+    fn ended(
+        &mut self,
+        batch: &mut store::Batch,
+        dataset: Dataset,
+        cause: Cause,
+        end: RunEnd,
+        at: Timestamp,
+        epoch: u64,
+    ) -> Notice {
+        let nothing = Position::first_of(epoch).0 - 1;
+        let noted = match self.runs.remove(&(dataset.id, cause.number)) {
+            Some(noted) => {
+                self.store.delete_named(batch, &run_prefix(dataset.id), cause.number);
+                noted
+            }
+            None => Unannounced { from: nothing, to: nothing, ..Unannounced::default() },
+        };
+        Notice {
+            dataset: (*dataset.name).clone(),
+            cause,
+            ended: Some(end),
+            counts: noted.counts,
+            from: Position(noted.from),
+            to: Position(noted.to),
+            at,
+        }
+    }
+
+    fn webhook_notices(&mut self, batch: &mut store::Batch, at: Timestamp) -> Vec<Notice> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let mut notices = Vec::new();
+        for (dataset, noted) in std::mem::take(&mut self.webhooks) {
+            self.store.delete_named(batch, WEBHOOKS, u64::from(dataset.0));
+            if let Some(name) = names.get(&dataset) {
+                notices.push(Notice {
+                    dataset: (**name).clone(),
+                    cause: Cause::webhook(noted.cause),
+                    ended: None,
+                    counts: noted.counts,
+                    from: Position(noted.from),
+                    to: Position(noted.to),
+                    at,
+                });
+            }
+        }
+        notices
+    }
+
+    /// Puts what is owed for a notice into the outbox; `number` counts within the epoch.
+    fn owe(&mut self, batch: &mut store::Batch, epoch: u64, mut number: u32, notice: &Notice) -> u32 {
+        let Some(announce) = self.announce.clone() else { return number };
+        let (lanes, store) = (&mut self.lanes, &self.store);
+        let mut used = Vec::new();
+        let owed = announce.announce(notice, &mut |lane: &str| {
+            let next = lanes.entry(lane.to_owned()).or_insert_with(|| stored_lane(store, lane));
+            *next += 1;
+            used.push((lane.to_owned(), *next));
+            *next
+        });
+        for (lane, sequence) in used {
+            self.store.put_system(batch, &lane_key(&lane), &sequence.to_be_bytes());
+        }
+        for owed in owed {
+            let delivery = Delivery {
+                id: delivery_id(&self.secret, &owed.endpoint, epoch, number),
+                endpoint: owed.endpoint,
+                lane: owed.lane,
+                created_at: notice.at,
+                body: String::from_utf8_lossy(&owed.body).into_owned(),
+                tries: 0,
+                next_at: notice.at,
+                last_error: None,
+            };
+            self.store.owe(batch, epoch, number, &delivery);
+            number += 1;
+        }
+        number
+    }
+}
+
+/// The name of a dataset's unannounced runs.
+pub(super) fn run_prefix(dataset: DatasetId) -> String {
+    format!("{RUNS}/{}", dataset.0)
+}
+
+fn lane_key(lane: &str) -> Vec<u8> {
+    format!("{LANE}/{lane}").into_bytes()
+}
+
+fn stored_lane(store: &Store, lane: &str) -> u64 {
+    let bytes = store.system(&lane_key(lane)).ok().flatten();
+    bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+fn take(gathering: &mut BTreeMap<u64, Gathering>, input: Input, poison: &mut Option<Error>) {
+    match input {
+        Input::Plan(plan) => {
+            let epoch = plan.epoch;
+            gathering.entry(epoch).or_default().plan = Some(plan);
+        }
+        Input::Part(epoch, Ok(sealed)) => gathering.entry(epoch).or_default().parts.push(sealed),
+        Input::Part(_, Err(error)) => *poison = Some(error.into()),
+    }
+}

@@ -1,0 +1,239 @@
+//! Cuts epochs: gathers batches while the committer is busy and closes an epoch as soon as it is idle.
+//!
+//! So an epoch is as short as the disk allows and as long as it must be. At most [`IN_FLIGHT`] epochs are under way;
+//! beyond, callers wait for room.
+
+use super::batch::{Batch, WindowOp};
+use super::committer::{Answer, Plan, PlannedBatch};
+use super::worker::{Job, Query};
+use super::{Dataset, Error};
+use crate::dataflow::{Rows, Window, Work};
+use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
+use crate::store::catalog::WindowState;
+use crate::time::Clock;
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Epochs on their way at most.
+pub const IN_FLIGHT: usize = 3;
+/// An epoch is closed early once it holds so many bytes …
+const EPOCH_BYTES: usize = 4 << 20;
+/// … or so many batches.
+const EPOCH_BATCHES: usize = 1_000;
+/// Epochs skipped after one that sweeps, so that any number of deletes has places.
+const SWEEP_EPOCHS: u64 = 1 << 8;
+
+/// What reaches the sequencer.
+pub(super) enum Input {
+    /// A batch to commit.
+    Submit(Submission),
+    /// A question to the workers, after everything submitted before it.
+    Ask(Query),
+    /// The committer has finished so many epochs.
+    Done(usize),
+    /// No more submissions.
+    Stop,
+}
+
+/// A batch with who waits for it.
+pub(super) struct Submission {
+    pub batch: Batch,
+    /// Work of the engine itself: treatment, pruning, clearing.
+    pub extra: Vec<Work>,
+    /// Webhook-made changes are announced.
+    pub announce: bool,
+    pub answer: Answer,
+    /// Room taken until the commit.
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+/// Windows of all datasets, shared with who asks whether one is open.
+pub(super) type Windows = Arc<Mutex<HashMap<DatasetId, WindowState>>>;
+
+pub(super) struct Sequencer {
+    pub clock: Arc<dyn Clock>,
+    pub windows: Windows,
+    pub rings: Vec<Sender<Job>>,
+    pub committer: Sender<super::committer::Input>,
+    pub next: u64,
+    pub last_at: Timestamp,
+    pub in_flight: usize,
+    pub waiting: VecDeque<Submission>,
+}
+
+impl Sequencer {
+    pub(super) fn run(mut self, inbox: &Receiver<Input>) {
+        // An empty first epoch lets the counting view publish what was there before the start.
+        self.close();
+        let mut stopping = false;
+        while !(stopping && self.waiting.is_empty() && self.in_flight == 0) {
+            let Ok(input) = inbox.recv() else { break };
+            stopping |= self.take(input);
+            while let Ok(input) = inbox.try_recv() {
+                stopping |= self.take(input);
+                if self.waiting.len() >= EPOCH_BATCHES {
+                    break;
+                }
+            }
+            while !self.waiting.is_empty() && (self.in_flight == 0 || (self.in_flight < IN_FLIGHT && self.full())) {
+                self.close();
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) -> bool {
+        match input {
+            Input::Submit(submission) => self.waiting.push_back(submission),
+            Input::Done(epochs) => self.in_flight = self.in_flight.saturating_sub(epochs),
+            Input::Ask(query) => {
+                // Questions see what was submitted before them.
+                while !self.waiting.is_empty() {
+                    self.close();
+                }
+                self.rings.iter().for_each(|ring| drop(ring.send(Job::Ask(query.clone()))));
+            }
+            Input::Stop => return true,
+        }
+        false
+    }
+
+    fn full(&self) -> bool {
+        let bytes: usize = self.waiting.iter().flat_map(|s| &s.batch.pages).map(|p| p.bytes()).sum();
+        bytes >= EPOCH_BYTES || self.waiting.len() >= EPOCH_BATCHES
+    }
+
+    /// Closes an epoch with what waits, as far as the bounds allow.
+    fn close(&mut self) {
+        let epoch = self.next;
+        let at = Timestamp(self.clock.now().0.max(self.last_at.0 + 1));
+        self.last_at = at;
+        let mut cut = Cut { at, work: Vec::new(), batches: Vec::new(), places: 0, bytes: 0, swept: false };
+        while let Some(submission) = self.waiting.pop_front() {
+            let rows = submission.batch.pages.iter().map(|page| page.len() as u64).sum::<u64>();
+            if cut.places + rows > 1 << Position::PLACE_BITS {
+                self.waiting.push_front(submission);
+                break;
+            }
+            let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+            cut.add(submission, &mut windows);
+            if cut.swept || cut.bytes >= EPOCH_BYTES || cut.batches.len() >= EPOCH_BATCHES {
+                break;
+            }
+        }
+        self.next = epoch + 1 + if cut.swept { SWEEP_EPOCHS } else { 0 };
+        self.in_flight += 1;
+        for ring in &self.rings {
+            // A worker that is gone has told the committer; the answers come from there.
+            let _ = ring.send(Job::Epoch { epoch, next: self.next, at, work: cut.work.clone() });
+        }
+        let plan = Plan { epoch, next: self.next, at, batches: cut.batches };
+        let _ = self.committer.send(super::committer::Input::Plan(plan));
+    }
+}
+
+/// An epoch in the making.
+struct Cut {
+    at: Timestamp,
+    work: Vec<Work>,
+    batches: Vec<PlannedBatch>,
+    places: u64,
+    bytes: usize,
+    swept: bool,
+}
+
+impl Cut {
+    fn add(&mut self, submission: Submission, windows: &mut HashMap<DatasetId, WindowState>) {
+        let Submission { batch, extra, announce, answer, room } = submission;
+        if let Err(refused) = check_windows(&batch, windows) {
+            let _ = answer.send(Err(refused));
+            return;
+        }
+        let slot = self.batches.len() as u32;
+        let cause = batch.cause.unwrap_or(Cause { via: Via::Push, number: 0 });
+        let mut moved = Vec::new();
+        self.work.extend(extra.into_iter().map(|work| with_slot(work, slot)));
+        for op in &batch.open {
+            self.window(op, windows, cause, slot, &mut moved);
+        }
+        for page in batch.pages {
+            let rows: Arc<Rows> = Arc::new(page.rows);
+            let base = self.places;
+            self.places += u64::from(rows.len);
+            self.bytes += rows.bytes.len();
+            if rows.len > 0 {
+                self.work.push(Work::Rows { rows, cause, at: self.at, base, slot });
+            }
+        }
+        for op in &batch.close {
+            self.window(op, windows, cause, slot, &mut moved);
+        }
+        self.batches.push(PlannedBatch {
+            cause,
+            marks: batch.marks,
+            windows: moved,
+            end_run: batch.end_run,
+            announce,
+            answer,
+            _room: room,
+        });
+    }
+
+    fn window(
+        &mut self,
+        op: &WindowOp,
+        windows: &mut HashMap<DatasetId, WindowState>,
+        cause: Cause,
+        slot: u32,
+        moved: &mut Vec<(DatasetId, WindowState)>,
+    ) {
+        let dataset = dataset_of(op).id;
+        let state = windows.entry(dataset).or_default();
+        let window = match op {
+            WindowOp::Start(_) if state.open_since.is_some() => return,
+            WindowOp::Start(_) | WindowOp::Restart(_) => {
+                state.generation += 1;
+                state.open_since = Some(self.at);
+                Window::Open { generation: state.generation, at: self.at }
+            }
+            WindowOp::Sweep(_) => {
+                self.swept = true;
+                state.open_since = None;
+                Window::Sweep
+            }
+            WindowOp::Abort(_) => {
+                state.open_since = None;
+                Window::Abort
+            }
+        };
+        moved.push((dataset, *state));
+        self.work.push(Work::Window { dataset, window, cause, at: self.at, base: self.places, slot });
+    }
+}
+
+fn dataset_of(op: &WindowOp) -> &Dataset {
+    match op {
+        WindowOp::Start(d) | WindowOp::Restart(d) | WindowOp::Sweep(d) | WindowOp::Abort(d) => d,
+    }
+}
+
+/// A sweep needs an open window, or one that this very batch opens.
+fn check_windows(batch: &Batch, windows: &HashMap<DatasetId, WindowState>) -> Result<(), Error> {
+    for op in &batch.close {
+        let WindowOp::Sweep(dataset) = op else { continue };
+        let opens = |op: &WindowOp| matches!(op, WindowOp::Start(d) | WindowOp::Restart(d) if d.id == dataset.id);
+        let open = windows.get(&dataset.id).is_some_and(|w| w.open_since.is_some());
+        if !open && !batch.open.iter().any(opens) {
+            return Err(Error::NoWindow(dataset.name.model.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn with_slot(work: Work, slot: u32) -> Work {
+    match work {
+        Work::Prune { dataset, records, .. } => Work::Prune { dataset, records, slot },
+        other => other,
+    }
+}

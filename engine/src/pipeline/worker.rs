@@ -1,0 +1,125 @@
+//! A timely worker: takes epochs from its ring, pushes them through its dataflow, writes its bulk, hands the rest on.
+
+use super::committer;
+use crate::dataflow::{Graph, HIDDEN, Part, Stage, Tables, Touch, Work, Worker, build};
+use crate::model::content::{Key, KeySeed};
+use crate::model::{DatasetId, Timestamp};
+use crate::store::{self, Store};
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Epochs and questions a ring holds at most.
+pub(super) const RING: usize = 16;
+/// Touches of a dataset are folded into one once they outnumber this …
+const FOLD_LEAST: usize = 1 << 16;
+/// … and its records so many times.
+const FOLD_TIMES: usize = 4;
+
+/// What a worker is given.
+pub(super) enum Job {
+    /// An epoch.
+    Epoch {
+        epoch: u64,
+        next: u64,
+        at: Timestamp,
+        work: Vec<Work>,
+    },
+    /// A question.
+    Ask(Query),
+}
+
+/// A question to all workers; each answers for its records.
+#[derive(Clone)]
+pub(super) enum Query {
+    /// Live records, and positions of those not seen in the open window.
+    Missing(DatasetId, UnboundedSender<(u64, Vec<u64>)>),
+    /// Where the record's last change is, unless it is hidden.
+    Locate(DatasetId, Key, UnboundedSender<Option<u64>>),
+}
+
+/// What one worker needs; taken once by the thread it is for.
+pub(super) struct Seat {
+    pub store: Arc<Store>,
+    pub tables: Tables,
+    pub treat: Vec<Work>,
+    pub ring: Receiver<Job>,
+    pub committer: Sender<committer::Input>,
+    pub seed: KeySeed,
+    pub counts: DatasetId,
+}
+
+/// Runs the worker whose seat is at its index until its ring is closed.
+pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
+    let index = worker.index();
+    let seat = seats.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index).and_then(Option::take);
+    let Some(seat) = seat else { return };
+    let _alarm = Alarm(seat.committer.clone());
+    let reader = seat.store.clone();
+    let stage = Stage::new(move |dataset, position| reader.payload_of(dataset, position).ok().flatten());
+    let mut graph = build(worker, seat.tables, stage, seat.seed, seat.counts);
+    let mut treat = seat.treat;
+    while let Ok(job) = seat.ring.recv() {
+        match job {
+            Job::Ask(query) => answer(&graph, query),
+            Job::Epoch { epoch, next, at, mut work } => {
+                if !treat.is_empty() {
+                    work.splice(0..0, std::mem::take(&mut treat));
+                }
+                let mut part = graph.epoch(worker, epoch, next, at, work);
+                fold(&graph, &mut part);
+                let sealed = seat.store.seal(epoch, index as u16, at, part);
+                if seat.committer.send(committer::Input::Part(epoch, sealed)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn answer(graph: &Graph, query: Query) {
+    let mut tables = graph.tables.borrow_mut();
+    // Who asked may have gone away; then nobody misses the answer.
+    match query {
+        Query::Missing(dataset, to) => {
+            let table = tables.table(dataset);
+            let missing = if table.window.is_some() { table.missing() } else { Vec::new() };
+            let _ = to.send((u64::try_from(table.live).unwrap_or(0), missing));
+        }
+        Query::Locate(dataset, key, to) => {
+            let entry = tables.table(dataset).get(&key);
+            let _ = to.send(entry.filter(|e| !e.is(HIDDEN)).map(|e| e.position));
+        }
+    }
+}
+
+/// Replaces the stored touches of a dataset by one statement of all versions when they have grown long.
+fn fold(graph: &Graph, part: &mut Part) {
+    let mut datasets: Vec<DatasetId> = part.touched.keys().map(|(dataset, _)| *dataset).collect();
+    datasets.dedup();
+    let mut tables = graph.tables.borrow_mut();
+    for dataset in datasets {
+        let table = tables.table(dataset);
+        if table.touched < FOLD_LEAST.max(FOLD_TIMES * table.len()) {
+            continue;
+        }
+        part.touched.retain(|(other, _), _| *other != dataset);
+        for entry in table.iter() {
+            let touch: &mut Touch = part.touched.entry((dataset, entry.generation)).or_default();
+            touch.moved.push((entry.key[0], entry.modified_at, entry.observed_at));
+        }
+        table.touched = table.len();
+        part.folded.push(dataset);
+    }
+}
+
+/// Tells the committer when the worker dies, so that nobody waits for it.
+struct Alarm(Sender<committer::Input>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(committer::Input::Part(0, Err(store::Error::Poisoned("a worker has failed".to_owned()))));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Names and small state of the store itself: datasets, windows, the installation's secret, counters.
+
+use super::{Family, Result, Store, keys};
+use crate::model::{Counts, DatasetId, DatasetName, Strategy, Timestamp};
+use rocksdb::{IteratorMode, WriteBatch};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A dataset as the catalog keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DatasetEntry {
+    name: [String; 5],
+    pub strategy: Strategy,
+    pub ignore_in_diff: Vec<String>,
+}
+
+impl DatasetEntry {
+    pub(crate) fn new(name: &DatasetName, strategy: Strategy, ignore_in_diff: Vec<String>) -> Self {
+        let name = [&name.environment, &name.source, &name.connection, &name.model, &name.variant];
+        DatasetEntry { name: name.map(|part| part.to_string()), strategy, ignore_in_diff }
+    }
+
+    pub(crate) fn name(&self) -> DatasetName {
+        let [environment, source, connection, model, variant] = self.name.each_ref().map(|part| part.as_str().into());
+        DatasetName { environment, source, connection, model, variant }
+    }
+}
+
+/// The delete tracking of a dataset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WindowState {
+    /// The last generation handed out.
+    pub generation: u32,
+    /// The clock of the open window.
+    pub open_since: Option<Timestamp>,
+}
+
+/// What a cause has changed in a dataset and was not announced yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Unannounced {
+    pub counts: Counts,
+    /// Last position before the first of these changes.
+    pub from: u64,
+    /// Position of the last one.
+    pub to: u64,
+    /// The cause's number (of the last webhook).
+    pub cause: u64,
+}
+
+pub(crate) const DATASET: &str = "dataset";
+pub(crate) const WINDOW: &str = "window";
+pub(crate) const LANE: &str = "lane";
+/// Unannounced changes of webhooks, by dataset.
+pub(crate) const WEBHOOKS: &str = "webhooks";
+/// Unannounced changes of runs: «runs/dataset/run».
+pub(crate) const RUNS: &str = "runs";
+pub(crate) const RUN_NUMBER: &[u8] = b"run_number";
+
+impl Store {
+    /// All values named `prefix`/number.
+    pub(crate) fn named<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(u64, T)>> {
+        let mut found = Vec::new();
+        let start = keys::named(prefix, 0);
+        let head = &start[..prefix.len() + 1];
+        let scan = self.db.iterator_cf(
+            self.family(Family::System),
+            IteratorMode::From(&start, rocksdb::Direction::Forward),
+        );
+        for item in scan {
+            let (key, value) = item?;
+            if !key.starts_with(head) {
+                break;
+            }
+            if let Ok(value) = serde_json::from_slice(&value) {
+                found.push((keys::number(&key, prefix.len() + 1), value));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Puts a named value into a batch.
+    pub(crate) fn put_named<T: Serialize>(&self, batch: &mut WriteBatch, prefix: &str, number: u64, value: &T) {
+        // Values here are plain structs: they always serialise.
+        if let Ok(bytes) = serde_json::to_vec(value) {
+            batch.put_cf(self.family(Family::System), keys::named(prefix, number), bytes);
+        }
+    }
+
+    /// Removes a named value in a batch.
+    pub(crate) fn delete_named(&self, batch: &mut WriteBatch, prefix: &str, number: u64) {
+        batch.delete_cf(self.family(Family::System), keys::named(prefix, number));
+    }
+
+    /// Puts a system value into a batch.
+    pub(crate) fn put_system(&self, batch: &mut WriteBatch, key: &[u8], value: &[u8]) {
+        batch.put_cf(self.family(Family::System), key, value);
+    }
+
+    /// The installation's secret, made by `fresh` on the first start.
+    pub(crate) fn secret(&self, fresh: impl FnOnce() -> [u8; 32]) -> Result<[u8; 32]> {
+        if let Some(known) = self.system(b"secret")?.and_then(|bytes| bytes.try_into().ok()) {
+            return Ok(known);
+        }
+        let secret = fresh();
+        let mut batch = WriteBatch::default();
+        self.put_system(&mut batch, b"secret", &secret);
+        self.write_synced(batch)?;
+        Ok(secret)
+    }
+
+    /// Registers or changes a dataset, durably.
+    pub(crate) fn put_dataset(&self, id: DatasetId, entry: &DatasetEntry) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        self.put_named(&mut batch, DATASET, u64::from(id.0), entry);
+        self.write_synced(batch)
+    }
+}

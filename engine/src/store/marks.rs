@@ -1,0 +1,34 @@
+//! Marks: small values the program stores with its batches.
+
+use super::{Family, Result, Store, keys};
+use rocksdb::{Direction, IteratorMode, WriteBatch};
+
+impl Store {
+    /// A mark.
+    pub(crate) fn mark(&self, table: u8, parts: &[&str]) -> Result<Option<Vec<u8>>> {
+        Ok(self.db.get_cf(self.family(Family::Marks), keys::mark(table, parts))?)
+    }
+
+    /// Marks below a prefix, in key order: (remaining parts, value).
+    pub(crate) fn marks(&self, table: u8, prefix: &[&str]) -> Result<Vec<(Vec<String>, Vec<u8>)>> {
+        let start = keys::mark(table, prefix);
+        let mut found = Vec::new();
+        for item in self.db.iterator_cf(self.family(Family::Marks), IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = item?;
+            if !key.starts_with(&start) {
+                break;
+            }
+            found.push((keys::parts(&key, start.len()), value.into_vec()));
+        }
+        Ok(found)
+    }
+
+    /// Puts or removes a mark in a batch.
+    pub(crate) fn set_mark(&self, batch: &mut WriteBatch, table: u8, parts: &[String], value: Option<&[u8]>) {
+        let key = keys::mark(table, parts);
+        match value {
+            Some(value) => batch.put_cf(self.family(Family::Marks), key, value),
+            None => batch.delete_cf(self.family(Family::Marks), key),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading: scans by position over a snapshot, never past the watermark that the snapshot itself holds.
+
+use super::codec::Meta;
+use super::write::decode;
+use super::{Error, Family, Result, Store, keys};
+use crate::dataflow::HIDDEN;
+use crate::model::{self, Action, Cursor, DatasetId, Position};
+use bytes::Bytes;
+use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Steps an iterator walks before it seeks instead.
+const WALK: usize = 16;
+
+impl Store {
+    /// First position that is not committed.
+    pub(crate) fn committed(&self) -> Result<u64> {
+        Ok(self.system(b"committed")?.map_or(1, |bytes| keys::number(&bytes, 0)))
+    }
+
+    fn committed_in(&self, snapshot: &Snapshot<'_>) -> Result<u64> {
+        let bytes = snapshot.get_cf(self.family(Family::System), b"committed")?;
+        Ok(bytes.map_or(1, |bytes| keys::number(&bytes, 0)))
+    }
+
+    fn scan<'a>(&'a self, snapshot: &'a Snapshot<'_>, family: Family, dataset: DatasetId, after: u64) -> Result<DBRawIterator<'a>> {
+        let end = Position::first_of(self.committed_in(snapshot)?).0;
+        let mut options = ReadOptions::default();
+        options.set_snapshot(snapshot);
+        options.set_iterate_upper_bound(keys::record(dataset, end).to_vec());
+        let mut scan = self.db.raw_iterator_cf_opt(self.family(family), options);
+        scan.seek(keys::record(dataset, after.saturating_add(1)));
+        Ok(scan)
+    }
+
+    /// Visible records after `after`, each handed to `each` until it returns false.
+    pub(crate) fn records(
+        &self,
+        dataset: DatasetId,
+        after: Position,
+        wanted: &dyn Fn(&Meta) -> bool,
+        each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
+    ) -> Result<()> {
+        let snapshot = self.db.snapshot();
+        let mut cur = self.scan(&snapshot, Family::Cur, dataset, after.0)?;
+        let mut pay = self.scan(&snapshot, Family::Pay, dataset, after.0)?;
+        while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
+            let position = keys::position(key);
+            let meta = decode(value)?;
+            if meta.flags & HIDDEN == 0 && wanted(&meta) {
+                let public = meta.public(position);
+                let go_on = match meta.payload {
+                    None => {
+                        walk_to(&mut pay, &keys::record(dataset, position))?;
+                        each(&public, pay.value().unwrap_or_default())
+                    }
+                    Some(place) => {
+                        let payload = snapshot.get_pinned_cf(self.family(Family::Pay), keys::record(dataset, place))?;
+                        each(&public, payload.as_deref().unwrap_or_default())
+                    }
+                };
+                if !go_on {
+                    return Ok(());
+                }
+            }
+            cur.next();
+        }
+        Ok(cur.status()?)
+    }
+
+    /// The visible record whose last change is at `position`.
+    pub(crate) fn record_at(&self, dataset: DatasetId, position: Position) -> Result<Option<model::Record>> {
+        if position.0 >= Position::first_of(self.committed()?).0 {
+            return Ok(None);
+        }
+        let Some(meta) = self.meta(dataset, position.0)?.filter(|meta| meta.flags & HIDDEN == 0) else { return Ok(None) };
+        let payload = self.payload(dataset, meta.payload.unwrap_or(position.0))?.unwrap_or_default();
+        Ok(Some(model::Record { meta: meta.public(position.0), payload: payload.into() }))
+    }
+
+    /// The payload at a place, of whatever epoch.
+    pub(crate) fn payload(&self, dataset: DatasetId, place: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place))?)
+    }
+
+    /// The payload of the change at a position, of whatever epoch; `None` if it is pruned.
+    pub(crate) fn payload_of(&self, dataset: DatasetId, position: u64) -> Result<Option<Vec<u8>>> {
+        let Some(meta) = self.meta(dataset, position)? else { return Ok(None) };
+        if meta.pruned_at.is_some() {
+            return Ok(None);
+        }
+        self.payload(dataset, meta.payload.unwrap_or(position))
+    }
+
+    /// Changes of several datasets in order of commit after `after`, each handed to `each` until it returns false.
+    pub(crate) fn changes(
+        &self,
+        datasets: &[DatasetId],
+        after: Cursor,
+        each: &mut dyn FnMut(DatasetId, model::Change) -> bool,
+    ) -> Result<()> {
+        let snapshot = self.db.snapshot();
+        let mut scans = Vec::with_capacity(datasets.len() * 2);
+        let mut next = BinaryHeap::new();
+        for dataset in datasets {
+            // At one position datasets come in order of their number; those up to the cursor's have been read.
+            let from = if *dataset <= after.dataset { after.position.0 } else { after.position.0.saturating_sub(1) };
+            for family in [Family::Cur, Family::History] {
+                let scan = self.scan(&snapshot, family, *dataset, from)?;
+                if let Some(key) = scan.key() {
+                    next.push(Reverse((keys::position(key), *dataset, scans.len())));
+                }
+                scans.push(scan);
+            }
+        }
+        while let Some(Reverse((position, dataset, n))) = next.pop() {
+            let Some(scan) = scans.get_mut(n) else { break };
+            let meta = decode(scan.value().unwrap_or_default())?;
+            scan.next();
+            match scan.key() {
+                Some(key) => next.push(Reverse((keys::position(key), dataset, n))),
+                None => scan.status()?,
+            }
+            if meta.flags & HIDDEN == 0 && !each(dataset, self.change(&snapshot, dataset, position, &meta)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&self, snapshot: &Snapshot<'_>, dataset: DatasetId, position: u64, meta: &Meta) -> Result<model::Change> {
+        let payload = |place: u64| -> Result<Option<Bytes>> {
+            let bytes = snapshot.get_cf(self.family(Family::Pay), keys::record(dataset, place))?;
+            Ok(bytes.filter(|_| meta.pruned_at.is_none()).map(Bytes::from))
+        };
+        let after = payload(meta.payload.unwrap_or(position))?;
+        let before = match meta.action {
+            Action::Added => None,
+            Action::Deleted => after.clone(),
+            Action::Updated => meta.previous.map_or(Ok(None), payload)?,
+        };
+        Ok(model::Change { meta: meta.public(position), before, after })
+    }
+
+    /// Hash of the id and position of visible records from the start up to `until`: candidates for pruning.
+    pub(crate) fn prunable(&self, dataset: DatasetId, until: Position, limit: usize) -> Result<Vec<([u64; 2], u64)>> {
+        let snapshot = self.db.snapshot();
+        let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
+        let mut found = Vec::new();
+        while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
+            let position = keys::position(key);
+            if position > until.0 || found.len() >= limit {
+                break;
+            }
+            let meta = decode(value)?;
+            if meta.flags & HIDDEN == 0 && meta.pruned_at.is_none() {
+                found.push((meta.key, position));
+            }
+            cur.next();
+        }
+        cur.status()?;
+        Ok(found)
+    }
+}
+
+/// Moves `scan` forward to `key`, walking when it is near.
+fn walk_to(scan: &mut DBRawIterator<'_>, key: &[u8]) -> Result<()> {
+    for _ in 0..WALK {
+        match scan.key() {
+            Some(at) if at < key => scan.next(),
+            Some(at) if at == key => return Ok(()),
+            _ => break,
+        }
+    }
+    scan.seek(key);
+    scan.status()?;
+    match scan.key() {
+        Some(at) if at == key => Ok(()),
+        _ => Err(Error::Disk(format!("the payload at {} is missing; restore a backup", keys::position(key)))),
+    }
+}

@@ -1,0 +1,265 @@
+//! Writing an epoch: each worker's bulk puts above the watermark, and the small part the committer makes visible.
+
+use super::codec::Meta;
+use super::{Error, Family, Result, Store, keys};
+use crate::dataflow::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
+use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
+use rocksdb::WriteBatch;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// What must wait for the commit: changes below the watermark.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Put(Family, Vec<u8>, Vec<u8>),
+    Delete(Family, Vec<u8>),
+    DeleteRange(Family, Vec<u8>, Vec<u8>),
+}
+
+/// One worker's epoch, its bulk written: what is left for the committer.
+#[derive(Debug, Default)]
+pub(crate) struct Sealed {
+    pub changes: Vec<Change>,
+    pub counts: BTreeMap<(u32, DatasetId), Counts>,
+    pub rejected: Vec<(u32, DatasetId, String)>,
+    pub live: Vec<(DatasetId, i64)>,
+    /// Last position written by dataset.
+    pub last: BTreeMap<DatasetId, u64>,
+    /// Payloads pruned, by batch.
+    pub pruned: BTreeMap<u32, u64>,
+}
+
+impl Store {
+    /// Writes the bulk of a part and returns its small rest.
+    pub(crate) fn seal(&self, epoch: u64, worker: u16, at: Timestamp, mut part: Part) -> Result<Sealed> {
+        let mut sealed = Sealed {
+            counts: std::mem::take(&mut part.counts),
+            rejected: std::mem::take(&mut part.rejected),
+            live: std::mem::take(&mut part.live),
+            ..Sealed::default()
+        };
+        if part.is_empty() {
+            return Ok(sealed);
+        }
+        let mut bulk = WriteBatch::default();
+        for dataset in &part.cleared {
+            clear(*dataset, epoch, &mut sealed.changes);
+        }
+        self.put_records(epoch, &part, &mut bulk, &mut sealed)?;
+        for ((dataset, generation), touch) in &part.touched {
+            let key = keys::touched(*dataset, worker, epoch, *generation);
+            bulk.put_cf(self.family(Family::Touched), key, encode_touch(touch));
+        }
+        for dataset in &part.folded {
+            sealed.changes.push(Change::DeleteRange(
+                Family::Touched,
+                keys::touched(*dataset, worker, 0, 0).to_vec(),
+                keys::touched(*dataset, worker, epoch, 0).to_vec(),
+            ));
+        }
+        for kept in part.kept.drain(..) {
+            let key = keys::fields(kept.dataset, &kept.key).to_vec();
+            sealed.changes.push(match kept.fields {
+                Some(fields) => Change::Put(Family::Fields, key, fields),
+                None => Change::Delete(Family::Fields, key),
+            });
+        }
+        self.prune_and_restore(&mut part, at, &mut sealed)?;
+        self.write_unsynced(bulk)?;
+        Ok(sealed)
+    }
+
+    fn put_records(&self, epoch: u64, part: &Part, bulk: &mut WriteBatch, sealed: &mut Sealed) -> Result<()> {
+        let (cur, pay, history) = (self.family(Family::Cur), self.family(Family::Pay), self.family(Family::History));
+        let first = Position::first_of(epoch).0;
+        let replaced = |staged: &Staged| staged.old.filter(|old| *old >= first).map(|old| (staged.dataset, old));
+        let superseded: HashSet<(DatasetId, u64)> = part.staged.iter().filter_map(replaced).collect();
+        let mut here: HashMap<(DatasetId, u64), Meta> = HashMap::new();
+        for staged in &part.staged {
+            let key = keys::record(staged.dataset, staged.position);
+            let old = match staged.old {
+                None => None,
+                Some(old) if old >= first => here.remove(&(staged.dataset, old)).map(|meta| (old, meta)),
+                Some(old) => self.supersede(staged.dataset, old, sealed)?,
+            };
+            let meta = meta_of(staged, old);
+            if let Some(payload) = part.bytes(&staged.content) {
+                bulk.put_cf(pay, key, payload);
+            }
+            if !superseded.contains(&(staged.dataset, staged.position)) {
+                bulk.put_cf(cur, key, meta.encode());
+            } else {
+                if meta.flags & HIDDEN == 0 {
+                    bulk.put_cf(history, key, meta.encode());
+                }
+                here.insert((staged.dataset, staged.position), meta);
+            }
+            let last = sealed.last.entry(staged.dataset).or_default();
+            *last = (*last).max(staged.position);
+        }
+        Ok(())
+    }
+
+    /// The entry at `old` leaves `cur`; if readers knew it, it becomes history.
+    fn supersede(&self, dataset: DatasetId, old: u64, sealed: &mut Sealed) -> Result<Option<(u64, Meta)>> {
+        let key = keys::record(dataset, old);
+        let Some(bytes) = self.db.get_cf(self.family(Family::Cur), key)? else {
+            return Err(Error::Disk(format!("the change at {old} of dataset {} is missing; restore a backup", dataset.0)));
+        };
+        let meta = decode(&bytes)?;
+        sealed.changes.push(Change::Delete(Family::Cur, key.to_vec()));
+        if meta.flags & HIDDEN == 0 {
+            sealed.changes.push(Change::Put(Family::History, key.to_vec(), bytes));
+        }
+        Ok(Some((old, meta)))
+    }
+
+    fn prune_and_restore(&self, part: &mut Part, at: Timestamp, sealed: &mut Sealed) -> Result<()> {
+        for (dataset, position, payload) in part.restored.drain(..) {
+            let key = keys::record(dataset, position);
+            if let Some(mut meta) = self.meta(dataset, position)? {
+                meta.flags &= !PRUNED;
+                meta.pruned_at = None;
+                let place = keys::record(dataset, meta.payload.unwrap_or(position));
+                sealed.changes.push(Change::Put(Family::Cur, key.to_vec(), meta.encode()));
+                sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), payload));
+            }
+        }
+        for (dataset, position, slot) in part.pruned.drain(..) {
+            let key = keys::record(dataset, position);
+            let Some(mut meta) = self.meta(dataset, position)? else { continue };
+            let place = keys::record(dataset, meta.payload.unwrap_or(position));
+            let payload = self.db.get_cf(self.family(Family::Pay), place)?.unwrap_or_default();
+            meta.flags |= PRUNED;
+            meta.pruned_at = Some(at);
+            sealed.changes.push(Change::Put(Family::Cur, key.to_vec(), meta.encode()));
+            sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), only_id(&payload)));
+            *sealed.pruned.entry(slot).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// The change at a position, of whatever epoch.
+    pub(crate) fn meta(&self, dataset: DatasetId, position: u64) -> Result<Option<Meta>> {
+        let bytes = self.db.get_cf(self.family(Family::Cur), keys::record(dataset, position))?;
+        bytes.as_deref().map(decode).transpose()
+    }
+
+    /// Adds waiting changes to the committer's batch.
+    pub(crate) fn add(&self, batch: &mut WriteBatch, change: Change) {
+        match change {
+            Change::Put(family, key, value) => batch.put_cf(self.family(family), key, value),
+            Change::Delete(family, key) => batch.delete_cf(self.family(family), key),
+            Change::DeleteRange(family, from, to) => batch.delete_range_cf(self.family(family), from, to),
+        }
+    }
+
+    /// An empty commit batch.
+    pub(crate) fn batch(&self) -> WriteBatch {
+        WriteBatch::default()
+    }
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Result<Meta> {
+    Meta::decode(bytes).map_err(|what| Error::Disk(format!("damaged data: {what}; restore a backup")))
+}
+
+fn meta_of(staged: &Staged, old: Option<(u64, Meta)>) -> Meta {
+    let entry = &staged.entry;
+    let old = old.filter(|(_, meta)| meta.flags & HIDDEN == 0);
+    let kept = matches!(staged.content, Content::Kept).then(|| old.as_ref().map(|(at, m)| m.payload.unwrap_or(*at)));
+    Meta {
+        flags: entry.flags(),
+        action: staged.action,
+        cause: staged.cause,
+        key: entry.key,
+        modified_at: entry.modified_at,
+        observed_at: entry.observed_at,
+        changed_at: entry.changed_at,
+        hash: entry.hash,
+        raw: entry.raw,
+        generation: entry.generation,
+        first_seen_at: match (&old, staged.action) {
+            (Some((_, meta)), Action::Updated | Action::Deleted) => meta.first_seen_at,
+            _ => entry.changed_at,
+        },
+        previous: old.as_ref().map(|(at, _)| *at),
+        payload: kept.flatten(),
+        deleted_at: staged.deleted_at,
+        pruned_at: old.filter(|_| entry.is(PRUNED)).and_then(|(_, meta)| meta.pruned_at),
+    }
+}
+
+/// What is left of a pruned payload.
+fn only_id(payload: &[u8]) -> Vec<u8> {
+    #[derive(serde::Deserialize)]
+    struct Id {
+        id: serde_json::Value,
+    }
+    match serde_json::from_slice::<Id>(payload) {
+        Ok(Id { id }) => serde_json::json!({ "id": id }).to_string().into_bytes(),
+        Err(_) => b"{}".to_vec(),
+    }
+}
+
+fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
+    let (from, to) = (keys::record(dataset, 0).to_vec(), keys::record(dataset, Position::first_of(epoch).0).to_vec());
+    for family in [Family::Cur, Family::Pay, Family::History] {
+        changes.push(Change::DeleteRange(family, from.clone(), to.clone()));
+    }
+    let next = DatasetId(dataset.0.saturating_add(1));
+    let (from, to) = (keys::touched(dataset, 0, 0, 0).to_vec(), keys::touched(next, 0, 0, 0).to_vec());
+    changes.push(Change::DeleteRange(Family::Touched, from, to));
+    let (from, to) = (keys::fields(dataset, &[0, 0]).to_vec(), keys::fields(dataset, &[u64::MAX, u64::MAX]).to_vec());
+    changes.push(Change::DeleteRange(Family::Fields, from, to));
+}
+
+const TOUCH_FORMAT: u8 = 1;
+
+fn encode_touch(touch: &Touch) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(9 + touch.runs.len() * 12 + touch.keys.len() * 8 + touch.moved.len() * 24);
+    bytes.push(TOUCH_FORMAT);
+    bytes.extend_from_slice(&(touch.runs.len() as u32).to_le_bytes());
+    for (at, n) in &touch.runs {
+        bytes.extend_from_slice(&at.0.to_le_bytes());
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    bytes.extend_from_slice(&(touch.keys.len() as u32).to_le_bytes());
+    for key in &touch.keys {
+        bytes.extend_from_slice(&key.to_le_bytes());
+    }
+    for (key, modified_at, observed_at) in &touch.moved {
+        bytes.extend_from_slice(&key.to_le_bytes());
+        bytes.extend_from_slice(&modified_at.0.to_le_bytes());
+        bytes.extend_from_slice(&observed_at.0.to_le_bytes());
+    }
+    bytes
+}
+
+/// Reads a touch back; `None` if it is damaged.
+pub(crate) fn decode_touch(bytes: &[u8]) -> Option<Touch> {
+    let (format, mut rest) = bytes.split_first()?;
+    if *format != TOUCH_FORMAT {
+        return None;
+    }
+    let take4 = |rest: &mut &[u8]| -> Option<u32> {
+        let (n, tail) = rest.split_first_chunk::<4>()?;
+        *rest = tail;
+        Some(u32::from_le_bytes(*n))
+    };
+    let take8 = |rest: &mut &[u8]| -> Option<u64> {
+        let (n, tail) = rest.split_first_chunk::<8>()?;
+        *rest = tail;
+        Some(u64::from_le_bytes(*n))
+    };
+    let mut touch = Touch::default();
+    for _ in 0..take4(&mut rest)? {
+        touch.runs.push((Timestamp(take8(&mut rest)? as i64), take4(&mut rest)?));
+    }
+    for _ in 0..take4(&mut rest)? {
+        touch.keys.push(take8(&mut rest)?);
+    }
+    while !rest.is_empty() {
+        touch.moved.push((take8(&mut rest)?, Timestamp(take8(&mut rest)? as i64), Timestamp(take8(&mut rest)? as i64)));
+    }
+    Some(touch)
+}
