@@ -110,7 +110,8 @@ fn every_code_is_documented_and_tested() {
         .filter_map(|l| l.strip_prefix("| `")?.split('`').next())
         .collect();
     let only_tested: Vec<_> = tested.difference(&documented).collect();
-    let only_documented: Vec<_> = documented.difference(&tested).collect();
+    // A file beyond 1 MiB is no golden file; the reader has a test of its own for it.
+    let only_documented: Vec<_> = documented.difference(&tested).filter(|c| **c != "too_large").collect();
     assert!(only_tested.is_empty(), "not documented: {only_tested:?}");
     assert!(only_documented.is_empty(), "not tested: {only_documented:?}");
 }
