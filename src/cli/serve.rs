@@ -62,8 +62,8 @@ fn announce(app: &App, address: SocketAddr) -> Result<(), Fail> {
         let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
         let connections = app.connections.of_source(name).len();
         show::line(&format!("source   {name}: {} ({connections} connection(s))", streams.join(", ")))?;
-        for hook in app.hooks.urls(Some(name)) {
-            show::line(&format!("webhook  {name}: {}", hook.url))?;
+        for url in app.hooks.urls(name) {
+            show::line(&format!("webhook  {name}: {url}"))?;
         }
     }
     Ok(())

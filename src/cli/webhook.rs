@@ -22,7 +22,7 @@ pub(crate) enum Verb {
 pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
     let Verb::Url { source, connection } = verb;
     let app = settings::open(settings::load(common, &[], true)?).await?;
-    let found = accounts(&app, common, source, connection.as_deref()).map(|_| app.hooks.urls(Some(source)));
+    let found = accounts(&app, common, source, connection.as_deref()).map(|_| app.hooks.urls(source));
     app.stop().await?;
     let urls = found?;
     if urls.is_empty() {
@@ -30,7 +30,7 @@ pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> 
             .hint("add `webhooks:` to its definition"));
     }
     for url in urls {
-        show::line(&url.url)?;
+        show::line(&url)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -51,9 +51,9 @@ impl Serving {
 
     /// Where the provider posts webhooks of a source that has one URL.
     pub fn hook_url(&self, source: &str) -> String {
-        let urls = self.running.app().hooks.urls(Some(source));
+        let urls = self.running.app().hooks.urls(source);
         assert_eq!(urls.len(), 1, "URLs of {source}: {urls:?}");
-        urls.into_iter().next().map(|one| one.url).unwrap_or_default()
+        urls.into_iter().next().unwrap_or_default()
     }
 
     /// A GET with key and the headers that name a connection.
