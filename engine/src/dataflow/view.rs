@@ -5,9 +5,7 @@
 //! read. Views by users come through the same two functions.
 
 use super::merge::{Merge, Outcome, Place};
-use super::rows::{Kind, Row, Rows};
-use super::stage::Stage;
-use super::table::Tables;
+use crate::state::{Kind, Row, Rows, Stage, Tables};
 use super::upsert::Shared;
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
