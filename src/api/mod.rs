@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `records` | `/records`, `/records/prune` |
 //! | `changes` | `/v1/changes` |
+//! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | `health` | `/healthz`, `/readyz` |
@@ -28,6 +29,7 @@ mod query;
 mod records;
 mod request;
 mod rows;
+mod runs;
 mod stamp;
 mod sync;
 mod unbuilt;
@@ -68,6 +70,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
     let keyed = Router::new()
         .merge(records::router())
         .merge(changes::router())
+        .merge(runs::router())
         .merge(sync::router())
         .merge(connections::router())
         .merge(metadata::router())
