@@ -37,6 +37,8 @@ mod unbuilt;
 pub mod inside;
 pub mod serve;
 
+pub mod hooks;
+
 use crate::control::App;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};

@@ -411,6 +411,16 @@ impl Engine {
         Ok(self.inner.store.outbox(limit)?)
     }
 
+    /// Owed deliveries that became owed after the one with this id, oldest first, at most `limit`.
+    pub fn outbox_after(&self, after: Option<&str>, limit: usize) -> Result<Vec<Delivery>, Error> {
+        Ok(self.inner.store.outbox_after(after, limit)?)
+    }
+
+    /// One delivery, if it is still owed.
+    pub fn delivery(&self, id: &str) -> Result<Option<Delivery>, Error> {
+        Ok(self.inner.store.delivery(id)?)
+    }
+
     /// Wakes when the outbox may have new entries.
     pub fn outbox_changed(&self) -> watch::Receiver<u64> {
         self.inner.outbox.clone()
