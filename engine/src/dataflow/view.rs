@@ -134,8 +134,7 @@ fn live_of(json: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataflow::rows::Work;
-    use crate::dataflow::stage::{Content, Part};
+    use crate::state::{Content, Part, Work};
     use crate::dataflow::upsert::upsert;
     use rand::{Rng, SeedableRng};
     use std::cell::RefCell;
