@@ -176,7 +176,7 @@ impl Judge {
             let step = history.step(n);
             let writer = syncline_tests::compare::cause(step.writer).to_string();
             for (set, Tally { added, updated, deleted, .. }) in self.oracle.apply(&step, NOW.0) {
-                let key = if matches!(step.writer, Writer::Webhook(_)) { "webhooks" } else { &writer };
+                let key = if matches!(step.writer, Writer::Webhook(_) | Writer::Push(_)) { "webhooks" } else { &writer };
                 let sum = self.counts.entry((key.to_string(), set)).or_default();
                 for (sum, n) in sum.iter_mut().zip([added, updated, deleted]) {
                     *sum += n;
@@ -268,7 +268,7 @@ impl Judge {
         }
     }
 
-    /// All changes made by webhooks are told of once.
+    /// All changes made by webhooks and pushes are told of once.
     fn finish(&mut self, folder: &Path) {
         let (engine, _) = open(folder, 1).expect("opens");
         block_on(engine.announce_webhooks()).expect("announces");

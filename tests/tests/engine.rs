@@ -228,7 +228,7 @@ fn a_refused_batch_leaves_nothing_behind() {
     let engine = open(folder.path(), 2);
     let set = contacts(&engine, Strategy::Override);
     save(&engine, &set, [("a".to_string(), json!({"v": 1}))]);
-    let before = *engine.watermark().borrow();
+    let before = Position(engine.watermark().borrow().0 - 1);
     let mut batch = saves(&engine, &set, [("a".to_string(), json!({"v": 2})), ("b".to_string(), json!({}))]);
     batch.close.push(WindowOp::Sweep(set.clone()));
     batch.marks.push(Mark::put(Table::Setting, &["x"], "y"));
@@ -370,7 +370,7 @@ fn a_sweep_of_many_is_one_set_and_survives_a_restart_before_it() {
     assert!(engine.window_open(&set));
     let missing = run(engine.missing(&set)).expect("missing");
     assert_eq!((missing.live, missing.positions.len()), (3_000, 2_000));
-    let before = *engine.watermark().borrow();
+    let before = Position(engine.watermark().borrow().0 - 1);
     let sweep = Batch { cause: Some(Cause::run(2)), close: vec![WindowOp::Sweep(set.clone())], ..Batch::default() };
     let receipt = run(engine.commit(sweep)).expect("commits");
     assert_eq!(receipt.counts.first().map(|(_, c)| c.deleted), Some(2_000));

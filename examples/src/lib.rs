@@ -1,1 +1,0 @@
-//! Programs of one screen each: what Syncline looks like from the outside. They live in `examples/`.
