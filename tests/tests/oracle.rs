@@ -124,7 +124,7 @@ fn specs() -> Vec<(Rule, Vec<String>)> {
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("SYNCLINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
-    ProptestConfig { cases, max_shrink_iters: 400, ..ProptestConfig::default() }
+    ProptestConfig { cases, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -9,6 +9,7 @@ use super::table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Table, writer};
 use crate::model::content::{Ignore, Key, canonical_hash};
 use crate::model::{Action, Cause, DatasetId, Strategy, Timestamp, Via};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +102,8 @@ impl<'a> Merge<'a> {
         doomed.sort_unstable_by_key(|e| e.position);
         let mut deleted = Vec::with_capacity(doomed.len());
         for (position, entry) in (first..).step_by(step.max(1) as usize).zip(doomed) {
-            let version = (entry.modified_at, entry.observed_at.max(began));
+            // Newer than what was known, even where that bears a time to come: the same observation again is no revival.
+            let version = (entry.modified_at, began.max(entry.observed_at.plus(Duration::from_micros(1))));
             if let Some(fields) = self.table.fields.get_mut(&entry.key) {
                 fields.rebase((version.0, version.1, 0), None);
                 let fields = fields.clone();
@@ -240,7 +242,7 @@ impl<'a> Merge<'a> {
             },
         };
         if !fields.patch(stamp, text.to_owned()) {
-            return self.skip(entry);
+            return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
         }
         let content = fields.content();
         self.keep(&entry, fields);
@@ -278,7 +280,7 @@ impl<'a> Merge<'a> {
     ) -> Outcome {
         let Some(mut fields) = self.table.fields.get(&entry.key).cloned() else { return self.skip(entry) };
         if !fields.rebase((version.0, version.1, 0), None) {
-            return self.skip(entry);
+            return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
         }
         let flags = if fields.patches.is_empty() { 0 } else { PATCHED };
         self.keep(&entry, fields);
