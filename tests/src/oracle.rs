@@ -415,6 +415,9 @@ impl Known {
 
     /// The greatest version wins, field by field.
     fn latest(&mut self, row: &Row) -> Outcome {
+        if self.live() && self.pruned() && matches!(row.body, Body::Patch(_)) {
+            return Outcome::Ignored;
+        }
         let version = (Some(row.version.0.unwrap_or(row.version.1)), row.version.1);
         let newer = self.base.as_ref().is_none_or(|(base, _)| version > *base);
         match (&row.body, newer) {
@@ -427,7 +430,6 @@ impl Known {
         let live = self.live();
         match (&self.base, &row.body) {
             (_, Body::Patch(_)) if !live => Outcome::Ignored,
-            (_, Body::Patch(_)) if self.pruned() => Outcome::Ignored,
             (Some((_, Base::Whole(base))), body) if live || matches!(body, Body::Whole(_)) => {
                 Outcome::Is(self.patches.iter().fold(base.clone(), |value, (_, patch)| merged(&value, patch)))
             }

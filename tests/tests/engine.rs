@@ -432,3 +432,44 @@ fn a_pruned_record_that_comes_back_and_changes_in_one_batch_is_one_record() {
     assert_eq!(texts, [Some(r#"{"v":1,"id":"a"}"#.to_string()), Some(r#"{"v":2,"id":"a"}"#.to_string())]);
     run(engine.stop()).expect("stops");
 }
+
+#[test]
+fn a_pruned_record_that_comes_back_can_be_patched_in_the_same_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    for strategy in [Strategy::Override, Strategy::Latest] {
+        let name = DatasetName::base("dev", "crm", "acme", &format!("{strategy:?}"));
+        let set = engine.dataset(&name, &DatasetSpec { strategy, ignore_in_diff: vec![] }).expect("dataset");
+        save(&engine, &set, [("a".to_string(), json!({"v": 1}))]);
+        run(engine.prune(&set, Position(u64::MAX), 10)).expect("prunes");
+        let mut page = engine.page(&set);
+        page.save("a", None, NOW, br#"{"v":1,"id":"a"}"#);
+        page.patch("a", None, NOW.plus(std::time::Duration::from_secs(1)), br#"{"w":2}"#);
+        let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() };
+        let counts = run(engine.commit(batch)).expect("commits").counts_of(&set);
+        assert_eq!((counts.unchanged, counts.updated), (1, 1), "{strategy:?} {counts:?}");
+        let all = read_pages(&engine, &set, Filter::ALL, 10).expect("records");
+        assert_eq!(all.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), [json!({"v": 1, "id": "a", "w": 2})]);
+    }
+    run(engine.stop()).expect("stops");
+}
+
+#[test]
+fn a_refused_patch_of_a_pruned_record_keeps_it_from_being_swept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    for strategy in [Strategy::Override, Strategy::Latest] {
+        let name = DatasetName::base("dev", "crm", "acme", &format!("{strategy:?}"));
+        let set = engine.dataset(&name, &DatasetSpec { strategy, ignore_in_diff: vec![] }).expect("dataset");
+        save(&engine, &set, [("a".to_string(), json!({"v": 1})), ("b".to_string(), json!({"v": 1}))]);
+        run(engine.prune(&set, Position(u64::MAX), 10)).expect("prunes");
+        let mut page = engine.page(&set);
+        page.patch("a", None, NOW.plus(std::time::Duration::from_secs(1)), br#"{"w":2}"#);
+        let (open, close) = (vec![WindowOp::Start(set.clone())], vec![WindowOp::Sweep(set.clone())]);
+        let batch = Batch { cause: Some(Cause::run(1)), open, pages: vec![page], close, ..Batch::default() };
+        let counts = run(engine.commit(batch)).expect("commits").counts_of(&set);
+        assert_eq!((counts.ignored, counts.deleted), (1, 1), "{strategy:?}");
+        assert_eq!(engine.live(&set), 1);
+    }
+    run(engine.stop()).expect("stops");
+}

@@ -207,7 +207,10 @@ impl<'a> Merge<'a> {
         if self.strategy == Strategy::Latest {
             return self.patch_fields(place, row, entry, (version.0, version.1, hash), text);
         }
-        let Some(entry) = entry.filter(|e| !e.is(DEAD | PRUNED)) else { return Outcome::Ignored };
+        let Some(entry) = entry.filter(|e| !e.is(DEAD)) else { return Outcome::Ignored };
+        if entry.is(PRUNED) {
+            return self.refuse(entry);
+        }
         if self.overtaken(&entry, row) {
             return self.skip(entry);
         }
@@ -234,7 +237,7 @@ impl<'a> Merge<'a> {
         };
         let mut fields = match self.table.fields.get(&row.key) {
             Some(fields) => fields.clone(),
-            None if entry.is(PRUNED) && !entry.is(DEAD) => return Outcome::Ignored,
+            None if entry.is(PRUNED) && !entry.is(DEAD) => return self.refuse(entry),
             None => Fields {
                 base: (!entry.is(DEAD)).then(|| self.text(&entry)).flatten(),
                 base_stamp: Some(entry.version()),
@@ -342,6 +345,12 @@ impl<'a> Merge<'a> {
             self.table.put(entry);
         }
         Outcome::Skipped
+    }
+
+    /// There is no content to patch any more; but the record was seen.
+    fn refuse(&mut self, entry: Entry) -> Outcome {
+        self.skip(entry);
+        Outcome::Ignored
     }
 
     fn delete(

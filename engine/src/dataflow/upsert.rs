@@ -195,8 +195,7 @@ impl Step<'_> {
         let mut fresh = super::table::Table::default();
         (fresh.spec, fresh.generation) = (spec, generation);
         self.tables.0.insert(dataset, fresh);
-        self.stage.part.staged.retain(|s| s.dataset != dataset);
-        self.stage.part.cleared.push(dataset);
+        self.stage.part.forget(dataset);
         *self.live.entry(dataset).or_default() -= live;
     }
 

@@ -200,7 +200,8 @@ fn meta_of(staged: &Staged, old: Option<(u64, Meta)>) -> Meta {
         previous: old.as_ref().map(|(at, _)| *at),
         payload: kept.flatten(),
         deleted_at: staged.deleted_at,
-        pruned_at: old.filter(|_| entry.is(PRUNED)).and_then(|(_, meta)| meta.pruned_at),
+        // Pruned in this very epoch, the old change does not say so yet.
+        pruned_at: entry.is(PRUNED).then(|| old.and_then(|(_, meta)| meta.pruned_at).unwrap_or(entry.changed_at)),
     }
 }
 
