@@ -326,10 +326,12 @@ impl Dataset {
         if let Some((_, seen)) = &mut self.window {
             seen.insert(row.id.clone());
         }
+        let shown = self.known.get(&row.id).and_then(|k| k.shown.as_ref()).filter(|r| r.live());
+        let same = matches!((&row.body, shown), (Body::Whole(value), Some(r)) if r.content == self.content(value));
         let known = self.known.entry(row.id.clone()).or_default();
         let outcome = match self.rule {
             Rule::Latest => known.latest(row),
-            Rule::IgnoreIfModifiedAfter if known.overtaken(row, writer) => Outcome::Skipped,
+            Rule::IgnoreIfModifiedAfter if !same && known.overtaken(row, writer) => Outcome::Skipped,
             Rule::IgnoreIfModifiedAfter | Rule::Override => known.later(row),
         };
         if known.changed.is_none() && matches!(outcome, Outcome::Gone(_)) {

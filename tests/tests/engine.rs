@@ -473,3 +473,21 @@ fn a_refused_patch_of_a_pruned_record_keeps_it_from_being_swept() {
     }
     run(engine.stop()).expect("stops");
 }
+
+#[test]
+fn commit_times_rise_though_the_clock_was_set_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut last = Timestamp(0);
+    for hours in [2, 1, 0] {
+        let clock = Arc::new(ManualClock::new(NOW.plus(std::time::Duration::from_secs(hours * 3_600))));
+        let options = Options { data_dir: Some(folder.path().to_path_buf()), workers: 1, clock, announce: None };
+        let engine = Engine::open(options).expect("opens");
+        let set = contacts(&engine, Strategy::Override);
+        for n in 0..3 {
+            let receipt = save(&engine, &set, [("a".to_string(), json!({"v": [hours, n]}))]);
+            assert!(receipt.at > last, "{receipt:?} after {last}");
+            last = receipt.at;
+        }
+        run(engine.stop()).expect("stops");
+    }
+}
