@@ -6,7 +6,7 @@ use super::batch::{Mark, Receipt};
 use super::{Dataset, Error, sequencer};
 use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
 use crate::sink::{Announce, Delivery, Notice, RunEnd};
-use crate::store::catalog::{LANE, RUNS, Unannounced, WEBHOOKS, WINDOW, WindowState};
+use crate::store::catalog::{LANE, LAST_AT, RUNS, Unannounced, WEBHOOKS, WINDOW, WindowState};
 use crate::store::outbox::delivery_id;
 use crate::store::write::Sealed;
 use crate::store::{self, Store};
@@ -117,13 +117,14 @@ impl Committer {
         let epochs = group.len();
         let mut batch = self.store.batch();
         let (mut answers, mut live) = (Vec::new(), Vec::new());
-        let (mut end, mut owed) = (0, 0);
+        let (mut end, mut at, mut owed) = (0, Timestamp(0), 0);
         for Gathering { plan, parts } in group {
             let Some(plan) = plan else { continue };
-            end = plan.next;
+            (end, at) = (plan.next, plan.at);
             owed += self.add(&mut batch, plan, parts, &mut answers, &mut live);
         }
         self.store.put_system(&mut batch, b"committed", &end.to_be_bytes());
+        self.store.put_system(&mut batch, LAST_AT, &at.0.to_be_bytes());
         if let Err(error) = self.store.write_synced(batch) {
             let error = Error::from(error);
             let _ = self.sequencer.send(sequencer::Input::Done(epochs));

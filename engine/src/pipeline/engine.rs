@@ -138,7 +138,7 @@ impl Engine {
             rings,
             committer: committer_inbox,
             next: first,
-            last_at: Timestamp(0),
+            last_at: store.last_at()?,
             in_flight: 0,
             waiting: VecDeque::new(),
         };
