@@ -176,5 +176,5 @@ fn secure_eq(left: &Val, right: &Val) -> ValR<Val> {
 fn time(value: &Val) -> Result<Option<Timestamp>, Error<Val>> {
     let mut budget = 1_000;
     let json = convert::to_json(value, 0, &mut budget).map_err(|e| Error::str(e.0))?;
-    super::read_time(&json).map_err(|e| Error::str(e.0))
+    super::read_time(&json, None).map_err(|e| Error::str(e.0))
 }

@@ -5,9 +5,7 @@
 //! read. Views by users come through the same two functions.
 
 use super::merge::{Merge, Outcome, Place};
-use super::rows::{Kind, Row, Rows};
-use super::stage::Stage;
-use super::table::Tables;
+use crate::state::{Kind, Row, Rows, Stage, Tables};
 use super::upsert::Shared;
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
@@ -136,8 +134,7 @@ fn live_of(json: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataflow::rows::Work;
-    use crate::dataflow::stage::{Content, Part};
+    use crate::state::{Content, Part, Work};
     use crate::dataflow::upsert::upsert;
     use rand::{Rng, SeedableRng};
     use std::cell::RefCell;
