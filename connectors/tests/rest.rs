@@ -412,8 +412,9 @@ async fn a_changed_page_is_read_and_another_request_is_not_conditional() {
     let shared = version.clone();
     let bench = Bench::new(&with("limits: {conditional: true}", TAGGED, ""), move |asked| {
         tagged(asked, &shared.lock().expect("lock"))
-    });
-    let bench = bench.await.metadata(json!({"x": 1}));
+    })
+    .await
+    .metadata(json!({"x": 1}));
     bench.read(Part::Full).await;
     *version.lock().expect("lock") = "!".into();
     let read = bench.read(Part::Full).await;
@@ -685,9 +686,9 @@ async fn listings_of_deleted_records_give_deletes_with_a_clock() {
     let bench = Bench::new(&with("", "{get: /q}", stream), |asked| {
         assert_eq!((asked.path.as_str(), asked.raw_query.as_str()), ("/v1/deleted", "since=50"));
         reply(json!([{"id": 1, "gone": 100}, {"id": 2}, {}]))
-    });
+    })
+    .await;
     let part = Part::Deletes { index: 0, since: at("1970-01-01T00:00:50Z"), until: at("1970-01-02T00:00:00Z") };
-    let bench = bench.await;
     let read = bench.read(part).await;
     let seen = &read.pages[0].observations;
     assert_eq!(seen[0].body, Body::Gone { deleted_at: Some(at("1970-01-01T00:01:40Z")) });
@@ -739,8 +740,8 @@ async fn fetch_takes_keys_in_batches() {
         let ids = asked.body["ids"].as_array().expect("a list of keys").clone();
         let found: Vec<Value> = ids.iter().filter(|id| *id != "2").map(|id| json!({"id": id})).collect();
         reply(json!({"found": found}))
-    });
-    let bench = bench.await;
+    })
+    .await;
     let page = bench.fetch(Part::Full, &["1", "2", "3"]).await.expect("answers");
     assert_eq!((page.requests, page.observations.len()), (2, 3));
     assert_eq!(page.observations.iter().filter(|seen| matches!(seen.body, Body::Gone { .. })).count(), 1);
@@ -767,8 +768,9 @@ async fn a_sign_in_is_proven_and_tells_about_the_account() {
     let bench = Bench::new(&with(auth, "{get: /q}", ""), |asked| match asked.path.as_str() {
         "/v1/me" => reply(json!({"hub": 7})),
         _ => reply(json!({})).status(404),
-    });
-    assert_eq!(bench.await.check().await.expect("signed in"), Some(json!({"portal": 7})));
+    })
+    .await;
+    assert_eq!(bench.check().await.expect("signed in"), Some(json!({"portal": 7})));
     let refused: Provider = Provider::start(|_| reply(json!({})).status(401)).await;
     let bench = Bench::over(&with(auth, "{get: /q}", ""), refused, true);
     assert_eq!(bench.check().await.expect_err("refused").status, Some(401));
