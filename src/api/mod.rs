@@ -12,6 +12,7 @@
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | `health` | `/healthz`, `/readyz` |
+//! | [`hooks`] | `/hooks/…` and fixed paths of webhooks |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
 //! `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `rows` and `stamp` write fast.
@@ -66,6 +67,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// As [`router`]; answers that wait for changes end when `stopping` is cancelled, so that a server can stop at once.
 pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
+    let webhooks = app.hooks.clone();
     let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default(), stopping };
     let keyed = Router::new()
         .merge(records::router())
@@ -75,13 +77,14 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(metadata::router())
         .merge(unbuilt::router())
         .route_layer(from_fn_with_state(api.clone(), auth::demand));
-    keyed
+    let all = keyed
         .merge(health::router())
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .layer(from_fn(error::render))
         .layer(from_fn_with_state(api.clone(), request::number))
-        .with_state(api)
+        .with_state(api);
+    hooks::with_hooks(all, webhooks)
 }
 
 /// A route with and without a trailing slash.
