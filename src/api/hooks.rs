@@ -7,30 +7,30 @@ use crate::control::hooks::{Entrance, Hooks, Incoming, Reply};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::post;
 use std::time::Duration;
 
 /// For a whole body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// `router` with the paths of webhooks in front of it, so that a fixed path needs no route of its own.
-pub fn with_hooks(router: Router, hooks: Hooks) -> Router {
-    // The route makes sure that the layer sees these paths, whatever the router does with paths it does not know.
-    router.route("/hooks/{*path}", any(unknown)).layer(from_fn_with_state(hooks, gate))
+/// The routes of webhooks. Which paths there are is looked up at each request: connections come and go.
+pub fn router(hooks: Hooks) -> Router {
+    Router::new().route("/hooks/{*path}", post(receive).fallback(not_post)).with_state(hooks)
 }
 
-async fn unknown() -> Response {
-    answer(Reply::refusal(404))
-}
-
-async fn gate(State(hooks): State<Hooks>, request: Request, next: Next) -> Response {
+async fn receive(State(hooks): State<Hooks>, request: Request) -> Response {
     match hooks.find(request.uri().path()) {
-        Some(entrance) if request.method() == Method::POST => answer(take(&hooks, &entrance, request).await),
+        Some(entrance) => answer(take(&hooks, &entrance, request).await),
+        None => answer(Reply::refusal(404)),
+    }
+}
+
+async fn not_post(State(hooks): State<Hooks>, request: Request) -> Response {
+    match hooks.find(request.uri().path()) {
         Some(_) => answer(Reply { status: 405, body: "POST only".into(), headers: vec![("allow", "POST".into())] }),
-        None => next.run(request).await,
+        None => answer(Reply::refusal(404)),
     }
 }
 

@@ -9,10 +9,11 @@
 //! |---|---|
 //! | `records` | `/records`, `/records/prune` |
 //! | `changes` | `/v1/changes` |
+//! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
+//! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
 //! | `health` | `/healthz`, `/readyz` |
-//! | [`hooks`] | `/hooks/…` and fixed paths of webhooks |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
 //! `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `rows` and `stamp` write fast.
@@ -29,14 +30,14 @@ mod query;
 mod records;
 mod request;
 mod rows;
+mod runs;
 mod stamp;
 mod sync;
 mod unbuilt;
 
+pub mod hooks;
 pub mod inside;
 pub mod serve;
-
-pub mod hooks;
 
 use crate::control::App;
 use axum::Router;
@@ -67,24 +68,26 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// As [`router`]; answers that wait for changes end when `stopping` is cancelled, so that a server can stop at once.
 pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
-    let webhooks = app.hooks.clone();
+    // Merged last: none of what surrounds the API's routes concerns webhooks.
+    let hooks = hooks::router(app.hooks.clone());
     let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default(), stopping };
     let keyed = Router::new()
         .merge(records::router())
         .merge(changes::router())
+        .merge(runs::router())
         .merge(sync::router())
         .merge(connections::router())
         .merge(metadata::router())
         .merge(unbuilt::router())
         .route_layer(from_fn_with_state(api.clone(), auth::demand));
-    let all = keyed
+    keyed
         .merge(health::router())
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .layer(from_fn(error::render))
         .layer(from_fn_with_state(api.clone(), request::number))
-        .with_state(api);
-    hooks::with_hooks(all, webhooks)
+        .with_state(api)
+        .merge(hooks)
 }
 
 /// A route with and without a trailing slash.

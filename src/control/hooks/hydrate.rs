@@ -313,7 +313,8 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, page: Pag
         marks,
         ..Batch::default()
     };
-    inner.parts.engine.commit(batch).await?;
+    let receipt = inner.parts.engine.commit(batch).await?;
+    super::process::rejected(inner, newest(group), &receipt).await?;
     inner.committed();
     inner.wishes.done(group);
     Ok(())

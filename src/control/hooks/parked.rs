@@ -115,7 +115,7 @@ async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: 
     let prepared = draft.finish(taken)?;
     let committed = inner.parts.engine.commit(prepared.batch).await;
     inner.seen.release(&prepared.claimed);
-    committed?;
+    super::process::rejected(inner, position, &committed?).await?;
     inner.committed();
     inner.wishes.add(prepared.wishes);
     inner.parked.gone(environment, source, 1);

@@ -2,10 +2,11 @@
 
 use super::prepare::{Prepared, prepare, refused};
 use super::seen::SeenKey;
-use super::{Inner, hydrate::Wish};
+use super::{Inner, add, hydrate::Wish, quarantine};
 use crate::engine::Engine;
-use crate::engine::model::Cause;
-use crate::engine::pipeline::{Error, Mark, Receipt, Table};
+use crate::engine::model::{Cause, DatasetId};
+use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table};
+use crate::engine::source::Quarantined;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
 use std::collections::VecDeque;
@@ -120,7 +121,8 @@ impl Flights {
         let result = oldest.commit.as_mut().take_output().unwrap_or(Err(Error::Stopped));
         inner.seen.release(&oldest.claimed);
         match result {
-            Ok(_) => {
+            Ok(receipt) => {
+                rejected(inner, oldest.position, &receipt).await?;
                 inner.wishes.add(oldest.wishes);
                 inner.committed();
             }
@@ -137,6 +139,21 @@ impl Flights {
         }
         Ok(())
     }
+}
+
+/// Says what of a committed batch was no record.
+pub(super) async fn rejected(inner: &Inner, position: u64, receipt: &Receipt) -> Result<(), Error> {
+    if receipt.rejected.is_empty() {
+        return Ok(());
+    }
+    let now = inner.parts.engine.clock().now();
+    let mark = |(n, (_, why)): (usize, &(DatasetId, String))| {
+        add(&inner.tally.rejected, 1);
+        let what = Quarantined { code: "bad_record", message: why.clone(), id: None, item: String::new() };
+        quarantine(["", "", "", "webhook"], &format!("{}.record.{n}", Cause::webhook(position)), &what, now)
+    };
+    let marks = receipt.rejected.iter().enumerate().map(mark).collect();
+    inner.parts.engine.commit(Batch { marks, ..Batch::default() }).await.map(drop)
 }
 
 /// The engine refused the batch as such: say so, and go on behind it.
