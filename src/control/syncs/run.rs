@@ -201,7 +201,11 @@ impl Syncs {
         let report = driver::run(&self.inner.engine, source, order, turn.halt.clone(), &heard).await?;
         if let Some(entry) = self.table().get_mut(key) {
             entry.progress = report.progress.clone();
-            entry.record = Some(report.record.clone());
+            let record = Some(report.record.clone());
+            match report.record.status {
+                driver::Outcome::Running => entry.interrupted = record,
+                _ => (entry.record, entry.interrupted) = (record, None),
+            }
             entry.rests_until = None;
         }
         Ok(report)
@@ -248,7 +252,7 @@ impl Syncs {
             engine.clear(&dataset).await?;
         }
         if let Some(entry) = self.table().get_mut(key) {
-            entry.progress = Progress::default();
+            (entry.progress, entry.interrupted) = (Progress::default(), None);
         }
         Ok(())
     }
