@@ -281,8 +281,6 @@ fn safe(text: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn any_text_brings_an_answer(text in "\\PC{0,300}") {
         safe(&text);

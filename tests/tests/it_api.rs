@@ -581,8 +581,8 @@ async fn a_long_poll_answers_with_the_first_change_or_at_its_end() {
 
     // The clock of the app stands still, so this wait can only end with a change.
     let bearer = format!("Bearer {READER}");
-    let waiting = wire::open(served.address(), "GET", &path, &[("authorization", &bearer)], b"");
-    let mut stream = waiting.await.expect("connected");
+    let headers = [("authorization", bearer.as_str())];
+    let mut stream = wire::open(served.address(), "GET", &path, &headers, b"").await.expect("connected");
     served.put(&contacts, &[("b", Some(1))]).await;
     let mut text = String::new();
     stream.read_to_string(&mut text).await.expect("answered");

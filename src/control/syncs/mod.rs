@@ -185,8 +185,10 @@ struct Entry {
     dataset: Dataset,
     /// What its runs achieved, as last stored by the run driver.
     progress: Progress,
-    /// The latest run; still going if the program ended under it.
+    /// The latest run that ended.
     record: Option<RunRecord>,
+    /// The run the program ended under.
+    interrupted: Option<RunRecord>,
     running: Option<Running>,
     /// Asked for while a run was in progress.
     pending: Option<TriggerOptions>,
@@ -509,8 +511,9 @@ impl Syncs {
         let every = state.every.map(Duration::from_secs);
         let plan = Plan::new(&schedule, every, state.created_at, key.seed())?;
         let (progress, record) = self.achieved(key)?;
+        let interrupted = driver::interrupted(&self.inner.engine, &dataset.name)?;
         let sync = stream.sync.clone();
-        Ok(Entry { state, plan, schedule, sync, dataset, progress, record, running: None, pending: None, rests_until: None })
+        Ok(Entry { state, plan, schedule, sync, dataset, progress, record, interrupted, running: None, pending: None, rests_until: None })
     }
 
     /// What the run driver has stored of a sync.
@@ -561,13 +564,11 @@ fn due_of(entry: &Entry) -> Option<Due> {
     if entry.state.paused || entry.running.is_some() {
         return None;
     }
-    let due = match &entry.record {
-        // Interrupted by the end of the program: taken up at once.
-        Some(record) if record.status == driver::Outcome::Running => {
-            Some(Due { at: record.started_at, full: record.kind != RunKind::Incremental.as_str() })
-        }
-        _ => entry.plan.next(&past_of(entry)),
-    }?;
+    let due = match &entry.interrupted {
+        // Taken up at once.
+        Some(record) => Due { at: record.started_at, full: record.kind != RunKind::Incremental.as_str() },
+        None => entry.plan.next(&past_of(entry))?,
+    };
     Some(Due { at: entry.rests_until.map_or(due.at, |until| until.max(due.at)), ..due })
 }
 
