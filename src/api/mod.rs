@@ -9,8 +9,10 @@
 //! |---|---|
 //! | `records` | `/records`, `/records/prune` |
 //! | `changes` | `/v1/changes` |
+//! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
+//! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
 //! | `health` | `/healthz`, `/readyz` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
@@ -28,10 +30,12 @@ mod query;
 mod records;
 mod request;
 mod rows;
+mod runs;
 mod stamp;
 mod sync;
 mod unbuilt;
 
+pub mod hooks;
 pub mod inside;
 pub mod serve;
 
@@ -64,10 +68,13 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// As [`router`]; answers that wait for changes end when `stopping` is cancelled, so that a server can stop at once.
 pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
+    // Merged last: none of what surrounds the API's routes concerns webhooks.
+    let hooks = hooks::router(app.hooks.clone());
     let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default(), stopping };
     let keyed = Router::new()
         .merge(records::router())
         .merge(changes::router())
+        .merge(runs::router())
         .merge(sync::router())
         .merge(connections::router())
         .merge(metadata::router())
@@ -80,6 +87,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .layer(from_fn(error::render))
         .layer(from_fn_with_state(api.clone(), request::number))
         .with_state(api)
+        .merge(hooks)
 }
 
 /// A route with and without a trailing slash.

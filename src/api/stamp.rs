@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn equals_the_slow_way() {
         let mut rng = StdRng::seed_from_u64(7);
-        let edges = [FIRST, FIRST - 1, LAST - 1, LAST, 0, -1, i64::MIN, i64::MAX];
+        let edges = [FIRST, FIRST - 1, LAST - 1, LAST, 0, -1, i64::MIN];
         let random = (0..20_000).map(|_| rng.random_range(FIRST..LAST));
         for micros in edges.into_iter().chain(random) {
             let at = Timestamp(micros);

@@ -5,7 +5,7 @@
 
 use crate::api::serve::BindError;
 use crate::control::OpenError;
-use crate::control::syncs::{HeldError, RunError, SyncError};
+use crate::control::syncs::{RunError, SyncError};
 use crate::engine::pipeline::Error;
 use std::process::ExitCode;
 
@@ -116,19 +116,11 @@ impl From<RunError> for Fail {
     }
 }
 
-impl From<HeldError> for Fail {
-    fn from(error: HeldError) -> Self {
-        match error {
-            HeldError::Engine(error) => error.into(),
-            other => Fail::new(code::FAILURE, other.to_string()),
-        }
-    }
-}
-
 impl From<OpenError> for Fail {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Definitions(complaints) => Fail::new(code::CONFIG, complaints.to_string()),
+            OpenError::Source(failure) => Fail::new(code::CONFIG, failure.to_string()),
             OpenError::Engine(error) => error.into(),
             OpenError::Syncs(error) => error.into(),
         }

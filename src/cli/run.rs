@@ -5,10 +5,16 @@ use super::exit::{Fail, code};
 use super::signals::Signals;
 use super::{Common, settings, show};
 use crate::control::App;
-use crate::control::syncs::{LastRun, Outcome, RunOptions, SyncKey, TriggerOptions};
+use crate::control::syncs::{RunError, RunOptions, SyncKey, TriggerOptions};
 use crate::engine::model::Timestamp;
+use crate::engine::pipeline::run::{Outcome, RunRecord, RunReport};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
+
+/// Complaints shown of one run.
+const SAMPLES: usize = 3;
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -62,20 +68,52 @@ async fn all(app: &App, common: &Common, args: &Args, cancel: &CancellationToken
     let keys = meant(app, common, args)?;
     let mut worst = 0;
     for key in keys {
-        if cancel.is_cancelled() {
-            break;
-        }
+        let bar = Bar::new(&key);
         let trigger = TriggerOptions { full: args.full, ..TriggerOptions::default() };
         let options = RunOptions { trigger, since: args.since };
-        let last = app.syncs.run(&key, options, cancel.clone()).await?;
-        show::line(&if args.json { json(&key, &last) } else { summary(&key, &last, args.dry_run) })?;
-        worst = match (worst, last.outcome) {
+        let told = |record: &RunRecord, expected: Option<u64>| bar.show(record, expected);
+        let report = match app.syncs.run(&key, options, cancel.clone(), &told).await {
+            Err(RunError::Stopping) if cancel.is_cancelled() => break,
+            other => other?,
+        };
+        bar.clear();
+        show::line(&if args.json { json(&key, &report.record) } else { summary(&key, &report, args.dry_run) })?;
+        worst = match (worst, report.record.status) {
             (_, Outcome::Failed) => code::FAILED_STREAMS,
             (0, Outcome::Held) => code::HELD,
             (so_far, _) => so_far,
         };
     }
     Ok(worst)
+}
+
+/// Records seen so far, on a terminal only.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(key: &SyncKey) -> Self {
+        if !std::io::stdout().is_terminal() || !std::io::stderr().is_terminal() {
+            return Bar(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::no_length();
+        // A template that does not parse would only cost its looks.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {pos} records {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(format!("{}/{}/{}", key.source, key.connection, key.stream));
+        Bar(bar)
+    }
+
+    fn show(&self, record: &RunRecord, expected: Option<u64>) {
+        let c = &record.counts;
+        self.0.set_position(c.changes() + c.unchanged + c.skipped + c.ignored);
+        let of = expected.map(|n| format!("of {n} ")).unwrap_or_default();
+        self.0.set_message(format!("{of}in {} pages", record.pages));
+    }
+
+    fn clear(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 fn meant(app: &App, common: &Common, args: &Args) -> Result<Vec<SyncKey>, Fail> {
@@ -95,42 +133,61 @@ fn meant(app: &App, common: &Common, args: &Args) -> Result<Vec<SyncKey>, Fail> 
     Ok(keys)
 }
 
-fn summary(key: &SyncKey, last: &LastRun, dry: bool) -> String {
-    let c = &last.counts;
-    let seconds = last.finished_at.since(last.started_at).as_secs_f64();
-    let outcome = match last.outcome {
+fn summary(key: &SyncKey, report: &RunReport, dry: bool) -> String {
+    let record = &report.record;
+    let c = &record.counts;
+    let seconds = record.ended_at.map_or(0.0, |end| end.since(record.started_at).as_secs_f64());
+    let outcome = match record.status {
         Outcome::Complete => "complete",
         Outcome::Incomplete => "incomplete",
         Outcome::Failed => "FAILED",
         Outcome::Held => "HELD",
-        Outcome::Cancelled => "interrupted",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Running => "interrupted; the next run goes on here",
     };
-    let mut text = format!(
-        "{}/{}/{}: {} {outcome}{}, {} added, {} updated, {} deleted, {} unchanged in {seconds:.1} s",
+    let mut lines = vec![format!(
+        "{}/{}/{}: {} {outcome}{}, {} added, {} updated, {} deleted, {} unchanged; {} requests, {seconds:.1} s",
         key.source,
         key.connection,
         key.stream,
-        last.kind.as_str().to_lowercase(),
+        record.kind.to_lowercase(),
         if dry { " (dry run, nothing kept)" } else { "" },
         c.added,
         c.updated,
         c.deleted,
         c.unchanged,
-    );
-    if let Some(error) = &last.error {
-        text.push_str(&format!("\n  {error}"));
+        record.requests,
+    )];
+    if report.resumed {
+        lines.push("went on where an earlier run had stopped".into());
     }
-    if last.outcome == Outcome::Held {
-        text.push_str(&format!("\n  deletes wait: `syncline approve {0}` or `syncline reject {0}`", last.run));
+    if let Some((code, text)) = &record.error {
+        lines.push(format!("{code}: {text}"));
     }
-    text
+    lines.extend(record.doubts.iter().map(|doubt| format!("not proven complete: {doubt}")));
+    if record.quarantined > 0 {
+        lines.push(format!("{} could not be taken, for example:", record.quarantined));
+        lines.extend(record.samples.iter().take(SAMPLES).map(|sample| format!("  {sample}")));
+    }
+    if let Some((live, missing)) = record.held {
+        lines.push(format!("{missing} of {live} records are missing and wait to be deleted:"));
+        lines.push(format!("  `syncline approve {0}` deletes them, `syncline reject {0}` keeps them", record.id));
+    }
+    lines.join("\n  ")
 }
 
-fn json(key: &SyncKey, last: &LastRun) -> String {
+fn json(key: &SyncKey, record: &RunRecord) -> String {
+    let c = &record.counts;
     serde_json::json!({
-        "source": key.source, "connection": key.connection, "stream": key.stream, "variant": key.variant,
-        "run": last.run, "kind": last.kind, "outcome": last.outcome, "counts": last.counts, "error": last.error,
-        "started_at": last.started_at.to_string(), "finished_at": last.finished_at.to_string(),
+        "id": record.id, "source": key.source, "connection": key.connection, "stream": key.stream,
+        "variant": key.variant, "kind": record.kind, "outcome": record.status,
+        "counts": {"added": c.added, "updated": c.updated, "deleted": c.deleted, "unchanged": c.unchanged,
+                   "skipped": c.skipped, "ignored": c.ignored},
+        "pages": record.pages, "requests": record.requests, "not_modified": record.not_modified,
+        "quarantined": record.quarantined, "doubts": record.doubts,
+        "error": record.error.as_ref().map(|(code, text)| serde_json::json!({"code": code, "message": text})),
+        "held": record.held.map(|(live, missing)| serde_json::json!({"live": live, "missing": missing})),
+        "started_at": record.started_at.to_string(), "ended_at": record.ended_at.map(|at| at.to_string()),
     })
     .to_string()
 }

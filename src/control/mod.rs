@@ -11,20 +11,24 @@
 //! | [`hooks`] | webhooks on their way in |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`scope`] | what cursors are bound to |
+//! | `notes` | what sources read back |
 
 pub mod config;
 pub mod connections;
 pub mod definitions;
 pub mod deliver;
 pub mod hooks;
+mod notes;
 pub mod plan;
 pub mod scheduler;
 pub mod scope;
 pub mod syncs;
 
+use crate::connectors::http::{Client, ClientOptions};
+use crate::connectors::rest::RestSource;
 use crate::connectors::rest::definition::Definition;
 use crate::engine::pipeline::{self, Options};
-use crate::engine::source::Source;
+use crate::engine::source::{Failure, Source};
 use crate::engine::time::Clock;
 use crate::engine::{self, Engine};
 use std::collections::BTreeMap;
@@ -42,12 +46,16 @@ pub struct App {
     pub definitions: BTreeMap<String, Arc<Definition>>,
     /// What makes requests, by source name; shared by runs, webhook fetches and checks, so that all keep to one budget.
     pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// The same, as what they are: for checks of a sign-in.
+    pub rest: BTreeMap<String, Arc<RestSource>>,
     /// Accounts.
     pub connections: Arc<connections::Connections>,
     /// Syncs: one stream of one connection on a schedule.
     pub syncs: syncs::Syncs,
     /// Webhooks on their way in.
     pub hooks: hooks::Hooks,
+    /// Webhooks on their way out.
+    pub outbox: deliver::Outbox,
 }
 
 /// Why the program could not open.
@@ -56,6 +64,9 @@ pub enum OpenError {
     /// Definition files that cannot be used: every complaint, one a line.
     #[error(transparent)]
     Definitions(#[from] definitions::Complaints),
+    /// A source that cannot be made of its definition, or no way out at all.
+    #[error(transparent)]
+    Source(#[from] Failure),
     /// The data folder.
     #[error(transparent)]
     Engine(#[from] pipeline::Error),
@@ -75,17 +86,21 @@ impl App {
     /// Opens the data folder of the settings with the definitions they name. Nothing runs yet.
     pub async fn open(settings: config::Settings, clock: Arc<dyn Clock>) -> Result<Arc<App>, OpenError> {
         let definitions = definitions::load(&settings)?;
+        let announcer = Arc::new(deliver::Announcer::new(&settings.endpoints, &definitions));
         let options = Options {
             data_dir: Some(settings.data_dir.clone()),
             workers: settings.workers.max(1),
             clock,
-            announce: deliver::announcer(&settings, &definitions),
+            announce: Some(announcer.clone()),
         };
         // Recovery reads the whole index of the store: too long for a thread that serves others.
         let engine = tokio::task::spawn_blocking(move || Engine::open(options))
             .await
             .map_err(|e| pipeline::Error::Storage(format!("the engine could not be opened: {e}")))??;
-        Self::with(engine, settings, definitions).await
+        let cursors = engine.cursor_key();
+        let app = Self::with(engine, settings, definitions).await?;
+        announcer.attach(cursors, app.connections.clone());
+        Ok(app)
     }
 
     /// Joins an engine that is open with definitions that are checked: for the demo and for tests.
@@ -94,11 +109,24 @@ impl App {
         settings: config::Settings,
         definitions: BTreeMap<String, Arc<Definition>>,
     ) -> Result<Arc<App>, OpenError> {
-        let sources = definitions::sources(&settings, &definitions, engine.clock());
+        let rest = definitions::sources(&settings, &definitions, &engine)?;
+        let sources = rest.iter().map(|(name, source)| (name.clone(), source.clone() as Arc<dyn Source>)).collect();
         let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
         let syncs = syncs::Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
-        let hooks = hooks::Hooks::open(&engine);
-        Ok(Arc::new(App { engine, settings, definitions, sources, connections, syncs, hooks }))
+        let hooks = hooks::Hooks::open(hooks::Parts {
+            engine: engine.clone(),
+            definitions: definitions.clone(),
+            sources: sources.clone(),
+            connections: connections.clone(),
+            public_url: settings.public_url.clone(),
+            environments: settings.api_keys.iter().map(|key| key.environment.clone()).collect(),
+        })?;
+        let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
+        let client = Client::new(options, engine.clock())?;
+        let endpoints = settings.endpoints.clone();
+        let outbox =
+            deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
+        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox }))
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.
@@ -106,6 +134,10 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(scheduler::schedule(self.syncs.clone(), self.engine.clock(), stop.clone()));
+        let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
+        let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
+        tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
+        tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
         tasks.close();
         Running { app: self.clone(), stop, tasks }
     }
@@ -115,6 +147,13 @@ impl App {
     pub async fn stop(&self) -> Result<(), engine::pipeline::Error> {
         self.syncs.stop().await;
         self.engine.stop().await
+    }
+}
+
+/// A task of the store's can only end early when the store does; whoever asks next gets the same error.
+fn ended(task: &str, result: Result<(), pipeline::Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, task, "a task has ended");
     }
 }
 

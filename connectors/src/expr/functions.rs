@@ -1,21 +1,22 @@
 //! Functions added to jq, and the meters that keep an evaluation bounded.
 //!
 //! jaq has no step limit of its own. The checker puts `tick__` behind everything that can produce many values and
-//! `weigh__` into every fold; both count on a meter of the evaluating thread and fail once it is spent.
+//! `weigh__` into every fold; both count on a meter of the evaluating thread and end the evaluation once it is spent.
 
 use super::convert;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use jaq_core::native::{Filter, Fun, bome, run, v};
-use jaq_core::{Error, RunPtr, ValR, data::JustLut};
+use jaq_core::box_iter::box_once;
+use jaq_core::{Error, Exn, RunPtr, ValR, ValX, data::JustLut};
 use jaq_json::{Num, Val};
 use std::cell::Cell;
 use subtle::ConstantTimeEq;
 use syncline_engine::model::Timestamp;
 
 /// Values one evaluation may produce along the way.
-const MAX_STEPS: u32 = 1_000_000;
+const MAX_STEPS: u32 = 250_000;
 /// Longest text, largest array while evaluating.
 const MAX_BYTES: usize = 4 << 20;
 /// Nodes of a value that is being folded.
@@ -28,6 +29,7 @@ const WEIGH_EVERY: u32 = 8;
 thread_local! {
     static STEPS: Cell<u32> = const { Cell::new(0) };
     static FOLDS: Cell<u32> = const { Cell::new(0) };
+    static WHY: Cell<&'static str> = const { Cell::new("") };
 }
 
 /// Starts the meters of an evaluation on this thread.
@@ -36,9 +38,9 @@ pub(super) fn start() {
     FOLDS.set(0);
 }
 
-/// Whether the meters were spent, even if the expression caught the error.
-pub(super) fn spent() -> bool {
-    STEPS.get() > MAX_STEPS
+/// Why the evaluation was stopped.
+pub(super) fn why_stopped() -> &'static str {
+    WHY.get()
 }
 
 /// Definitions in jq over the functions below.
@@ -52,8 +54,8 @@ def IN(src; s): any(src == s; .);
 /// Native functions.
 pub(super) fn all() -> impl Iterator<Item = Fun<JustLut<Val>>> {
     let list: [Filter<RunPtr<JustLut<Val>>>; 9] = [
-        ("over__", v(0), |cv| bome(over(&cv.1))),
-        ("heavy__", v(0), |cv| bome(heavy(&cv.1))),
+        ("over__", v(0), |cv| box_once(over(&cv.1))),
+        ("heavy__", v(0), |cv| box_once(heavy(&cv.1))),
         ("times__", v(2), |mut cv| {
             let right = cv.0.pop_var();
             bome(times(cv.0.pop_var(), right))
@@ -79,10 +81,16 @@ fn fail<T>(message: impl std::fmt::Display) -> Result<T, Error<Val>> {
     Err(Error::str(message))
 }
 
-fn over(value: &Val) -> ValR<Val> {
+/// Ends the evaluation for good: unlike an error this cannot be caught with `?` or `try`.
+fn stop<'a>(why: &'static str) -> ValX<'a, Val> {
+    WHY.set(why);
+    Err(Exn::halt(1))
+}
+
+fn over<'a>(value: &Val) -> ValX<'a, Val> {
     STEPS.set(STEPS.get().saturating_add(1));
-    if spent() {
-        return fail(format_args!("the expression takes more than {MAX_STEPS} steps"));
+    if STEPS.get() > MAX_STEPS {
+        return stop("the expression takes too many steps");
     }
     let size = match value {
         Val::TStr(b) | Val::BStr(b) => b.len(),
@@ -91,22 +99,15 @@ fn over(value: &Val) -> ValR<Val> {
         Val::Num(Num::BigInt(n)) => usize::try_from(n.bits()).unwrap_or(usize::MAX),
         _ => 0,
     };
-    match size > MAX_BYTES {
-        true => fail(format_args!("a value grows beyond {MAX_BYTES} bytes")),
-        false => Ok(Val::Bool(true)),
-    }
+    if size > MAX_BYTES { stop("a value grows beyond bounds") } else { Ok(Val::Bool(true)) }
 }
 
-fn heavy(value: &Val) -> ValR<Val> {
+fn heavy<'a>(value: &Val) -> ValX<'a, Val> {
     over(value)?;
     FOLDS.set(FOLDS.get().wrapping_add(1));
-    if FOLDS.get().is_multiple_of(WEIGH_EVERY) {
-        let mut budget = MAX_WEIGHT;
-        if !weigh(value, 0, &mut budget) {
-            // Spend the meter, so that no `?` can go on with the value.
-            STEPS.set(u32::MAX);
-            return fail("a value grows beyond bounds while it is folded");
-        }
+    let mut budget = MAX_WEIGHT;
+    if FOLDS.get().is_multiple_of(WEIGH_EVERY) && !weigh(value, 0, &mut budget) {
+        return stop("a value grows beyond bounds while it is folded");
     }
     Ok(Val::Bool(true))
 }
@@ -175,5 +176,5 @@ fn secure_eq(left: &Val, right: &Val) -> ValR<Val> {
 fn time(value: &Val) -> Result<Option<Timestamp>, Error<Val>> {
     let mut budget = 1_000;
     let json = convert::to_json(value, 0, &mut budget).map_err(|e| Error::str(e.0))?;
-    super::read_time(&json).map_err(|e| Error::str(e.0))
+    super::read_time(&json, None).map_err(|e| Error::str(e.0))
 }

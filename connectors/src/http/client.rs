@@ -153,9 +153,19 @@ impl Client {
         }
     }
 
+    /// Sends the request, follows nothing and reads the answer only up to `max_response`, whatever comes after it: for
+    /// receivers whose answer hardly matters. Any status is an answer.
+    pub async fn send_and_cut(&self, request: Outgoing) -> Result<Answer, Failure> {
+        let (whole, place) = (request.timeout, shown(&request.url));
+        match tokio::time::timeout(whole, self.once(&request, true)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(failure("timeout", format!("{place} did not answer within {whole:?}"), true)),
+        }
+    }
+
     async fn exchange(&self, mut request: Outgoing) -> Result<Answer, Failure> {
         for _ in 0..=REDIRECTS_MAX {
-            let answer = self.once(&request).await?;
+            let answer = self.once(&request, false).await?;
             match redirect(&request, &answer)? {
                 Some(url) => request.url = url,
                 None => return Ok(answer),
@@ -165,7 +175,7 @@ impl Client {
         Err(failure("redirects", format!("{place} redirected more than {REDIRECTS_MAX} times"), false))
     }
 
-    async fn once(&self, request: &Outgoing) -> Result<Answer, Failure> {
+    async fn once(&self, request: &Outgoing, cut: bool) -> Result<Answer, Failure> {
         self.permits(&request.url)?;
         let mut builder =
             self.inner.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
@@ -177,6 +187,11 @@ impl Client {
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| broken(&request.url, error))? {
             if (body.len() + chunk.len()) as u64 > request.max_response {
+                if cut {
+                    body.extend_from_slice(&chunk);
+                    body.truncate(usize::try_from(request.max_response).unwrap_or(usize::MAX));
+                    break;
+                }
                 return Err(too_large(request));
             }
             body.extend_from_slice(&chunk);

@@ -18,7 +18,7 @@ mod state;
 
 pub use held::{HeldDeletes, HeldError};
 pub use resolve::{SyncName, Unresolved};
-pub use run::{RunError, RunOptions};
+pub use run::{RunError, RunOptions, Tell};
 pub use state::{LastRun, Outcome, RunKind};
 
 use crate::connectors::rest::definition::{Definition, Schedule, Stream, Tick};
@@ -26,7 +26,7 @@ use crate::control::connections::{Account, Connections};
 use crate::control::plan::{self, BadSchedule, Due, Past, Plan};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Counts, DatasetName, Timestamp};
-use crate::engine::pipeline::run::{self as driver, Progress, RunRecord};
+use crate::engine::pipeline::run::{self as driver, Halt, Progress, RunRecord};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, Table};
 use crate::engine::source::Source;
 use crate::engine::time::Clock;
@@ -172,7 +172,7 @@ struct Inner {
     changed: watch::Sender<u64>,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// Parent of every run's token: a stop of the program interrupts all runs.
+    /// No run begins after this.
     stopping: CancellationToken,
 }
 
@@ -190,12 +190,15 @@ struct Entry {
     running: Option<Running>,
     /// Asked for while a run was in progress.
     pending: Option<TriggerOptions>,
+    /// After a run the engine refused: no tick before this.
+    rests_until: Option<Timestamp>,
 }
 
 /// A run in progress.
 struct Running {
     kind: RunKind,
-    cancel: CancellationToken,
+    /// Tells it to end.
+    halt: watch::Sender<Halt>,
 }
 
 impl SyncKey {
@@ -360,10 +363,8 @@ impl Syncs {
 
     /// Cancels the run in progress, if there is one; its bookmark stays.
     pub fn cancel(&self, key: &SyncKey) -> bool {
-        let mut table = self.table();
-        let Some(entry) = table.get_mut(key) else { return false };
-        entry.pending = None;
-        entry.running.as_ref().inspect(|running| running.cancel.cancel()).is_some()
+        self.table().get_mut(key).and_then(|entry| entry.pending.take());
+        self.halt(key, Halt::Cancel)
     }
 
     /// Sets another frequency than the file's, or goes back to the file's. Returns the frequency now in force.
@@ -436,6 +437,9 @@ impl Syncs {
     /// Interrupts all runs, waits for their last commits and starts no more.
     pub async fn stop(&self) {
         self.inner.stopping.cancel();
+        for key in self.keys() {
+            self.halt(&key, Halt::Stop);
+        }
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
     }
@@ -506,7 +510,7 @@ impl Syncs {
         let plan = Plan::new(&schedule, every, state.created_at, key.seed())?;
         let (progress, record) = self.achieved(key)?;
         let sync = stream.sync.clone();
-        Ok(Entry { state, plan, schedule, sync, dataset, progress, record, running: None, pending: None })
+        Ok(Entry { state, plan, schedule, sync, dataset, progress, record, running: None, pending: None, rests_until: None })
     }
 
     /// What the run driver has stored of a sync.
@@ -530,7 +534,7 @@ impl Syncs {
             created_at: entry.state.created_at,
             next_at: (!entry.state.paused).then(|| entry.plan.next(&past_of(entry))).flatten().map(|d| d.at),
             live: self.inner.engine.live(&entry.dataset),
-            checkpoint: None,
+            checkpoint: entry.progress.since_base.map(|since| serde_json::json!({ "since": since.to_string() })),
             last,
         }
     }
@@ -557,13 +561,14 @@ fn due_of(entry: &Entry) -> Option<Due> {
     if entry.state.paused || entry.running.is_some() {
         return None;
     }
-    match &entry.record {
+    let due = match &entry.record {
         // Interrupted by the end of the program: taken up at once.
         Some(record) if record.status == driver::Outcome::Running => {
             Some(Due { at: record.started_at, full: record.kind != RunKind::Incremental.as_str() })
         }
         _ => entry.plan.next(&past_of(entry)),
-    }
+    }?;
+    Some(Due { at: entry.rests_until.map_or(due.at, |until| until.max(due.at)), ..due })
 }
 
 fn status_of(entry: &Entry) -> Status {

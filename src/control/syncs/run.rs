@@ -1,14 +1,26 @@
-//! One run from its start to its stored end: which kind it is, its turn, its time limit, what is kept afterwards.
+//! One run of a sync: what it asks for, its turn among the others, and how it is told to end. The way from page to page is
+//! the run driver's ([`engine::pipeline::run`](crate::engine::pipeline::run)).
 //!
-//! Promises: a sync never has two runs; a run that was interrupted by a stop is found as such at the next start; whatever
-//! happens inside the driver, the sync is free again afterwards.
+//! Promises: a sync never has two runs; whatever happens inside the driver, the sync is free again afterwards, and a sync
+//! whose run could not even be stored rests before the next try.
 
-use super::state::{Begun, LastRun, Outcome, RunKind, SyncState};
+use super::state::RunKind;
 use super::{Running, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
-use crate::engine::model::{Counts, Timestamp};
-use crate::engine::pipeline::{Batch, Dataset, Error, Mark, Table, WindowOp};
+use crate::connectors::rest::definition::Stream;
+use crate::engine::model::Timestamp;
+use crate::engine::pipeline::run::{self as driver, Guard, Halt, Order, Progress, RunRecord, RunReport};
+use crate::engine::pipeline::{Batch, Error, WindowOp};
+use crate::engine::source::Part;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// Rest after a run that the engine refused: long enough not to fill the log, short enough to notice a repair.
+const REST: Duration = Duration::from_secs(60);
+
+/// Hears of every page: the run so far, and how many items it will have in all, where the provider says so.
+pub type Tell<'a> = &'a (dyn Fn(&RunRecord, Option<u64>) + Send + Sync);
 
 /// What a run in the foreground is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,29 +40,22 @@ pub enum RunError {
     /// One run of a sync at a time.
     #[error("sync {0} has a run in progress; wait for its end or cancel it")]
     Busy(SyncKey),
-    /// The program stops.
-    #[error("the program is stopping")]
+    /// It was told to stop before its turn had come.
+    #[error("stopped before the run began")]
     Stopping,
+    /// A window for a stream that cannot be asked for one.
+    #[error("stream {0} has no `incremental`, so it cannot be read since a time")]
+    NoWindow(String),
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] Error),
 }
 
-impl From<SyncError> for RunError {
-    fn from(error: SyncError) -> Self {
-        match error {
-            SyncError::Unknown(key) => RunError::Unknown(key),
-            SyncError::Engine(error) => RunError::Engine(error),
-            other => RunError::Engine(Error::BadBatch(other.to_string())),
-        }
-    }
-}
-
-/// Frees the sync when a run is over, even when its task dies.
+/// The right to run a sync; gives it back when dropped, even by a task that died.
 struct Turn {
     syncs: Syncs,
     key: SyncKey,
-    cancel: CancellationToken,
+    halt: watch::Receiver<Halt>,
 }
 
 impl Drop for Turn {
@@ -62,19 +67,9 @@ impl Drop for Turn {
     }
 }
 
-/// How the driver left a run.
-struct Ended {
-    run: String,
-    outcome: Outcome,
-    counts: Counts,
-    error: Option<String>,
-    progress: super::state::Progress,
-    poll_hint: Option<Duration>,
-}
-
 impl Syncs {
-    /// Begins a run in the background. When one is in progress this is enough, except for a reset: then the one in progress
-    /// is cancelled and the reset follows.
+    /// Begins a run in the background. When one is in progress this is enough, except for a full listing, which follows it,
+    /// and a reset, which also cancels it.
     pub fn trigger(&self, key: &SyncKey, options: TriggerOptions) -> Result<(), SyncError> {
         {
             let mut table = self.table();
@@ -84,7 +79,7 @@ impl Syncs {
                     entry.pending = Some(options);
                 }
                 if options.reset {
-                    running.cancel.cancel();
+                    running.halt.send_replace(Halt::Cancel);
                 }
                 return Ok(());
             }
@@ -95,33 +90,62 @@ impl Syncs {
 
     /// Begins a run in the background, unless there is one.
     pub(crate) fn launch(&self, key: &SyncKey, options: TriggerOptions) {
-        let Ok(turn) = self.take_turn(key, None) else { return };
+        let Ok(mut turn) = self.take_turn(key) else { return };
         let syncs = self.clone();
-        let options = RunOptions { trigger: options, since: None };
-        self.inner.tasks.spawn(async move { syncs.work(turn, options).await });
+        self.inner.tasks.spawn(async move {
+            syncs.work(&mut turn, RunOptions { trigger: options, since: None }).await;
+        });
     }
 
-    /// A run in the foreground, to its end.
-    pub async fn run(&self, key: &SyncKey, options: RunOptions, cancel: CancellationToken) -> Result<LastRun, RunError> {
-        let turn = self.take_turn(key, Some(cancel))?;
-        self.execute(&turn, options).await
-    }
-
-    async fn work(self, turn: Turn, mut options: RunOptions) {
-        loop {
-            if let Err(error) = self.execute(&turn, options).await {
-                tracing::error!(sync = %turn.key, %error, "the run did not take place");
+    /// A run in the foreground, to its end. `cancel` interrupts it: the next run goes on where it stood.
+    pub async fn run(
+        &self,
+        key: &SyncKey,
+        options: RunOptions,
+        cancel: CancellationToken,
+        tell: Tell<'_>,
+    ) -> Result<RunReport, RunError> {
+        let mut turn = self.take_turn(key)?;
+        let mut work = std::pin::pin!(self.execute(&mut turn, options, tell));
+        tokio::select! {
+            report = work.as_mut() => return report,
+            () = cancel.cancelled() => {
+                self.halt(key, Halt::Stop);
             }
-            // What was asked for meanwhile follows at once, in the same turn.
+        }
+        work.await
+    }
+
+    /// Tells the run of a sync to end; false if there is none.
+    pub(super) fn halt(&self, key: &SyncKey, how: Halt) -> bool {
+        let table = self.table();
+        let running = table.get(key).and_then(|entry| entry.running.as_ref());
+        running.inspect(|running| _ = running.halt.send_replace(how)).is_some()
+    }
+
+    /// A run, and what was asked for meanwhile.
+    async fn work(&self, turn: &mut Turn, mut options: RunOptions) {
+        loop {
+            match self.execute(turn, options, &|_, _| {}).await {
+                Ok(report) => told(&turn.key, &report),
+                Err(RunError::Stopping) => {}
+                Err(error) => {
+                    tracing::error!(sync = %turn.key, %error, "the run did not take place");
+                    self.rest(&turn.key);
+                }
+            }
             let pending = self.table().get_mut(&turn.key).and_then(|entry| entry.pending.take());
             match pending {
-                Some(trigger) if !self.inner.stopping.is_cancelled() => options = RunOptions { trigger, since: None },
+                Some(trigger) if !self.inner.stopping.is_cancelled() => {
+                    options = RunOptions { trigger, since: None };
+                    turn.halt = self.new_halt(&turn.key);
+                }
                 _ => return,
             }
         }
     }
 
-    fn take_turn(&self, key: &SyncKey, cancel: Option<CancellationToken>) -> Result<Turn, RunError> {
+    fn take_turn(&self, key: &SyncKey) -> Result<Turn, RunError> {
         if self.inner.stopping.is_cancelled() {
             return Err(RunError::Stopping);
         }
@@ -130,43 +154,86 @@ impl Syncs {
         if entry.running.is_some() {
             return Err(RunError::Busy(key.clone()));
         }
-        let cancel = cancel.unwrap_or_else(|| self.inner.stopping.child_token());
-        entry.running = Some(Running { kind: RunKind::Initial, cancel: cancel.clone() });
-        Ok(Turn { syncs: self.clone(), key: key.clone(), cancel })
+        let sender = watch::Sender::new(Halt::No);
+        let halt = sender.subscribe();
+        entry.running = Some(Running { kind: RunKind::Incremental, halt: sender });
+        drop(table);
+        // A stop that came in between has not met this run.
+        if self.inner.stopping.is_cancelled() {
+            self.halt(key, Halt::Stop);
+        }
+        Ok(Turn { syncs: self.clone(), key: key.clone(), halt })
     }
 
-    async fn execute(&self, turn: &Turn, options: RunOptions) -> Result<LastRun, RunError> {
+    fn new_halt(&self, key: &SyncKey) -> watch::Receiver<Halt> {
+        let sender = watch::Sender::new(Halt::No);
+        let halt = sender.subscribe();
+        if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
+            running.halt = sender;
+        }
+        halt
+    }
+
+    fn rest(&self, key: &SyncKey) {
+        if let Some(entry) = self.table().get_mut(key) {
+            entry.rests_until = Some(self.inner.clock.now().plus(REST));
+        }
+    }
+
+    async fn execute(&self, turn: &mut Turn, options: RunOptions, tell: Tell<'_>) -> Result<RunReport, RunError> {
+        let mut halt = turn.halt.clone();
         let _place = tokio::select! {
             place = self.inner.places.acquire() => place.map_err(|_| RunError::Stopping)?,
-            () = turn.cancel.cancelled() => return Err(RunError::Stopping),
+            () = halted(&mut halt) => return Err(RunError::Stopping),
         };
         let key = &turn.key;
         if options.trigger.reset {
             self.reset(key, options.trigger.empty_cache).await?;
         }
-        let started_at = self.inner.clock.now();
-        let kind = self.kind_of(key, &options, started_at)?;
-        self.edit(key, |state| state.running = Some(Begun { at: started_at, kind })).await?;
-        if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
-            running.kind = kind;
+        let order = self.order(key, &options)?;
+        let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?.clone();
+        let heard = |record: &RunRecord, expected: Option<u64>| {
+            if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
+                running.kind = RunKind::parse(&record.kind);
+            }
+            tell(record, expected);
+        };
+        let report = driver::run(&self.inner.engine, source, order, turn.halt.clone(), &heard).await?;
+        if let Some(entry) = self.table().get_mut(key) {
+            entry.progress = report.progress.clone();
+            entry.record = Some(report.record.clone());
+            entry.rests_until = None;
         }
-        let ended = self.drive(turn, kind, &options, started_at).await?;
-        self.finish(turn, kind, started_at, ended).await
+        Ok(report)
     }
 
-    /// Which kind the next run is.
-    fn kind_of(&self, key: &SyncKey, options: &RunOptions, now: Timestamp) -> Result<RunKind, RunError> {
+    /// What the next run is to do.
+    fn order(&self, key: &SyncKey, options: &RunOptions) -> Result<Order, RunError> {
         let unknown = || RunError::Unknown(key.clone());
-        let (_, stream) = self.behind(key).ok_or_else(unknown)?;
-        let table = self.table();
-        let entry = table.get(key).ok_or_else(unknown)?;
-        let interrupted = entry.state.running.as_ref().map(|begun| begun.kind);
-        Ok(match (entry.state.full_at, interrupted) {
-            (None, _) => RunKind::Initial,
-            _ if options.trigger.full || stream.incremental.is_none() => RunKind::Full,
-            (Some(_), Some(kind)) => kind,
-            _ if entry.plan.full_due(&past_of(&entry.state), now) && stream.list.is_some() => RunKind::Full,
-            _ => RunKind::Incremental,
+        let (account, stream) = self.behind(key).ok_or_else(unknown)?;
+        let definition = self.inner.definitions.get(&key.source).ok_or_else(unknown)?;
+        let now = self.inner.clock.now();
+        let mut table = self.table();
+        let entry = table.get_mut(key).ok_or_else(unknown)?;
+        let full = options.trigger.full || entry.plan.full_due(&past_of(entry), now);
+        let part = match options.since {
+            Some(_) if stream.incremental.is_none() => return Err(RunError::NoWindow(stream.name)),
+            Some(since) => Part::Incremental { since: since.min(now), until: now },
+            None => next_part(&stream, &entry.progress, full, now),
+        };
+        let kind = kind_of(&entry.progress, part);
+        entry.running.iter_mut().for_each(|running| running.kind = kind);
+        Ok(Order {
+            dataset: entry.dataset.clone(),
+            sync: stream.sync.clone(),
+            definition: definition.hash.clone(),
+            connection: Arc::clone(&account.connection),
+            part,
+            deletes: deletes_due(&stream, &entry.progress, now),
+            guard: stream.deletes.guard.map(|g| Guard { max_fraction: g.max_fraction, min_count: g.min_count }),
+            timeout: entry.schedule.timeout,
+            fresh: options.trigger.reset || options.trigger.full || options.since.is_some(),
+            seed: key.seed(),
         })
     }
 
@@ -174,66 +241,64 @@ impl Syncs {
     async fn reset(&self, key: &SyncKey, empty: bool) -> Result<(), RunError> {
         let dataset = self.dataset(key).ok_or_else(|| RunError::Unknown(key.clone()))?;
         let engine = &self.inner.engine;
-        let mut marks = vec![Mark::delete(Table::Bookmark, &key.parts())];
-        for (rest, _) in engine.marks(Table::Note, &key.parts())? {
-            let mut parts = key.parts().to_vec();
-            parts.extend(rest.iter().map(String::as_str));
-            marks.push(Mark::delete(Table::Note, &parts));
-        }
-        engine.commit(Batch { close: window_closed(engine, &dataset), marks, ..Batch::default() }).await?;
+        let marks = Progress::forget(engine, &dataset.name)?;
+        let close = if engine.window_open(&dataset) { vec![WindowOp::Abort(dataset.clone())] } else { Vec::new() };
+        engine.commit(Batch { close, marks, ..Batch::default() }).await?;
         if empty {
             engine.clear(&dataset).await?;
         }
-        self.edit(key, |state| {
-            state.progress = Default::default();
-            state.full_at = None;
-            state.running = None;
-        })
-        .await?;
+        if let Some(entry) = self.table().get_mut(key) {
+            entry.progress = Progress::default();
+        }
         Ok(())
-    }
-
-    async fn drive(
-        &self,
-        turn: &Turn,
-        kind: RunKind,
-        options: &RunOptions,
-        started_at: Timestamp,
-    ) -> Result<Ended, RunError> {
-        let _ = (turn, kind, options, started_at);
-        Err(RunError::Stopping)
-    }
-
-    async fn finish(&self, turn: &Turn, kind: RunKind, started_at: Timestamp, ended: Ended) -> Result<LastRun, RunError> {
-        let now = self.inner.clock.now();
-        let last = LastRun {
-            run: ended.run,
-            kind,
-            started_at,
-            finished_at: now,
-            outcome: ended.outcome,
-            counts: ended.counts,
-            error: ended.error,
-        };
-        // A stop of the program is not the end of the run: it goes on at the next start.
-        let interrupted = last.outcome == Outcome::Cancelled && self.inner.stopping.is_cancelled();
-        let kept = last.clone();
-        self.edit(&turn.key, move |state: &mut SyncState| {
-            state.not_before = ended.poll_hint.map(|hint| now.plus(hint));
-            state.progress = ended.progress;
-            if !interrupted {
-                state.running = None;
-                if kind != RunKind::Incremental && matches!(kept.outcome, Outcome::Complete | Outcome::Held) {
-                    state.full_at = Some(started_at);
-                }
-                state.last = Some(kept);
-            }
-        })
-        .await?;
-        Ok(last)
     }
 }
 
-fn window_closed(engine: &crate::engine::Engine, dataset: &Dataset) -> Vec<WindowOp> {
-    if engine.window_open(dataset) { vec![WindowOp::Abort(dataset.clone())] } else { Vec::new() }
+async fn halted(halt: &mut watch::Receiver<Halt>) {
+    let _ = halt.wait_for(|halt| *halt != Halt::No).await;
+}
+
+fn next_part(stream: &Stream, progress: &Progress, full: bool, now: Timestamp) -> Part {
+    let window = stream.incremental.as_ref();
+    let start = window.and_then(|incremental| incremental.start);
+    let lookback = window.map_or(Duration::ZERO, |incremental| incremental.lookback);
+    progress.next_part(stream.list.is_some(), window.is_some(), full, start, lookback, now)
+}
+
+fn kind_of(progress: &Progress, part: Part) -> RunKind {
+    match part {
+        _ if progress.last_completed_at.is_none() => RunKind::Initial,
+        Part::Full => RunKind::Full,
+        _ => RunKind::Incremental,
+    }
+}
+
+/// Listings of deleted records whose time has come.
+fn deletes_due(stream: &Stream, progress: &Progress, now: Timestamp) -> Vec<usize> {
+    let due = |index: usize, every: Option<Duration>| match (every, progress.deletes_read_at(index)) {
+        (Some(every), Some(last)) => now.since(last) >= every,
+        _ => true,
+    };
+    stream.deletes.listings.iter().enumerate().filter(|(n, listing)| due(*n, listing.every)).map(|(n, _)| n).collect()
+}
+
+/// One line for each run.
+fn told(key: &SyncKey, report: &RunReport) {
+    let record = &report.record;
+    let (source, stream, connection) = (key.source.as_str(), key.stream.as_str(), key.connection.as_str());
+    let counts = record.counts;
+    match (&record.error, record.status) {
+        (Some((error, text)), driver::Outcome::Failed) => {
+            tracing::warn!(source, stream, connection, run_id = record.id, code = error, error = text, "the run failed");
+        }
+        (_, driver::Outcome::Held) => tracing::warn!(
+            source, stream, connection, run_id = record.id, deletes = record.held.map(|(_, missing)| missing),
+            "deletes are held: `syncline approve` or `syncline reject` decides"
+        ),
+        _ => tracing::info!(
+            source, stream, connection, run_id = record.id, kind = record.kind, outcome = ?record.status,
+            added = counts.added, updated = counts.updated, deleted = counts.deleted, requests = record.requests,
+            "run ended"
+        ),
+    }
 }

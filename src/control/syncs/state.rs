@@ -51,7 +51,7 @@ impl RunKind {
         }
     }
 
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text {
             "INITIAL" => RunKind::Initial,
             "FULL" => RunKind::Full,

@@ -533,12 +533,13 @@ impl Journey {
 }
 
 async fn halted(halt: &mut watch::Receiver<Halt>) -> Stop {
-    let told = match halt.wait_for(|halt| *halt != Halt::No).await {
-        Ok(told) => *told,
+    let told = halt.wait_for(|halt| *halt != Halt::No).await.map(|told| *told);
+    match told {
+        Ok(Halt::Cancel) => Stop::Cancelled,
+        Ok(_) => Stop::Halted,
         // Nobody is left who could tell: the run goes its way.
-        Err(_) => return std::future::pending().await,
-    };
-    if told == Halt::Cancel { Stop::Cancelled } else { Stop::Halted }
+        Err(_) => std::future::pending().await,
+    }
 }
 
 pub(super) fn add_doubt(record: &mut RunRecord, doubt: &str) {
