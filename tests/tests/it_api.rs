@@ -373,7 +373,7 @@ async fn syncs_are_asked_and_changed() {
     let names: Vec<_> = all["syncs"].as_array().expect("syncs").iter().map(|s| s["name"].clone()).collect();
     assert_eq!(names, [json!("contacts"), json!("deals")]);
     let one = &all["syncs"][0];
-    assert_eq!((&one["type"], &one["frequency"], &one["latestResult"]), (&json!("INITIAL"), &json!("every hour"), &json!({})));
+    assert_eq!((&one["type"], &one["frequency"], &one["latestResult"]), (&json!("INITIAL"), &json!("every 1h"), &json!({})));
     assert_eq!((&one["recordCount"], &one["finishedAt"]), (&json!({"Contact": 0}), &Value::Null));
 
     let paused = ask("POST", "/sync/pause/", json!({"syncs": ["contacts"], "provider_config_key": "crm", "connection_id": "acme"}));
@@ -393,7 +393,7 @@ async fn syncs_are_asked_and_changed() {
     };
     let path = "/sync/update-connection-frequency";
     assert_eq!(ask("PUT", path, frequency(json!("every 5m"))).await.json()["frequency"], "every 5m");
-    assert_eq!(ask("PUT", path, frequency(Value::Null)).await.json()["frequency"], "every hour");
+    assert_eq!(ask("PUT", path, frequency(Value::Null)).await.json()["frequency"], "every 1h");
     assert_eq!(faults(&ask("PUT", path, frequency(json!("often"))).await), ["frequency"]);
     assert_eq!(faults(&ask("PUT", path, frequency(json!(5))).await), ["frequency"]);
 
@@ -581,8 +581,8 @@ async fn a_long_poll_answers_with_the_first_change_or_at_its_end() {
 
     // The clock of the app stands still, so this wait can only end with a change.
     let bearer = format!("Bearer {READER}");
-    let waiting = wire::open(served.address(), "GET", &path, &[("authorization", &bearer)], b"");
-    let mut stream = waiting.await.expect("connected");
+    let headers = [("authorization", bearer.as_str())];
+    let mut stream = wire::open(served.address(), "GET", &path, &headers, b"").await.expect("connected");
     served.put(&contacts, &[("b", Some(1))]).await;
     let mut text = String::new();
     stream.read_to_string(&mut text).await.expect("answered");
