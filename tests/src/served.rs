@@ -150,7 +150,7 @@ impl Served {
     pub fn dataset_in(&self, environment: &str, connection: &str, model: &str) -> Dataset {
         let name = DatasetName::base(environment, "crm", connection, model);
         let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
-        self.app.engine.find(&name).map_or_else(|| self.app.engine.dataset(&name, &spec).expect("a dataset"), |d| d)
+        self.app.engine.find(&name).unwrap_or_else(|| self.app.engine.dataset(&name, &spec).expect("a dataset"))
     }
 
     /// Commits records: (id, value of the field `v`), or `None` for a delete. The clock moves a second.

@@ -452,11 +452,11 @@ impl<'a> Listing<'a> {
         place.first_total = if place.read == sheet.items { sheet.total } else { place.first_total };
         place.last_total = sheet.total;
         place.stale = if fresh == 0 && before < KEYS_MAX { place.stale + 1 } else { 0 };
-        if let Kind::Incremental(rule) = &self.kind {
-            if is_capped(rule, sheet.total, place.read) {
-                halve(rule, &mut place.windows)?;
-                return Ok(Next::Halved);
-            }
+        if let Kind::Incremental(rule) = &self.kind
+            && is_capped(rule, sheet.total, place.read)
+        {
+            halve(rule, &mut place.windows)?;
+            return Ok(Next::Halved);
         }
         let Some(spot) = self.way_on(place, sheet)? else { return Ok(Next::Over) };
         if !memory.trail.step(&spot) {

@@ -9,7 +9,7 @@ use crate::dataflow::execute;
 use crate::state::Work;
 use crate::log::{Log, RocksLog};
 use crate::model::content::{Ignore, KeySeed};
-use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy, Timestamp};
+use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy};
 use crate::sink::Delivery;
 use crate::store::Store;
 use crate::store::catalog::{DATASET, DatasetEntry, RUN_NUMBER, WEBHOOKS, WINDOW, WindowState};

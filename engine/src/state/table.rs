@@ -188,7 +188,7 @@ impl Table {
     }
 
     /// The entries whose key begins with this half (one, but for an accident of hashing).
-    pub fn half<'a>(&'a mut self, half: u64) -> impl Iterator<Item = &'a mut Entry> {
+    pub fn half(&mut self, half: u64) -> impl Iterator<Item = &mut Entry> {
         self.split.iter_mut().filter_map(move |shard| shard.find_mut(half, |e| e.key[0] == half))
     }
 

@@ -330,7 +330,7 @@ fn signature_lists() {
     assert_eq!(got("v1,"), Err(Refusal::Mismatch));
     assert_eq!(got(&good[..3 + 8]), Err(Refusal::Mismatch));
     assert_eq!(got(&good.replace("v1,", "v2,")), Err(Refusal::Missing));
-    assert_eq!(got(&vec![good; 9].join(" ")), Err(Refusal::TooMany));
+    assert_eq!(got(&[good; 9].join(" ")), Err(Refusal::TooMany));
     assert_eq!(got(&"v1,é".repeat(2)), Err(Refusal::Malformed));
 }
 
