@@ -11,7 +11,7 @@
 //! | `server`, `listing` | the API |
 //! | `trouble` | limits, failures, slowness |
 //! | [`webhooks`] | signed webhooks, sent well or badly |
-//! | [`definition`] | a definition file for this provider |
+//! | [`mod@definition`] | a definition file for this provider |
 //!
 //! It knows nothing of the product it is used with: only its tests and the demo bring both together.
 
