@@ -85,7 +85,7 @@ struct Place {
 /// How the way on from a page is found.
 enum Way {
     /// By the paginator.
-    Answered(Answer, Value),
+    Answered(Box<Answer>, Value),
     /// As it was found when the page was read last.
     Kept(Option<Spot>),
     /// Nowhere: an empty page by rule.
@@ -352,7 +352,7 @@ impl<'a> Listing<'a> {
         if self.source.definition().limits.conditional && page.quarantined.is_empty() {
             sheet.validator = Validator::of(&answer);
         }
-        sheet.way = Way::Answered(answer, body);
+        sheet.way = Way::Answered(Box::new(answer), body);
         Ok(())
     }
 
@@ -452,11 +452,11 @@ impl<'a> Listing<'a> {
         place.first_total = if place.read == sheet.items { sheet.total } else { place.first_total };
         place.last_total = sheet.total;
         place.stale = if fresh == 0 && before < KEYS_MAX { place.stale + 1 } else { 0 };
-        if let Kind::Incremental(rule) = &self.kind {
-            if is_capped(rule, sheet.total, place.read) {
-                halve(rule, &mut place.windows)?;
-                return Ok(Next::Halved);
-            }
+        if let Kind::Incremental(rule) = &self.kind
+            && is_capped(rule, sheet.total, place.read)
+        {
+            halve(rule, &mut place.windows)?;
+            return Ok(Next::Halved);
         }
         let Some(spot) = self.way_on(place, sheet)? else { return Ok(Next::Over) };
         if !memory.trail.step(&spot) {
