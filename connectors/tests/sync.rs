@@ -54,9 +54,13 @@ fn show(things: &Things) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
         let since = asked.query.get("since").map(|text| at(text));
         let at_of = |version: u64| Timestamp::from_seconds(version as i64);
         let listed: Vec<_> = things.iter().filter(|(_, v)| since.is_none_or(|since| at_of(**v) >= since)).collect();
-        let data: Vec<Value> = listed.iter().skip(2 * (page - 1)).take(2).map(|(id, v)| json!({"id": id, "at": v})).collect();
+        let data: Vec<Value> =
+            listed.iter().skip(2 * (page - 1)).take(2).map(|(id, v)| json!({"id": id, "at": v})).collect();
         let body = json!({"total": listed.len(), "data": data});
-        let tag = format!("\"{:?}\"", body.to_string().len() as u64 + listed.iter().map(|(id, v)| *id * 31 + **v).sum::<u64>());
+        let tag = format!(
+            "\"{:?}\"",
+            body.to_string().len() as u64 + listed.iter().map(|(id, v)| *id * 31 + **v).sum::<u64>()
+        );
         if asked.header("if-none-match").as_deref() == Some(&tag) {
             return Reply::text(304, "");
         }

@@ -101,7 +101,9 @@ impl Call<'_> {
             return Ok(Said::Nothing(seen));
         }
         match judge(definition, request, answer, exchange.wait, vars)? {
-            Verdict::Page(body) if request.items.is_some() => Ok(Said::Items(items(request, &body, vars)?.into_owned(), seen)),
+            Verdict::Page(body) if request.items.is_some() => {
+                Ok(Said::Items(items(request, &body, vars)?.into_owned(), seen))
+            }
             Verdict::Page(Value::Array(items)) if self.rule.batch > 1 => Ok(Said::Items(items, seen)),
             Verdict::Page(body) => Ok(Said::Items(vec![body], seen)),
             Verdict::Ignored => Ok(Said::Unclear),

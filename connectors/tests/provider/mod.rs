@@ -313,7 +313,12 @@ impl Bench {
     }
 }
 
-fn source(definition: &Arc<Definition>, client: &Client, clock: &Arc<ManualClock>, notes: Arc<dyn Notes>) -> Arc<RestSource> {
+fn source(
+    definition: &Arc<Definition>,
+    client: &Client,
+    clock: &Arc<ManualClock>,
+    notes: Arc<dyn Notes>,
+) -> Arc<RestSource> {
     let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes);
     Arc::new(source.expect("a source"))
 }
