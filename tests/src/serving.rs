@@ -163,5 +163,9 @@ pub async fn answer(request: RequestBuilder) -> Value {
     let (status, url) = (response.status(), response.url().clone());
     let text = response.text().await.unwrap_or_else(|why| panic!("{url}: {why}"));
     assert!(status.is_success(), "{url}: {status}: {text}");
-    if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or_else(|why| panic!("{url}: {why}: {text}")) }
+    if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or_else(|why| panic!("{url}: {why}: {text}"))
+    }
 }

@@ -71,10 +71,12 @@ impl Lines {
             "polls    {runs} runs, {} requests ({} failed on purpose): {} records unchanged, {} skipped as stale",
             figures.requests, figures.failed, polls.unchanged, polls.skipped
         ));
+        let hooks = stage.app.hooks.tally();
         self.say(&format!(
-            "webhooks {} received, {} twice, {} late, {} never sent",
-            figures.webhooks - figures.refused,
-            figures.twice,
+            "webhooks {} received, {} of them duplicates, {} refused; {} came late, {} were never sent",
+            read(&hooks.accepted),
+            read(&hooks.duplicates),
+            figures.refused,
             figures.late,
             figures.never
         ));

@@ -43,10 +43,11 @@ pub(super) async fn play(stage: Arc<Stage>, lines: Arc<Lines>, over: Cancellatio
     let Some(newer) = stage.fake.edit(0, Edit::Update(CONTACT), Notify::Now) else { return };
     let overtaken = seen_by_webhook(&stage, &dataset, newer.at, &*clock).await;
     // Whoever held the page lets go whatever happened: a poll must not hang on a scene.
+    let released_at = clock.now();
     let _ = held.release.send(());
     if overtaken {
         lines.scene(&account, CONTACT, &format!("a webhook brought version {} meanwhile; now the page arrives", newer.version));
-        if lost(&stage, &dataset, newer.at, &*clock).await {
+        if lost(&stage, &dataset, (newer.at, released_at), &*clock).await {
             let told = format!("STALE: version {old} came by poll after version {} by webhook: skipped, no change", newer.version);
             lines.scene(&account, CONTACT, &told);
         }
@@ -68,12 +69,12 @@ async fn seen_by_webhook(stage: &Stage, dataset: &Dataset, at: Timestamp, clock:
 }
 
 /// Waits for the run with the held page to end; true if it skipped a record and the newer version still stands.
-async fn lost(stage: &Stage, dataset: &Dataset, at: Timestamp, clock: &dyn Clock) -> bool {
+async fn lost(stage: &Stage, dataset: &Dataset, (at, released_at): (Timestamp, Timestamp), clock: &dyn Clock) -> bool {
     let limit = clock.now().plus(SETTLE_MAX);
     let keys: Vec<_> = stage.app.syncs.keys().into_iter().filter(|k| *k.connection == *dataset.name.connection).collect();
     while clock.now() < limit {
         let status = stage.app.syncs.status(&keys).into_iter().next();
-        if let Some(last) = status.and_then(|s| s.last).filter(|last| last.finished_at >= at) {
+        if let Some(last) = status.and_then(|s| s.last).filter(|last| last.finished_at >= released_at) {
             let record = stage.app.engine.record(dataset, &CONTACT.to_string()).await;
             return last.counts.skipped > 0 && record.is_ok_and(|r| r.is_some_and(|r| r.meta.modified_at >= at));
         }

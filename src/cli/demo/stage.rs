@@ -66,7 +66,7 @@ impl Stage {
     /// One run, to its end.
     pub async fn poll(&self, key: &SyncKey, full: bool) -> Result<Counts, RunError> {
         let options = RunOptions { trigger: TriggerOptions { full, ..TriggerOptions::default() }, since: None };
-        self.app.syncs.run(key, options, CancellationToken::new(), &|_, _| {}).await.map(|run| run.record.counts)
+        self.app.syncs.run(key, options, CancellationToken::new(), &|_, _| {}).await.map(|report| report.record.counts)
     }
 
     /// A complete listing of every account: what was still on its way is found, as it would be in real life.
