@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `records` | `/records`, `/records/prune` |
 //! | `changes` | `/v1/changes` |
+//! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -29,6 +30,7 @@ mod query;
 mod records;
 mod request;
 mod rows;
+mod runs;
 mod stamp;
 mod sync;
 mod unbuilt;
@@ -72,6 +74,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
     let keyed = Router::new()
         .merge(records::router())
         .merge(changes::router())
+        .merge(runs::router())
         .merge(sync::router())
         .merge(connections::router())
         .merge(metadata::router())

@@ -4,6 +4,7 @@ use super::access::{KEY_FILE, KEY_VARIABLE};
 use super::exit::{Fail, code};
 use super::settings::FILE;
 use super::show;
+use crate::connectors::rest::definition::presets;
 use rand::RngCore;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -84,14 +85,16 @@ fn check_name(name: &str) -> Result<(), Fail> {
 }
 
 fn with_preset(name: &str, preset: &str) -> Result<String, Fail> {
+    let known: Vec<&str> = presets().collect();
+    if !known.contains(&preset) {
+        return Err(Fail::new(code::USAGE, format!("no preset `{preset}`"))
+            .hint(format!("there are: {}; without --preset you get a definition to fill in", known.join(", "))));
+    }
     let variable = preset.to_uppercase().replace('-', "_");
     let (connection, streams) = match preset {
-        "github" => ("    repo: [octo/hello]                 # owner/name of each repository\n".to_owned(), "[Issue]"),
-        "hubspot" => (String::new(), "[Contact]"),
-        _ => {
-            return Err(Fail::new(code::USAGE, format!("no preset `{preset}`"))
-                .hint("presets are: github, hubspot; without --preset you get a definition to fill in"));
-        }
+        "github" => ("    repo: [octo/hello]                 # owner/name of each repository\n", "[Issue]"),
+        "hubspot" => ("", "[Contact]"),
+        _ => ("", "[]                              # names of the preset's streams"),
     };
     Ok(format!(
         "\

@@ -41,7 +41,7 @@ pub(crate) fn read(common: &Common, flags: &[(&str, &str)]) -> Result<Loaded, Fa
         all.push(("data_dir".into(), dir.display().to_string()));
     }
     let origin = Origin { flags: all, env: environment(), files: files(common)? };
-    let mut loaded = config::load(&origin).map_err(|e| Fail::new(code::CONFIG, e.to_string()))?;
+    let mut loaded = config::load(&origin).map_err(|complaints| Fail::new(code::CONFIG, complaints.to_string()))?;
     if !common.sources.is_empty() {
         loaded.settings.sources = common.sources.iter().map(|p| p.display().to_string()).collect();
     }

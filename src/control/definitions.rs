@@ -3,8 +3,9 @@
 use super::config::Settings;
 use super::notes::Committed;
 use crate::connectors::http::{Client, ClientOptions};
+use crate::connectors::located::{Complaint, MAX_BYTES, resolve_from};
 use crate::connectors::rest::RestSource;
-use crate::connectors::rest::definition::Definition;
+use crate::connectors::rest::definition::{Definition, parse};
 use crate::engine::Engine;
 use crate::engine::source::Failure;
 use globset::{Glob, GlobMatcher};
@@ -70,9 +71,25 @@ pub fn sources(
     definitions.iter().map(make).collect()
 }
 
+/// One file, or its complaints. `http:` is a complaint unless the settings allow it.
 fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
-    let _ = settings;
-    Err(vec![format!("{}:1:1 not_yet", file.display())])
+    let name = file.display().to_string();
+    let whole = |code: &str, why: String| vec![format!("{name}:1:1 {code} {why}")];
+    let length = std::fs::metadata(file).map_err(|e| whole("unreadable_file", e.to_string()))?.len();
+    if length > MAX_BYTES as u64 {
+        return Err(whole("too_large", format!("{length} bytes; a definition has at most {MAX_BYTES}")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| whole("unreadable_file", e.to_string()))?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let (definition, warnings) =
+        parse(&name, &text, &resolve_from(folder)).map_err(|all| all.iter().map(Complaint::to_string).collect::<Vec<_>>())?;
+    let (insecure, other): (Vec<_>, Vec<_>) = warnings.into_iter().partition(|w| w.code == "insecure_url");
+    if !insecure.is_empty() && !settings.allow_http {
+        let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";
+        return Err(insecure.into_iter().map(|c| Complaint { warning: false, ..c.hint(hint) }.to_string()).collect());
+    }
+    other.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(definition)
 }
 
 /// The files meant by folders, files and globs, in order, each once. A folder that does not exist holds none: a fresh

@@ -4,33 +4,23 @@
 //! the sync's creation (or on cron times in UTC), each moved by a spread that depends on the sync alone; a tick that fell
 //! into a run is not made up for, one that fell into a stop of the program is made up for once.
 
-use crate::connectors::rest::definition::{Schedule, Tick};
+use crate::connectors::rest::definition::{self, MIN_INTERVAL, Schedule, Tick};
 use crate::engine::model::Timestamp;
 use chrono::{DateTime, Utc};
 use croner::Cron;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Shortest interval between two ticks: what hosted products of this kind allow as well.
-pub const INTERVAL_MIN: Duration = Duration::from_secs(15);
-
-/// Longest interval: beyond it the grid has no meaning for a person.
-pub const INTERVAL_MAX: Duration = Duration::from_secs(366 * DAY);
-
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
-const WEEK: u64 = 7 * DAY;
 
 /// Why a schedule is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSchedule {
-    /// Not one of the spellings.
-    #[error("`{0}` is not a frequency; write for example `every 30s`, `every 5m`, `every half hour` or `every day`")]
-    Spelling(String),
-    /// Below [`INTERVAL_MIN`] or above [`INTERVAL_MAX`].
-    #[error("`{0}` is out of range; 15 s is the shortest interval, 366 days the longest")]
-    Range(String),
+    /// Not an interval, or one out of range.
+    #[error("{0}")]
+    Frequency(String),
     /// Not a cron expression.
     #[error("`{expression}` is not a cron expression: {reason}")]
     Cron {
@@ -87,7 +77,7 @@ impl Plan {
     ) -> Result<Plan, BadSchedule> {
         let (tick, jitter) = match frequency {
             // The spread of the file belongs to the interval of the file; a tenth is the rule for all.
-            Some(every) => (Rhythm::Every(every.max(INTERVAL_MIN)), every / 10),
+            Some(every) => (Rhythm::Every(every.max(MIN_INTERVAL)), every / 10),
             None => (Rhythm::compile(&schedule.tick)?, schedule.jitter),
         };
         let full = schedule.full.as_ref().map(Rhythm::compile).transpose()?;
@@ -123,7 +113,7 @@ impl Plan {
 impl Rhythm {
     fn compile(tick: &Tick) -> Result<Self, BadSchedule> {
         match tick {
-            Tick::Every(every) => Ok(Rhythm::Every((*every).max(INTERVAL_MIN))),
+            Tick::Every(every) => Ok(Rhythm::Every((*every).max(MIN_INTERVAL))),
             Tick::Cron(expression) => Cron::from_str(expression)
                 .map(|cron| Rhythm::Cron(Box::new(cron)))
                 .map_err(|e| BadSchedule::Cron { expression: expression.clone(), reason: e.to_string() }),
@@ -156,39 +146,13 @@ fn spread(jitter: Duration, seed: u64) -> Duration {
     if micros == 0 { Duration::ZERO } else { Duration::from_micros(seed % micros) }
 }
 
-/// Reads a frequency: `every 30s`, `every 5m`, `every half hour`, `every 2 hours`, `every day`, also without `every`.
+/// Reads a frequency as definition files spell it: `every 30s`, `every half hour`, `5m`.
 pub fn parse_frequency(text: &str) -> Result<Duration, BadSchedule> {
-    let bad = || BadSchedule::Spelling(text.to_owned());
-    let lower = text.trim().to_lowercase();
-    let rest = lower.strip_prefix("every").unwrap_or(&lower).trim();
-    let seconds = match rest {
-        "half hour" | "half an hour" => 30 * MINUTE,
-        "half day" | "half a day" => 12 * HOUR,
-        "quarter hour" => 15 * MINUTE,
-        "month" => 30 * DAY,
-        _ => {
-            let digits = rest.chars().take_while(char::is_ascii_digit).count();
-            let (number, unit) = rest.split_at(digits);
-            let number: u64 = if number.is_empty() { 1 } else { number.parse().map_err(|_| bad())? };
-            number.checked_mul(unit_seconds(unit.trim()).ok_or_else(bad)?).ok_or_else(bad)?
-        }
-    };
-    let span = Duration::from_secs(seconds);
-    if span < INTERVAL_MIN || span > INTERVAL_MAX {
-        return Err(BadSchedule::Range(text.to_owned()));
+    match definition::schedule(text) {
+        Ok(Tick::Every(every)) => Ok(every),
+        Ok(Tick::Cron(_)) => Err(BadSchedule::Frequency(format!("`{text}` is a cron expression; an interval is wanted"))),
+        Err(why) => Err(BadSchedule::Frequency(why)),
     }
-    Ok(span)
-}
-
-fn unit_seconds(unit: &str) -> Option<u64> {
-    Some(match unit {
-        "s" | "sec" | "secs" | "second" | "seconds" => 1,
-        "m" | "min" | "mins" | "minute" | "minutes" => MINUTE,
-        "h" | "hr" | "hrs" | "hour" | "hours" => HOUR,
-        "d" | "day" | "days" => DAY,
-        "w" | "week" | "weeks" => WEEK,
-        _ => return None,
-    })
 }
 
 /// The text of an interval as surfaces show it: `every 30s`, `every 5m`, `every 1h`, `every 2d`.
@@ -305,11 +269,8 @@ mod tests {
         ] {
             assert_eq!(read(text), Ok(seconds), "{text}");
         }
-        for text in ["", "every", "every blue moon", "every -5m", "every 99999999999999999999s"] {
-            assert!(matches!(read(text), Err(BadSchedule::Spelling(_))), "{text}");
-        }
-        for text in ["every 14s", "every 0m", "every 9999 days"] {
-            assert!(matches!(read(text), Err(BadSchedule::Range(_))), "{text}");
+        for text in ["", "every", "every blue moon", "every -5m", "every 14s", "every 0m", "every 9999 days"] {
+            assert!(matches!(read(text), Err(BadSchedule::Frequency(_))), "{text}");
         }
         assert_eq!(frequency_text(Duration::from_secs(90)), "every 90s");
         assert_eq!(frequency_text(Duration::from_secs(7200)), "every 2h");

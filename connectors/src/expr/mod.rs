@@ -12,9 +12,11 @@ mod functions;
 mod jq;
 mod pointer;
 mod template;
+mod time;
 
 pub use jq::{Expr, MAX_OUTPUTS, MAX_OUTPUT_BYTES, MAX_TEXT};
 pub use template::{Scope, Template};
+pub use time::{TimeUnit, read_time};
 
 /// Variables an expression may read.
 #[derive(Clone, Debug, Default)]
@@ -62,8 +64,3 @@ pub struct CompileError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct EvalError(pub String);
-
-/// Reads RFC 3339 text or a number (at or above 10¹¹ milliseconds, below it seconds); null is `None`.
-pub(crate) fn read_time(value: &Value) -> Result<Option<syncline_engine::model::Timestamp>, EvalError> {
-    crate::rest::definition::read_time(value, None)
-}

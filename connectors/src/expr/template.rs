@@ -45,6 +45,7 @@ enum Filter {
     Iso8601,
     EpochSeconds,
     EpochMillis,
+    DateTime,
     Date,
     Path,
     Json,
@@ -52,10 +53,11 @@ enum Filter {
     Upper,
 }
 
-const FILTERS: [(&str, Filter); 8] = [
+const FILTERS: [(&str, Filter); 9] = [
     ("iso8601", Filter::Iso8601),
     ("epoch_s", Filter::EpochSeconds),
     ("epoch_ms", Filter::EpochMillis),
+    ("datetime", Filter::DateTime),
     ("date", Filter::Date),
     ("path", Filter::Path),
     ("json", Filter::Json),
@@ -214,7 +216,7 @@ impl Placeholder {
 impl Filter {
     fn apply(self, name: &str, value: Value) -> Result<Value, EvalError> {
         let time = |value: &Value| -> Result<Timestamp, EvalError> {
-            match super::read_time(value) {
+            match super::read_time(value, None) {
                 Ok(Some(time)) => Ok(time),
                 _ => Err(EvalError(format!("bad_time: `{name}` is not a time: {value}"))),
             }
@@ -223,6 +225,7 @@ impl Filter {
             Filter::Iso8601 => Value::String(iso8601(time(&value)?)),
             Filter::EpochSeconds => Value::from(time(&value)?.seconds()),
             Filter::EpochMillis => Value::from(time(&value)?.millis()),
+            Filter::DateTime => Value::String(datetime(time(&value)?)),
             Filter::Date => Value::String(time(&value)?.to_string().chars().take_while(|c| *c != 'T').collect()),
             Filter::Json => Value::String(value.to_string()),
             Filter::Lower => Value::String(plain(name, value)?.to_lowercase()),
@@ -239,6 +242,12 @@ fn iso8601(time: Timestamp) -> String {
         Some(short) if text.contains('.') => format!("{short}Z"),
         _ => text,
     }
+}
+
+/// As SQL databases write times, cut to milliseconds: `2026-01-02 03:04:05.250Z`. They compare it as text.
+fn datetime(time: Timestamp) -> String {
+    let text = time.to_string().replacen('T', " ", 1);
+    format!("{}Z", text.get(..23).unwrap_or(&text))
 }
 
 fn plain(name: &str, value: Value) -> Result<String, EvalError> {
@@ -298,6 +307,7 @@ mod tests {
     fn filters_of_time() {
         assert_eq!(text("{{ since | iso8601 }}"), Ok("2026-01-02T03:04:05Z".into()));
         assert_eq!(text("{{ until | iso8601 }}"), Ok("2026-01-02T03:04:05.25Z".into()));
+        assert_eq!(text("{{ until | datetime }}"), Ok("2026-01-02 03:04:05.250Z".into()));
         assert_eq!(text("{{ since | epoch_s }}"), Ok("1767323045".into()));
         assert_eq!(text("{{ until | epoch_ms }}"), Ok("1767323045250".into()));
         assert_eq!(text("{{since|date}}"), Ok("2026-01-02".into()));

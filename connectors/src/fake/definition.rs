@@ -30,6 +30,8 @@ pub struct DefinitionOptions {
     pub incremental: bool,
     /// Interval of polls, such as `15s`.
     pub every: String,
+    /// No polls but those asked for.
+    pub paused: bool,
     /// Reference to the secret of GitHub-like webhooks; none: no webhooks are taken.
     pub webhook_secret: Option<String>,
 }
@@ -44,6 +46,7 @@ impl DefinitionOptions {
             page_size: 100,
             incremental: true,
             every: "15s".to_owned(),
+            paused: false,
             webhook_secret: None,
         }
     }
@@ -62,7 +65,8 @@ pub fn definition(options: &DefinitionOptions) -> String {
     text.push_str("limits:\n  conditional: true\n  concurrency: 2\n  retry: {status: [429, 5xx, network], max: 8, backoff: 200ms..5s}\n");
     text.push_str("  headers: {retry_after: Retry-After, remaining: X-RateLimit-Remaining, reset_epoch: X-RateLimit-Reset}\n");
     text.push_str("streams:\n  - name: Contact\n    sync: contacts\n    key: .id\n    modified_at: .updated_at\n");
-    let _ = writeln!(text, "    schedule: {{every: {}, full: {{every: 24h}}}}", options.every);
+    let start = if options.paused { ", start: paused" } else { "" };
+    let _ = writeln!(text, "    schedule: {{every: {}, full: {{every: 24h}}{start}}}", options.every);
     text.push_str(&list(options));
     if options.incremental {
         text.push_str(INCREMENTAL);

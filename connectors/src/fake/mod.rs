@@ -25,7 +25,7 @@ pub mod world;
 
 pub use definition::{DefinitionOptions, Paging, definition};
 pub use generator::Generator;
-pub use webhooks::{Courier, WebhookOptions};
+pub use webhooks::{ClientCourier, Courier, WebhookOptions};
 pub use world::{Deed, Happening, World, WorldOptions};
 
 use std::collections::BTreeMap;
@@ -255,6 +255,16 @@ impl Fake {
         let (release, released) = oneshot::channel();
         *lock(&self.shared.hold) = Some(Hold { account, id, rendered, release: released });
         HeldPage { rendered: seen, release }
+    }
+
+    /// Nothing happens by itself any more.
+    pub fn rest(&self) {
+        for account in 0..self.shared.accounts.len() {
+            self.shared.turn(account);
+            if let Some(mut world) = self.shared.world(account) {
+                world.rest();
+            }
+        }
     }
 
     /// What the provider counted so far.

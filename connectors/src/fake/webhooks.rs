@@ -5,6 +5,7 @@
 
 use super::generator::{Draw, Generator};
 use super::{Deed, Happening, Notify, Shared, Tally, account_seed, lock};
+use crate::http::{Client, HeaderMap, HeaderName, HeaderValue, Outgoing, Url};
 use async_trait::async_trait;
 use base64::Engine as _;
 use hmac::{Hmac, Mac};
@@ -20,6 +21,10 @@ use tokio::sync::{Notify as Bell, Semaphore};
 const WAITING_MAX: usize = 100_000;
 /// Posts in flight.
 const IN_FLIGHT_MAX: usize = 16;
+/// For the answer to a post.
+const POST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Read of that answer.
+const ANSWER_MAX: u64 = 64 * 1024;
 /// The world is looked at as often as this even if nothing seems due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -28,6 +33,31 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub trait Courier: Send + Sync + 'static {
     /// One POST.
     async fn post(&self, url: &str, headers: &[(String, String)], body: Vec<u8>) -> Result<u16, String>;
+}
+
+/// Posts through the one way out, as any other request.
+#[derive(Clone)]
+pub struct ClientCourier(pub Client);
+
+#[async_trait]
+impl Courier for ClientCourier {
+    async fn post(&self, url: &str, headers: &[(String, String)], body: Vec<u8>) -> Result<u16, String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::try_from(name.as_str()).map_err(|e| e.to_string())?;
+            map.insert(name, HeaderValue::try_from(value.as_str()).map_err(|e| e.to_string())?);
+        }
+        let request = Outgoing {
+            method: http::Method::POST,
+            url: Url::parse(url).map_err(|e| e.to_string())?,
+            headers: map,
+            body: Some(body.into()),
+            timeout: POST_TIMEOUT,
+            max_response: ANSWER_MAX,
+            follow: false,
+        };
+        self.0.send(request).await.map(|answer| answer.status).map_err(|e| e.to_string())
+    }
 }
 
 /// For providers that send no webhooks.

@@ -138,6 +138,11 @@ impl World {
         self.next_at
     }
 
+    /// Nothing happens by itself any more.
+    pub fn rest(&mut self) {
+        self.next_at = None;
+    }
+
     /// A new contact.
     pub fn create(&mut self, at: Timestamp) -> Happening {
         let id = self.next_id;

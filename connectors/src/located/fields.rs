@@ -30,22 +30,22 @@ impl Fields {
         Some(Fields { spot: node.spot, what, entries, asked: Vec::new() })
     }
 
-    /// Takes a key, whatever its value (also null).
+    /// Takes a key. A null counts as not written.
     pub fn take(&mut self, key: &'static str) -> Option<Node> {
         self.take_entry(key).map(|e| e.value)
     }
 
-    /// Takes a key with the place of the key itself.
+    /// Takes a key with the place of the key itself. A null counts as not written.
     pub fn take_entry(&mut self, key: &'static str) -> Option<Entry> {
         self.asked.push(key);
         let at = self.entries.iter().position(|e| e.key == key)?;
-        Some(self.entries.remove(at))
+        Some(self.entries.remove(at)).filter(|e| !e.value.is_null())
     }
 
     /// Takes a key whose name is known only while running.
     pub fn take_named(&mut self, key: &str) -> Option<Node> {
         let at = self.entries.iter().position(|e| e.key == key)?;
-        Some(self.entries.remove(at).value)
+        Some(self.entries.remove(at).value).filter(|v| !v.is_null())
     }
 
     /// Takes a key that must be there: `missing_key`.
@@ -58,12 +58,12 @@ impl Fields {
         found
     }
 
-    /// Whether the key is there.
+    /// Whether the key is there and not null.
     pub fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|e| e.key == key)
+        self.peek(key).is_some_and(|v| !v.is_null())
     }
 
-    /// The value of a key without taking it.
+    /// The value of a key, also null, without taking it.
     pub fn peek(&self, key: &str) -> Option<&Node> {
         self.entries.iter().find(|e| e.key == key).map(|e| &e.value)
     }
@@ -199,7 +199,8 @@ impl Fields {
 
     /// Reports every key nobody took: `unknown_key`, with the nearest known one.
     pub fn finish(self, complaints: &mut Vec<Complaint>) {
-        for entry in &self.entries {
+        let known = |e: &Entry| e.value.is_null() && self.asked.contains(&e.key.as_str());
+        for entry in self.entries.iter().filter(|e| !known(e)) {
             let complaint = entry.spot.complain("unknown_key", format!("{} has no key `{}`", self.what, entry.key));
             complaints.push(match nearest(&entry.key, self.asked.iter().copied()) {
                 Some(near) => complaint.hint(format!("did you mean `{near}`?")),

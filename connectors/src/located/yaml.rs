@@ -2,6 +2,7 @@
 
 use super::{Complaint, Content, Entry, MAX_ALIAS_NODES, MAX_BYTES, MAX_DEPTH, Node, Spot, scalar};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,12 +13,43 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Complaint>> {
         return Err(vec![start.complain("too_large", format!("the file has {} bytes; {MAX_BYTES} are allowed", text.len()))]);
     }
     let mut builder = Builder { file: start.file.clone(), ..Builder::default() };
-    builder.read(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    builder.read(&join_surrogates(text));
     match builder.root {
         _ if !builder.complaints.is_empty() => Err(super::in_order(builder.complaints)),
         Some(node) if !node.is_null() => Ok(node),
         _ => Ok(Node::empty_map(start)),
     }
+}
+
+/// JSON writes characters beyond the basic plane as two escapes, which YAML does not know: `\ud83d\ude00` becomes the character.
+fn join_surrogates(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\ud") && !text.contains("\\uD") {
+        return Cow::Borrowed(text);
+    }
+    let unit = |at: usize| {
+        let hex = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(hex, 16).ok().filter(|_| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let mut joined = String::with_capacity(text.len());
+    let mut rest = 0;
+    while let Some(found) = text.get(rest..).and_then(|t| t.find('\\')) {
+        let at = rest + found;
+        joined.push_str(text.get(rest..at).unwrap_or_default());
+        let pair = unit(at).zip(unit(at + 6)).and_then(|(high, low)| char::decode_utf16([high, low]).next()?.ok());
+        let pair = pair.filter(|c| u32::from(*c) > 0xffff);
+        rest = match pair {
+            Some(_) => at + 12,
+            // The backslash and whatever it escapes.
+            None => at + 1 + text.get(at + 1..).and_then(|t| t.chars().next()).map_or(0, char::len_utf8),
+        };
+        match pair {
+            Some(c) => joined.push(c),
+            None => joined.push_str(text.get(at..rest).unwrap_or_default()),
+        }
+    }
+    joined.push_str(text.get(rest..).unwrap_or_default());
+    Cow::Owned(joined)
 }
 
 /// A list or map that is still open.
@@ -244,7 +276,7 @@ mod tests {
 
     #[test]
     fn json_is_accepted_as_it_is() {
-        let text = "{\n\t\"a\": [1, 2.0e3, null],\n\t\"b\": {\"c\\u00e9\": \"x\\/y\"}\n}\n";
+        let text = "{\n\t\"a\": [1, 2.0e3, null],\n\t\"b\": {\"c\\u00e9\": \"x\\/y \\ud83d\\ude00 \\\\ud83d\"}\n}\n";
         let json = parse("f.json", text).expect("json").to_json();
         assert_eq!(json, serde_json::from_str::<serde_json::Value>(text).expect("json"));
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch, WriteOptions};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{oneshot, watch};
 
@@ -35,6 +35,8 @@ pub struct RocksLog {
     appends: Option<Sender<Append>>,
     waiting: Arc<AtomicUsize>,
     end: watch::Receiver<u64>,
+    /// Everything up to here is forgotten.
+    trimmed: Mutex<u64>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -42,10 +44,8 @@ impl RocksLog {
     /// The log inside an open database that has the families `log` and `system`.
     pub fn open(db: Arc<DB>) -> Result<Self, Error> {
         let poisoned = |e: rocksdb::Error| Error::Poisoned(e.into_string());
-        let mut end = match db.get_cf(family(&db, SYSTEM)?, TRIMMED).map_err(poisoned)? {
-            Some(bytes) => position(&bytes),
-            None => 0,
-        };
+        let trimmed = db.get_cf(family(&db, SYSTEM)?, TRIMMED).map_err(poisoned)?.map_or(0, |bytes| position(&bytes));
+        let mut end = trimmed;
         if let Some(last) = db.iterator_cf(family(&db, FAMILY)?, IteratorMode::End).next() {
             end = end.max(position(&last.map_err(poisoned)?.0));
         }
@@ -57,7 +57,7 @@ impl RocksLog {
             .name("syncline-log".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|e| Error::Poisoned(e.to_string()))?;
-        Ok(RocksLog { db, appends: Some(appends), waiting, end: receiver, writer: Some(writer) })
+        Ok(RocksLog { db, appends: Some(appends), waiting, end: receiver, trimmed: Mutex::new(trimmed), writer: Some(writer) })
     }
 }
 
@@ -115,7 +115,10 @@ impl Log for RocksLog {
         let through = through.min(*self.end.borrow());
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(family(&self.db, FAMILY)?, 0u64.to_be_bytes(), (through + 1).to_be_bytes());
-        batch.put_cf(family(&self.db, SYSTEM)?, TRIMMED, through.to_be_bytes());
+        // Never lower than before: of an emptied log it is all that keeps positions from being used twice.
+        let mut trimmed = self.trimmed.lock().unwrap_or_else(PoisonError::into_inner);
+        *trimmed = through.max(*trimmed);
+        batch.put_cf(family(&self.db, SYSTEM)?, TRIMMED, trimmed.to_be_bytes());
         self.db.write(batch).map_err(|e| Error::Poisoned(e.into_string()))
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Objects are a wrapping sum over mixed (key, value) hashes, which makes them order-free; arrays are an ordered chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Deepest nesting that is read.
@@ -88,7 +88,11 @@ pub struct NotContent {
 /// assert_ne!(hash(r#"{"a":null}"#), hash(r#"{}"#));
 /// ```
 pub fn canonical_hash(json: &[u8], ignore: &Ignore) -> Result<u64, NotContent> {
-    let mut reader = Reader { json, at: 0, scratch: Vec::new() };
+    // Whatever is accepted here is stored and handed to readers, so it must be text through and through.
+    if let Err(bad) = std::str::from_utf8(json) {
+        return Err(NotContent { what: "bytes that are not UTF-8", at: bad.valid_up_to() });
+    }
+    let mut reader = Reader { json, at: 0, scratch: Vec::new(), fields: Vec::new() };
     reader.space();
     if reader.peek() != Some(b'{') {
         return Err(reader.wrong("something else than an object"));
@@ -107,6 +111,8 @@ struct Reader<'a> {
     json: &'a [u8],
     at: usize,
     scratch: Vec<u8>,
+    /// Fields of the objects that are being read: hash of the key, share in the object's hash.
+    fields: Vec<(u64, u64)>,
 }
 
 impl<'a> Reader<'a> {
@@ -154,7 +160,8 @@ impl<'a> Reader<'a> {
 
     fn object(&mut self, ignore: Option<&Ignore>, depth: usize) -> Result<u64, NotContent> {
         self.at += 1;
-        let mut sum = TAG_OBJECT;
+        let outer = self.fields.len();
+        let (mut sum, mut met) = (TAG_OBJECT, [0u64; 4]);
         let mut first = true;
         loop {
             self.space();
@@ -167,10 +174,10 @@ impl<'a> Reader<'a> {
             let from = self.at;
             let key = self.string()?;
             let below = match ignore {
-                Some(ignore) if !ignore.below.is_empty() => ignore.child(&self.json[from + 1..self.at - 1]),
+                Some(ignore) if !ignore.below.is_empty() => ignore.child(self.name(from)),
                 _ => None,
             };
-            let skip = below.is_some_and(|b| b.whole) || (depth == 0 && &self.json[from + 1..self.at - 1] == METADATA);
+            let skip = below.is_some_and(|b| b.whole) || (depth == 0 && self.name(from) == METADATA);
             self.space();
             if self.peek() != Some(b':') {
                 return Err(self.wrong("no colon after a key"));
@@ -178,9 +185,12 @@ impl<'a> Reader<'a> {
             self.at += 1;
             self.space();
             let value = self.value(below, depth + 1)?;
-            if !skip {
-                sum = sum.wrapping_add(mix(key ^ value.rotate_left(23)));
-            }
+            let share = if skip { 0 } else { mix(key ^ value.rotate_left(23)) };
+            let (word, bit) = ((key >> 6 & 3) as usize, 1u64 << (key & 63));
+            let before = if met[word] & bit == 0 { 0 } else { self.share_before(outer, key) };
+            met[word] |= bit;
+            self.fields.push((key, share));
+            sum = sum.wrapping_add(share).wrapping_sub(before);
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -189,7 +199,29 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
+        if self.fields.len() - outer > FEW_FIELDS {
+            let last: HashMap<u64, u64> = self.fields.drain(outer..).collect();
+            sum = last.values().fold(TAG_OBJECT, |sum, share| sum.wrapping_add(*share));
+        }
+        self.fields.truncate(outer);
         Ok(mix(sum))
+    }
+
+    /// What a key that may have been met in the object that began at `outer` adds to its hash: of a key written twice the
+    /// last counts, as it does for every reader. Objects of many fields are summed up at their end instead.
+    fn share_before(&self, outer: usize, key: u64) -> u64 {
+        match self.fields.get(outer..) {
+            Some(fields) if fields.len() < FEW_FIELDS => {
+                fields.iter().rev().find(|(other, _)| *other == key).map_or(0, |(_, share)| *share)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The characters of the string that began at `from` and was just read.
+    fn name(&self, from: usize) -> &[u8] {
+        let raw = self.json.get(from + 1..self.at - 1).unwrap_or_default();
+        if raw.contains(&b'\\') { &self.scratch } else { raw }
     }
 
     fn array(&mut self, depth: usize) -> Result<u64, NotContent> {
@@ -306,11 +338,10 @@ impl<'a> Reader<'a> {
         let from = self.at;
         let (mut digits, mut exponent, mut count, mut long) = (0u64, 0i64, 0u32, false);
         let mut fraction = false;
-        let mut seen = 0usize;
+        let mut last = None;
         loop {
             match self.peek() {
                 Some(byte @ b'0'..=b'9') => {
-                    seen += 1;
                     if count > 0 || byte != b'0' {
                         count += 1;
                         if count <= 19 {
@@ -321,13 +352,17 @@ impl<'a> Reader<'a> {
                     }
                     exponent -= i64::from(fraction);
                 }
-                Some(b'.') if !fraction && seen > 0 => fraction = true,
+                Some(b'.') if !fraction && last.is_some() => fraction = true,
                 _ => break,
             }
+            last = self.peek();
             self.at += 1;
         }
-        if seen == 0 {
-            return Err(self.wrong("a number without digits"));
+        if !last.is_some_and(|byte| byte.is_ascii_digit()) {
+            return Err(self.wrong("no digit where one belongs"));
+        }
+        if self.json.get(from) == Some(&b'0') && self.json.get(from + 1).is_some_and(u8::is_ascii_digit) {
+            return Err(self.wrong("a number that begins with zero"));
         }
         let mantissa = &self.json[from..self.at];
         if matches!(self.peek(), Some(b'e' | b'E')) {
@@ -342,7 +377,7 @@ impl<'a> Reader<'a> {
         }
         while digits % 10 == 0 {
             digits /= 10;
-            exponent += 1;
+            exponent = exponent.saturating_add(1);
         }
         Ok(mix(TAG_NUMBER ^ mix(digits) ^ (exponent as u64).rotate_left(32) ^ u64::from(negative)))
     }
@@ -367,6 +402,9 @@ impl<'a> Reader<'a> {
         Ok(sign * value)
     }
 }
+
+/// Up to so many fields, looking for a doubled key one by one is quicker than a table.
+const FEW_FIELDS: usize = 64;
 
 /// Numbers of more than 19 digits: the same normal form over their text.
 fn long_number(negative: bool, mantissa: &[u8], mut exponent: i64) -> u64 {

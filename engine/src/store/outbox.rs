@@ -1,7 +1,7 @@
 //! The outbox: deliveries owed, in order of the commits that made them owed.
 
 use super::{Error, Family, Result, Store};
-use crate::sink::Delivery;
+use crate::model::Delivery;
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
 /// Where a delivery stands: (epoch, number within it).

@@ -7,7 +7,7 @@ use crate::connectors::rest::definition::{Scheme, Webhooks};
 use crate::connectors::webhook_in::{self, Head, StoredWebhook, kept_headers};
 use crate::engine::log;
 use crate::engine::time::Clock;
-use axum::http::HeaderMap;
+use http::HeaderMap;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

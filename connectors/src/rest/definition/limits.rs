@@ -136,11 +136,9 @@ fn backoff(text: &str) -> Option<(Duration, Duration)> {
 
 fn hints(node: Node, headers: &mut HintHeaders, out: &mut Out) {
     let Some(mut fields) = Fields::open(node, "`limits.headers`", out) else { return };
-    if fields.has("retry_after") {
-        headers.retry_after = match fields.peek("retry_after").is_some_and(Node::is_null) {
-            true => fields.take("retry_after").and(None),
-            false => read::header_at(&mut fields, "retry_after", out),
-        };
+    // Written as null it is switched off; not written at all, the usual name stays.
+    if fields.peek("retry_after").is_some() {
+        headers.retry_after = read::header_at(&mut fields, "retry_after", out);
     }
     headers.remaining = read::header_at(&mut fields, "remaining", out);
     headers.limit = read::header_at(&mut fields, "limit", out);

@@ -169,7 +169,7 @@ type Payload = (Option<Tree>, Option<Vec<(String, Param)>>);
 
 fn payload(fields: &mut Fields, names: &Names, out: &mut Out) -> Payload {
     let body = fields.take_entry("body");
-    let has_form = fields.peek("form").is_some();
+    let has_form = fields.has("form");
     if let (Some(entry), true) = (&body, has_form) {
         out.push(entry.spot.complain("two_bodies", format!("{} has both `body` and `form`", fields.what)));
     }

@@ -211,8 +211,8 @@ fn complete(
     if !has_stream && !idle {
         out.push(fields.spot.complain("missing_key", "the entry needs the key `stream`"));
     }
-    let by_record = matches!(effect, WebhookEffect::Record(_)) && hydrate == Hydrate::Never;
-    if !idle && !by_record && !has_key && !matches!(effect, WebhookEffect::Record(_)) {
+    // A whole item brings its own key.
+    if !idle && !has_key && !matches!(effect, WebhookEffect::Record(_)) {
         out.push(fields.spot.complain("missing_key", "the entry needs the key `key`: which record it speaks of"));
     }
 }

@@ -103,7 +103,7 @@ impl<'a> Drive<'a> {
     }
 
     /// Goes the whole way and stores how it ended.
-    pub(super) async fn to_end(mut self) -> Result<RunReport, Error> {
+    pub(super) async fn finish(mut self) -> Result<RunReport, Error> {
         let ended = self.way().await;
         self.conclude(ended).await
     }
@@ -283,11 +283,28 @@ impl<'a> Drive<'a> {
         }
         batch.marks.push(Mark::put(Table::Bookmark, &scope(&self.order.dataset.name), self.journey.encode()));
         batch.marks.push(self.record_mark());
-        let receipt = self.engine.commit(batch).await?;
+        let receipt = match self.engine.commit(batch).await {
+            // The page is to blame, not the engine: asked for in smaller pages it goes in.
+            Err(Error::BadBatch(why)) => return Err(Stop::Failed(failure("page_too_large", why))),
+            other => other?,
+        };
         self.open = false;
         self.pages += 1;
-        let counts = self.counts(&receipt);
+        let counts = receipt.counts_of(&self.order.dataset);
         self.journey.record.counts.add(&counts);
+        self.take_in(&receipt, &counts, &page);
+        (self.tell)(&self.journey.record, page.expected);
+        Ok(receipt)
+    }
+
+    /// What the engine says of the page.
+    fn take_in(&mut self, receipt: &Receipt, counts: &Counts, page: &Page) {
+        let rejected: Vec<&String> = receipt.rejected.iter().map(|(_, why)| why).collect();
+        if let Some(why) = rejected.first() {
+            self.journey.proven = false;
+            self.journey.set_aside += rejected.len() as u64;
+            add_doubt(&mut self.journey.record, &format!("rejected: {why}"));
+        }
         if page.not_modified > 0 && counts.ignored > 0 {
             // An unchanged page names records that are not here: what was kept of it does not fit the store any more.
             self.journey.forget_notes = true;
@@ -296,8 +313,6 @@ impl<'a> Drive<'a> {
                 add_doubt(&mut self.journey.record, "stale_validators: an unchanged page names records that are not stored");
             }
         }
-        (self.tell)(&self.journey.record, page.expected);
-        Ok(receipt)
     }
 
     fn count(&mut self, page: &Page) {
@@ -354,12 +369,6 @@ impl<'a> Drive<'a> {
         Mark::put(Table::Run, &run_key(&self.order.dataset.name, &self.journey.record.id), record)
     }
 
-    fn counts(&self, receipt: &Receipt) -> Counts {
-        let mut sum = Counts::default();
-        receipt.counts.iter().filter(|(id, _)| *id == self.order.dataset.id).for_each(|(_, counts)| sum.add(counts));
-        sum
-    }
-
     /// Stores how the run ended, in the commit of its deletes, and announces it.
     async fn conclude(mut self, ended: Result<Vec<WindowOp>, Stop>) -> Result<RunReport, Error> {
         let now = self.clock.now();
@@ -384,7 +393,7 @@ impl<'a> Drive<'a> {
         self.progress.last_outcome = Some(outcome);
         let batch = self.last_batch(close, finished, goes_on)?;
         let receipt = self.engine.commit(batch).await?;
-        let counts = self.counts(&receipt);
+        let counts = receipt.counts_of(&self.order.dataset);
         self.journey.record.counts.add(&counts);
         if counts.changes() > 0 {
             // The deletes of this very commit are known only now.

@@ -104,5 +104,5 @@ pub async fn run(
     halt: watch::Receiver<Halt>,
     tell: &(dyn Fn(&RunRecord, Option<u64>) + Send + Sync),
 ) -> Result<RunReport, Error> {
-    drive::Drive::begin(engine, source, order, halt, tell)?.to_end().await
+    drive::Drive::begin(engine, source, order, halt, tell)?.finish().await
 }

@@ -1,0 +1,81 @@
+//! What the program that gets killed and the test that kills it agree on: names, settings, the texts of log entries and
+//! of owed deliveries.
+
+use crate::compare::{batch, spec};
+use crate::history::{History, specs};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use syncline_engine::Engine;
+use syncline_engine::model::{Counts, DatasetName, Timestamp};
+use syncline_engine::pipeline::{Batch, Dataset, Error, Mark, Options, Table};
+use syncline_engine::sink::{Announce, Notice, Owed, RunEnd};
+use syncline_engine::time::ManualClock;
+
+/// The clock of a crash test stands still. The engine's commit times rise by a microsecond each, the observations of a
+/// history lie at least a second from this, so a replay by the oracle decides as the engine did.
+pub const NOW: Timestamp = Timestamp(1_700_000_000_000_000 + 300 * 1_000_000_000);
+
+/// The mark that holds the number of the last step, in the commit of that step.
+pub const PLACE: [&str; 1] = ["crash"];
+
+/// The history of a crash test.
+pub fn history(seed: u64) -> History {
+    History { seed, ids: 24, rows: 8 }
+}
+
+/// Opens the engine of a crash test.
+pub fn open(folder: &Path, workers: usize) -> Result<(Engine, Vec<Dataset>), Error> {
+    let engine = Engine::open(Options {
+        data_dir: Some(folder.to_path_buf()),
+        workers,
+        clock: Arc::new(ManualClock::new(NOW)),
+        announce: Some(Arc::new(Teller)),
+    })?;
+    let mut sets = Vec::new();
+    for (n, (rule, ignore)) in specs().into_iter().enumerate() {
+        let name = DatasetName::base("dev", "crm", "acme", &format!("Model{n}"));
+        sets.push(engine.dataset(&name, &spec(rule, &ignore))?);
+    }
+    Ok((engine, sets))
+}
+
+/// Number of the last step the engine holds.
+pub fn place(engine: &Engine) -> Result<Option<u64>, Error> {
+    let stored = engine.mark(Table::Place, &PLACE)?;
+    Ok(stored.map(|bytes| String::from_utf8_lossy(&bytes).parse().expect("a step number")))
+}
+
+/// Step `n` with its mark, and the end of a run where the history has one.
+pub fn batch_of(engine: &Engine, sets: &[Dataset], history: &History, n: u64) -> Batch {
+    let marks = vec![Mark::put(Table::Place, &PLACE, n.to_string())];
+    let mut batch = batch(engine, sets, &history.step(n), marks);
+    let end = |set: usize| (sets[set].clone(), RunEnd { sync: format!("step {n}"), kind: "FULL".into(), ..RunEnd::default() });
+    batch.end_run = history.ends_run(n).map(end);
+    batch
+}
+
+/// The n-th entry of the log, n from 1: unlike every other, of changing length.
+pub fn log_entry(seed: u64, n: u64) -> Vec<u8> {
+    format!("{seed}:{n}:{}", "x".repeat((n * 7919 % 900) as usize)).into_bytes()
+}
+
+/// Tells of every notice in one delivery whose text says what the notice said.
+struct Teller;
+
+impl Announce for Teller {
+    fn announce(&self, notice: &Notice, sequence: &mut dyn FnMut(&str) -> u64) -> Vec<Owed> {
+        let lane = format!("test/{}", notice.dataset.model);
+        let Counts { added, updated, deleted, .. } = notice.counts;
+        let body: Value = json!({
+            "model": &*notice.dataset.model,
+            "cause": notice.cause.to_string(),
+            "ended": notice.ended.as_ref().map(|end| end.sync.clone()),
+            "counts": [added, updated, deleted],
+            "from": notice.from.0,
+            "to": notice.to.0,
+            "sequence": sequence(&lane),
+        });
+        vec![Owed { endpoint: "test".into(), lane, body: body.to_string().into_bytes() }]
+    }
+}

@@ -1,0 +1,303 @@
+//! What every implementation of [`Log`] must do, run for each of them.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use syncline_engine::Engine;
+use syncline_engine::log::{Log, MemoryLog};
+use syncline_engine::pipeline::Options;
+use syncline_engine::time::SystemClock;
+use tempfile::TempDir;
+
+/// An implementation under test.
+trait Subject {
+    /// The log; the same one until `reopen`.
+    fn log(&self) -> Arc<dyn Log>;
+    /// Closes it cleanly and opens it again; `false` if it does not outlive its program.
+    async fn reopen(&mut self) -> bool;
+}
+
+/// The log in the engine's store.
+struct Stored {
+    folder: TempDir,
+    engine: Option<Engine>,
+}
+
+impl Stored {
+    fn new() -> Self {
+        let mut stored = Stored { folder: tempfile::tempdir().expect("a folder"), engine: None };
+        stored.open();
+        stored
+    }
+
+    fn open(&mut self) {
+        let options = Options {
+            data_dir: Some(self.folder.path().to_path_buf()),
+            workers: 1,
+            clock: Arc::new(SystemClock),
+            announce: None,
+        };
+        self.engine = Some(Engine::open(options).expect("opens"));
+    }
+}
+
+impl Subject for Stored {
+    fn log(&self) -> Arc<dyn Log> {
+        self.engine.as_ref().expect("open").log()
+    }
+
+    async fn reopen(&mut self) -> bool {
+        self.engine.as_ref().expect("open").stop().await.expect("stops");
+        self.engine = None;
+        self.open();
+        true
+    }
+}
+
+/// The log in memory; it does not outlive its program.
+#[derive(Default)]
+struct Memory(Arc<MemoryLog>);
+
+impl Subject for Memory {
+    fn log(&self) -> Arc<dyn Log> {
+        self.0.clone()
+    }
+
+    async fn reopen(&mut self) -> bool {
+        false
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("in time") });
+}
+
+macro_rules! suite {
+    ($name:ident, $subject:expr) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn positions_begin_at_one_and_rise_by_one() {
+                run(super::positions_begin_at_one_and_rise_by_one($subject));
+            }
+            #[test]
+            fn entries_come_back_as_they_were() {
+                run(super::entries_come_back_as_they_were($subject));
+            }
+            #[test]
+            fn concurrent_appends_stay_whole_and_in_order() {
+                run(super::concurrent_appends_stay_whole_and_in_order($subject));
+            }
+            #[test]
+            fn an_acknowledged_entry_is_readable_and_wakes_the_watcher() {
+                run(super::an_acknowledged_entry_is_readable_and_wakes_the_watcher($subject));
+            }
+            #[test]
+            fn trimming_forgets_the_beginning_only() {
+                run(super::trimming_forgets_the_beginning_only($subject));
+            }
+            #[test]
+            fn positions_go_on_after_all_was_trimmed_and_a_restart() {
+                run(super::positions_go_on_after_all_was_trimmed_and_a_restart($subject));
+            }
+            #[test]
+            fn an_abandoned_append_is_whole_or_absent() {
+                run(super::an_abandoned_append_is_whole_or_absent($subject));
+            }
+            #[test]
+            fn it_behaves_like_a_list() {
+                run(super::it_behaves_like_a_list($subject));
+            }
+        }
+    };
+}
+
+suite!(stored, Stored::new());
+suite!(memory, Memory::default());
+
+fn all(log: &Arc<dyn Log>) -> Vec<(u64, Bytes)> {
+    let mut all: Vec<(u64, Bytes)> = Vec::new();
+    loop {
+        let after = all.last().map_or(0, |(position, _)| *position);
+        let page = log.read(after, 7).expect("reads");
+        assert!(page.len() <= 7, "a limit is a limit");
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+fn text(n: u64) -> Vec<u8> {
+    n.to_string().into_bytes()
+}
+
+async fn positions_begin_at_one_and_rise_by_one(subject: impl Subject) {
+    let log = subject.log();
+    assert_eq!(*log.end().borrow(), 0);
+    assert!(log.read(0, 10).expect("reads").is_empty());
+    assert_eq!(log.append(vec![text(1)]).await.expect("appends"), 1);
+    assert_eq!(log.append(vec![text(2), text(3), text(4)]).await.expect("appends"), 4);
+    assert_eq!(*log.end().borrow(), 4);
+    let positions: Vec<u64> = log.read(0, 10).expect("reads").into_iter().map(|(p, _)| p).collect();
+    assert_eq!(positions, [1, 2, 3, 4]);
+    let positions: Vec<u64> = log.read(1, 2).expect("reads").into_iter().map(|(p, _)| p).collect();
+    assert_eq!(positions, [2, 3]);
+    assert!(log.read(4, 10).expect("reads").is_empty());
+    assert!(log.read(u64::MAX, 10).expect("reads").is_empty());
+    assert!(log.read(0, 0).expect("reads").is_empty());
+}
+
+async fn entries_come_back_as_they_were(mut subject: impl Subject) {
+    let entries: Vec<Vec<u8>> =
+        vec![vec![], vec![0], vec![255; 3], (0..=255).collect(), vec![7; 1 << 20], b"\0\0\0\x01".to_vec(), vec![]];
+    assert_eq!(subject.log().append(entries.clone()).await.expect("appends"), 7);
+    for _ in 0..2 {
+        let read: Vec<Vec<u8>> = all(&subject.log()).into_iter().map(|(_, entry)| entry.to_vec()).collect();
+        assert!(read == entries, "entries differ");
+        if !subject.reopen().await {
+            return;
+        }
+    }
+}
+
+async fn concurrent_appends_stay_whole_and_in_order(subject: impl Subject) {
+    const WRITERS: u64 = 8;
+    const APPENDS: u64 = 40;
+    let log = subject.log();
+    let mut tasks = Vec::new();
+    for writer in 0..WRITERS {
+        let log = log.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut last = 0;
+            for n in 0..APPENDS {
+                let size = 1 + (writer + n) % 3;
+                let entries = (0..size).map(|part| format!("{writer} {n} {part} {size}").into_bytes()).collect();
+                let position = log.append(entries).await.expect("appends");
+                assert!(position > last, "positions of one writer rise");
+                last = position;
+                let there = log.read(position - size, size as usize).expect("reads");
+                let expected: Vec<_> = (0..size).map(|part| format!("{writer} {n} {part} {size}")).collect();
+                let there: Vec<_> = there.iter().map(|(_, e)| String::from_utf8_lossy(e).into_owned()).collect();
+                assert_eq!(there, expected, "the entries of one append stand together");
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("the writer");
+    }
+    let entries = all(&log);
+    assert!(entries.iter().map(|(p, _)| *p).eq(1..=entries.len() as u64), "no gap, no double");
+    let sum: u64 = (0..WRITERS).flat_map(|w| (0..APPENDS).map(move |n| 1 + (w + n) % 3)).sum();
+    assert_eq!(entries.len() as u64, sum);
+    assert_eq!(*log.end().borrow(), sum);
+}
+
+async fn an_acknowledged_entry_is_readable_and_wakes_the_watcher(subject: impl Subject) {
+    let log = subject.log();
+    let mut end = log.end();
+    for n in 1..=20u64 {
+        end.borrow_and_update();
+        let (position, woken) = tokio::join!(log.append(vec![text(n)]), end.changed());
+        woken.expect("the log is there");
+        assert_eq!(position.expect("appends"), n);
+        assert_eq!(*end.borrow(), n);
+        assert_eq!(log.read(n - 1, 1).expect("reads"), [(n, Bytes::from(text(n)))]);
+    }
+    // What is handed over in order gets positions in that order, also when nobody waits in between.
+    let positions = join_all((21..=60u64).map(|n| log.append(vec![text(n)]))).await;
+    let positions: Vec<u64> = positions.into_iter().map(|p| p.expect("appends")).collect();
+    assert!(positions.iter().copied().eq(21..=60), "{positions:?}");
+}
+
+async fn trimming_forgets_the_beginning_only(mut subject: impl Subject) {
+    let log = subject.log();
+    log.append((1..=10).map(text).collect()).await.expect("appends");
+    log.trim(0).expect("trims");
+    assert_eq!(all(&log).len(), 10);
+    log.trim(4).expect("trims");
+    let left: Vec<u64> = all(&log).into_iter().map(|(p, _)| p).collect();
+    assert_eq!(left, [5, 6, 7, 8, 9, 10]);
+    log.trim(2).expect("trims");
+    assert_eq!(all(&log).len(), 6, "trimming less than before changes nothing");
+    assert_eq!(log.append(vec![text(11)]).await.expect("appends"), 11);
+    drop(log);
+    if subject.reopen().await {
+        let left: Vec<(u64, Bytes)> = all(&subject.log());
+        assert!(left.iter().map(|(p, _)| *p).eq(5..=11), "{left:?}");
+        assert!(left.iter().all(|(p, entry)| *entry == text(*p)));
+    }
+}
+
+async fn positions_go_on_after_all_was_trimmed_and_a_restart(mut subject: impl Subject) {
+    subject.log().append((1..=3).map(text).collect()).await.expect("appends");
+    subject.log().trim(3).expect("trims");
+    subject.log().trim(1).expect("trims");
+    assert!(all(&subject.log()).is_empty());
+    assert_eq!(*subject.log().end().borrow(), 3, "trimming does not move the end");
+    subject.reopen().await;
+    assert_eq!(*subject.log().end().borrow(), 3, "a position is never used twice");
+    assert_eq!(subject.log().append(vec![text(4)]).await.expect("appends"), 4);
+    assert_eq!(all(&subject.log()), [(4, Bytes::from(text(4)))]);
+}
+
+async fn an_abandoned_append_is_whole_or_absent(subject: impl Subject) {
+    let log = subject.log();
+    for n in 0..50u64 {
+        let append = log.append((0..3).map(|part| format!("{n} {part}").into_bytes()).collect());
+        let _ = tokio::time::timeout(Duration::from_micros(n * 20), append).await;
+    }
+    log.append(vec![b"end 0".to_vec()]).await.expect("appends");
+    let entries = all(&log);
+    let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (_, entry) in &entries {
+        let entry = String::from_utf8_lossy(entry).into_owned();
+        let (n, part) = entry.split_once(' ').expect("two words");
+        parts.entry(n.to_string()).or_default().push(part.to_string());
+    }
+    for (n, parts) in parts {
+        assert!(n == "end" || parts == ["0", "1", "2"], "append {n} is there as {parts:?}");
+    }
+    assert!(entries.iter().map(|(p, _)| *p).eq(1..=entries.len() as u64), "no gap");
+}
+
+/// Random operations against a map.
+async fn it_behaves_like_a_list(mut subject: impl Subject) {
+    let mut rng = StdRng::seed_from_u64(42);
+    let (mut model, mut end) = (BTreeMap::new(), 0u64);
+    for round in 0..300u64 {
+        match rng.random_range(0..20) {
+            0..10 => {
+                let entries: Vec<Vec<u8>> = (0..rng.random_range(1..6u64)).map(|n| text(round * 10 + n)).collect();
+                for entry in &entries {
+                    end += 1;
+                    model.insert(end, entry.clone());
+                }
+                assert_eq!(subject.log().append(entries).await.expect("appends"), end);
+            }
+            10..12 => {
+                let through = rng.random_range(0..=end);
+                subject.log().trim(through).expect("trims");
+                model.retain(|position, _| *position > through);
+            }
+            12 => {
+                if !subject.reopen().await {
+                    continue;
+                }
+            }
+            _ => {
+                let (after, limit) = (rng.random_range(0..=end + 2), rng.random_range(1..20usize));
+                let read = subject.log().read(after, limit).expect("reads");
+                let expected: Vec<_> = model.range(after + 1..).take(limit).map(|(p, e)| (*p, Bytes::from(e.clone()))).collect();
+                assert_eq!(read, expected, "read({after}, {limit}) in round {round}");
+            }
+        }
+        assert_eq!(*subject.log().end().borrow(), end);
+    }
+}
