@@ -265,3 +265,6 @@ fn pairs<'a>(pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow
     }
     object
 }
+
+#[cfg(test)]
+mod tests;
