@@ -84,9 +84,8 @@ async fn until(app: &App, what: &str, seen: impl Fn(&SyncStatus) -> bool) -> Syn
 
 /// Waits for the end of a run that began not before `from`.
 async fn ran(app: &App, from: Timestamp) -> SyncStatus {
-    let ended = |s: &SyncStatus| {
-        s.status != Status::Running && s.last.as_ref().is_some_and(|last| last.started_at >= from)
-    };
+    let ended =
+        |s: &SyncStatus| s.status != Status::Running && s.last.as_ref().is_some_and(|last| last.started_at >= from);
     until(app, "a run ended", ended).await
 }
 
@@ -102,7 +101,10 @@ async fn runs_come_at_creation_and_then_on_the_grid() {
     let born = place.clock.now();
     let running = app.start();
     let first = ran(&app, born).await;
-    assert_eq!((first.kind, first.status, first.live, first.counts().added), (RunKind::Initial, Status::Success, 20, 20));
+    assert_eq!(
+        (first.kind, first.status, first.live, first.counts().added),
+        (RunKind::Initial, Status::Success, 20, 20)
+    );
     let next = first.next_at.expect("a tick");
     assert!(next.since(born) >= INTERVAL && next.since(born) < INTERVAL + Duration::from_millis(2), "{next}");
 

@@ -391,7 +391,11 @@ impl Syncs {
             return Err(SyncError::Variant("the variant `base` is reserved; choose another name".into()));
         }
         let _one_at_a_time = self.inner.writing.lock().await;
-        let siblings = self.keys().iter().filter(|k| k.variant != BASE && SyncKey { variant: BASE.into(), ..(*k).clone() } == *base).count();
+        let siblings = self
+            .keys()
+            .iter()
+            .filter(|k| k.variant != BASE && SyncKey { variant: BASE.into(), ..(*k).clone() } == *base)
+            .count();
         if self.table().contains_key(&key) {
             return Err(SyncError::Variant(format!("the variant `{variant}` exists")));
         }
@@ -513,7 +517,19 @@ impl Syncs {
         let (progress, record) = self.achieved(key)?;
         let interrupted = driver::interrupted(&self.inner.engine, &dataset.name)?;
         let sync = stream.sync.clone();
-        Ok(Entry { state, plan, schedule, sync, dataset, progress, record, interrupted, running: None, pending: None, rests_until: None })
+        Ok(Entry {
+            state,
+            plan,
+            schedule,
+            sync,
+            dataset,
+            progress,
+            record,
+            interrupted,
+            running: None,
+            pending: None,
+            rests_until: None,
+        })
     }
 
     /// What the run driver has stored of a sync.

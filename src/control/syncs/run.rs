@@ -293,14 +293,32 @@ fn told(key: &SyncKey, report: &RunReport) {
     let counts = record.counts;
     match (&record.error, record.status) {
         (Some((error, text)), driver::Outcome::Failed) => {
-            tracing::warn!(source, stream, connection, run_id = record.id, code = error, error = text, "the run failed");
+            tracing::warn!(
+                source,
+                stream,
+                connection,
+                run_id = record.id,
+                code = error,
+                error = text,
+                "the run failed"
+            );
         }
         (_, driver::Outcome::Held) => tracing::warn!(
-            source, stream, connection, run_id = record.id, deletes = record.held.map(|(_, missing)| missing),
+            source,
+            stream,
+            connection,
+            run_id = record.id,
+            deletes = record.held.map(|(_, missing)| missing),
             "deletes are held: `syncline approve` or `syncline reject` decides"
         ),
         (_, driver::Outcome::Running) => {
-            tracing::info!(source, stream, connection, run_id = record.id, "run interrupted; it goes on at the next start");
+            tracing::info!(
+                source,
+                stream,
+                connection,
+                run_id = record.id,
+                "run interrupted; it goes on at the next start"
+            );
         }
         _ => tracing::info!(
             source, stream, connection, run_id = record.id, kind = record.kind, outcome = ?record.status,

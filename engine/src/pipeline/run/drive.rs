@@ -391,7 +391,7 @@ impl<'a> Drive<'a> {
         let (close, outcome, error) = match ended {
             Ok(close) => (close, self.outcome(), None),
             Err(Stop::Engine(error)) => return Err(error),
-            Err(Stop::Halted) => return Ok(self.report()),
+            Err(Stop::Halted) => return self.halted_on_the_way().await,
             Err(Stop::Cancelled) => (Vec::new(), Outcome::Cancelled, Some(cancelled())),
             Err(Stop::Failed(failure)) => (Vec::new(), Outcome::Failed, Some(failure)),
         };
@@ -418,6 +418,16 @@ impl<'a> Drive<'a> {
             self.engine.commit(Batch { marks: vec![mark], ..Batch::default() }).await?;
         }
         (self.tell)(&self.journey.record, None);
+        Ok(self.report())
+    }
+
+    /// The place is stored with the last page, but what that page did was known only after it.
+    async fn halted_on_the_way(mut self) -> Result<RunReport, Error> {
+        if self.pages > 0 {
+            let scope = scope(&self.order.dataset.name);
+            let marks = vec![Mark::put(Table::Bookmark, &scope, self.journey.encode()), self.record_mark()];
+            self.engine.commit(Batch { marks, ..Batch::default() }).await?;
+        }
         Ok(self.report())
     }
 
