@@ -286,8 +286,15 @@ impl Dataset {
     pub fn prune(&mut self, ids: &[String]) {
         for id in ids {
             let Some(known) = self.known.get_mut(id) else { continue };
-            if let Some(shown) = &mut known.shown {
-                shown.payload = None;
+            let Some(shown) = &mut known.shown else { continue };
+            shown.payload = None;
+            let mut entries = self.log.iter_mut().rev().filter(|entry| entry.id == *id);
+            let Some(last) = entries.next() else { continue };
+            last.after = None;
+            if last.action == Action::Deleted {
+                // What was deleted is what the change before had brought.
+                last.before = None;
+                entries.next().into_iter().for_each(|entry| entry.after = None);
             }
         }
     }
@@ -375,6 +382,8 @@ impl Dataset {
         let shown = self.known.get_mut(id).and_then(|k| k.shown.as_mut());
         if let Some(shown) = shown.filter(|r| r.payload.is_none() && r.content == content) {
             shown.payload = Some(value.clone());
+            let last = self.log.iter_mut().rev().find(|entry| entry.id == *id);
+            last.into_iter().for_each(|entry| entry.after = Some(value.clone()));
         }
     }
 }
@@ -382,14 +391,14 @@ impl Dataset {
 impl Known {
     /// `ignore_if_modified_after`: a polled row loses if another writer changed the record after the page was requested.
     fn overtaken(&self, row: &Row, writer: Writer) -> bool {
-        let polled = matches!(writer, Writer::Run(_));
-        polled && self.changed.is_some_and(|(at, by)| by != writer && at > row.version.1)
+        let effective = !matches!(self.later(row), Outcome::Ignored) && (self.live() || !matches!(row.body, Body::Gone(_)));
+        effective && matches!(writer, Writer::Run(_)) && self.changed.is_some_and(|(at, by)| by != writer && at > row.version.1)
     }
 
-    /// A sweep says: as it was known, but gone since the window began.
+    /// A sweep says: as it was known, but gone since the window began, and in any case after it was last observed.
     fn swept(&mut self, began: i64) {
         if let Some(((modified, observed), _)) = self.base {
-            self.rebase((modified, observed.max(began)), Base::Gone);
+            self.rebase((modified, began.max(observed + 1)), Base::Gone);
         }
     }
 
@@ -406,6 +415,9 @@ impl Known {
 
     /// The greatest version wins, field by field.
     fn latest(&mut self, row: &Row) -> Outcome {
+        if self.live() && self.pruned() && matches!(row.body, Body::Patch(_)) {
+            return Outcome::Ignored;
+        }
         let version = (Some(row.version.0.unwrap_or(row.version.1)), row.version.1);
         let newer = self.base.as_ref().is_none_or(|(base, _)| version > *base);
         match (&row.body, newer) {
@@ -415,10 +427,9 @@ impl Known {
             (_, false) => {}
         }
         self.patches.sort_by_key(|(version, patch)| (*version, canonical(patch)));
-        let live = self.shown.as_ref().is_some_and(Record::live);
+        let live = self.live();
         match (&self.base, &row.body) {
             (_, Body::Patch(_)) if !live => Outcome::Ignored,
-            (_, Body::Patch(_)) if self.pruned() => Outcome::Ignored,
             (Some((_, Base::Whole(base))), body) if live || matches!(body, Body::Whole(_)) => {
                 Outcome::Is(self.patches.iter().fold(base.clone(), |value, (_, patch)| merged(&value, patch)))
             }
@@ -426,6 +437,10 @@ impl Known {
             (_, Body::Gone(_)) => Outcome::Ignored,
             _ => Outcome::Skipped,
         }
+    }
+
+    fn live(&self) -> bool {
+        self.shown.as_ref().is_some_and(Record::live)
     }
 
     fn pruned(&self) -> bool {

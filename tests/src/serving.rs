@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// The key of every server here.
-const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
+pub const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 /// Rows asked for at once.
 const PAGE: usize = 1_000;
 /// Between two looks at something nobody announces.
@@ -31,14 +31,22 @@ pub struct Serving {
 impl Serving {
     /// Opens the definitions in `sources` with a data folder in `folder`, starts everything and listens.
     pub async fn start(folder: &Path, sources: &Path) -> Serving {
+        Self::start_with(folder, sources, json!({})).await
+    }
+
+    /// The same with more settings; references to files are relative to `folder`.
+    pub async fn start_with(folder: &Path, sources: &Path, more: Value) -> Serving {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound address"));
         let file = folder.join("syncline.yaml");
-        let settings = json!({
+        let mut settings = json!({
             "listen": "127.0.0.1:0", "public_url": url, "data_dir": folder.join("data"), "sources": sources,
             "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
             "encryption": "off", "egress": {"allow_http": true}, "workers": 1,
         });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            settings[key] = value.clone();
+        }
         std::fs::write(&file, settings.to_string()).expect("settings are written");
         let origin = Origin { flags: vec![], env: vec![("TEST_KEY".into(), KEY.into())], files: vec![file] };
         let loaded = config::load(&origin).unwrap_or_else(|why| panic!("settings: {why}"));
@@ -155,5 +163,9 @@ pub async fn answer(request: RequestBuilder) -> Value {
     let (status, url) = (response.status(), response.url().clone());
     let text = response.text().await.unwrap_or_else(|why| panic!("{url}: {why}"));
     assert!(status.is_success(), "{url}: {status}: {text}");
-    if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or_else(|why| panic!("{url}: {why}: {text}")) }
+    if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or_else(|why| panic!("{url}: {why}: {text}"))
+    }
 }

@@ -381,3 +381,95 @@ fn a_sweep_of_many_is_one_set_and_survives_a_restart_before_it() {
     assert!(changes.iter().all(|c| c.meta.action == Action::Deleted && c.after.is_some()));
     run(engine.stop()).expect("stops");
 }
+
+#[test]
+fn a_swept_record_is_not_revived_by_what_was_known_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    let set = contacts(&engine, Strategy::Latest);
+    // The provider's clock is ahead of ours.
+    let later = NOW.plus(std::time::Duration::from_secs(3_600));
+    type Write = fn(&mut syncline_engine::pipeline::PageBuilder, Timestamp);
+    let whole: Write = |page, at| page.save("x", Some(NOW), at, br#"{"id":"x","a":1}"#);
+    let patch: Write = |page, at| page.patch("x", Some(Timestamp(NOW.0 + 1)), at, br#"{"a":2}"#);
+    let commit = |open: Vec<WindowOp>, write: Option<Write>, close: Vec<WindowOp>| {
+        let mut page = engine.page(&set);
+        write.into_iter().for_each(|write| write(&mut page, later));
+        let batch = Batch { cause: Some(Cause::run(1)), open, pages: vec![page], close, ..Batch::default() };
+        run(engine.commit(batch)).expect("commits").counts_of(&set)
+    };
+    for patched in [false, true] {
+        commit(vec![], Some(whole), vec![]);
+        if patched {
+            commit(vec![], Some(patch), vec![]);
+        }
+        let swept = commit(vec![WindowOp::Start(set.clone())], None, vec![WindowOp::Sweep(set.clone())]);
+        assert_eq!(swept.deleted, 1);
+        for again in [whole, patch] {
+            let counts = commit(vec![], Some(again), vec![]);
+            assert_eq!(counts.changes(), 0, "patched: {patched}, {counts:?}");
+        }
+        assert_eq!(engine.live(&set), 0);
+        run(engine.clear(&set)).expect("clears");
+    }
+    run(engine.stop()).expect("stops");
+}
+
+#[test]
+fn a_pruned_record_that_comes_back_and_changes_in_one_batch_is_one_record() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    let set = contacts(&engine, Strategy::Override);
+    save(&engine, &set, [("a".to_string(), json!({"v": 1}))]);
+    let (pruned, _) = run(engine.prune(&set, Position(u64::MAX), 10)).expect("prunes");
+    assert_eq!(pruned, 1);
+    let receipt = save(&engine, &set, [("a".to_string(), json!({"v": 1})), ("a".to_string(), json!({"v": 2}))]);
+    assert_eq!((receipt.counts_of(&set).unchanged, receipt.counts_of(&set).updated), (1, 1));
+    let all = read_pages(&engine, &set, Filter::ALL, 10).expect("records");
+    assert_eq!(all.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), [json!({"v": 2, "id": "a"})]);
+    let changes = read_changes(&engine, &set, Position::START).expect("changes");
+    let texts: Vec<_> = changes.iter().map(|c| c.after.as_ref().map(|b| String::from_utf8_lossy(b).into_owned())).collect();
+    assert_eq!(texts, [Some(r#"{"v":1,"id":"a"}"#.to_string()), Some(r#"{"v":2,"id":"a"}"#.to_string())]);
+    run(engine.stop()).expect("stops");
+}
+
+#[test]
+fn a_pruned_record_that_comes_back_can_be_patched_in_the_same_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    for strategy in [Strategy::Override, Strategy::Latest] {
+        let name = DatasetName::base("dev", "crm", "acme", &format!("{strategy:?}"));
+        let set = engine.dataset(&name, &DatasetSpec { strategy, ignore_in_diff: vec![] }).expect("dataset");
+        save(&engine, &set, [("a".to_string(), json!({"v": 1}))]);
+        run(engine.prune(&set, Position(u64::MAX), 10)).expect("prunes");
+        let mut page = engine.page(&set);
+        page.save("a", None, NOW, br#"{"v":1,"id":"a"}"#);
+        page.patch("a", None, NOW.plus(std::time::Duration::from_secs(1)), br#"{"w":2}"#);
+        let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() };
+        let counts = run(engine.commit(batch)).expect("commits").counts_of(&set);
+        assert_eq!((counts.unchanged, counts.updated), (1, 1), "{strategy:?} {counts:?}");
+        let all = read_pages(&engine, &set, Filter::ALL, 10).expect("records");
+        assert_eq!(all.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), [json!({"v": 1, "id": "a", "w": 2})]);
+    }
+    run(engine.stop()).expect("stops");
+}
+
+#[test]
+fn a_refused_patch_of_a_pruned_record_keeps_it_from_being_swept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    for strategy in [Strategy::Override, Strategy::Latest] {
+        let name = DatasetName::base("dev", "crm", "acme", &format!("{strategy:?}"));
+        let set = engine.dataset(&name, &DatasetSpec { strategy, ignore_in_diff: vec![] }).expect("dataset");
+        save(&engine, &set, [("a".to_string(), json!({"v": 1})), ("b".to_string(), json!({"v": 1}))]);
+        run(engine.prune(&set, Position(u64::MAX), 10)).expect("prunes");
+        let mut page = engine.page(&set);
+        page.patch("a", None, NOW.plus(std::time::Duration::from_secs(1)), br#"{"w":2}"#);
+        let (open, close) = (vec![WindowOp::Start(set.clone())], vec![WindowOp::Sweep(set.clone())]);
+        let batch = Batch { cause: Some(Cause::run(1)), open, pages: vec![page], close, ..Batch::default() };
+        let counts = run(engine.commit(batch)).expect("commits").counts_of(&set);
+        assert_eq!((counts.ignored, counts.deleted), (1, 1), "{strategy:?}");
+        assert_eq!(engine.live(&set), 1);
+    }
+    run(engine.stop()).expect("stops");
+}

@@ -373,7 +373,7 @@ async fn syncs_are_asked_and_changed() {
     let names: Vec<_> = all["syncs"].as_array().expect("syncs").iter().map(|s| s["name"].clone()).collect();
     assert_eq!(names, [json!("contacts"), json!("deals")]);
     let one = &all["syncs"][0];
-    assert_eq!((&one["type"], &one["frequency"], &one["latestResult"]), (&json!("INITIAL"), &json!("every hour"), &json!({})));
+    assert_eq!((&one["type"], &one["frequency"], &one["latestResult"]), (&json!("INITIAL"), &json!("every 1h"), &json!({})));
     assert_eq!((&one["recordCount"], &one["finishedAt"]), (&json!({"Contact": 0}), &Value::Null));
 
     let paused = ask("POST", "/sync/pause/", json!({"syncs": ["contacts"], "provider_config_key": "crm", "connection_id": "acme"}));
@@ -393,7 +393,7 @@ async fn syncs_are_asked_and_changed() {
     };
     let path = "/sync/update-connection-frequency";
     assert_eq!(ask("PUT", path, frequency(json!("every 5m"))).await.json()["frequency"], "every 5m");
-    assert_eq!(ask("PUT", path, frequency(Value::Null)).await.json()["frequency"], "every hour");
+    assert_eq!(ask("PUT", path, frequency(Value::Null)).await.json()["frequency"], "every 1h");
     assert_eq!(faults(&ask("PUT", path, frequency(json!("often"))).await), ["frequency"]);
     assert_eq!(faults(&ask("PUT", path, frequency(json!(5))).await), ["frequency"]);
 

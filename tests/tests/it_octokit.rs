@@ -32,7 +32,10 @@ async fn recorded_webhooks_become_the_issues_they_tell_of() {
     }
     let rows = rows_with_last(&syncline).await;
     let expected = expected(&sent);
-    assert!(expected.len() > 2 && expected.values().any(Option::is_none), "the recordings tell of too little: {expected:?}");
+    assert!(
+        expected.len() > 2 && expected.values().any(Option::is_none),
+        "the recordings tell of too little: {expected:?}"
+    );
     for (id, issue) in &expected {
         let row = rows.get(id).unwrap_or_else(|| panic!("issue {id} is missing"));
         match issue {
@@ -103,7 +106,8 @@ async fn rows_with_last(syncline: &Serving) -> BTreeMap<String, Value> {
     let began = Instant::now();
     loop {
         let rows = syncline.records(AT[0], AT[1], AT[2]).await;
-        let rows: BTreeMap<_, _> = rows.into_iter().map(|r| (r["id"].as_str().unwrap_or_default().to_owned(), r)).collect();
+        let rows: BTreeMap<_, _> =
+            rows.into_iter().map(|r| (r["id"].as_str().unwrap_or_default().to_owned(), r)).collect();
         if rows.contains_key(LAST) {
             return rows;
         }

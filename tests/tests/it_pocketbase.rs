@@ -85,7 +85,8 @@ fn tally(changes: &[Value]) -> BTreeMap<String, usize> {
 }
 
 fn same_records(rows: &[Value], listing: &BTreeMap<String, Value>, deleted: &[String]) {
-    let (gone, live): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["_nango_metadata"]["last_action"] == "DELETED");
+    let (gone, live): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|row| row["_nango_metadata"]["last_action"] == "DELETED");
     let live: BTreeMap<String, Value> = live.into_iter().map(|row| (text(&row["id"]), fields(row))).collect();
     for (id, theirs) in listing {
         assert_eq!(live.get(id), Some(theirs), "record {id}");
@@ -110,7 +111,10 @@ fn each_change_once(changes: &[Value], [added, updated, deleted]: [usize; 3]) {
         for pair in changes.windows(2) {
             assert_ne!(pair[1]["action"], "ADDED", "{key} was added twice");
             assert_ne!(pair[0]["action"], "DELETED", "{key} changed after it was gone");
-            assert!(pair[1]["action"] == "DELETED" || pair[0]["after"] != pair[1]["after"], "{key}: told twice: {pair:?}");
+            assert!(
+                pair[1]["action"] == "DELETED" || pair[0]["after"] != pair[1]["after"],
+                "{key}: told twice: {pair:?}"
+            );
         }
     }
     let by = tally(changes);
@@ -158,7 +162,8 @@ impl PocketBase {
         }
         let data = home.join("pb_data");
         let superuser = ["superuser", "upsert", IDENTITY.0, IDENTITY.1, "--dir"];
-        run(Command::new(&program).args(superuser).arg(&data), &home.join("superuser.log"), PATIENCE).expect("a superuser");
+        run(Command::new(&program).args(superuser).arg(&data), &home.join("superuser.log"), PATIENCE)
+            .expect("a superuser");
         let address = free_address();
         let hook_file = folder.join("hook");
         let mut command = Command::new(&program);

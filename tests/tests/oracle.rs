@@ -124,7 +124,8 @@ fn specs() -> Vec<(Rule, Vec<String>)> {
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("SYNCLINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
-    ProptestConfig { cases, max_shrink_iters: 400, ..ProptestConfig::default() }
+    let shrinks = std::env::var("SYNCLINE_SHRINKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    ProptestConfig { cases, max_shrink_iters: shrinks, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -328,6 +329,9 @@ impl Bench {
     /// refused whole.
     fn write(&mut self, steps: Vec<Step>, extra: Option<(usize, Extra)>) {
         let engine = self.engine().clone();
+        if std::env::var_os("SYNCLINE_TRACE").is_some() {
+            println!("{steps:?} {extra:?}");
+        }
         let doomed = extra.and_then(|(_, extra)| self.doomed(extra));
         let mut calls: Vec<BoxFuture<'_, Result<Option<Receipt>, Error>>> = Vec::new();
         for (n, step) in steps.iter().enumerate() {
@@ -358,12 +362,13 @@ impl Bench {
         let receipt = answer.unwrap_or_else(|e| panic!("{e}: {step:#?}")).expect("a receipt");
         assert!(receipt.end >= self.end, "ends rise: {receipt:?} after {:?}", self.end);
         self.end = receipt.end;
+        let before = self.oracle.clone();
         let tallies = self.oracle.apply(step, receipt.at.0);
         for (set, expected) in tallies {
             let counts: Vec<_> = receipt.counts.iter().filter(|(id, _)| *id == self.sets[set].id).collect();
             assert!(counts.len() <= 1, "counts once per dataset: {receipt:?}");
             let found = counts.first().map(|(_, counts)| tally(counts)).unwrap_or_default();
-            assert_eq!(found, expected, "counts of {step:#?} in dataset {set}");
+            assert_eq!(found, expected, "counts of {step:?} in dataset {set}; before it {:?}", before.sets[set]);
         }
         assert!(*self.engine().watermark().borrow() >= receipt.end, "visible when answered");
     }

@@ -83,30 +83,31 @@ impl<'s> Checker<'s> {
                 self.variable(name)?;
                 term
             }
-            Term::Str(format, parts) => Term::Str(format, self.parts(parts, d)?),
-            Term::Arr(inner) => Term::Arr(inner.map(|t| self.boxed(t, d)).transpose()?),
-            Term::Obj(entries) => Term::Obj(self.entries(entries, d)?),
-            Term::Neg(inner) => Term::Neg(self.boxed(inner, d)?),
-            Term::Label(name, inner) => Term::Label(name, self.boxed(inner, d)?),
+            Term::Str(format, parts) => self.text(format, parts, d)?,
+            Term::Arr(None) => Term::Arr(None),
+            Term::Arr(Some(inner)) => metered(Term::Arr(Some(self.boxed(*inner, d)?)), "built__"),
+            Term::Obj(entries) => metered(Term::Obj(self.entries(entries, d)?), "built__"),
+            Term::Neg(inner) => Term::Neg(self.boxed(*inner, d)?),
+            Term::Label(name, inner) => Term::Label(name, self.boxed(*inner, d)?),
             Term::TryCatch(inner, catch) => {
-                Term::TryCatch(self.boxed(inner, d)?, catch.map(|t| self.boxed(t, d)).transpose()?)
+                Term::TryCatch(self.boxed(*inner, d)?, catch.map(|t| self.boxed(*t, d)).transpose()?)
             }
             Term::IfThenElse(branches, otherwise) => {
                 let mut checked = Vec::with_capacity(branches.len());
                 for (test, then) in branches {
                     checked.push((self.term(test, d)?, self.term(then, d)?));
                 }
-                Term::IfThenElse(checked, otherwise.map(|t| self.boxed(t, d)).transpose()?)
+                Term::IfThenElse(checked, otherwise.map(|t| self.boxed(*t, d)).transpose()?)
             }
-            Term::Fold(kind, source, pattern, arguments) => self.fold(kind, source, pattern, arguments, d)?,
+            Term::Fold(kind, source, pattern, arguments) => self.fold(kind, *source, pattern, arguments, d)?,
             Term::BinOp(left, op, right) => self.operation(*left, op, *right, d)?,
             Term::Path(head, path) => self.path(*head, path, d)?,
             Term::Call(name, arguments) => self.call(name, arguments, d)?,
         })
     }
 
-    fn boxed(&mut self, term: Box<Term<&'s str>>, depth: usize) -> Result<Box<Term<&'s str>>> {
-        self.term(*term, depth).map(Box::new)
+    fn boxed(&mut self, term: Term<&'s str>, depth: usize) -> Result<Box<Term<&'s str>>> {
+        self.term(term, depth).map(Box::new)
     }
 
     fn variable(&self, name: &'s str) -> Result<()> {
@@ -119,18 +120,25 @@ impl<'s> Checker<'s> {
         }
     }
 
-    fn parts(
+    fn text(
         &mut self,
+        format: Option<&'s str>,
         parts: Vec<StrPart<&'s str, Term<&'s str>>>,
         depth: usize,
-    ) -> Result<Vec<StrPart<&'s str, Term<&'s str>>>> {
-        parts
-            .into_iter()
-            .map(|part| match part {
-                StrPart::Term(term) => self.term(term, depth).map(StrPart::Term),
-                other => Ok(other),
-            })
-            .collect()
+    ) -> Result<Term<&'s str>> {
+        let mut checked = Vec::with_capacity(parts.len());
+        let mut filled = format.is_some();
+        for part in parts {
+            checked.push(match part {
+                StrPart::Term(term) => {
+                    filled = true;
+                    StrPart::Term(self.term(term, depth)?)
+                }
+                other => other,
+            });
+        }
+        let text = Term::Str(format, checked);
+        Ok(if filled { metered(text, "tick__") } else { text })
     }
 
     #[allow(clippy::type_complexity)]
@@ -149,7 +157,7 @@ impl<'s> Checker<'s> {
     fn fold(
         &mut self,
         kind: &'s str,
-        source: Box<Term<&'s str>>,
+        source: Term<&'s str>,
         pattern: jaq_core::load::parse::Pattern<&'s str>,
         arguments: Vec<Term<&'s str>>,
         depth: usize,
@@ -219,12 +227,12 @@ impl<'s> Checker<'s> {
         self.limited |= name == "limit";
         let mut checked = Vec::with_capacity(arguments.len());
         for argument in arguments {
-            checked.push(self.term(argument, depth)?);
+            let argument = self.term(argument, depth)?;
+            // What is put in the place of a match may be put in many places.
+            checked.push(if matches!(name, "sub" | "gsub") { metered(argument, "tick__") } else { argument });
         }
         self.limited = outer;
-        let plain = checked.is_empty();
-        let call = Term::Call(name, checked);
-        Ok(if plain { call } else { metered(call, "tick__") })
+        Ok(metered(Term::Call(name, checked), "tick__"))
     }
 
     fn unknown(&self, name: &'s str, arguments: usize) -> CompileError {

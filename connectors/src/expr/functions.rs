@@ -1,7 +1,7 @@
 //! Functions added to jq, and the meters that keep an evaluation bounded.
 //!
-//! jaq has no step limit of its own. The checker puts `tick__` behind everything that can produce many values and
-//! `weigh__` into every fold; both count on a meter of the evaluating thread and end the evaluation once it is spent.
+//! jaq has no step limit of its own. The checker puts `tick__` behind everything that can produce many or long values,
+//! `weigh__` into every fold and `built__` behind every array and object; they count on a meter of the evaluating thread and end the evaluation once it is spent.
 
 use super::convert;
 use base64::Engine as _;
@@ -19,10 +19,15 @@ use syncline_engine::model::Timestamp;
 const MAX_STEPS: u32 = 250_000;
 /// Longest text, largest array while evaluating.
 const MAX_BYTES: usize = 4 << 20;
-/// Nodes of a value that is being folded.
-const MAX_WEIGHT: usize = 200_000;
-/// Depth of a value that is being folded.
-const MAX_FOLD_DEPTH: usize = 200;
+/// Nodes of a value that is put together; 64 bytes of text count as one more.
+const MAX_WEIGHT: usize = 1 << 20;
+/// Depth of a value that is put together.
+const MAX_BUILT_DEPTH: usize = 200;
+/// Longest text regular expressions look at.
+const MAX_SEARCHED: usize = 64 << 10;
+/// What weighing and long texts cost on the meter.
+const NODES_A_STEP: usize = 64;
+const BYTES_A_STEP: usize = 1 << 10;
 /// A fold is weighed once in so many rounds.
 const WEIGH_EVERY: u32 = 8;
 
@@ -43,19 +48,48 @@ pub(super) fn why_stopped() -> &'static str {
     WHY.get()
 }
 
+/// Definitions that come before the library, which then uses them: a match costs hundreds of bytes, so texts that are
+/// searched are bounded.
+pub(super) const DEFS_BELOW: &str = "
+def matches($re; $flags): short__ | matches_raw__($re; $flags);
+def split_matches($re; $flags): short__ | split_matches_raw__($re; $flags);
+def split_($re; $flags): short__ | split_raw__($re; $flags);
+";
+
+/// The library's functions, those that search texts under other names.
+pub(super) fn library() -> impl Iterator<Item = Fun<JustLut<Val>>> {
+    jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs()).map(|(name, arguments, function)| {
+        let name = match name {
+            "matches" => "matches_raw__",
+            "split_matches" => "split_matches_raw__",
+            "split_" => "split_raw__",
+            other => other,
+        };
+        (name, arguments, function)
+    })
+}
+
 /// Definitions in jq over the functions below.
 pub(super) const DEFS: &str = "
 def tick__: if over__ then . else . end;
 def weigh__: if heavy__ then . else . end;
+def built__: if weight__ then . else . end;
+def join($s): join__($s);
 def IN(s): any(s == .; .);
 def IN(src; s): any(src == s; .);
 ";
 
 /// Native functions.
 pub(super) fn all() -> impl Iterator<Item = Fun<JustLut<Val>>> {
-    let list: [Filter<RunPtr<JustLut<Val>>>; 9] = [
+    let list: [Filter<RunPtr<JustLut<Val>>>; 12] = [
         ("over__", v(0), |cv| box_once(over(&cv.1))),
         ("heavy__", v(0), |cv| box_once(heavy(&cv.1))),
+        ("weight__", v(0), |cv| box_once(built(&cv.1))),
+        ("short__", v(0), |cv| bome(short(cv.1))),
+        ("join__", v(1), |mut cv| {
+            let separator = cv.0.pop_var();
+            bome(join(&cv.1, &separator))
+        }),
         ("times__", v(2), |mut cv| {
             let right = cv.0.pop_var();
             bome(times(cv.0.pop_var(), right))
@@ -87,11 +121,13 @@ fn stop<'a>(why: &'static str) -> ValX<'a, Val> {
     Err(Exn::halt(1))
 }
 
+/// Takes steps off the meter.
+fn charge<'a>(steps: usize) -> Result<(), Exn<'a, Val>> {
+    STEPS.set(STEPS.get().saturating_add(u32::try_from(steps).unwrap_or(u32::MAX)));
+    if STEPS.get() > MAX_STEPS { stop("the expression takes too many steps").map(|_| ()) } else { Ok(()) }
+}
+
 fn over<'a>(value: &Val) -> ValX<'a, Val> {
-    STEPS.set(STEPS.get().saturating_add(1));
-    if STEPS.get() > MAX_STEPS {
-        return stop("the expression takes too many steps");
-    }
     let size = match value {
         Val::TStr(b) | Val::BStr(b) => b.len(),
         Val::Arr(list) => list.len() * 16,
@@ -99,29 +135,70 @@ fn over<'a>(value: &Val) -> ValX<'a, Val> {
         Val::Num(Num::BigInt(n)) => usize::try_from(n.bits()).unwrap_or(usize::MAX),
         _ => 0,
     };
+    let text = if matches!(value, Val::TStr(_) | Val::BStr(_)) { size / BYTES_A_STEP } else { 0 };
+    charge(1 + text)?;
     if size > MAX_BYTES { stop("a value grows beyond bounds") } else { Ok(Val::Bool(true)) }
 }
 
+/// Weighs what is folded, once in a few rounds.
 fn heavy<'a>(value: &Val) -> ValX<'a, Val> {
     over(value)?;
     FOLDS.set(FOLDS.get().wrapping_add(1));
+    if FOLDS.get().is_multiple_of(WEIGH_EVERY) { built(value) } else { Ok(Val::Bool(true)) }
+}
+
+/// Weighs an array or object that was put together: parts may be shared, so that few steps could make it endless.
+fn built<'a>(value: &Val) -> ValX<'a, Val> {
     let mut budget = MAX_WEIGHT;
-    if FOLDS.get().is_multiple_of(WEIGH_EVERY) && !weigh(value, 0, &mut budget) {
-        return stop("a value grows beyond bounds while it is folded");
-    }
-    Ok(Val::Bool(true))
+    let fits = weigh(value, 0, &mut budget);
+    charge((MAX_WEIGHT - budget) / NODES_A_STEP)?;
+    if fits { Ok(Val::Bool(true)) } else { stop("a value grows beyond bounds") }
 }
 
 fn weigh(value: &Val, depth: usize, budget: &mut usize) -> bool {
-    if *budget == 0 || depth > MAX_FOLD_DEPTH {
-        return false;
-    }
-    *budget -= 1;
+    let cost = match value {
+        Val::TStr(b) | Val::BStr(b) => 1 + b.len() / 64,
+        _ => 1,
+    };
+    let Some(left) = budget.checked_sub(cost).filter(|_| depth <= MAX_BUILT_DEPTH) else { return false };
+    *budget = left;
     match value {
         Val::Arr(list) => list.iter().all(|v| weigh(v, depth + 1, budget)),
         Val::Obj(map) => map.values().all(|v| weigh(v, depth + 1, budget)),
         _ => true,
     }
+}
+
+/// The value, unless it is a text too long to be searched.
+fn short(value: Val) -> ValR<Val> {
+    match &value {
+        Val::TStr(text) if text.len() > MAX_SEARCHED => {
+            fail(format_args!("a text of more than {MAX_SEARCHED} bytes cannot be searched"))
+        }
+        _ => Ok(value),
+    }
+}
+
+/// `join` in one go, with the length of the result bounded.
+fn join(list: &Val, separator: &Val) -> ValR<Val> {
+    let Val::Arr(list) = list else { return fail("join wants an array") };
+    let separator = bytes(separator)?;
+    let mut joined = Vec::new();
+    for (place, value) in list.iter().enumerate() {
+        if place > 0 {
+            joined.extend_from_slice(separator);
+        }
+        match value {
+            Val::Null => {}
+            Val::TStr(text) | Val::BStr(text) => joined.extend_from_slice(text),
+            Val::Num(_) | Val::Bool(_) => joined.extend_from_slice(value.to_string().as_bytes()),
+            Val::Arr(_) | Val::Obj(_) => return fail("join wants text, numbers, booleans and null"),
+        }
+        if joined.len() > MAX_BYTES {
+            return fail(format_args!("joined text grows beyond {MAX_BYTES} bytes"));
+        }
+    }
+    Ok(Val::utf8_str(joined))
 }
 
 /// `*`, with the length of repeated text bounded.

@@ -207,13 +207,14 @@ fn brackets(text: &str) -> Result<(), CompileError> {
 
 fn compile(text: &str, verify: bool) -> Result<Filter<JustLut<Val>>, CompileError> {
     let term = Checker::new(text, verify).term(parse(text)?, 0)?;
-    let own = jaq_core::load::parse(functions::DEFS, |p| p.defs()).unwrap_or_default();
+    let below = jaq_core::load::parse(functions::DEFS_BELOW, |p| p.defs()).unwrap_or_default();
+    let above = jaq_core::load::parse(functions::DEFS, |p| p.defs()).unwrap_or_default();
     // The checked term becomes a definition, so that what is compiled is exactly what was checked.
     let main = Def { name: "main__", args: Vec::new(), body: term };
-    let library = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(own);
-    let mut defs: Vec<Def<&str>> = library.map(|def| -> Def<&str> { def }).collect();
+    let library = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+    let mut defs: Vec<Def<&str>> = below.into_iter().chain(library).chain(above).collect::<Vec<_>>();
     defs.push(main);
-    let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs()).chain(functions::all());
+    let funs = functions::library().chain(functions::all());
     let arena = Arena::default();
     let undefined = |message: String, at: &str| CompileError {
         code: "bad_expression",
@@ -304,6 +305,13 @@ mod tests {
         assert_eq!(first("\"ab\" * 2", &input), Ok(json!("abab")));
         assert_eq!(first("[limit(3; range(100))]", &input), Ok(json!([0, 1, 2])));
         assert_eq!(first("del(.labels[]) | .labels", &input), Ok(json!([])));
+        assert_eq!(first("[1, \"a\", null, true] | join(\"-\")", &input), Ok(json!("1-a--true")));
+        assert_eq!(first(".labels |= map(.name) | .labels", &input), Ok(json!(["x", "y"])));
+        assert_eq!(first(".e | gsub(\"[AB]\"; \"x\")", &input), Ok(json!("x@x")));
+        assert_eq!(first("{action, n: (.labels | length)}", &input), Ok(json!({"action": "deleted", "n": 2})));
+        assert_eq!(first("[paths(type == \"string\")] | length", &input), Ok(json!(4)));
+        assert_eq!(first("\"Hi \\(.action | ascii_upcase)\"", &input), Ok(json!("Hi DELETED")));
+        assert_eq!(first(".labels[0].name |= . + \"!\" | .labels[0].name", &input), Ok(json!("x!")));
     }
 
     #[test]
@@ -351,12 +359,18 @@ mod tests {
             "[.[] | .[]?]| [.[] , .[], .[], .[], .[], .[]] | [.[], .[], .[] ] | \"x\" * 100000000",
             ".[] , .[] , .[], .[], .[], .[]",
             "[.[] as $a | .[] as $b | (.[] | error)?]",
+            "[.[] | tostring] | join(\"x\" * 100000)",
+            "(\"x\" * 100000) as $x | [.[] | $x] | add | length",
+            "\"x\" * 4000000 | gsub(\"\"; \"y\" * 4000) | length",
         ] {
             let result = Expr::compile(text).expect(text).all(&many, &Vars::default());
             assert!(result.is_err(), "{text}: {:?}", result.map(|v| v.len()));
         }
-        let doubling = format!("\"aaaa\"{}", " | . + .".repeat(60));
-        assert!(first(&doubling, &Value::Null).is_err());
+        for step in [" | . + .", " | \"\\(.)\\(.)\"", " | [., .]", " | [., .] | add", " | tojson", " | {a: ., b: .}", " | [., .] | join(\"\")"] {
+            let doubling = format!("\"aa\\\\\"{}", step.repeat(40));
+            assert!(first(&doubling, &Value::Null).is_err(), "{step}");
+            assert!(first(&format!("{doubling} | tojson | length"), &Value::Null).is_err(), "{step}");
+        }
         let mut deep = json!(1);
         for _ in 0..100 {
             deep = json!([deep]);
@@ -378,6 +392,22 @@ mod tests {
         assert_eq!(first("\"2026-01-02T03:04:05.25Z\" | epoch_ms", &null), Ok(json!(1767323045250i64)));
         assert!(first("hmac(\"md5\"; \"k\"; \"d\")", &null).is_err());
         assert!(first("hmac(\"sha1\"; \"k\"; \"d\")", &null).expect_err("bytes").contains("hex"));
+    }
+
+    /// Worker threads have small stacks.
+    #[test]
+    fn deep_expressions_fit_a_small_stack() {
+        let text = format!("{}. + 1{}", "map(".repeat(60), ")".repeat(60));
+        let mut input = json!(1);
+        for _ in 0..60 {
+            input = json!([input]);
+        }
+        let expr = Expr::compile(&text).expect("compiles");
+        let pipes = Expr::compile(&format!("{}.", ". | ".repeat(90))).expect("compiles");
+        let small = std::thread::Builder::new().stack_size(1 << 20);
+        let thread = small.spawn(move || (expr.first(&input, &Vars::default()), pipes.first(&input, &Vars::default())));
+        let (mapped, piped) = thread.expect("spawned").join().expect("no overflow");
+        assert!(mapped.is_ok() && piped.is_ok());
     }
 
     #[test]

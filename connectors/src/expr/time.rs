@@ -22,10 +22,9 @@ pub fn read_time(value: &Value, unit: Option<TimeUnit>) -> Result<Option<Timesta
         Value::Null => Ok(None),
         Value::String(text) => match Timestamp::parse(text) {
             Some(t) => Ok(Some(t)),
-            None => text
-                .parse::<serde_json::Number>()
-                .map_err(|_| bad())
-                .and_then(|n| read_time(&Value::Number(n), unit)),
+            None => {
+                text.parse::<serde_json::Number>().map_err(|_| bad()).and_then(|n| read_time(&Value::Number(n), unit))
+            }
         },
         Value::Number(n) => {
             let number = n.as_f64().filter(|f| f.is_finite()).ok_or_else(bad)?;

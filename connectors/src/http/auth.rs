@@ -28,7 +28,10 @@ pub fn sign_in(kind: &AuthKind, connection: &Connection, request: &mut Outgoing)
             let key = credential(connection, "key", key.as_deref())?;
             let value = format!("{prefix}{key}");
             if *in_query {
-                request.url.query_pairs_mut().append_pair(name, &value);
+                // A next link may carry the key already.
+                let others = request.url.query_pairs().filter(|(known, _)| known != name);
+                let others: Vec<(String, String)> = others.map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
+                request.url.query_pairs_mut().clear().extend_pairs(others).append_pair(name, &value);
                 return Ok(());
             }
             let name = HeaderName::from_bytes(name.as_bytes())

@@ -5,6 +5,7 @@ use super::request::refused;
 use crate::expr::Vars;
 use crate::http::Answer;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::time::Duration;
 use syncline_engine::source::Failure;
 
@@ -31,7 +32,7 @@ pub(super) fn judge(
 ) -> Result<Verdict, Failure> {
     let body = serde_json::from_slice::<Value>(&answer.body);
     let readable = body.as_ref().unwrap_or(&Value::Null);
-    match action(definition, request, answer, readable, vars)? {
+    match action(request, answer, readable, vars)? {
         Some(ResponseAction::Retry) => return Err(unwelcome(answer, true, wait)),
         Some(ResponseAction::Fail) => return Err(unwelcome(answer, false, None)),
         Some(ResponseAction::Skip) => return Ok(Verdict::Skipped),
@@ -53,14 +54,9 @@ pub(super) fn judge(
     }
 }
 
-fn action(
-    definition: &Definition,
-    request: &Request,
-    answer: &Answer,
-    body: &Value,
-    vars: &Vars,
-) -> Result<Option<ResponseAction>, Failure> {
-    for rule in request.responses.iter().chain(&definition.responses) {
+/// The rules of the source are laid into the request's, after its own.
+fn action(request: &Request, answer: &Answer, body: &Value, vars: &Vars) -> Result<Option<ResponseAction>, Failure> {
+    for rule in &request.responses {
         if rule.status.as_ref().is_some_and(|statuses| !statuses.has(answer.status)) {
             continue;
         }
@@ -83,25 +79,25 @@ fn place(answer: &Answer) -> String {
 }
 
 /// The items of a page.
-pub(super) fn items(request: &Request, body: &Value, vars: &Vars) -> Result<Vec<Value>, Failure> {
+pub(super) fn items<'a>(request: &Request, body: &'a Value, vars: &Vars) -> Result<Cow<'a, [Value]>, Failure> {
     let wrong = |what: &str, found: &Value| {
         let kind = kind(found);
         refused("items_not_array", format!("{what} gives {kind} where the items of a page are wanted; check items"))
     };
     let Some(expression) = &request.items else {
-        return body.as_array().cloned().ok_or_else(|| wrong("the answer", body));
+        return body.as_array().map(|items| Cow::from(items.as_slice())).ok_or_else(|| wrong("the answer", body));
     };
     if let Some(path) = expression.path() {
         let found = path.iter().try_fold(body, |value, part| value.get(part)).unwrap_or(&Value::Null);
-        return found.as_array().cloned().ok_or_else(|| wrong(expression.text(), found));
+        return found.as_array().map(|items| Cow::from(items.as_slice())).ok_or_else(|| wrong(expression.text(), found));
     }
     let outputs = expression.all(body, vars);
     let mut outputs = outputs.map_err(|e| refused("bad_expression", format!("items {}: {e}", expression.text())))?;
     match outputs.as_mut_slice() {
-        [Value::Array(items)] => Ok(std::mem::take(items)),
+        [Value::Array(items)] => Ok(std::mem::take(items).into()),
         // One output of a fanning expression is one item; a null or scalar can only be a wrong path.
         [one] if !one.is_object() => Err(wrong(expression.text(), one)),
-        _ => Ok(outputs),
+        _ => Ok(outputs.into()),
     }
 }
 

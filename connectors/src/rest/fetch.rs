@@ -102,7 +102,7 @@ impl Call<'_> {
             return Ok(Said::Nothing(seen(&answer)));
         }
         match judge(definition, request, &answer, exchange.wait, vars)? {
-            Verdict::Page(body) if request.items.is_some() => Ok(Said::Items(items(request, &body, vars)?, answer)),
+            Verdict::Page(body) if request.items.is_some() => Ok(Said::Items(items(request, &body, vars)?.into_owned(), answer)),
             Verdict::Page(Value::Array(items)) if self.rule.batch > 1 => Ok(Said::Items(items, answer)),
             Verdict::Page(body) => Ok(Said::Items(vec![body], answer)),
             Verdict::Ignored => Ok(Said::Unclear),

@@ -333,7 +333,7 @@ impl<'a> Listing<'a> {
         let found = items(self.request, &body, &sheet.vars)?;
         sheet.items = found.len() as u64;
         sheet.total = answer::total(self.request, &body, &sheet.vars)?;
-        for item in &found {
+        for item in found.iter() {
             let (key, mapped) = self.map(item, seen, &sheet.vars);
             sheet.keys.push(key);
             match mapped {

@@ -169,7 +169,7 @@ async fn from_request(
         };
         let page = items(request, &body, &vars)?;
         let before = seen.len();
-        for item in &page {
+        for item in page.iter() {
             seen.insert(twox_hash::XxHash3_64::oneshot(item.to_string().as_bytes()));
             add(&mut found, key, item, &vars)?;
             bounded(name, found.len(), partition.max)?;

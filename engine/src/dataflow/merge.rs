@@ -6,6 +6,7 @@ use crate::state::{Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PR
 use crate::model::content::{Ignore, Key, canonical_hash};
 use crate::model::{Action, Cause, DatasetId, Strategy, Timestamp, Via};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +99,8 @@ impl<'a> Merge<'a> {
         doomed.sort_unstable_by_key(|e| e.position);
         let mut deleted = Vec::with_capacity(doomed.len());
         for (position, entry) in (first..).step_by(step.max(1) as usize).zip(doomed) {
-            let version = (entry.modified_at, entry.observed_at.max(began));
+            // Newer than what was known, even where that bears a time to come: the same observation again is no revival.
+            let version = (entry.modified_at, began.max(entry.observed_at.plus(Duration::from_micros(1))));
             if let Some(fields) = self.table.fields.get_mut(&entry.key) {
                 fields.rebase((version.0, version.1, 0), None);
                 let fields = fields.clone();
@@ -202,7 +204,10 @@ impl<'a> Merge<'a> {
         if self.strategy == Strategy::Latest {
             return self.patch_fields(place, row, entry, (version.0, version.1, hash), text);
         }
-        let Some(entry) = entry.filter(|e| !e.is(DEAD | PRUNED)) else { return Outcome::Ignored };
+        let Some(entry) = entry.filter(|e| !e.is(DEAD)) else { return Outcome::Ignored };
+        if entry.is(PRUNED) {
+            return self.refuse(entry);
+        }
         if self.overtaken(&entry, row) {
             return self.skip(entry);
         }
@@ -229,7 +234,7 @@ impl<'a> Merge<'a> {
         };
         let mut fields = match self.table.fields.get(&row.key) {
             Some(fields) => fields.clone(),
-            None if entry.is(PRUNED) && !entry.is(DEAD) => return Outcome::Ignored,
+            None if entry.is(PRUNED) && !entry.is(DEAD) => return self.refuse(entry),
             None => Fields {
                 base: (!entry.is(DEAD)).then(|| self.text(&entry)).flatten(),
                 base_stamp: Some(entry.version()),
@@ -237,7 +242,7 @@ impl<'a> Merge<'a> {
             },
         };
         if !fields.patch(stamp, text.to_owned()) {
-            return self.skip(entry);
+            return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
         }
         let content = fields.content();
         self.keep(&entry, fields);
@@ -275,7 +280,7 @@ impl<'a> Merge<'a> {
     ) -> Outcome {
         let Some(mut fields) = self.table.fields.get(&entry.key).cloned() else { return self.skip(entry) };
         if !fields.rebase((version.0, version.1, 0), None) {
-            return self.skip(entry);
+            return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
         }
         let flags = if fields.patches.is_empty() { 0 } else { PATCHED };
         self.keep(&entry, fields);
@@ -337,6 +342,12 @@ impl<'a> Merge<'a> {
             self.table.put(entry);
         }
         Outcome::Skipped
+    }
+
+    /// There is no content to patch any more; but the record was seen.
+    fn refuse(&mut self, entry: Entry) -> Outcome {
+        self.skip(entry);
+        Outcome::Ignored
     }
 
     fn delete(

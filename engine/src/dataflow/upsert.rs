@@ -193,8 +193,7 @@ impl Step<'_> {
         let mut fresh = crate::state::Table::default();
         (fresh.spec, fresh.generation) = (spec, generation);
         self.tables.0.insert(dataset, fresh);
-        self.stage.part.staged.retain(|s| s.dataset != dataset);
-        self.stage.part.cleared.push(dataset);
+        self.stage.part.forget(dataset);
         *self.live.entry(dataset).or_default() -= live;
     }
 

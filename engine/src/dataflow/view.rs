@@ -223,7 +223,10 @@ mod tests {
                     .map(|_| (rng.random_range(0..20), rng.random_bool(0.7).then(|| rng.random_range(0..4))))
                     .collect();
                 for (id, region) in &changes {
-                    region.map_or_else(|| truth.remove(id), |r| truth.insert(*id, r));
+                    match region {
+                        Some(region) => truth.insert(*id, *region),
+                        None => truth.remove(id),
+                    };
                 }
                 input.advance_to(epoch);
                 let rows = Arc::new(rows(&seed, &changes, epoch as i64));

@@ -64,7 +64,7 @@ pub struct Change {
     pub meta: Meta,
     /// Content before; `None` for `Added` or when it was pruned.
     pub before: Option<Bytes>,
-    /// Content after; for `Deleted` the last payload.
+    /// Content after; for `Deleted` the last payload; `{"id": …}` alone when it was pruned.
     pub after: Option<Bytes>,
 }
 

@@ -130,6 +130,16 @@ impl Part {
         Content::Page(page, row.from, row.len)
     }
 
+    /// Drops what was gathered for a dataset that is now to be forgotten.
+    pub fn forget(&mut self, dataset: DatasetId) {
+        self.staged.retain(|staged| staged.dataset != dataset);
+        self.touched.retain(|(other, _), _| *other != dataset);
+        self.kept.retain(|kept| kept.dataset != dataset);
+        self.restored.retain(|(other, _, _)| *other != dataset);
+        self.pruned.retain(|(other, _, _)| *other != dataset);
+        self.cleared.push(dataset);
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.staged.is_empty()
@@ -156,6 +166,7 @@ impl Stage {
 
     /// The payload at `position`, staged in this epoch or stored earlier; `None` if it is pruned.
     pub fn payload(&self, dataset: DatasetId, position: u64) -> Option<Vec<u8>> {
+        let back = |at: u64| self.part.restored.iter().rev().find(move |(of, place, _)| *of == dataset && *place == at);
         let mut wanted = position;
         for staged in self.part.staged.iter().rev().filter(|s| s.dataset == dataset) {
             if staged.position != wanted {
@@ -166,6 +177,10 @@ impl Stage {
                 (content, _) => return self.part.bytes(content).map(<[u8]>::to_vec),
             }
         }
-        (self.older)(dataset, wanted)
+        match back(wanted) {
+            // Pruned, and come back in this epoch.
+            Some((_, _, payload)) => Some(payload.clone()),
+            None => (self.older)(dataset, wanted),
+        }
     }
 }

@@ -130,17 +130,29 @@ impl Store {
     }
 
     fn change(&self, snapshot: &Snapshot<'_>, dataset: DatasetId, position: u64, meta: &Meta) -> Result<model::Change> {
-        let payload = |place: u64| -> Result<Option<Bytes>> {
-            let bytes = snapshot.get_cf(self.family(Family::Pay), keys::record(dataset, place))?;
-            Ok(bytes.filter(|_| meta.pruned_at.is_none()).map(Bytes::from))
-        };
-        let after = payload(meta.payload.unwrap_or(position))?;
-        let before = match meta.action {
-            Action::Added => None,
-            Action::Deleted => after.clone(),
-            Action::Updated => meta.previous.map_or(Ok(None), payload)?,
+        let after = self.payload_in(snapshot, dataset, meta.payload.unwrap_or(position))?;
+        let before = match (meta.action, meta.previous) {
+            (Action::Deleted, _) => after.clone().filter(|_| meta.pruned_at.is_none()),
+            (Action::Updated, Some(previous)) => self.unpruned_in(snapshot, dataset, previous)?,
+            (Action::Updated, None) | (Action::Added, _) => None,
         };
         Ok(model::Change { meta: meta.public(position), before, after })
+    }
+
+    fn payload_in(&self, snapshot: &Snapshot<'_>, dataset: DatasetId, place: u64) -> Result<Option<Bytes>> {
+        Ok(snapshot.get_cf(self.family(Family::Pay), keys::record(dataset, place))?.map(Bytes::from))
+    }
+
+    /// The content of an earlier change, unless it was pruned or is forgotten.
+    fn unpruned_in(&self, snapshot: &Snapshot<'_>, dataset: DatasetId, position: u64) -> Result<Option<Bytes>> {
+        let Some(bytes) = snapshot.get_cf(self.family(Family::History), keys::record(dataset, position))? else {
+            return Ok(None);
+        };
+        let meta = decode(&bytes)?;
+        match meta.pruned_at {
+            Some(_) => Ok(None),
+            None => self.payload_in(snapshot, dataset, meta.payload.unwrap_or(position)),
+        }
     }
 
     /// Hash of the id and position of visible records from the start up to `until`: candidates for pruning.

@@ -114,13 +114,17 @@ impl Store {
     }
 
     fn prune_and_restore(&self, part: &mut Part, at: Timestamp, sealed: &mut Sealed) -> Result<()> {
+        // A record that moved on in this very epoch has left `cur`.
+        let left: HashSet<(DatasetId, u64)> =
+            part.staged.iter().filter_map(|staged| staged.old.map(|old| (staged.dataset, old))).collect();
+        let family = |change: (DatasetId, u64)| if left.contains(&change) { Family::History } else { Family::Cur };
         for (dataset, position, payload) in part.restored.drain(..) {
             let key = keys::record(dataset, position);
             if let Some(mut meta) = self.meta(dataset, position)? {
                 meta.flags &= !PRUNED;
                 meta.pruned_at = None;
                 let place = keys::record(dataset, meta.payload.unwrap_or(position));
-                sealed.changes.push(Change::Put(Family::Cur, key.to_vec(), meta.encode()));
+                sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
                 sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), payload));
             }
         }
@@ -131,10 +135,21 @@ impl Store {
             let payload = self.db.get_cf(self.family(Family::Pay), place)?.unwrap_or_default();
             meta.flags |= PRUNED;
             meta.pruned_at = Some(at);
-            sealed.changes.push(Change::Put(Family::Cur, key.to_vec(), meta.encode()));
+            sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
             sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), only_id(&payload)));
+            self.prune_owner(dataset, meta.payload, at, sealed)?;
             *sealed.pruned.entry(slot).or_default() += 1;
         }
+        Ok(())
+    }
+
+    /// A deleted record shares its payload with the change that brought it: that one is pruned as well.
+    fn prune_owner(&self, dataset: DatasetId, place: Option<u64>, at: Timestamp, sealed: &mut Sealed) -> Result<()> {
+        let Some(key) = place.map(|place| keys::record(dataset, place)) else { return Ok(()) };
+        let Some(bytes) = self.db.get_cf(self.family(Family::History), key)? else { return Ok(()) };
+        let mut owner = decode(&bytes)?;
+        owner.pruned_at = Some(at);
+        sealed.changes.push(Change::Put(Family::History, key.to_vec(), owner.encode()));
         Ok(())
     }
 
@@ -185,7 +200,8 @@ fn meta_of(staged: &Staged, old: Option<(u64, Meta)>) -> Meta {
         previous: old.as_ref().map(|(at, _)| *at),
         payload: kept.flatten(),
         deleted_at: staged.deleted_at,
-        pruned_at: old.filter(|_| entry.is(PRUNED)).and_then(|(_, meta)| meta.pruned_at),
+        // Pruned in this very epoch, the old change does not say so yet.
+        pruned_at: entry.is(PRUNED).then(|| old.and_then(|(_, meta)| meta.pruned_at).unwrap_or(entry.changed_at)),
     }
 }
 

@@ -295,6 +295,9 @@ fn told(key: &SyncKey, report: &RunReport) {
             source, stream, connection, run_id = record.id, deletes = record.held.map(|(_, missing)| missing),
             "deletes are held: `syncline approve` or `syncline reject` decides"
         ),
+        (_, driver::Outcome::Running) => {
+            tracing::info!(source, stream, connection, run_id = record.id, "run interrupted; it goes on at the next start");
+        }
         _ => tracing::info!(
             source, stream, connection, run_id = record.id, kind = record.kind, outcome = ?record.status,
             added = counts.added, updated = counts.updated, deleted = counts.deleted, requests = record.requests,

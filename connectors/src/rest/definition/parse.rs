@@ -7,10 +7,13 @@ use super::{Definition, connections, partitions, preset, streams, webhooks};
 use crate::expr::Template;
 use crate::located::{self, Complaint, Content, Fields, Node, Reference, Spot};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// The version of the format this release reads.
 const FORMAT: u64 = 1;
+/// Shorter values are words and numbers that may occur in any message.
+const SHORTEST_MASKED: usize = 6;
 
 /// A definition with warnings, or every complaint of the file in its order.
 pub type Parsed = Result<(Definition, Vec<Complaint>), Vec<Complaint>>;
@@ -20,10 +23,17 @@ pub type Parsed = Result<(Definition, Vec<Complaint>), Vec<Complaint>>;
 pub fn parse(file: &str, text: &str, lookup: &dyn Fn(&Reference) -> Result<String, String>) -> Parsed {
     let mut out = Out::new();
     let mut root = located::parse(file, text)?;
-    located::resolve(&mut root, lookup, &mut out);
+    let resolved = RefCell::new(Vec::new());
+    let lookup = |reference: &Reference| {
+        let value = lookup(reference)?;
+        resolved.borrow_mut().push(value.clone());
+        Ok(value)
+    };
+    located::resolve(&mut root, &lookup, &mut out);
     let preset_name = root.get("preset").and_then(Node::text).map(str::to_owned);
     let root = preset::lay(root, &mut out);
-    let definition = definition(root, preset_name, text, lookup, &mut out);
+    let definition = definition(root, preset_name, text, &lookup, &mut out);
+    mask(&mut out, &resolved.borrow());
     let complaints = located::in_order(out);
     match definition {
         Some(definition) if complaints.iter().all(|c| c.warning) => Ok((definition, complaints)),
@@ -31,6 +41,15 @@ pub fn parse(file: &str, text: &str, lookup: &dyn Fn(&Reference) -> Result<Strin
             Err(vec![Spot::start(file).complain("bad_yaml", "the file describes no source")])
         }
         _ => Err(complaints),
+    }
+}
+
+/// What stands behind a reference may be secret even where no secret is expected: complaints must not repeat it.
+fn mask(complaints: &mut [Complaint], values: &[String]) {
+    for value in values.iter().filter(|v| v.len() >= SHORTEST_MASKED) {
+        for complaint in complaints.iter_mut().filter(|c| c.message.contains(value.as_str())) {
+            complaint.message = complaint.message.replace(value.as_str(), "***");
+        }
     }
 }
 
