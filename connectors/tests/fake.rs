@@ -37,7 +37,10 @@ async fn ask(fake: &Fake, path: &str, header: Option<(&str, &str)>, body: Option
         None => client.get(url),
     };
     let token = format!("Bearer {}", fake.accounts()[0].1);
-    for (name, value) in header.into_iter().chain((!matches!(header, Some(("authorization", _)))).then_some(("authorization", token.as_str()))) {
+    for (name, value) in header
+        .into_iter()
+        .chain((!matches!(header, Some(("authorization", _)))).then_some(("authorization", token.as_str())))
+    {
         request = request.header(name, value);
     }
     request.send().await.expect("an answer")

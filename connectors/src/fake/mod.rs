@@ -302,7 +302,13 @@ impl Shared {
     fn new(options: FakeOptions) -> Self {
         let start = options.clock.now();
         let accounts = (0..options.connections.max(1)).map(|n| Account::new(&options, n, start)).collect();
-        Shared { options, accounts, tally: Tally::default(), outbound: webhooks::Outbound::default(), hold: Mutex::new(None) }
+        Shared {
+            options,
+            accounts,
+            tally: Tally::default(),
+            outbound: webhooks::Outbound::default(),
+            hold: Mutex::new(None),
+        }
     }
 
     fn world(&self, account: usize) -> Option<MutexGuard<'_, World>> {
