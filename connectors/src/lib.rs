@@ -5,6 +5,7 @@
 //! | folder | what it is |
 //! |---|---|
 //! | [`expr`] | jq expressions and placeholders, bounded |
+//! | [`located`] | configuration text in which every value knows its line |
 //! | [`http`] | the one way out: client, sign-in, budgets, pagination, conditional requests |
 //! | [`rest`] | a source described by a definition file |
 //! | [`webhook_in`] | verify, route, dedupe and map what providers post to us |
@@ -14,6 +15,7 @@
 pub mod expr;
 pub mod fake;
 pub mod http;
+pub mod located;
 pub mod rest;
 pub mod webhook_in;
 pub mod webhook_out;

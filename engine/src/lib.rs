@@ -13,6 +13,7 @@
 //! | [`time`] | the only room that reads clocks or randomness |
 //! | [`source`] | what a source must offer |
 //! | [`log`] | keeps what cannot be read again, durable before anyone is answered |
+//! | `state` | plain data the dataflow decides over and the store keeps |
 //! | `dataflow` | timely workers: merge, sweep, classify, views |
 //! | [`store`] | RocksDB: records, change history, marks; one commit per epoch |
 //! | [`sink`] | what is owed to the outside |
@@ -24,6 +25,7 @@ pub mod model;
 pub mod pipeline;
 pub mod sink;
 pub mod source;
+pub(crate) mod state;
 pub mod store;
 pub mod time;
 

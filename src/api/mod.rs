@@ -1,10 +1,114 @@
 //! REST: one file per resource.
+//!
+//! The compatible surface stands at the root, our own under `/v1`, webhooks under `/hooks`; each path answers with and
+//! without a trailing slash. Promises: query and body are strict (an unknown name is refused, not ignored); checks run in the
+//! order query, headers, body, connection; what belongs to another environment answers exactly as what does not exist; every
+//! answer carries `X-Request-Id`; every refusal has the body described in [`error`].
+//!
+//! | file | routes |
+//! |---|---|
+//! | `records` | `/records`, `/records/prune` |
+//! | `changes` | `/v1/changes` |
+//! | `runs` | `/v1/runs`, `/v1/deletes` |
+//! | `sync` | `/sync/…` |
+//! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
+//! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
+//! | `health` | `/healthz`, `/readyz` |
+//! | `unbuilt` | paths of the compatible surface this release does not serve |
+//!
+//! `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `rows` and `stamp` write fast.
+
+mod auth;
+mod body;
+mod changes;
+mod connections;
+mod error;
+mod feed;
+mod health;
+mod metadata;
+mod query;
+mod records;
+mod request;
+mod rows;
+mod runs;
+mod stamp;
+mod sync;
+mod unbuilt;
+
+pub mod hooks;
+pub mod inside;
+pub mod serve;
 
 use crate::control::App;
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::MethodRouter;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Reads of the store at one time; more wait for their turn. Each holds at most one page in memory.
+const READS: usize = 64;
+
+/// What every route can reach. Cheap to clone.
+#[derive(Clone)]
+struct Api {
+    app: Arc<App>,
+    reads: Arc<Semaphore>,
+    requests: Arc<AtomicU64>,
+    /// Ends answers that wait for changes.
+    stopping: CancellationToken,
+}
 
 /// All routes of the program: compatible paths at the root, our own under `/v1`, webhooks under `/hooks`.
-#[allow(clippy::todo, unused_variables)]
-pub fn router(app: Arc<App>) -> axum::Router {
-    todo!()
+pub fn router(app: Arc<App>) -> Router {
+    router_until(app, CancellationToken::new())
+}
+
+/// As [`router`]; answers that wait for changes end when `stopping` is cancelled, so that a server can stop at once.
+pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
+    // Merged last: none of what surrounds the API's routes concerns webhooks.
+    let hooks = hooks::router(app.hooks.clone());
+    let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default(), stopping };
+    let keyed = Router::new()
+        .merge(records::router())
+        .merge(changes::router())
+        .merge(runs::router())
+        .merge(sync::router())
+        .merge(connections::router())
+        .merge(metadata::router())
+        .merge(unbuilt::router())
+        .route_layer(from_fn_with_state(api.clone(), auth::demand));
+    keyed
+        .merge(health::router())
+        .fallback(error::unknown_path)
+        .method_not_allowed_fallback(error::unknown_method)
+        .layer(from_fn(error::render))
+        .layer(from_fn_with_state(api.clone(), request::number))
+        .with_state(api)
+        .merge(hooks)
+}
+
+/// A route with and without a trailing slash.
+fn both(router: Router<Api>, path: &str, methods: MethodRouter<Api>) -> Router<Api> {
+    router.route(path, methods.clone()).route(&format!("{path}/"), methods)
+}
+
+impl Api {
+    /// Runs a read of the store where it may block, at most [`READS`] at a time.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, crate::engine::pipeline::Error> + Send + 'static,
+    ) -> Result<T, error::Refusal> {
+        let turn = self.reads.clone().acquire_owned().await.map_err(|_| error::Refusal::stopping())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        match done.await {
+            Ok(result) => result.map_err(error::Refusal::from),
+            Err(died) => Err(error::Refusal::internal(&format!("a read ended early: {died}"))),
+        }
+    }
 }

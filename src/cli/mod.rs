@@ -1,7 +1,142 @@
 //! The command line: one file per verb.
+//!
+//! Data goes to stdout, everything else to stderr; exit codes are those of [`exit`]. Verbs that read work on the data folder
+//! when no server holds it, and ask the server otherwise (see [`access`]).
+
+mod access;
+mod changes;
+mod check;
+mod connections;
+mod decide;
+mod demo;
+pub mod exit;
+mod init;
+mod logs;
+mod records;
+mod run;
+mod runs;
+mod serve;
+mod settings;
+mod show;
+mod signals;
+mod validate;
+mod webhook;
+
+use clap::{Args, Parser, Subcommand};
+use exit::{Fail, code};
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Polled APIs and webhooks become one exact change stream.
+#[derive(Parser)]
+#[command(name = "syncline", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags every verb takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// Settings file [default: ./syncline.yaml, then the user's, then the system's]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Data folder
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+    /// Folder or files of definitions; may be repeated
+    #[arg(long, value_name = "PATH", global = true)]
+    sources: Vec<PathBuf>,
+    /// Isolation scope
+    #[arg(long, value_name = "NAME", default_value = "default", global = true)]
+    environment: String,
+    /// How log lines look [default: as set, else auto]
+    #[arg(long, value_enum, global = true)]
+    log_format: Option<logs::Format>,
+    /// Which log lines are shown: error, warn, info, debug, trace [default: as set; warn for foreground verbs]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log_level: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Show it at work: a fake provider, webhooks and the engine in one process; no account, no network, no files left
+    Demo(demo::Args),
+    /// Write a first definition and settings
+    Init(init::Args),
+    /// Check definitions and settings without any request
+    Validate(validate::Args),
+    /// Sign in at a source and read one page of each stream
+    Check(check::Args),
+    /// One run in the foreground
+    Run(run::Args),
+    /// Serve the API, run syncs on schedule, take webhooks
+    Serve(serve::Args),
+    /// Read the change stream
+    Changes(changes::Args),
+    /// Read records
+    #[command(subcommand)]
+    Records(records::Verb),
+    /// Look at runs
+    #[command(subcommand)]
+    Runs(runs::Verb),
+    /// Apply deletes that a run holds
+    Approve(decide::Args),
+    /// Keep the records a run wanted to delete
+    Reject(decide::Args),
+    /// Look at accounts
+    #[command(subcommand)]
+    Connections(connections::Verb),
+    /// Inbound webhooks
+    #[command(subcommand)]
+    Webhook(webhook::Verb),
+}
 
 /// Runs the program.
-#[allow(clippy::todo)]
-pub fn main() -> std::process::ExitCode {
-    todo!()
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no failures; clap knows which is which.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 });
+        }
+    };
+    match cli.verb {
+        Verb::Demo(args) => demo::run(args),
+        verb => ended(dispatch(&cli.common, verb)),
+    }
+}
+
+fn dispatch(common: &Common, verb: Verb) -> Result<ExitCode, Fail> {
+    match verb {
+        Verb::Demo(args) => Ok(demo::run(args)),
+        Verb::Init(args) => init::run(&args),
+        Verb::Validate(args) => validate::run(common, &args),
+        Verb::Check(args) => block_on(check::run(common, &args)),
+        Verb::Run(args) => block_on(run::run(common, &args)),
+        Verb::Serve(args) => block_on(serve::run(common, &args)),
+        Verb::Changes(args) => block_on(changes::run(common, &args)),
+        Verb::Records(verb) => block_on(records::run(common, &verb)),
+        Verb::Runs(verb) => block_on(runs::run(common, &verb)),
+        Verb::Approve(args) => block_on(decide::run(common, &args, true)),
+        Verb::Reject(args) => block_on(decide::run(common, &args, false)),
+        Verb::Connections(verb) => block_on(connections::run(common, &verb)),
+        Verb::Webhook(verb) => block_on(webhook::run(common, &verb)),
+    }
+}
+
+fn ended(result: Result<ExitCode, Fail>) -> ExitCode {
+    result.unwrap_or_else(|fail| fail.end())
+}
+
+fn block_on(work: impl Future<Output = Result<ExitCode, Fail>>) -> Result<ExitCode, Fail> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Fail::new(code::INTERNAL, format!("the runtime could not be started: {e}")))?
+        .block_on(work)
 }

@@ -1,6 +1,393 @@
-//! Accounts: from definition files and from REST, kept in the engine's marks.
+//! Accounts: from definition files, with what REST changed of them kept in the engine's marks.
+//!
+//! Everything a file says is read afresh at each start. Kept are the account's number, its times, its errors, the fields the
+//! provider told, and the metadata changed through REST, which is laid over the file's: it survives restarts, and keys that
+//! REST never touched still follow the file.
+
+use crate::connectors::rest::definition::{Definition, FixedConnection, Schedule};
+use crate::engine::Engine;
+use crate::engine::model::Timestamp;
+use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use crate::engine::source;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Version of the stored form.
+const FORMAT: u32 = 1;
+
+/// Errors an account keeps; older ones go.
+const MAX_ERRORS: usize = 20;
+
+/// Which account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountKey {
+    /// Isolation scope.
+    pub environment: String,
+    /// Source (`Provider-Config-Key`).
+    pub source: String,
+    /// Its id (`Connection-Id`).
+    pub id: String,
+}
+
+impl AccountKey {
+    /// From its parts.
+    pub fn new(environment: &str, source: &str, id: &str) -> Self {
+        AccountKey { environment: environment.into(), source: source.into(), id: id.into() }
+    }
+}
+
+/// One account at an outside system.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Which one.
+    pub key: AccountKey,
+    /// Number on the wire; unique in this store.
+    pub number: u64,
+    /// The preset of its source, or the source's own name.
+    pub provider: String,
+    /// What a source needs to make requests for it; metadata and fields included.
+    pub connection: Arc<source::Connection>,
+    /// Only these streams; all if absent.
+    pub streams: Option<Vec<String>>,
+    /// Schedules that differ from the stream's, by stream.
+    pub schedule: BTreeMap<String, Schedule>,
+    /// Outgoing webhooks go only there.
+    pub webhook_url_override: Option<String>,
+    /// When it was first seen.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// What is wrong with it at present.
+    pub errors: Vec<AccountError>,
+}
+
+/// Something that is wrong with an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountError {
+    /// `auth` or `sync`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The run or request that tells more.
+    pub log_id: String,
+}
+
+/// Why a change was refused.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refused {
+    /// One of the named accounts does not exist; none was changed.
+    #[error("unknown connection {0}")]
+    Unknown(String),
+    /// The store failed.
+    #[error(transparent)]
+    Engine(#[from] Error),
+}
+
+/// What is kept of an account between starts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    number: u64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    /// The file's metadata counts no more.
+    #[serde(default)]
+    replaced: bool,
+    /// Top-level keys set through REST.
+    #[serde(default)]
+    metadata: Map<String, Value>,
+    #[serde(default)]
+    fields: Map<String, Value>,
+    #[serde(default)]
+    errors: Vec<AccountError>,
+}
+
+/// An account with the two halves it is made of.
+struct Kept {
+    file: FixedConnection,
+    stored: Stored,
+    account: Arc<Account>,
+}
 
 /// All connections.
 pub struct Connections {
-    _todo: (),
+    engine: Engine,
+    accounts: RwLock<BTreeMap<AccountKey, Kept>>,
+    /// Held from reading the old value to the commit of the new one.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Connections {
+    /// Reads what is kept, lays it over what the definitions say and stores accounts that are new.
+    pub async fn open(engine: Engine, definitions: &BTreeMap<String, Arc<Definition>>) -> Result<Self, Error> {
+        let mut stored = read_all(&engine)?;
+        let mut next = stored.values().map(|s| s.number).max().unwrap_or(0) + 1;
+        let now = engine.clock().now();
+        let mut accounts = BTreeMap::new();
+        let mut marks = Vec::new();
+        for definition in definitions.values() {
+            for file in &definition.connections {
+                let key = AccountKey::new(environment(file), &definition.source, &file.name);
+                let kept = match stored.remove(&key) {
+                    Some(kept) => kept,
+                    None => {
+                        let new = Stored::new(next, now);
+                        next += 1;
+                        marks.push(mark(&key, &new)?);
+                        new
+                    }
+                };
+                let provider = definition.preset.clone().unwrap_or_else(|| definition.source.clone());
+                let account = Arc::new(assemble(&key, provider, file, &kept));
+                accounts.insert(key, Kept { file: file.clone(), stored: kept, account });
+            }
+        }
+        if !marks.is_empty() {
+            engine.commit(Batch { marks, ..Batch::default() }).await?;
+        }
+        Ok(Connections { engine, accounts: RwLock::new(accounts), writing: tokio::sync::Mutex::new(()) })
+    }
+
+    /// One account.
+    pub fn get(&self, environment: &str, source: &str, id: &str) -> Option<Arc<Account>> {
+        let key = AccountKey::new(environment, source, id);
+        self.read(|all| all.get(&key).map(|kept| kept.account.clone()))
+    }
+
+    /// All accounts of an environment, by source and id.
+    pub fn list(&self, environment: &str) -> Vec<Arc<Account>> {
+        self.read(|all| {
+            all.values().filter(|k| k.account.key.environment == environment).map(|k| k.account.clone()).collect()
+        })
+    }
+
+    /// All accounts of a source, in every environment: for webhooks that arrive for the whole source.
+    pub fn of_source(&self, source: &str) -> Vec<Arc<Account>> {
+        self.read(|all| all.values().filter(|k| k.account.key.source == source).map(|k| k.account.clone()).collect())
+    }
+
+    /// All accounts.
+    pub fn all(&self) -> Vec<Arc<Account>> {
+        self.read(|all| all.values().map(|k| k.account.clone()).collect())
+    }
+
+    /// Replaces the metadata of these accounts, of all or of none.
+    pub async fn set_metadata(
+        &self,
+        environment: &str,
+        source: &str,
+        ids: &[String],
+        metadata: &Map<String, Value>,
+    ) -> Result<(), Refused> {
+        self.change(environment, source, ids, |stored| {
+            stored.replaced = true;
+            stored.metadata = metadata.clone();
+        })
+        .await
+    }
+
+    /// Lays top-level keys over the metadata of these accounts, of all or of none.
+    pub async fn merge_metadata(
+        &self,
+        environment: &str,
+        source: &str,
+        ids: &[String],
+        metadata: &Map<String, Value>,
+    ) -> Result<(), Refused> {
+        self.change(environment, source, ids, |stored| {
+            for (name, value) in metadata {
+                stored.metadata.insert(name.clone(), value.clone());
+            }
+        })
+        .await
+    }
+
+    /// Keeps what the provider told about an account (`connection_fields`).
+    pub async fn set_fields(&self, key: &AccountKey, fields: &Map<String, Value>) -> Result<(), Refused> {
+        let ids = [key.id.clone()];
+        self.change(&key.environment, &key.source, &ids, |stored| stored.fields = fields.clone()).await
+    }
+
+    /// Notes that something is wrong with an account; one error of a kind is kept.
+    pub async fn set_error(&self, key: &AccountKey, kind: &str, log_id: &str) -> Result<(), Refused> {
+        let error = AccountError { kind: kind.into(), log_id: log_id.into() };
+        self.change(&key.environment, &key.source, &[key.id.clone()], |stored| {
+            stored.errors.retain(|e| e.kind != error.kind);
+            stored.errors.push(error.clone());
+            let over = stored.errors.len().saturating_sub(MAX_ERRORS);
+            stored.errors.drain(..over);
+        })
+        .await
+    }
+
+    /// Takes back an error of this kind, if there is one; costs nothing otherwise.
+    pub async fn clear_error(&self, key: &AccountKey, kind: &str) -> Result<(), Refused> {
+        let broken = self
+            .get(&key.environment, &key.source, &key.id)
+            .is_some_and(|account| account.errors.iter().any(|e| e.kind == kind));
+        if !broken {
+            return Ok(());
+        }
+        let ids = [key.id.clone()];
+        self.change(&key.environment, &key.source, &ids, |stored| stored.errors.retain(|e| e.kind != kind)).await
+    }
+
+    /// Changes what is kept of these accounts in one commit; readers see it once it is durable.
+    async fn change(
+        &self,
+        environment: &str,
+        source: &str,
+        ids: &[String],
+        edit: impl Fn(&mut Stored),
+    ) -> Result<(), Refused> {
+        let _one_at_a_time = self.writing.lock().await;
+        let now = self.engine.clock().now();
+        let mut changed = Vec::with_capacity(ids.len());
+        for id in ids {
+            let key = AccountKey::new(environment, source, id);
+            let mut stored = self
+                .read(|all| all.get(&key).map(|kept| kept.stored.clone()))
+                .ok_or_else(|| Refused::Unknown(id.clone()))?;
+            edit(&mut stored);
+            stored.updated_at = now;
+            changed.push((key, stored));
+        }
+        let marks = changed.iter().map(|(key, stored)| mark(key, stored)).collect::<Result<_, _>>()?;
+        self.engine.commit(Batch { marks, ..Batch::default() }).await?;
+        let mut all = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, stored) in changed {
+            if let Some(kept) = all.get_mut(&key) {
+                kept.account = Arc::new(assemble(&key, kept.account.provider.clone(), &kept.file, &stored));
+                kept.stored = stored;
+            }
+        }
+        Ok(())
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<AccountKey, Kept>) -> T) -> T {
+        look(&self.accounts.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Stored {
+    fn new(number: u64, now: Timestamp) -> Self {
+        Stored {
+            format: FORMAT,
+            number,
+            created_at: now,
+            updated_at: now,
+            replaced: false,
+            metadata: Map::new(),
+            fields: Map::new(),
+            errors: Vec::new(),
+        }
+    }
+}
+
+fn environment(file: &FixedConnection) -> &str {
+    if file.environment.is_empty() { "default" } else { &file.environment }
+}
+
+fn read_all(engine: &Engine) -> Result<BTreeMap<AccountKey, Stored>, Error> {
+    let mut all = BTreeMap::new();
+    for (key, value) in engine.marks(Table::Connection, &[])? {
+        let [environment, source, id] = key.as_slice() else { continue };
+        let stored: Stored = serde_json::from_slice(&value)
+            .map_err(|e| Error::Storage(format!("connection {environment}/{source}/{id} cannot be read: {e}")))?;
+        if stored.format > FORMAT {
+            return Err(Error::NewerFormat { found: stored.format, known: FORMAT });
+        }
+        all.insert(AccountKey::new(environment, source, id), stored);
+    }
+    Ok(all)
+}
+
+fn mark(key: &AccountKey, stored: &Stored) -> Result<Mark, Error> {
+    let text = serde_json::to_vec(stored).map_err(|e| Error::Storage(format!("connection {}: {e}", key.id)))?;
+    Ok(Mark::put(Table::Connection, &[&key.environment, &key.source, &key.id], text))
+}
+
+fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: &Stored) -> Account {
+    let connection = source::Connection {
+        environment: key.environment.clone(),
+        id: key.id.clone(),
+        credentials: file.credentials.clone(),
+        metadata: metadata(&file.metadata, stored),
+        fields: stored.fields.clone(),
+        tags: tags(&file.tags),
+        partitions: file.partitions.clone(),
+        base_url: file.base_url.clone(),
+    };
+    Account {
+        key: key.clone(),
+        number: stored.number,
+        provider,
+        connection: Arc::new(connection),
+        streams: file.streams.clone(),
+        schedule: file.schedule.clone(),
+        webhook_url_override: file.webhook_url_override.clone(),
+        created_at: stored.created_at,
+        updated_at: stored.updated_at,
+        errors: stored.errors.clone(),
+    }
+}
+
+fn metadata(file: &Value, stored: &Stored) -> Value {
+    if !stored.replaced && stored.metadata.is_empty() && !file.is_null() {
+        return file.clone();
+    }
+    let mut laid = match file {
+        Value::Object(map) if !stored.replaced => map.clone(),
+        _ => Map::new(),
+    };
+    for (name, value) in &stored.metadata {
+        laid.insert(name.clone(), value.clone());
+    }
+    Value::Object(laid)
+}
+
+/// Labels as the wire wants them: `name=value`, or a name alone with an empty value.
+fn tags(file: &[String]) -> Map<String, Value> {
+    file.iter()
+        .map(|tag| {
+            let (name, value) = tag.split_once('=').unwrap_or((tag, ""));
+            (name.to_owned(), Value::String(value.to_owned()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stored(replaced: bool, metadata: Value) -> Stored {
+        let metadata = metadata.as_object().cloned().unwrap_or_default();
+        Stored { replaced, metadata, ..Stored::new(1, Timestamp(0)) }
+    }
+
+    #[test]
+    fn rest_metadata_lies_over_the_file() {
+        let file = json!({"a": 1, "b": {"c": 2}});
+        assert_eq!(metadata(&file, &stored(false, json!({}))), file);
+        assert_eq!(metadata(&file, &stored(false, json!({"b": 3, "d": 4}))), json!({"a": 1, "b": 3, "d": 4}));
+        assert_eq!(metadata(&file, &stored(true, json!({"d": 4}))), json!({"d": 4}));
+        assert_eq!(metadata(&file, &stored(true, json!({}))), json!({}));
+        assert_eq!(metadata(&Value::Null, &stored(false, json!({}))), json!({}));
+    }
+
+    #[test]
+    fn stored_form_reads_back() {
+        let before = stored(true, json!({"n": 1.50, "t": "x"}));
+        let text = serde_json::to_vec(&before).expect("plain");
+        let after: Stored = serde_json::from_slice(&text).expect("ours");
+        assert_eq!((after.replaced, after.metadata, after.number), (true, before.metadata, 1));
+    }
+
+    #[test]
+    fn tags_split_at_the_first_equals_sign() {
+        let made = tags(&["team=a=b".into(), "vip".into()]);
+        assert_eq!(Value::Object(made), json!({"team": "a=b", "vip": ""}));
+    }
 }

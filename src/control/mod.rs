@@ -1,16 +1,40 @@
 //! What should run: settings, connections, schedules, runs, deliveries. [`App`] joins them; surfaces hold an `Arc<App>`.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`config`] | settings, checked |
+//! | [`definitions`] | definition files of the settings, all complaints at once |
+//! | [`connections`] | accounts |
+//! | [`plan`] | when a sync runs next: pure |
+//! | [`syncs`] | syncs: their state, their runs, what can be asked of them |
+//! | [`scheduler`] | begins runs when their tick has come |
+//! | [`hooks`] | webhooks on their way in |
+//! | [`deliver`] | webhooks on their way out |
+//! | [`scope`] | what cursors are bound to |
+//! | `notes` | what sources read back |
 
 pub mod config;
 pub mod connections;
+pub mod definitions;
 pub mod deliver;
 pub mod hooks;
+mod notes;
+pub mod plan;
 pub mod scheduler;
+pub mod scope;
 pub mod syncs;
 
+use crate::connectors::http::{Client, ClientOptions};
+use crate::connectors::rest::RestSource;
 use crate::connectors::rest::definition::Definition;
-use crate::engine::Engine;
+use crate::engine::pipeline::{self, Options};
+use crate::engine::source::{Failure, Source};
+use crate::engine::time::Clock;
+use crate::engine::{self, Engine};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// The running program: one engine, the definitions, the connections and what is scheduled for them.
 pub struct App {
@@ -20,10 +44,135 @@ pub struct App {
     pub settings: config::Settings,
     /// Definitions by source name.
     pub definitions: BTreeMap<String, Arc<Definition>>,
+    /// What makes requests, by source name; shared by runs, webhook fetches and checks, so that all keep to one budget.
+    pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// The same, as what they are: for checks of a sign-in.
+    pub rest: BTreeMap<String, Arc<RestSource>>,
     /// Accounts.
-    pub connections: connections::Connections,
+    pub connections: Arc<connections::Connections>,
     /// Syncs: one stream of one connection on a schedule.
     pub syncs: syncs::Syncs,
     /// Webhooks on their way in.
     pub hooks: hooks::Hooks,
+    /// Webhooks on their way out.
+    pub outbox: deliver::Outbox,
+}
+
+/// Why the program could not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Definition files that cannot be used: every complaint, one a line.
+    #[error(transparent)]
+    Definitions(#[from] definitions::Complaints),
+    /// A source that cannot be made of its definition, or no way out at all.
+    #[error(transparent)]
+    Source(#[from] Failure),
+    /// The data folder.
+    #[error(transparent)]
+    Engine(#[from] pipeline::Error),
+    /// A sync.
+    #[error(transparent)]
+    Syncs(#[from] syncs::SyncError),
+}
+
+/// The tasks of a started [`App`].
+pub struct Running {
+    app: Arc<App>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl App {
+    /// Opens the data folder of the settings with the definitions they name. Nothing runs yet.
+    pub async fn open(settings: config::Settings, clock: Arc<dyn Clock>) -> Result<Arc<App>, OpenError> {
+        let definitions = definitions::load(&settings)?;
+        let announcer = Arc::new(deliver::Announcer::new(&settings.endpoints, &definitions));
+        let options = Options {
+            data_dir: Some(settings.data_dir.clone()),
+            workers: settings.workers.max(1),
+            clock,
+            announce: Some(announcer.clone()),
+        };
+        // Recovery reads the whole index of the store: too long for a thread that serves others.
+        let engine = tokio::task::spawn_blocking(move || Engine::open(options))
+            .await
+            .map_err(|e| pipeline::Error::Storage(format!("the engine could not be opened: {e}")))??;
+        let cursors = engine.cursor_key();
+        let app = Self::with(engine, settings, definitions).await?;
+        announcer.attach(cursors, app.connections.clone());
+        Ok(app)
+    }
+
+    /// Joins an engine that is open with definitions that are checked: for the demo and for tests.
+    pub async fn with(
+        engine: Engine,
+        settings: config::Settings,
+        definitions: BTreeMap<String, Arc<Definition>>,
+    ) -> Result<Arc<App>, OpenError> {
+        let rest = definitions::sources(&settings, &definitions, &engine)?;
+        let sources = rest.iter().map(|(name, source)| (name.clone(), source.clone() as Arc<dyn Source>)).collect();
+        let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
+        let syncs = syncs::Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
+        let hooks = hooks::Hooks::open(hooks::Parts {
+            engine: engine.clone(),
+            definitions: definitions.clone(),
+            sources: sources.clone(),
+            connections: connections.clone(),
+            public_url: settings.public_url.clone(),
+            environments: settings.api_keys.iter().map(|key| key.environment.clone()).collect(),
+        })?;
+        let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
+        let client = Client::new(options, engine.clock())?;
+        let endpoints = settings.endpoints.clone();
+        let outbox =
+            deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
+        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox }))
+    }
+
+    /// Starts the scheduler and the tasks for webhooks in and out.
+    pub fn start(self: &Arc<Self>) -> Running {
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(scheduler::schedule(self.syncs.clone(), self.engine.clock(), stop.clone()));
+        let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
+        let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
+        tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
+        tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
+        tasks.close();
+        Running { app: self.clone(), stop, tasks }
+    }
+
+    /// Interrupts runs, commits what was accepted and closes the store. For an app that was not started, or as the last step
+    /// of one that was.
+    pub async fn stop(&self) -> Result<(), engine::pipeline::Error> {
+        self.syncs.stop().await;
+        self.engine.stop().await
+    }
+}
+
+/// A task of the store's can only end early when the store does; whoever asks next gets the same error.
+fn ended(task: &str, result: Result<(), pipeline::Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, task, "a task has ended");
+    }
+}
+
+impl Running {
+    /// The app whose tasks these are.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Cancelled when the stop begins; surfaces end their long answers with it.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Ends the tasks, interrupts runs (they go on at the next start), closes the store.
+    pub async fn stop(self) -> Result<(), pipeline::Error> {
+        self.stop.cancel();
+        self.app.syncs.stop().await;
+        self.tasks.wait().await;
+        self.app.engine.stop().await
+    }
 }

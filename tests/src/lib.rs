@@ -1,6 +1,11 @@
-//! What the tests of the whole share: the oracle, histories for it, and the comparison with an engine.
+//! What the tests of the whole share: the oracle, histories for it, the comparison with an engine, the program being
+//! served, and tools of others.
 
 pub mod compare;
 pub mod crash;
 pub mod history;
 pub mod oracle;
+pub mod serving;
+pub mod tools;
+pub mod served;
+pub mod wire;

@@ -6,11 +6,17 @@
 
 use serde_json::Value;
 
+mod check;
+mod convert;
+mod functions;
 mod jq;
+mod pointer;
 mod template;
+mod time;
 
-pub use jq::Expr;
+pub use jq::{Expr, MAX_OUTPUTS, MAX_OUTPUT_BYTES, MAX_TEXT};
 pub use template::{Scope, Template};
+pub use time::{TimeUnit, read_time};
 
 /// Variables an expression may read.
 #[derive(Clone, Debug, Default)]

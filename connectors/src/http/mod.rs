@@ -1,1 +1,21 @@
-//! (to come)
+//! The one way out: every request Syncline makes leaves through [`Client`].
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `client` | one request, one answer: time and size bounded, no foreign redirects, no proxy from the environment |
+//! | [`auth`] | lays the credentials of a connection into a request |
+//! | [`limits`] | the budget of a connection: token buckets, open requests, the provider's own hints |
+//! | [`conditional`] | validators kept with a page, so that an unchanged page costs one short answer |
+//! | [`paginate`] | how to get from one page to the next, and when a listing is over |
+//!
+//! The vocabulary of definition files ([`crate::rest::definition`]) is read here; the rest of that room is not.
+
+pub mod auth;
+mod client;
+pub mod conditional;
+pub mod limits;
+pub mod paginate;
+
+pub use client::{Answer, Client, ClientOptions, Outgoing};
+pub use reqwest::Url;
+pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};

@@ -1,3 +1,29 @@
 //! The declarative source: what a definition file says, done.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`definition`] | the file, checked |
+//! | `source` | [`RestSource`]: the engine's `Source` over a definition; budgets, one exchange with the provider |
+//! | `listing` | one page of a listing: bookmark, proof, way on |
+//! | `incremental` | time windows and their halving |
+//! | `partitions` | the lists a stream is split in |
+//! | [`mapping`] | from the provider's item to the observation |
+//! | `deletes` | listings of deleted records; what it takes to delete what is missing |
+//! | `fetch` | one record by key |
+//! | `request`, `answer` | placeholders into a request; rules over an answer |
+//! | [`notes`] | what a source reads back from the store |
 
+mod answer;
 pub mod definition;
+mod deletes;
+mod fetch;
+mod incremental;
+mod listing;
+pub mod mapping;
+pub mod notes;
+mod partitions;
+mod request;
+mod source;
+
+pub use notes::Notes;
+pub use source::RestSource;

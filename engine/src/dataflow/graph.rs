@@ -1,8 +1,6 @@
 //! One worker's dataflow, and how an epoch is pushed through it.
 
-use super::rows::Work;
-use super::stage::{Part, Stage};
-use super::table::Tables;
+use crate::state::{Part, Stage, Tables, Work};
 use super::upsert::{Shared, upsert};
 use super::view::{LiveUpdate, Published, count_row, live_counts, publish};
 use crate::model::content::KeySeed;

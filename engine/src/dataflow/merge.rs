@@ -2,10 +2,7 @@
 //!
 //! A row that changes nothing costs one lookup: equal bytes are equal content, so nothing is parsed, staged or allocated.
 
-use super::fields::{Fields, Stamp, merge, patch_hash};
-use super::rows::{Kind, Row, Rows};
-use super::stage::{Content, Kept, Part, Stage, Staged, Touch};
-use super::table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Table, writer};
+use crate::state::{Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PRUNED, Part, Row, Rows, Stage, Staged, Stamp, Table, Touch, merge, patch_hash, writer};
 use crate::model::content::{Ignore, Key, canonical_hash};
 use crate::model::{Action, Cause, DatasetId, Strategy, Timestamp, Via};
 use std::sync::Arc;

@@ -11,17 +11,9 @@
 //! Time is the epoch, a `u64`. The operators act on an epoch only once the frontier has passed it, in order, so the same
 //! work gives the same changes on any number of workers. Rows are routed by key before they get here; only views exchange.
 
-mod fields;
 mod graph;
 mod merge;
-mod rows;
-mod stage;
-mod table;
 mod upsert;
 mod view;
 
 pub use graph::{Graph, Worker, build, execute};
-pub use rows::{Kind, Row, Rows, Window, Work};
-pub use stage::{Content, Part, Stage, Staged, Touch};
-pub use table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Tables};
-pub use fields::Fields;

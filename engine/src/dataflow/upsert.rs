@@ -5,9 +5,7 @@
 //! `((dataset, key), payload)` with old rows retracted.
 
 use super::merge::{Merge, Outcome, Place};
-use super::rows::{Rows, Window, Work};
-use super::stage::Stage;
-use super::table::{PRUNED, Tables};
+use crate::state::{PRUNED, Rows, Stage, Tables, Window, Work};
 use super::view::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Timestamp};
@@ -192,7 +190,7 @@ impl Step<'_> {
     fn clear(&mut self, dataset: DatasetId) {
         let old = self.tables.table(dataset);
         let (spec, generation, live) = (old.spec.clone(), old.generation, old.live);
-        let mut fresh = super::table::Table::default();
+        let mut fresh = crate::state::Table::default();
         (fresh.spec, fresh.generation) = (spec, generation);
         self.tables.0.insert(dataset, fresh);
         self.stage.part.forget(dataset);

@@ -5,9 +5,7 @@
 //! read. Views by users come through the same two functions.
 
 use super::merge::{Merge, Outcome, Place};
-use super::rows::{Kind, Row, Rows};
-use super::stage::Stage;
-use super::table::Tables;
+use crate::state::{Kind, Row, Rows, Stage, Tables};
 use super::upsert::Shared;
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
@@ -131,4 +129,116 @@ fn as_rows(dataset: DatasetId, updates: Vec<(ViewRow, isize)>, seed: &KeySeed) -
 
 fn live_of(json: &str) -> Option<i64> {
     json.rsplit_once(':')?.1.trim_end_matches('}').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Content, Part, Work};
+    use crate::dataflow::upsert::upsert;
+    use rand::{Rng, SeedableRng};
+    use std::cell::RefCell;
+    use std::collections::{BTreeSet, HashMap};
+    use std::rc::Rc;
+    use timely::dataflow::operators::{Input, Probe};
+    use timely::dataflow::{InputHandle, ProbeHandle};
+
+    const PEOPLE: DatasetId = DatasetId(1);
+    const BY_REGION: DatasetId = DatasetId(2);
+    type Payloads = Rc<RefCell<HashMap<(DatasetId, u64), Vec<u8>>>>;
+
+    fn region(payload: &[u8]) -> String {
+        let value: serde_json::Value = serde_json::from_slice(payload).expect("json");
+        value["region"].as_str().expect("text").to_owned()
+    }
+
+    fn rows(seed: &KeySeed, changes: &[(u32, Option<u32>)], observed_at: i64) -> Rows {
+        let mut rows = Rows { dataset: PEOPLE, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 };
+        for (id, region) in changes {
+            let json = region.map(|r| format!("{{\"id\":\"{id}\",\"region\":\"r{r}\"}}")).unwrap_or_default();
+            let from = rows.bytes.len() as u32;
+            rows.bytes.extend_from_slice(json.as_bytes());
+            rows.parts[0].push(Row {
+                key: seed.key(id.to_string().as_bytes()),
+                raw: raw_hash(json.as_bytes()),
+                modified_at: Timestamp::NONE,
+                observed_at: Timestamp(observed_at),
+                from,
+                len: json.len() as u32,
+                place: rows.len,
+                kind: if region.is_some() { Kind::Whole } else { Kind::Gone },
+            });
+            rows.len += 1;
+        }
+        rows
+    }
+
+    /// What the pipeline does with a part, as far as a view can tell: keep payloads, and the view's rows.
+    fn store(part: &Part, payloads: &Payloads, view: &mut BTreeMap<Key, String>) {
+        for staged in &part.staged {
+            let mut payloads = payloads.borrow_mut();
+            let kept = staged.old.and_then(|old| payloads.get(&(staged.dataset, old)).cloned());
+            let payload = match staged.content {
+                Content::Kept => kept,
+                _ => part.bytes(&staged.content).map(<[u8]>::to_vec),
+            };
+            if let Some(payload) = &payload {
+                payloads.insert((staged.dataset, staged.position), payload.clone());
+            }
+            if staged.dataset == BY_REGION {
+                match (staged.action, payload) {
+                    (crate::model::Action::Deleted, _) | (_, None) => drop(view.remove(&staged.entry.key)),
+                    (_, Some(row)) => drop(view.insert(staged.entry.key, String::from_utf8(row).expect("utf-8"))),
+                }
+            }
+        }
+    }
+
+    /// A grouping over records, maintained, equals the grouping recomputed, after every epoch.
+    #[test]
+    fn a_view_over_records_equals_recomputing_it() {
+        let number = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_260_401);
+        println!("SEED={number}");
+        timely::execute_directly(move |worker| {
+            let seed = KeySeed::new(&[3; 32]);
+            let payloads = Payloads::default();
+            let older = payloads.clone();
+            let tables = Rc::new(RefCell::new(Tables::default()));
+            let stage = Rc::new(RefCell::new(Stage::new(move |dataset, at| older.borrow().get(&(dataset, at)).cloned())));
+            let clock = Rc::new(RefCell::new(Timestamp(0)));
+            let watched = Rc::new(RefCell::new(BTreeSet::from([PEOPLE])));
+            let mut input = InputHandle::new();
+            let probe = ProbeHandle::new();
+            worker.dataflow::<u64, _, _>(|scope| {
+                let work = scope.input_from(&mut input);
+                let (_, records) = upsert(work, tables.clone(), stage.clone(), watched);
+                let by_region = records.as_collection().map(|(_, payload)| region(&payload)).count();
+                let rows = by_region.map(|(r, n)| (r.clone(), format!("{{\"id\":\"{r}\",\"n\":{n}}}")));
+                publish(Published { dataset: BY_REGION, rows }, tables, stage.clone(), seed.clone(), clock).probe_with(&probe);
+            });
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(number);
+            let (mut truth, mut view) = (BTreeMap::<u32, u32>::new(), BTreeMap::new());
+            for epoch in 1..200u64 {
+                let changes: Vec<(u32, Option<u32>)> = (0..rng.random_range(0..6))
+                    .map(|_| (rng.random_range(0..20), rng.random_bool(0.7).then(|| rng.random_range(0..4))))
+                    .collect();
+                for (id, region) in &changes {
+                    match region {
+                        Some(region) => truth.insert(*id, *region),
+                        None => truth.remove(id),
+                    };
+                }
+                input.advance_to(epoch);
+                let rows = Arc::new(rows(&seed, &changes, epoch as i64));
+                input.send(Work::Rows { rows, cause: Cause::run(1), at: Timestamp(epoch as i64), base: 0, slot: 0 });
+                input.advance_to(epoch + 1);
+                worker.step_while(|| probe.less_than(&(epoch + 1)));
+                store(&std::mem::take(&mut stage.borrow_mut().part), &payloads, &mut view);
+                let mut counts = BTreeMap::<u32, usize>::new();
+                truth.values().for_each(|r| *counts.entry(*r).or_default() += 1);
+                let wanted: BTreeSet<String> = counts.iter().map(|(r, n)| format!("{{\"id\":\"r{r}\",\"n\":{n}}}")).collect();
+                assert_eq!(view.values().cloned().collect::<BTreeSet<_>>(), wanted, "epoch {epoch}");
+            }
+        });
+    }
 }

@@ -5,12 +5,16 @@
 mod change;
 pub mod content;
 mod cursor;
+mod delivery;
+mod failure;
 mod ids;
 mod observation;
 mod timestamp;
 
 pub use change::{Action, Change, Counts, Meta, Record};
 pub use cursor::{Cursor, CursorError, CursorKey};
+pub use delivery::Delivery;
+pub use failure::Failure;
 pub use ids::{BadId, Cause, DatasetId, DatasetName, Position, Via, record_id};
 pub use observation::{Strategy, Version};
 pub use timestamp::Timestamp;

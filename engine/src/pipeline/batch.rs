@@ -1,7 +1,7 @@
 //! What is handed to [`Engine::commit`](super::Engine::commit): pages of records, windows and marks that become visible as one.
 
 use super::Dataset;
-use crate::dataflow::{Kind, Row, Rows};
+use crate::state::{Kind, Row, Rows};
 use crate::model::content::{KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp};
 use crate::sink::RunEnd;

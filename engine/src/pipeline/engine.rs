@@ -5,7 +5,8 @@ use super::committer::{self, Committer, Live, Names, run_prefix};
 use super::sequencer::{self, Sequencer, Submission, Windows};
 use super::worker::{self, Query, RING, Seat};
 use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options};
-use crate::dataflow::{Work, execute};
+use crate::dataflow::execute;
+use crate::state::Work;
 use crate::log::{Log, RocksLog};
 use crate::model::content::{Ignore, KeySeed};
 use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy, Timestamp};
@@ -411,6 +412,16 @@ impl Engine {
         Ok(self.inner.store.outbox(limit)?)
     }
 
+    /// Owed deliveries that became owed after the one with this id, oldest first, at most `limit`.
+    pub fn outbox_after(&self, after: Option<&str>, limit: usize) -> Result<Vec<Delivery>, Error> {
+        Ok(self.inner.store.outbox_after(after, limit)?)
+    }
+
+    /// One delivery, if it is still owed.
+    pub fn delivery(&self, id: &str) -> Result<Option<Delivery>, Error> {
+        Ok(self.inner.store.delivery(id)?)
+    }
+
     /// Wakes when the outbox may have new entries.
     pub fn outbox_changed(&self) -> watch::Receiver<u64> {
         self.inner.outbox.clone()
@@ -486,7 +497,7 @@ fn run_workers(workers: usize, seats: Vec<Option<Seat>>) {
 }
 
 /// Each worker's tables, read at the same time.
-fn load(store: &Arc<Store>, workers: usize) -> Result<Vec<crate::dataflow::Tables>, Error> {
+fn load(store: &Arc<Store>, workers: usize) -> Result<Vec<crate::state::Tables>, Error> {
     std::thread::scope(|scope| {
         let loads: Vec<_> =
             (0..workers as u64).map(|n| scope.spawn(move || store.load(n, workers as u64))).collect();

@@ -8,6 +8,7 @@
 mod batch;
 mod committer;
 mod engine;
+pub mod run;
 mod sequencer;
 mod worker;
 

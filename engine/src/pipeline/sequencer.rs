@@ -7,7 +7,7 @@ use super::batch::{Batch, WindowOp};
 use super::committer::{Answer, Plan, PlannedBatch};
 use super::worker::{Job, Query};
 use super::{Dataset, Error};
-use crate::dataflow::{Rows, Window, Work};
+use crate::state::{Rows, Window, Work};
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
 use crate::store::catalog::WindowState;
 use crate::time::Clock;

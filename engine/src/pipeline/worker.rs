@@ -1,7 +1,8 @@
 //! A timely worker: takes epochs from its ring, pushes them through its dataflow, writes its bulk, hands the rest on.
 
 use super::committer;
-use crate::dataflow::{Graph, HIDDEN, Part, Stage, Tables, Touch, Work, Worker, build};
+use crate::dataflow::{Graph, Worker, build};
+use crate::state::{HIDDEN, Part, Stage, Tables, Touch, Work};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
 use crate::store::{self, Store};

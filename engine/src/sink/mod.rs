@@ -2,14 +2,15 @@
 //!
 //! The seam towards Kafka and other outputs is [`Sink`].
 
-use crate::model::{Cause, Change, Counts, DatasetName, Position, Timestamp};
+pub use crate::model::Delivery;
+use crate::model::{Cause, Change, Counts, DatasetName, Failure, Position, Timestamp};
 use async_trait::async_trait;
 
 /// One attempt to hand on a consistent set of changes. Retrying and remembering the place is the pipeline's work.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Hands on all changes of one engine time of one dataset.
-    async fn deliver(&self, batch: &ChangeBatch) -> Result<(), crate::source::Failure>;
+    async fn deliver(&self, batch: &ChangeBatch) -> Result<(), Failure>;
 }
 
 /// All changes one engine time made in one dataset.
@@ -70,25 +71,4 @@ pub struct Owed {
     pub lane: String,
     /// The exact bytes to be signed and sent.
     pub body: Vec<u8>,
-}
-
-/// A delivery in the outbox.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Delivery {
-    /// `msg_…`, derived from endpoint, engine time and place: the same after a crash. Contains no dot.
-    pub id: String,
-    /// Name of the endpoint.
-    pub endpoint: String,
-    /// Ordered queue it stands in.
-    pub lane: String,
-    /// The exact bytes to be signed and sent, as text (bodies are JSON).
-    pub body: String,
-    /// When it became owed.
-    pub created_at: Timestamp,
-    /// Attempts made.
-    pub tries: u32,
-    /// Not before this time.
-    pub next_at: Timestamp,
-    /// What the last attempt said.
-    pub last_error: Option<String>,
 }

@@ -3,6 +3,7 @@
 //! A source makes one attempt and answers. It does not sleep, retry, store or log: `pipeline::run` does that, once for all
 //! sources. (Pacing by the provider's budget is the exception: it needs to see each request, and lives with the client.)
 
+pub use crate::model::Failure;
 use crate::model::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -173,22 +174,6 @@ pub enum Confirm {
     Twice,
     /// This stream does not take deletes from listings.
     Never,
-}
-
-/// Why an attempt brought no page.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}")]
-pub struct Failure {
-    /// Stable word: `http_status`, `network`, `timeout`, `pagination_loop`, `window_cap`, `missing_value`…
-    pub code: &'static str,
-    /// For people: what, where, what to do next.
-    pub message: String,
-    /// The provider's status, if it answered.
-    pub status: Option<u16>,
-    /// Whether another attempt may help.
-    pub retry: bool,
-    /// The provider's own wish for the wait before the next attempt.
-    pub retry_after: Option<Duration>,
 }
 
 /// How failed attempts are repeated: waits double from `from` to `to`, with full jitter.

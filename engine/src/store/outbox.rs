@@ -1,8 +1,8 @@
 //! The outbox: deliveries owed, in order of the commits that made them owed.
 
 use super::{Error, Family, Result, Store};
-use crate::sink::Delivery;
-use rocksdb::{IteratorMode, WriteBatch};
+use crate::model::Delivery;
+use rocksdb::{Direction, IteratorMode, WriteBatch};
 
 /// Where a delivery stands: (epoch, number within it).
 fn key(epoch: u64, number: u32) -> [u8; 12] {
@@ -31,17 +31,43 @@ fn place(id: &str) -> Option<[u8; 12]> {
     Some(key(epoch, number))
 }
 
+fn read(value: &[u8]) -> Result<Delivery> {
+    serde_json::from_slice(value).map_err(|e| Error::Disk(format!("damaged data: a delivery, {e}; restore a backup")))
+}
+
 impl Store {
     /// Owed deliveries in order.
     pub(crate) fn outbox(&self, limit: usize) -> Result<Vec<Delivery>> {
         let mut found = Vec::new();
         for item in self.db.iterator_cf(self.family(Family::Outbox), IteratorMode::Start).take(limit) {
             let (_, value) = item?;
-            let delivery = serde_json::from_slice(&value)
-                .map_err(|e| Error::Disk(format!("damaged data: a delivery, {e}; restore a backup")))?;
-            found.push(delivery);
+            found.push(read(&value)?);
         }
         Ok(found)
+    }
+
+    /// Owed deliveries that stand after the one with this id, in order.
+    pub(crate) fn outbox_after(&self, after: Option<&str>, limit: usize) -> Result<Vec<Delivery>> {
+        let Some(after) = after.and_then(place) else { return self.outbox(limit) };
+        let mut found = Vec::new();
+        let from = IteratorMode::From(&after, Direction::Forward);
+        for item in self.db.iterator_cf(self.family(Family::Outbox), from) {
+            let (key, value) = item?;
+            if *key == after {
+                continue;
+            }
+            if found.len() >= limit {
+                break;
+            }
+            found.push(read(&value)?);
+        }
+        Ok(found)
+    }
+
+    /// One delivery, if it is still owed.
+    pub(crate) fn delivery(&self, id: &str) -> Result<Option<Delivery>> {
+        let Some(key) = place(id) else { return Ok(None) };
+        self.db.get_cf(self.family(Family::Outbox), key)?.map(|value| read(&value)).transpose()
     }
 
     /// Puts a new delivery into a batch.

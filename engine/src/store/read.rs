@@ -3,7 +3,7 @@
 use super::codec::Meta;
 use super::write::decode;
 use super::{Error, Family, Result, Store, keys};
-use crate::dataflow::HIDDEN;
+use crate::state::HIDDEN;
 use crate::model::{self, Action, Cursor, DatasetId, Position};
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};

@@ -2,7 +2,7 @@
 
 use super::write::{decode, decode_touch};
 use super::{Error, Family, Result, Store, codec, keys};
-use crate::dataflow::{Entry, Fields, PATCHED, Tables};
+use crate::state::{Entry, Fields, PATCHED, Tables};
 use crate::model::{DatasetId, Position, Timestamp};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
 
@@ -53,7 +53,7 @@ impl Store {
                 (entry.changed_at, entry.hash, entry.raw) = (meta.changed_at, meta.hash, meta.raw);
                 (entry.position, entry.generation) = (keys::position(key), meta.generation);
                 let table = tables.table(keys::dataset(key));
-                table.live += i64::from(!entry.is(crate::dataflow::DEAD));
+                table.live += i64::from(!entry.is(crate::state::DEAD));
                 table.insert(entry);
             }
             scan.next();

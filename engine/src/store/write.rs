@@ -2,7 +2,7 @@
 
 use super::codec::Meta;
 use super::{Error, Family, Result, Store, keys};
-use crate::dataflow::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
+use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
 use rocksdb::WriteBatch;
 use std::collections::{BTreeMap, HashMap, HashSet};

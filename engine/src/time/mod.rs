@@ -1,8 +1,14 @@
 //! The only room that reads clocks or randomness, so that a seed reproduces a run.
 
+mod backoff;
+mod chance;
 mod clock;
+mod limit;
 
+pub use backoff::Backoff;
+pub use chance::Chance;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use limit::TokenBucket;
 
 /// 32 bytes nobody can guess, from the operating system.
 pub fn entropy() -> [u8; 32] {

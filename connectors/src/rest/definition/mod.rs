@@ -3,6 +3,25 @@
 //! [`Definition`] is the checked form; `parse` reads YAML or JSON with the place of every value, so that a complaint names
 //! file, line and column; all complaints of a file come at once. The format is described in `docs/definitions.md`.
 
+mod connections;
+mod deletes;
+mod limits;
+mod parse;
+mod partitions;
+mod preset;
+mod read;
+mod request;
+mod schedule;
+mod streams;
+mod verify;
+mod webhooks;
+
+pub use crate::located::{Complaint, Reference};
+pub use parse::{Parsed, parse};
+pub use crate::expr::{TimeUnit, read_time};
+pub use preset::presets;
+pub use schedule::{MIN_INTERVAL, schedule};
+
 use crate::expr::{Expr, Template};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -352,17 +371,6 @@ pub struct TimeExpr {
     pub value: Expr,
     /// Fixed unit; otherwise numbers ≥ 10¹¹ are milliseconds, smaller ones seconds.
     pub unit: Option<TimeUnit>,
-}
-
-/// Unit of a numeric time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeUnit {
-    /// Seconds.
-    Seconds,
-    /// Milliseconds.
-    Millis,
-    /// Microseconds.
-    Micros,
 }
 
 impl TimeExpr {
@@ -779,33 +787,4 @@ pub enum KeyForm {
     Hex,
     /// `whsec_` + base64.
     Whsec,
-}
-
-/// Reads a time as [`TimeExpr`] does.
-pub fn read_time(value: &Value, unit: Option<TimeUnit>) -> Result<Option<Timestamp>, crate::expr::EvalError> {
-    let bad = || crate::expr::EvalError(format!("{value} is not a time: RFC 3339 text or a number is wanted"));
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) => match Timestamp::parse(text) {
-            Some(t) => Ok(Some(t)),
-            None => text
-                .parse::<serde_json::Number>()
-                .map_err(|_| bad())
-                .and_then(|n| read_time(&Value::Number(n), unit)),
-        },
-        Value::Number(n) => {
-            let number = n.as_f64().filter(|f| f.is_finite()).ok_or_else(bad)?;
-            let unit = unit.unwrap_or(if number.abs() >= 1e11 { TimeUnit::Millis } else { TimeUnit::Seconds });
-            let per_unit: i64 = match unit {
-                TimeUnit::Seconds => 1_000_000,
-                TimeUnit::Millis => 1_000,
-                TimeUnit::Micros => 1,
-            };
-            Ok(Some(match n.as_i64() {
-                Some(whole) => Timestamp(whole.saturating_mul(per_unit)),
-                None => Timestamp((number * per_unit as f64) as i64),
-            }))
-        }
-        _ => Err(bad()),
-    }
 }

@@ -1,0 +1,41 @@
+# What one does with this repository. Every target works on a fresh clone: scripts/setup.sh installs what is missing.
+# RocksDB is compiled once, in the dev profile: no target here uses another profile or changes RUSTFLAGS.
+
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+CARGO_FLAGS ?= --locked
+
+.PHONY: demo test check bench fmt setup setup-test
+
+## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
+demo: setup
+	@cargo build $(CARGO_FLAGS) --bin syncline
+	@"$(CARGO_TARGET_DIR)/debug/syncline" demo
+
+## Unit, oracle, crash and interop tests, and every example in the docs of the code.
+test: setup-test
+	@scripts/test.sh $(CARGO_FLAGS)
+
+## What keeps the code as it is: format, import direction, lints, documentation, licences.
+check: setup
+	cargo fmt --all --check
+	@mkdir -p "$(CARGO_TARGET_DIR)"
+	rustc --edition 2024 --test tests/tests/imports.rs -o "$(CARGO_TARGET_DIR)/imports" && "$(CARGO_TARGET_DIR)/imports" -q
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans; \
+	else echo "check: cargo-deny is not installed, licences and bans are not checked (cargo install cargo-deny)"; fi
+
+## What it costs: each benchmark answers the question on its first line.
+bench: setup
+	cargo run $(CARGO_FLAGS) -p syncline-benches
+
+fmt:
+	cargo fmt --all
+
+setup:
+	@scripts/setup.sh
+
+setup-test:
+	@scripts/setup.sh test

@@ -1,0 +1,142 @@
+//! The benchmarks: how much work is a record, and how soon is it seen?
+//!
+//! One program, one question a file. Records come from the fake provider's generator and go through the engine's public
+//! ways in, with RocksDB on a real folder and a synced write behind every commit. Generating is never counted: records
+//! are made in chunks while the clock stands still, and the clock only runs from the first page of a chunk being handed
+//! over until its last is committed. `docs/benchmarks.md` says what each figure means.
+
+mod feed;
+mod gauge;
+mod report;
+mod w1_load;
+mod w2_repoll;
+mod w3_webhooks;
+mod w4_read;
+mod w5_restart;
+
+use clap::Parser;
+use feed::Feed;
+use report::Report;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use syncline_engine::Engine;
+use syncline_engine::model::{DatasetName, Strategy};
+use syncline_engine::pipeline::{Dataset, DatasetSpec, Options};
+use syncline_engine::time::SystemClock;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Anything that ends a benchmark early.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is run.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "bench", about = "Benchmarks of the engine: W1 load, W2 re-poll, W3 webhooks, W4 read, W5 restart")]
+struct Args {
+    /// Records in all, over ten connections.
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
+    /// Timely workers.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Only these, such as `w1,w2`. W1 always runs: the others need its records.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Records a page, one page a commit.
+    #[arg(long, default_value_t = 1_000)]
+    page: usize,
+    /// Webhooks a second in W3; several are run one after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [200, 5_000])]
+    rate: Vec<u64>,
+    /// How long each rate of W3 is kept up.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Keep the data folder.
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Args {
+    fn wants(&self, work: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|w| w.eq_ignore_ascii_case(work))
+    }
+}
+
+/// An open engine with its datasets, one per connection.
+struct Bench {
+    args: Args,
+    dir: PathBuf,
+    feed: Feed,
+    engine: Engine,
+    datasets: Vec<Dataset>,
+}
+
+impl Bench {
+    fn open(args: &Args, dir: &Path) -> Result<Bench, Fault> {
+        let engine = Engine::open(Options {
+            data_dir: Some(dir.to_owned()),
+            workers: args.workers,
+            clock: Arc::new(SystemClock),
+            announce: None,
+        })?;
+        let feed = Feed::new(args.records, args.page);
+        let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: Vec::new() };
+        let datasets = (0..feed::CONNECTIONS)
+            .map(|n| engine.dataset(&DatasetName::base("default", "fake", &format!("account-{n}"), "Contact"), &spec))
+            .collect::<Result<_, _>>()?;
+        Ok(Bench { args: args.clone(), dir: dir.to_owned(), feed, engine, datasets })
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(fault) => return fail(&fault.into()),
+    };
+    match runtime.block_on(run(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => fail(&fault),
+    }
+}
+
+fn fail(fault: &Fault) -> ExitCode {
+    eprintln!("bench: {fault}");
+    ExitCode::FAILURE
+}
+
+async fn run(args: &Args) -> Result<(), Fault> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let base = std::env::var_os("BENCH_DIR").map_or_else(|| target.join("bench-data"), PathBuf::from);
+    let dir = base.join(format!("run-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let mut report = Report::new(args.records, args.workers);
+    let outcome = works(args, &dir, &mut report).await;
+    if !args.keep {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    report.write(&target.join("bench.json"))?;
+    outcome
+}
+
+async fn works(args: &Args, dir: &Path, report: &mut Report) -> Result<(), Fault> {
+    let bench = Bench::open(args, dir)?;
+    w1_load::run(&bench, report).await?;
+    if args.wants("w2") {
+        w2_repoll::run(&bench, report).await?;
+    }
+    if args.wants("w3") {
+        for rate in &args.rate {
+            w3_webhooks::run(&bench, *rate, report).await?;
+        }
+    }
+    if args.wants("w4") {
+        w4_read::run(&bench, report).await?;
+    }
+    match args.wants("w5") {
+        true => w5_restart::run(bench, report).await,
+        false => Ok(bench.engine.stop().await?),
+    }
+}

@@ -1,0 +1,118 @@
+//! Sign-in: lays the credentials of a connection into a request.
+//!
+//! A field of the connection's credentials wins over the definition's default; with neither, the request is not sent.
+
+use super::Outgoing;
+use super::client::failure;
+use crate::rest::definition::AuthKind;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use serde_json::Value;
+use syncline_engine::source::{Connection, Failure};
+
+/// Signs `request` in for `connection`.
+pub fn sign_in(kind: &AuthKind, connection: &Connection, request: &mut Outgoing) -> Result<(), Failure> {
+    match kind {
+        AuthKind::None => Ok(()),
+        AuthKind::Bearer { token } => {
+            let token = credential(connection, "token", token.as_deref())?;
+            put(request, AUTHORIZATION, &format!("Bearer {token}"))
+        }
+        AuthKind::Basic { username, password } => {
+            let username = credential(connection, "username", username.as_deref())?;
+            let password = credential(connection, "password", password.as_deref().or(Some("")))?;
+            put(request, AUTHORIZATION, &format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+        }
+        AuthKind::ApiKey { key, in_query, name, prefix } => {
+            let key = credential(connection, "key", key.as_deref())?;
+            let value = format!("{prefix}{key}");
+            if *in_query {
+                // A next link may carry the key already.
+                let others = request.url.query_pairs().filter(|(known, _)| known != name);
+                let others: Vec<(String, String)> = others.map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
+                request.url.query_pairs_mut().clear().extend_pairs(others).append_pair(name, &value);
+                return Ok(());
+            }
+            let name = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| failure("bad_header", format!("auth.name «{name}» is no header name"), false))?;
+            put(request, name, &value)
+        }
+    }
+}
+
+fn credential(connection: &Connection, field: &str, default: Option<&str>) -> Result<String, Failure> {
+    match connection.credentials.get(field) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Number(number)) => Ok(number.to_string()),
+        _ => default.map(str::to_string).ok_or_else(|| {
+            let id = &connection.id;
+            let message = format!("connection «{id}» has no credential «{field}»; store it with the connection");
+            failure("missing_credential", message, false)
+        }),
+    }
+}
+
+fn put(request: &mut Outgoing, name: HeaderName, value: &str) -> Result<(), Failure> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| {
+        failure("bad_credential", "a credential holds characters that no header may hold".to_string(), false)
+    })?;
+    value.set_sensitive(true);
+    request.headers.insert(name, value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::{Method, Url};
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn request() -> Outgoing {
+        Outgoing {
+            method: Method::GET,
+            url: Url::parse("https://api.example/a?x=1").expect("a URL"),
+            headers: Default::default(),
+            body: None,
+            timeout: Duration::from_secs(1),
+            max_response: 1,
+            follow: true,
+        }
+    }
+
+    fn connection(credentials: Value) -> Connection {
+        Connection { credentials: credentials.as_object().cloned().unwrap_or_default(), ..Connection::default() }
+    }
+
+    fn header(kind: AuthKind, credentials: Value) -> Result<String, &'static str> {
+        let mut request = request();
+        sign_in(&kind, &connection(credentials), &mut request).map_err(|failure| failure.code)?;
+        let header = request.headers.values().next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Ok(header.to_string())
+    }
+
+    #[test]
+    fn the_connection_wins_over_the_default() {
+        let kind = || AuthKind::Bearer { token: Some("default".into()) };
+        assert_eq!(header(kind(), json!({"token": "own"})), Ok("Bearer own".into()));
+        assert_eq!(header(kind(), json!({})), Ok("Bearer default".into()));
+        assert_eq!(header(AuthKind::Bearer { token: None }, json!({})), Err("missing_credential"));
+    }
+
+    #[test]
+    fn basic_may_go_without_password() {
+        let kind = AuthKind::Basic { username: None, password: None };
+        assert_eq!(header(kind, json!({"username": "me"})), Ok("Basic bWU6".into()));
+    }
+
+    #[test]
+    fn a_key_goes_to_header_or_query() {
+        let kind = |in_query| AuthKind::ApiKey { key: None, in_query, name: "X-Key".into(), prefix: "k ".into() };
+        assert_eq!(header(kind(false), json!({"key": "s"})), Ok("k s".into()));
+        assert_eq!(header(kind(false), json!({"key": "a\nb"})), Err("bad_credential"));
+        let mut request = request();
+        sign_in(&kind(true), &connection(json!({"key": "a&b"})), &mut request).expect("signed in");
+        assert_eq!(request.url.query(), Some("x=1&X-Key=k+a%26b"));
+    }
+}

@@ -1,0 +1,407 @@
+//! The budget of a connection: how many requests may leave, and when.
+//!
+//! One budget serves all polls and fetches of a connection. Promises: no token bucket is overdrawn, no more requests are
+//! open than allowed, and while the provider says «come back later» none leaves at all. Of those that wait the highest
+//! [`Lane`] goes first, but every tenth turn goes to the lowest, so that nothing starves.
+//! Time is passed in through the clock; leaving the queue by dropping the future is safe.
+
+use super::Answer;
+use super::client::{failure, read_http_date};
+use crate::rest::definition::{HintHeaders, Limits};
+use globset::{GlobBuilder, GlobMatcher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use syncline_engine::model::Timestamp;
+use syncline_engine::source::Failure;
+use syncline_engine::time::{Clock, TokenBucket};
+use tokio::sync::Notify;
+
+/// Requests that may wait for one budget.
+const WAITING_MAX: usize = 10_000;
+
+/// Longest wait a provider's hint can ask for.
+pub const HINT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Every so many turns the lowest lane goes first: each lane keeps about a tenth.
+const LOW_TURN: u64 = 10;
+
+/// Who is asking, in falling rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// The record behind a webhook.
+    Fetch,
+    /// A scheduled look at what changed.
+    Poll,
+    /// A complete listing.
+    Backfill,
+}
+
+/// The budget of one connection.
+pub struct Budget {
+    clock: Arc<dyn Clock>,
+    /// Woken whenever someone else may be able to go.
+    changed: Notify,
+    state: Mutex<State>,
+    concurrency: usize,
+}
+
+struct State {
+    buckets: Vec<Bucket>,
+    open: usize,
+    waiting: Vec<Waiting>,
+    next_ticket: u64,
+    turns: u64,
+    blocked_until: Timestamp,
+}
+
+struct Bucket {
+    method: Option<String>,
+    glob: Option<GlobMatcher>,
+    tokens: TokenBucket,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    lane: Lane,
+    ticket: u64,
+    bucket: Option<usize>,
+}
+
+/// Leave to have one request open; given back when dropped.
+pub struct Permit {
+    budget: Arc<Budget>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.budget.lock();
+        state.open = state.open.saturating_sub(1);
+        drop(state);
+        self.budget.changed.notify_waiters();
+    }
+}
+
+/// Takes a waiter out of the queue, however its wait ends.
+struct Queued<'a> {
+    budget: &'a Budget,
+    ticket: u64,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.budget.lock().waiting.retain(|waiting| waiting.ticket != self.ticket);
+        self.budget.changed.notify_waiters();
+    }
+}
+
+enum Turn {
+    Now,
+    At(Timestamp),
+    WhenChanged,
+}
+
+impl Budget {
+    /// A fresh budget with full buckets.
+    pub fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Arc<Budget> {
+        let state = State {
+            buckets: buckets(limits),
+            open: 0,
+            waiting: Vec::new(),
+            next_ticket: 0,
+            turns: 0,
+            blocked_until: Timestamp::NONE,
+        };
+        let concurrency = limits.concurrency.max(1);
+        Arc::new(Budget { clock, changed: Notify::new(), state: Mutex::new(state), concurrency })
+    }
+
+    /// Waits for leave to send `method path`.
+    pub async fn enter(self: &Arc<Self>, method: &str, path: &str, lane: Lane) -> Result<Permit, Failure> {
+        let queued = self.queue(method, path, lane)?;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.turn(queued.ticket) {
+                Turn::Now => return Ok(Permit { budget: Arc::clone(self) }),
+                Turn::WhenChanged => changed.await,
+                Turn::At(at) => tokio::select! {
+                    () = changed => {}
+                    () = self.clock.sleep_until(at) => {}
+                },
+            }
+        }
+    }
+
+    /// Learns from an answer: none left, or an express wish to be left alone. Returns the wait the provider asked for
+    /// before the same request is made again.
+    pub fn learn(&self, names: &HintHeaders, answer: &Answer, busy: bool) -> Option<Duration> {
+        let now = self.clock.now();
+        let hints = Hints::read(names, answer, now);
+        let wait = match (busy, hints.exhausted) {
+            (true, _) => hints.retry_after.or(hints.reset.filter(|_| hints.exhausted)),
+            (false, true) => hints.reset.or(hints.retry_after),
+            (false, false) => None,
+        }?;
+        let mut state = self.lock();
+        state.blocked_until = state.blocked_until.max(now.plus(wait));
+        Some(wait)
+    }
+
+    fn queue(&self, method: &str, path: &str, lane: Lane) -> Result<Queued<'_>, Failure> {
+        let mut state = self.lock();
+        if state.waiting.len() >= WAITING_MAX {
+            let message = format!("{WAITING_MAX} requests wait for this connection already; try again later");
+            return Err(failure("budget_overloaded", message, true));
+        }
+        let bucket = state.buckets.iter().position(|bucket| bucket.takes(method, path));
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.waiting.push(Waiting { lane, ticket, bucket });
+        Ok(Queued { budget: self, ticket })
+    }
+
+    fn turn(&self, ticket: u64) -> Turn {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        if state.blocked_until > now {
+            return Turn::At(state.blocked_until);
+        }
+        let Some(mine) = state.waiting.iter().find(|waiting| waiting.ticket == ticket).copied() else {
+            return Turn::WhenChanged;
+        };
+        let ready = state.ready_at(mine.bucket, now);
+        if ready > now {
+            return Turn::At(ready);
+        }
+        if state.open >= self.concurrency || state.first(now) != Some(ticket) {
+            return Turn::WhenChanged;
+        }
+        if let Some(bucket) = mine.bucket.and_then(|index| state.buckets.get_mut(index)) {
+            bucket.tokens.take(now);
+        }
+        state.open += 1;
+        state.turns += 1;
+        Turn::Now
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held, and every state in between is a sound one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn ready_at(&self, bucket: Option<usize>, now: Timestamp) -> Timestamp {
+        bucket.and_then(|index| self.buckets.get(index)).map_or(now, |bucket| bucket.tokens.ready_at(now))
+    }
+
+    /// Whose turn it is among those that could go now.
+    fn first(&self, now: Timestamp) -> Option<u64> {
+        let ready = self.waiting.iter().filter(|waiting| self.ready_at(waiting.bucket, now) <= now);
+        let low_turn = self.turns % LOW_TURN == LOW_TURN - 1;
+        let rank = |waiting: &&Waiting| {
+            let lane = waiting.lane as u8;
+            (if low_turn { u8::MAX - lane } else { lane }, waiting.ticket)
+        };
+        ready.min_by_key(rank).map(|waiting| waiting.ticket)
+    }
+}
+
+impl Bucket {
+    fn takes(&self, method: &str, path: &str) -> bool {
+        self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
+            && self.glob.as_ref().is_none_or(|glob| glob.is_match(path))
+    }
+}
+
+/// Most specific first: with a path before without, longer before shorter, with a method before without.
+fn buckets(limits: &Limits) -> Vec<Bucket> {
+    let mut rates: Vec<_> = limits.rate.iter().collect();
+    rates.sort_by_key(|rate| {
+        let (glob, method) = rate.matches.as_ref().map_or((0, false), |(method, glob)| {
+            (1 + glob.chars().filter(|c| *c != '*').count(), method.is_some())
+        });
+        std::cmp::Reverse((glob, method))
+    });
+    rates
+        .into_iter()
+        .map(|rate| Bucket {
+            method: rate.matches.as_ref().and_then(|(method, _)| method.clone()),
+            // A glob that does not compile is a complaint of the checker; here it then matches every path, which is
+            // the cautious reading.
+            glob: rate.matches.as_ref().and_then(|(_, glob)| compile(glob)),
+            tokens: TokenBucket::new(rate.limit, rate.per, rate.burst),
+        })
+        .collect()
+}
+
+fn compile(glob: &str) -> Option<GlobMatcher> {
+    GlobBuilder::new(glob).literal_separator(false).build().ok().map(|glob| glob.compile_matcher())
+}
+
+/// What the headers of an answer say about the budget.
+#[derive(Debug, PartialEq, Eq)]
+struct Hints {
+    exhausted: bool,
+    retry_after: Option<Duration>,
+    reset: Option<Duration>,
+}
+
+impl Hints {
+    fn read(names: &HintHeaders, answer: &Answer, now: Timestamp) -> Hints {
+        let header = |name: &Option<String>| name.as_deref().and_then(|name| answer.header(name)).map(str::trim);
+        // Instants the provider names are by its own clock; its `Date` tells how that one stands.
+        let provider_now = answer.date().unwrap_or(now);
+        let retry_after = header(&names.retry_after).and_then(|text| {
+            seconds(text).or_else(|| read_http_date(text).map(|at| at.since(provider_now))).map(bounded)
+        });
+        let reset_at = header(&names.reset_epoch).and_then(seconds);
+        let reset_at = reset_at.map(|span| Timestamp(0).plus(span).since(provider_now));
+        let reset = header(&names.reset_after).and_then(seconds).or(reset_at).map(bounded);
+        let exhausted = header(&names.remaining).and_then(seconds).is_some_and(|left| left.is_zero());
+        Hints { exhausted, retry_after, reset }
+    }
+}
+
+fn bounded(span: Duration) -> Duration {
+    span.min(HINT_MAX)
+}
+
+/// A span as a whole or broken number of seconds. Negative, endless and nonsensical ones are no hint.
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rest::definition::{Rate, Statuses};
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use reqwest::Url;
+    use syncline_engine::source::Retry;
+    use syncline_engine::time::ManualClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits(rate: Vec<Rate>, concurrency: usize) -> Limits {
+        Limits {
+            rate,
+            concurrency,
+            retry_status: Statuses::default(),
+            retry: Retry { max: 0, from: SECOND, to: SECOND, jitter: false },
+            headers: HintHeaders::default(),
+            conditional: false,
+            poll_hint: None,
+            timeout: SECOND,
+            max_response: 1,
+        }
+    }
+
+    fn rate(matches: Option<(&str, &str)>, limit: u32) -> Rate {
+        let matches = matches.map(|(method, glob)| (Some(method.to_string()), glob.to_string()));
+        Rate { matches, limit, per: SECOND, burst: limit }
+    }
+
+    fn clock() -> Arc<ManualClock> {
+        Arc::new(ManualClock::new(Timestamp::from_seconds(1_000_000)))
+    }
+
+    fn answer(headers: &[(&'static str, &str)]) -> Answer {
+        let headers = headers.iter().map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value")));
+        Answer {
+            status: 429,
+            headers: headers.collect(),
+            body: Bytes::new(),
+            url: Url::parse("https://api.example/").expect("a URL"),
+            sent_at: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_bucket_counts_and_fills_with_the_clock() {
+        let clock = clock();
+        let budget = Budget::new(&limits(vec![rate(None, 3), rate(Some(("POST", "*/search")), 1)], 64), clock.clone());
+        let mut permits = Vec::new();
+        let mut enter = |method, path| {
+            let permit = budget.enter(method, path, Lane::Poll).now_or_never();
+            permit.map(|permit| permits.push(permit)).is_some()
+        };
+        assert!(enter("POST", "/v3/contacts/search"));
+        assert!(!enter("POST", "/v3/contacts/search"), "its bucket is empty");
+        assert!((0..3).all(|_| enter("GET", "/v3/contacts/search")), "other methods use the general one");
+        assert!(!enter("GET", "/v3/contacts"));
+        clock.advance(SECOND);
+        assert!(enter("POST", "/v3/contacts/search"));
+    }
+
+    #[test]
+    fn an_open_request_keeps_its_place_until_its_permit_is_dropped() {
+        let budget = Budget::new(&limits(vec![], 1), clock());
+        let first = budget.enter("GET", "/", Lane::Poll).now_or_never().expect("free");
+        assert!(budget.enter("GET", "/", Lane::Poll).now_or_never().is_none());
+        drop(first);
+        assert!(budget.enter("GET", "/", Lane::Poll).now_or_never().is_some(), "a dropped wait left no trace");
+    }
+
+    #[tokio::test]
+    async fn a_fetch_goes_before_a_poll_before_a_backfill_but_not_always() {
+        let budget = Budget::new(&limits(vec![], 1), clock());
+        let held = budget.enter("GET", "/", Lane::Poll).await.expect("free");
+        let (sender, mut order) = tokio::sync::mpsc::channel(100);
+        for lane in [Lane::Backfill, Lane::Poll].into_iter().chain([Lane::Fetch; 20]) {
+            let (budget, sender) = (Arc::clone(&budget), sender.clone());
+            tokio::spawn(async move {
+                let _permit = budget.enter("GET", "/", lane).await.expect("not overloaded");
+                sender.send(lane).await.expect("open");
+            });
+        }
+        drop(sender);
+        tokio::task::yield_now().await;
+        drop(held);
+        let mut seen = Vec::new();
+        while let Some(lane) = order.recv().await {
+            seen.push(lane);
+        }
+        let place = |lane| seen.iter().position(|seen| *seen == lane).expect("served");
+        assert_eq!(seen[0], Lane::Fetch);
+        assert!(place(Lane::Backfill) < 12, "the lowest lane gets every tenth turn: {seen:?}");
+        assert!(place(Lane::Poll) > place(Lane::Backfill));
+    }
+
+    #[test]
+    fn none_left_blocks_everything_until_the_reset() {
+        let clock = clock();
+        let budget = Budget::new(&limits(vec![], 4), clock.clone());
+        let names = HintHeaders {
+            remaining: Some("x-remaining".into()),
+            reset_epoch: Some("x-reset".into()),
+            ..HintHeaders::default()
+        };
+        assert_eq!(budget.learn(&names, &answer(&[("x-remaining", "5"), ("x-reset", "1000060")]), false), None);
+        budget.learn(&names, &answer(&[("x-remaining", "0"), ("x-reset", "1000060")]), false);
+        assert!(budget.enter("GET", "/", Lane::Fetch).now_or_never().is_none());
+        clock.advance(59 * SECOND);
+        assert!(budget.enter("GET", "/", Lane::Fetch).now_or_never().is_none());
+        clock.advance(SECOND);
+        assert!(budget.enter("GET", "/", Lane::Fetch).now_or_never().is_some());
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_bounded_and_nonsense_ignored() {
+        let names = HintHeaders { retry_after: Some("retry-after".into()), ..HintHeaders::default() };
+        let read = |text: &str, date: &str| {
+            let budget = Budget::new(&limits(vec![], 4), clock());
+            budget.learn(&names, &answer(&[("retry-after", text), ("date", date)]), true).map(|wait| wait.as_secs())
+        };
+        let noon = "Sun, 06 Nov 1994 12:00:00 GMT";
+        assert_eq!(read("7", noon), Some(7));
+        assert_eq!(read("Sun, 06 Nov 1994 12:01:00 GMT", noon), Some(60), "by the provider's own clock");
+        assert_eq!(read("Sun, 06 Nov 1994 11:00:00 GMT", noon), Some(0));
+        assert_eq!(read("1e12", noon), Some(HINT_MAX.as_secs()));
+        for nonsense in ["-1", "NaN", "inf", "soon", ""] {
+            assert_eq!(read(nonsense, noon), None, "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Pagination: from one page to the next, and when a listing is over.
+//!
+//! Promises: a listing ends by the rule of its kind and by nothing else; a short page is no end unless the definition says
+//! so; going in circles is noticed. Pure: requests go in as drafts, answers as values.
+
+use super::HeaderMap;
+use super::client::{failure, shown};
+use crate::expr::{Expr, Vars};
+use crate::rest::definition::{Paginate, Place};
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+use syncline_engine::source::Failure;
+
+/// Pages in a row without a new key after which a listing is said to go in circles.
+pub const STALE_PAGES_MAX: u32 = 3;
+
+/// Most places a listing remembers having been at.
+const TRAIL_MAX: usize = 1_000_000;
+
+/// Where the next page is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spot {
+    /// The first page.
+    Start,
+    /// A whole URL.
+    Url(String),
+    /// A token.
+    Token(Value),
+    /// So many items in.
+    Offset(u64),
+    /// The page of this number.
+    Page(u64),
+}
+
+/// A request before it is sealed: paging parameters are laid in by name.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// `GET`, `POST`…
+    pub method: String,
+    /// Without `query`.
+    pub url: Url,
+    /// Query parameters in order.
+    pub query: Vec<(String, String)>,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// JSON body.
+    pub body: Option<Value>,
+    /// Url-encoded body.
+    pub form: Option<Vec<(String, String)>>,
+}
+
+/// What a page says about the way on.
+pub struct Facts<'a> {
+    /// Its body.
+    pub body: &'a Value,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// The URL that answered.
+    pub url: &'a Url,
+    /// Items on it, before any are left out.
+    pub items: u64,
+    /// Distinct items of the listing so far, this page included.
+    pub distinct: u64,
+    /// The API's own count.
+    pub total: Option<u64>,
+    /// Variables of expressions.
+    pub vars: &'a Vars,
+}
+
+/// Lays the place of a page into the request for it.
+pub fn lay(paginate: &Paginate, spot: &Spot, draft: &mut Draft) -> Result<(), Failure> {
+    match (paginate, spot) {
+        (Paginate::LinkHeader { .. } | Paginate::LinkBody(_), Spot::Url(text)) => follow(text, draft),
+        (Paginate::Cursor { param, place, .. }, Spot::Token(token)) => set(draft, *place, param, token.clone()),
+        (Paginate::Offset { offset, limit, size, place, .. }, spot) => {
+            let so_far = if let Spot::Offset(so_far) = spot { *so_far } else { 0 };
+            set(draft, *place, offset, so_far.into())?;
+            limit.as_ref().map_or(Ok(()), |limit| set(draft, *place, limit, (*size).into()))
+        }
+        (Paginate::Page { page, start, place, .. }, spot) => {
+            let number = if let Spot::Page(number) = spot { *number } else { *start };
+            set(draft, *place, page, number.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where the listing goes on after the page at `spot`; `None` if it is over.
+pub fn next(paginate: &Paginate, spot: &Spot, facts: &Facts) -> Result<Option<Spot>, Failure> {
+    let enough = facts.total.is_some_and(|total| facts.distinct >= total);
+    Ok(match paginate {
+        Paginate::None => None,
+        Paginate::LinkHeader { rel } => link_header(facts.headers, rel).map(|link| absolute(&link, facts.url)).transpose()?,
+        Paginate::LinkBody(link) => match evaluate(link, facts)? {
+            Value::String(text) if !text.is_empty() => Some(absolute(&text, facts.url)?),
+            Value::Null | Value::String(_) => None,
+            other => return Err(failure("bad_link", format!("{} gives {other}, which is no link", link.text()), false)),
+        },
+        Paginate::Cursor { cursor, more, .. } => {
+            let done = more.as_ref().map(|more| evaluate(more, facts)).transpose()? == Some(Value::Bool(false));
+            if done { None } else { Some(evaluate(cursor, facts)?).filter(is_token).map(Spot::Token) }
+        }
+        Paginate::Offset { size, short_page_ends, .. } => {
+            let so_far = if let Spot::Offset(so_far) = spot { *so_far } else { 0 };
+            let over = facts.items == 0 || enough || (*short_page_ends && facts.items < *size);
+            // By the items that came, not by those asked for: an API that gives fewer than asked would be read with gaps.
+            (!over).then(|| Spot::Offset(so_far.saturating_add(facts.items)))
+        }
+        Paginate::Page { start, size, last, short_page_ends, .. } => {
+            let number = if let Spot::Page(number) = spot { *number } else { *start };
+            let last = last.as_ref().map(|last| evaluate(last, facts)).transpose()?;
+            let at_last = last.as_ref().and_then(whole_number).is_some_and(|last| number >= last);
+            let short = *short_page_ends && size.is_some_and(|size| facts.items < size);
+            (!(facts.items == 0 || enough || at_last || short)).then(|| Spot::Page(number.saturating_add(1)))
+        }
+    })
+}
+
+/// A whole number, also when it is written as text or with `.0`.
+pub fn whole_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64().or_else(|| {
+            number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..9e15).contains(f)).map(|f| f as u64)
+        }),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn evaluate(expression: &Expr, facts: &Facts) -> Result<Value, Failure> {
+    expression.first(facts.body, facts.vars).map_err(|error| {
+        failure("bad_expression", format!("{} on the answer of {}: {error}", expression.text(), shown(facts.url)), false)
+    })
+}
+
+fn is_token(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Bool(false)) && value.as_str() != Some("")
+}
+
+fn absolute(link: &str, base: &Url) -> Result<Spot, Failure> {
+    let url = base.join(link).map_err(|error| {
+        failure("bad_link", format!("the next link after {} is no URL: {error}", shown(base)), false)
+    })?;
+    Ok(Spot::Url(url.into()))
+}
+
+fn follow(text: &str, draft: &mut Draft) -> Result<(), Failure> {
+    let url = Url::parse(text).map_err(|error| failure("bad_link", format!("a next link is no URL: {error}"), false))?;
+    if url.origin() != draft.url.origin() {
+        let (from, to) = (draft.url.origin().ascii_serialization(), url.origin().ascii_serialization());
+        let message = format!("the next link leads from {from} to {to}; sign-in is not taken to another origin");
+        return Err(failure("other_origin", message, false));
+    }
+    draft.query = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    draft.url = url;
+    draft.url.set_query(None);
+    Ok(())
+}
+
+fn set(draft: &mut Draft, place: Place, name: &str, value: Value) -> Result<(), Failure> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    match place {
+        Place::Query => put(&mut draft.query, name, text(&value)),
+        Place::Header => put(&mut draft.headers, name, text(&value)),
+        Place::Body => match &mut draft.form {
+            Some(form) => put(form, name, text(&value)),
+            None => return set_in_body(draft.body.get_or_insert_with(|| Value::Object(Map::new())), name, value),
+        },
+    }
+    Ok(())
+}
+
+fn put(pairs: &mut Vec<(String, String)>, name: &str, value: String) {
+    pairs.retain(|(known, _)| known != name);
+    pairs.push((name.to_string(), value));
+}
+
+fn set_in_body(body: &mut Value, dotted: &str, value: Value) -> Result<(), Failure> {
+    let mut spot = body;
+    for part in dotted.split('.') {
+        let Value::Object(map) = spot else {
+            let message = format!("paginate.param «{dotted}» leads through something in the body that is no object");
+            return Err(failure("bad_param", message, false));
+        };
+        spot = map.entry(part).or_insert_with(|| Value::Object(Map::new()));
+    }
+    *spot = value;
+    Ok(())
+}
+
+/// The target of `rel` in the `Link` headers.
+fn link_header(headers: &HeaderMap, rel: &str) -> Option<String> {
+    let texts = headers.get_all("link").into_iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(links).find(|(_, rels)| rels.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(rel))).map(|(to, _)| to)
+}
+
+/// The (target, rel) pairs of one `Link` header. Commas and semicolons inside `<…>` and quotes are no separators.
+fn links(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for part in outside(text, ',') {
+        let mut pieces = outside(part, ';').into_iter().map(str::trim);
+        let target = pieces.next().and_then(|piece| piece.strip_prefix('<')?.strip_suffix('>'));
+        let rel = pieces.find_map(|piece| {
+            let (name, value) = piece.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("rel").then(|| value.trim().trim_matches('"').to_string())
+        });
+        if let (Some(target), Some(rel)) = (target, rel) {
+            found.push((target.to_string(), rel));
+        }
+    }
+    found
+}
+
+fn outside(text: &str, separator: char) -> Vec<&str> {
+    let (mut quoted, mut angled) = (false, false);
+    text.split(|c| {
+        match c {
+            '"' if !angled => quoted = !quoted,
+            '<' if !quoted => angled = true,
+            '>' if !quoted => angled = false,
+            _ => {}
+        }
+        c == separator && !quoted && !angled
+    })
+    .collect()
+}
+
+/// Where a listing has been, to notice that it goes in circles.
+#[derive(Debug, Default)]
+pub struct Trail {
+    been_at: HashSet<u64>,
+}
+
+impl Trail {
+    /// Remembers `spot`; false if the listing has been there. Counted places rise by themselves and are not remembered.
+    pub fn step(&mut self, spot: &Spot) -> bool {
+        match fingerprint(spot) {
+            Some(place) if self.been_at.len() < TRAIL_MAX => self.been_at.insert(place),
+            Some(place) => !self.been_at.contains(&place),
+            None => true,
+        }
+    }
+}
+
+/// A short form of a spot that could come again.
+fn fingerprint(spot: &Spot) -> Option<u64> {
+    match spot {
+        Spot::Url(url) => Some(twox_hash::XxHash3_64::oneshot(url.as_bytes())),
+        Spot::Token(token) => Some(twox_hash::XxHash3_64::oneshot(token.to_string().as_bytes())),
+        _ => None,
+    }
+}
+
+/// The failure of a listing that goes in circles.
+pub fn loop_failure(place: &Url, why: &str) -> Failure {
+    let advice = "check paginate in the definition";
+    failure("pagination_loop", format!("{}: {why}; {advice}", shown(place)), false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_headers_are_read_with_quotes_commas_and_several_relations() {
+        let text = r#"<https://a.example/x?a=1,2;3>; title="a, b; c"; rel="prev Next", </last>; rel=last"#;
+        let found = links(text);
+        assert_eq!(found[0], ("https://a.example/x?a=1,2;3".into(), "prev Next".into()));
+        assert_eq!(found[1], ("/last".into(), "last".into()));
+        let mut headers = HeaderMap::new();
+        headers.append("link", "<a>; rel=first".parse().expect("header"));
+        headers.append("link", text.parse().expect("header"));
+        assert_eq!(link_header(&headers, "next").as_deref(), Some("https://a.example/x?a=1,2;3"));
+        assert_eq!(link_header(&headers, "up"), None);
+        assert!(links("garbage, <>, <a>; rel").is_empty());
+    }
+
+    #[test]
+    fn dotted_names_reach_into_the_body_and_stop_at_what_is_no_object() {
+        let mut body = serde_json::json!({"variables": {"first": 5}});
+        set_in_body(&mut body, "variables.after", "x".into()).expect("set");
+        assert_eq!(body, serde_json::json!({"variables": {"first": 5, "after": "x"}}));
+        assert!(set_in_body(&mut body, "variables.first.after", "x".into()).is_err());
+    }
+
+    #[test]
+    fn whole_numbers_in_all_their_clothes() {
+        let read = |text: &str| whole_number(&serde_json::from_str(text).expect("JSON"));
+        assert_eq!((read("7"), read("7.0"), read("\"7\"")), (Some(7), Some(7), Some(7)));
+        assert_eq!((read("7.5"), read("-1"), read("null")), (None, None, None));
+    }
+}

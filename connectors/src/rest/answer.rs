@@ -1,0 +1,121 @@
+//! Answers: the definition's rules over status and body, and the items inside.
+
+use super::definition::{Definition, Request, ResponseAction};
+use super::request::refused;
+use crate::expr::Vars;
+use crate::http::Answer;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::time::Duration;
+use syncline_engine::source::Failure;
+
+/// What an answer is good for.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// A page: its body.
+    Page(Value),
+    /// The page seen last time.
+    NotModified,
+    /// Counts as an empty page.
+    Ignored,
+    /// Left out: the run is incomplete.
+    Skipped,
+}
+
+/// Judges an answer; `wait` is what the provider asked for.
+pub(super) fn judge(
+    definition: &Definition,
+    request: &Request,
+    answer: &Answer,
+    wait: Option<Duration>,
+    vars: &Vars,
+) -> Result<Verdict, Failure> {
+    let body = serde_json::from_slice::<Value>(&answer.body);
+    let readable = body.as_ref().unwrap_or(&Value::Null);
+    match action(request, answer, readable, vars)? {
+        Some(ResponseAction::Retry) => return Err(unwelcome(answer, true, wait)),
+        Some(ResponseAction::Fail) => return Err(unwelcome(answer, false, None)),
+        Some(ResponseAction::Skip) => return Ok(Verdict::Skipped),
+        Some(ResponseAction::Ignore) => return Ok(Verdict::Ignored),
+        None => {}
+    }
+    match (answer.status, body) {
+        (304, _) => Ok(Verdict::NotModified),
+        (204, _) => Ok(Verdict::Ignored),
+        (200..=299, Ok(body)) => Ok(Verdict::Page(body)),
+        (200..=299, Err(error)) => Err(Failure {
+            code: "not_json",
+            message: format!("{} answered with something that is no JSON ({error}): «{}»", place(answer), answer.quote()),
+            status: Some(answer.status),
+            retry: definition.limits.retry_status.network,
+            retry_after: None,
+        }),
+        (status, _) => Err(unwelcome(answer, definition.limits.retry_status.has(status), wait)),
+    }
+}
+
+/// The rules of the source are laid into the request's, after its own.
+fn action(request: &Request, answer: &Answer, body: &Value, vars: &Vars) -> Result<Option<ResponseAction>, Failure> {
+    for rule in &request.responses {
+        if rule.status.as_ref().is_some_and(|statuses| !statuses.has(answer.status)) {
+            continue;
+        }
+        let holds = rule.when.as_ref().map(|when| when.truthy(body, vars)).transpose();
+        if holds.map_err(|e| refused("bad_expression", format!("responses[].when: {e}")))?.unwrap_or(true) {
+            return Ok(Some(rule.action));
+        }
+    }
+    Ok(None)
+}
+
+fn unwelcome(answer: &Answer, retry: bool, retry_after: Option<Duration>) -> Failure {
+    let status = answer.status;
+    let message = format!("{} answered {status}: «{}»", place(answer), answer.quote());
+    Failure { code: "http_status", message, status: Some(status), retry, retry_after }
+}
+
+fn place(answer: &Answer) -> String {
+    format!("{}{}", answer.url.origin().ascii_serialization(), answer.url.path())
+}
+
+/// The items of a page.
+pub(super) fn items<'a>(request: &Request, body: &'a Value, vars: &Vars) -> Result<Cow<'a, [Value]>, Failure> {
+    let wrong = |what: &str, found: &Value| {
+        let kind = kind(found);
+        refused("items_not_array", format!("{what} gives {kind} where the items of a page are wanted; check items"))
+    };
+    let Some(expression) = &request.items else {
+        return body.as_array().map(|items| Cow::from(items.as_slice())).ok_or_else(|| wrong("the answer", body));
+    };
+    if let Some(path) = expression.path() {
+        let found = path.iter().try_fold(body, |value, part| value.get(part)).unwrap_or(&Value::Null);
+        return found.as_array().map(|items| Cow::from(items.as_slice())).ok_or_else(|| wrong(expression.text(), found));
+    }
+    let outputs = expression.all(body, vars);
+    let mut outputs = outputs.map_err(|e| refused("bad_expression", format!("items {}: {e}", expression.text())))?;
+    match outputs.as_mut_slice() {
+        [Value::Array(items)] => Ok(std::mem::take(items).into()),
+        // One output of a fanning expression is one item; a null or scalar can only be a wrong path.
+        [one] if !one.is_object() => Err(wrong(expression.text(), one)),
+        _ => Ok(outputs.into()),
+    }
+}
+
+/// The API's own count on this page.
+pub(super) fn total(request: &Request, body: &Value, vars: &Vars) -> Result<Option<u64>, Failure> {
+    let Some(expression) = &request.total else { return Ok(None) };
+    let value = expression.first(body, vars);
+    let value = value.map_err(|e| refused("bad_expression", format!("total {}: {e}", expression.text())))?;
+    Ok(crate::http::paginate::whole_number(&value))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,34 @@
+//! Deletes: listings whose items name deleted records, and what it takes to delete what a listing misses.
+
+use super::definition::{ConfirmRule, DeletedListing, Stream};
+use super::mapping::{Mapped, Mapper, Seen, key_of, refuse};
+use crate::expr::Vars;
+use serde_json::Value;
+use syncline_engine::source::Confirm;
+
+/// Reads one item of a listing of deleted records.
+pub(super) fn read(mapper: &Mapper, listing: &DeletedListing, item: &Value, seen: Seen, vars: &Vars) -> Mapped {
+    let composite = mapper.stream().composite;
+    let id = match key_of(&listing.key, composite, item, vars) {
+        Ok(id) => id,
+        Err(reason) => return Mapped::Refused(refuse("bad_key", format!("deletes.key: {reason}"), None, item)),
+    };
+    match listing.at.as_ref().map(|at| at.read(item, vars)).transpose() {
+        Ok(at) => Mapped::Taken(mapper.gone(id, None, at.flatten(), seen), None),
+        Err(error) => Mapped::Refused(refuse("bad_time", format!("deletes.at: {error}"), Some(id), item)),
+    }
+}
+
+/// What it takes before records missing from a proven listing are deleted. `steady` says that the API's own count was
+/// there, was the same on the first and the last page of every list, and equal to what was read: nothing moved meanwhile.
+pub(super) fn confirm(stream: &Stream, steady: bool) -> Confirm {
+    let by_fetch = if stream.fetch.is_some() { Confirm::Fetch } else { Confirm::Twice };
+    match stream.deletes.from_full_list {
+        None => Confirm::Never,
+        Some(ConfirmRule::None) => Confirm::None,
+        Some(ConfirmRule::Fetch) => by_fetch,
+        Some(ConfirmRule::Twice) => Confirm::Twice,
+        Some(ConfirmRule::Auto) if steady => Confirm::None,
+        Some(ConfirmRule::Auto) => by_fetch,
+    }
+}

@@ -1,0 +1,637 @@
+//! A listing: page after page, list after list, window after window, and the proof that nothing was left out.
+//!
+//! The place in a listing ([`Place`]) is the bookmark; it is small. The keys read so far, needed to count distinct items
+//! and to notice circles, are kept in memory ([`Memory`]) and, page by page, in notes: a listing that goes on after a
+//! restart reads them back and loses nothing of its proof.
+//!
+//! A listing is proven complete if every page answered, each list ended by its paginator's own rule, no page was left out
+//! and the API's own counts equal the distinct items read. What speaks against that is a doubt, and travels to the end.
+
+use super::answer::{self, Verdict, items, judge};
+use super::definition::{DeletedListing, Incremental, Paginate, Request};
+use super::incremental::{Window, halve, is_capped};
+use super::mapping::{self, Mapped, Mapper, Seen, refuse};
+use super::request::{Filling, base, draft, fingerprint, refused};
+use super::source::RestSource;
+use super::{deletes, partitions};
+use crate::expr::Vars;
+use crate::http::conditional::{KeptPage, Validator};
+use crate::http::limits::{HINT_MAX, Lane};
+use crate::http::paginate::{self, Facts, STALE_PAGES_MAX, Spot, Trail, loop_failure};
+use crate::http::{Answer, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use syncline_engine::model::{DatasetName, Timestamp};
+use syncline_engine::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part};
+
+/// Version of the bookmark.
+const FORMAT: u32 = 1;
+
+/// Doubts kept of one listing; more of them say nothing new.
+const DOUBTS_MAX: usize = 20;
+
+/// Distinct items of one list whose keys are kept for its proof. Beyond, the listing is read but not proven.
+const KEYS_MAX: usize = 20_000_000;
+
+/// Pages in a row that may be left out before the rest of a counted list is given up.
+const SKIPPED_MAX: u32 = 3;
+
+/// Which listing is being read.
+pub(super) type Key = (DatasetName, String);
+
+/// What a listing remembers besides its bookmark.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// The page these are the facts for: those of another one are of no use.
+    at: (i64, usize, u64),
+    lists: Arc<Vec<Value>>,
+    keys: HashSet<u64>,
+    trail: Trail,
+}
+
+/// Where a listing stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Place {
+    format: u32,
+    definition: String,
+    listing: i64,
+    /// Which list.
+    list: usize,
+    /// Pages of this list read so far.
+    page: u64,
+    /// The first page of the window being read.
+    first_page: u64,
+    spot: Spot,
+    /// Windows still to be read; the last one is being read.
+    windows: Vec<Window>,
+    /// Items of this window.
+    read: u64,
+    /// Distinct ones of them.
+    distinct: u64,
+    first_total: Option<u64>,
+    last_total: Option<u64>,
+    /// Whether every list so far had a steady count.
+    steady: bool,
+    stale: u32,
+    skipped: u32,
+    doubts: Vec<String>,
+    /// The provider's time of the first answer.
+    provider_time: Option<Timestamp>,
+}
+
+/// How the way on from a page is found.
+enum Way {
+    /// By the paginator.
+    Answered(Answer, Value),
+    /// As it was found when the page was read last.
+    Kept(Option<Spot>),
+    /// Nowhere: an empty page by rule.
+    Over,
+    /// The page was left out.
+    Skipped(u16),
+}
+
+/// A page as it was read, before the listing moves on.
+struct Sheet {
+    url: Url,
+    way: Way,
+    items: u64,
+    total: Option<u64>,
+    keys: Vec<u64>,
+    ids: Vec<String>,
+    request: String,
+    validator: Option<Validator>,
+    vars: Vars,
+}
+
+/// One listing of one stream for one connection.
+pub(super) struct Listing<'a> {
+    source: &'a RestSource,
+    ask: &'a Ask,
+    mapper: &'a Mapper,
+    request: &'a Request,
+    kind: Kind<'a>,
+    name: String,
+}
+
+enum Kind<'a> {
+    Full,
+    Incremental(&'a Incremental),
+    Deleted(&'a DeletedListing),
+}
+
+impl<'a> Listing<'a> {
+    /// The listing that `ask` names.
+    pub(super) fn of(source: &'a RestSource, ask: &'a Ask) -> Result<Self, Failure> {
+        let mapper = source.mapper(&ask.stream);
+        let mapper = mapper.ok_or_else(|| refused("unknown_stream", format!("there is no stream {}", ask.stream)))?;
+        let stream = mapper.stream();
+        let found = match ask.part {
+            Part::Full => stream.list.as_ref().map(|list| (list, Kind::Full, "full".to_string())),
+            Part::Incremental { .. } => {
+                stream.incremental.as_ref().map(|i| (&i.request, Kind::Incremental(i), "incremental".to_string()))
+            }
+            Part::Deletes { index, .. } => {
+                stream.deletes.listings.get(index).map(|d| (&d.list, Kind::Deleted(d), format!("deletes{index}")))
+            }
+        };
+        let missing = || refused("no_request", format!("stream {} has no listing for {:?}", stream.name, ask.part));
+        let (request, kind, name) = found.ok_or_else(missing)?;
+        Ok(Listing { source, ask, mapper, request, kind, name })
+    }
+
+    /// The page after `after`, or the first one.
+    pub(super) async fn page(&self, after: Option<&Bookmark>) -> Result<Page, Failure> {
+        let mut page = Page::default();
+        let (place, lists) = match after {
+            Some(bookmark) => self.resume(bookmark)?,
+            None => self.begin(&mut page).await?,
+        };
+        let Some(list) = lists.get(place.list) else {
+            return self.end(place, &lists, page);
+        };
+        let sheet = self.read(&place, list, &mut page).await?;
+        self.advance(place, &lists, sheet, page)
+    }
+
+    async fn begin(&self, page: &mut Page) -> Result<(Place, Arc<Vec<Value>>), Failure> {
+        let since = self.started_note()?;
+        let lists = partitions::combinations(self.source, self.ask, self.request, since, &mut page.requests).await?;
+        let lists = Arc::new(lists);
+        let mut place = Place {
+            format: FORMAT,
+            definition: self.source.definition().hash.clone(),
+            listing: self.ask.started_at.0,
+            list: 0,
+            page: 0,
+            first_page: 0,
+            spot: Spot::Start,
+            windows: self.windows(),
+            read: 0,
+            distinct: 0,
+            first_total: None,
+            last_total: None,
+            steady: self.request.total.is_some(),
+            stale: 0,
+            skipped: 0,
+            doubts: Vec::new(),
+            provider_time: None,
+        };
+        if lists.is_empty() {
+            doubt(&mut place, format!("no_partitions: {} has no partition values now", self.ask.stream));
+        }
+        if !self.request.partitions.is_empty() {
+            let text = serde_json::to_vec(&(place.listing, lists.as_ref())).unwrap_or_default();
+            page.notes.push((format!("lists/{}", self.name), text));
+        }
+        self.remember(&place, &lists, HashSet::new(), Trail::default());
+        Ok((place, lists))
+    }
+
+    fn windows(&self) -> Vec<Window> {
+        match self.ask.part {
+            Part::Full => Vec::new(),
+            Part::Incremental { since, until } | Part::Deletes { since, until, .. } => vec![(since, until)],
+        }
+    }
+
+    fn key(&self) -> Key {
+        (self.source.dataset(self.ask), self.name.clone())
+    }
+
+    fn remember(&self, place: &Place, lists: &Arc<Vec<Value>>, keys: HashSet<u64>, trail: Trail) {
+        let memory = Memory { at: place.at(), lists: Arc::clone(lists), keys, trail };
+        self.source.listings().insert(self.key(), memory);
+    }
+
+    /// Reads a bookmark, and what belongs to it if it is not in memory.
+    fn resume(&self, bookmark: &Bookmark) -> Result<(Place, Arc<Vec<Value>>), Failure> {
+        let mut place: Place = serde_json::from_slice(&bookmark.0)
+            .map_err(|error| refused(Failure::BAD_BOOKMARK, format!("the bookmark cannot be read: {error}")))?;
+        if place.format != FORMAT || place.definition != self.source.definition().hash {
+            let message = "the bookmark was made by another version of the definition; the listing begins again";
+            return Err(refused(Failure::BAD_BOOKMARK, message.to_string()));
+        }
+        if let Some(memory) = self.source.listings().get(&self.key()).filter(|memory| memory.at == place.at()) {
+            return Ok((place, Arc::clone(&memory.lists)));
+        }
+        let lists = Arc::new(self.read_lists(&place)?);
+        let Some(list) = lists.get(place.list) else { return Ok((place, lists)) };
+        let (mut keys, mut trail) = (HashSet::new(), Trail::default());
+        for number in place.first_page..place.page {
+            let kept = self.source.note(self.ask, &self.page_note(list, number))?;
+            match kept.as_deref().and_then(KeptPage::decode).filter(|kept| kept.listing == place.listing) {
+                Some(kept) => {
+                    keys.extend(kept.keys);
+                    kept.next.iter().for_each(|spot| _ = trail.step(spot));
+                }
+                None => {
+                    doubt(&mut place, "resumed: the keys read before the interruption are lost".to_string());
+                    break;
+                }
+            }
+        }
+        self.remember(&place, &lists, keys, trail);
+        Ok((place, lists))
+    }
+
+    fn read_lists(&self, place: &Place) -> Result<Vec<Value>, Failure> {
+        if self.request.partitions.is_empty() {
+            return Ok(vec![Value::Object(Default::default())]);
+        }
+        let note = self.source.note(self.ask, &format!("lists/{}", self.name))?;
+        let kept = note.and_then(|bytes| serde_json::from_slice::<(i64, Vec<Value>)>(&bytes).ok());
+        let kept = kept.filter(|(listing, _)| *listing == place.listing).map(|(_, lists)| lists);
+        let lost = || refused(Failure::BAD_BOOKMARK, "the partitions of the interrupted listing are not known any more".to_string());
+        kept.ok_or_else(lost)
+    }
+
+    /// When the last proven listing of this kind began, by our clock: parents changed since need to be asked again.
+    fn started_note(&self) -> Result<Option<Timestamp>, Failure> {
+        let note = self.source.note(self.ask, &format!("started/{}", self.name))?;
+        Ok(note.and_then(|bytes| serde_json::from_slice(&bytes).ok()).map(Timestamp))
+    }
+
+    fn page_note(&self, list: &Value, number: u64) -> String {
+        format!("page/{}/{}/{number}", self.name, short(list))
+    }
+
+    fn lane(&self) -> Lane {
+        if matches!(self.kind, Kind::Full) { Lane::Backfill } else { Lane::Poll }
+    }
+
+    /// What decides, besides the request, how an answer is read.
+    fn stamp(&self) -> String {
+        let connection = &self.ask.connection;
+        let credentials = Value::Object(connection.credentials.clone());
+        format!("{} {} {} {}", self.source.definition().hash, credentials, connection.metadata, self.ask.variant)
+    }
+
+    /// Asks for the page at `place` and reads its items into `page`.
+    async fn read(&self, place: &Place, list: &Value, page: &mut Page) -> Result<Sheet, Failure> {
+        if place.page >= self.request.max_pages {
+            let message = format!("more than {} pages; raise max_pages or narrow the request", self.request.max_pages);
+            return Err(refused("max_pages", message));
+        }
+        let definition = self.source.definition();
+        let filling = Filling::new(&self.ask.connection, &self.ask.variant)
+            .with("partition", list.clone())
+            .with_window(place.windows.last().copied());
+        let base = base(&definition.base_url, &self.ask.connection, &filling)?;
+        let mut draft = draft(self.request, &base, &filling)?;
+        paginate::lay(&self.request.paginate, &place.spot, &mut draft)?;
+        let request = fingerprint(&draft, &self.stamp());
+        let kept = self.kept(list, place, &request)?;
+        let validator = kept.as_ref().and_then(|kept| kept.validator.as_ref());
+        let exchange =
+            self.source.exchange(&self.ask.connection, &draft, self.request.timeout, self.lane(), validator).await?;
+        page.requests += 1;
+        page.provider_time = exchange.answer.date();
+        page.poll_hint = self.poll_hint(&exchange.answer);
+        let vars = mapping::vars(&self.ask.connection, list);
+        let verdict = judge(definition, self.request, &exchange.answer, exchange.wait, &vars)?;
+        let mut sheet = Sheet {
+            url: exchange.answer.url.clone(),
+            way: Way::Over,
+            items: 0,
+            total: None,
+            keys: Vec::new(),
+            ids: Vec::new(),
+            request,
+            validator: None,
+            vars,
+        };
+        match verdict {
+            Verdict::Page(body) => self.take(exchange.answer, body, &mut sheet, page)?,
+            Verdict::NotModified => self.take_kept(kept, &exchange.answer, &mut sheet, page)?,
+            Verdict::Ignored => {}
+            Verdict::Skipped => sheet.way = Way::Skipped(exchange.answer.status),
+        }
+        Ok(sheet)
+    }
+
+    /// The page as it was read last, if it was read for this very request and can be asked for conditionally.
+    fn kept(&self, list: &Value, place: &Place, request: &str) -> Result<Option<KeptPage>, Failure> {
+        if !self.source.definition().limits.conditional {
+            return Ok(None);
+        }
+        let note = self.source.note(self.ask, &self.page_note(list, place.page))?;
+        let kept = note.as_deref().and_then(KeptPage::decode);
+        Ok(kept.filter(|kept| kept.request == request && kept.validator.is_some()))
+    }
+
+    fn poll_hint(&self, answer: &Answer) -> Option<Duration> {
+        let name = self.source.definition().limits.poll_hint.as_deref()?;
+        answer.header(name)?.trim().parse().ok().map(Duration::from_secs).map(|wait| wait.min(HINT_MAX))
+    }
+
+    fn take(&self, answer: Answer, body: Value, sheet: &mut Sheet, page: &mut Page) -> Result<(), Failure> {
+        let seen = Seen { observed_at: answer.sent_at, answered_at: answer.date().unwrap_or(answer.sent_at) };
+        let found = items(self.request, &body, &sheet.vars)?;
+        sheet.items = found.len() as u64;
+        sheet.total = answer::total(self.request, &body, &sheet.vars)?;
+        for item in found.iter() {
+            let (key, mapped) = self.map(item, seen, &sheet.vars);
+            sheet.keys.push(key);
+            match mapped {
+                Some(Mapped::Taken(observation, warning)) => {
+                    if matches!(observation.body, Body::Whole(_)) {
+                        sheet.ids.push(observation.id.clone());
+                    }
+                    page.observations.push(observation);
+                    page.warnings.extend(warning);
+                }
+                Some(Mapped::Refused(quarantined)) => page.quarantined.push(quarantined),
+                None => {}
+            }
+        }
+        // An item kept aside has to be met again next time; a page kept as unchanged would hide it.
+        if self.source.definition().limits.conditional && page.quarantined.is_empty() {
+            sheet.validator = Validator::of(&answer);
+        }
+        sheet.way = Way::Answered(answer, body);
+        Ok(())
+    }
+
+    /// The fingerprint of an item's key, and what became of the item; nothing if it is not of this stream.
+    fn map(&self, item: &Value, seen: Seen, vars: &Vars) -> (u64, Option<Mapped>) {
+        let mapped = match self.request.filter.as_ref().map(|filter| filter.truthy(item, vars)).transpose() {
+            Ok(Some(false)) => None,
+            Ok(_) => Some(match &self.kind {
+                Kind::Deleted(listing) => deletes::read(self.mapper, listing, item, seen, vars),
+                Kind::Full | Kind::Incremental(_) => self.mapper.read(item, seen, vars),
+            }),
+            Err(error) => Some(Mapped::Refused(refuse("bad_expression", format!("where: {error}"), None, item))),
+        };
+        let id = match &mapped {
+            Some(Mapped::Taken(observation, _)) => Some(observation.id.clone()),
+            Some(Mapped::Refused(quarantined)) => quarantined.id.clone(),
+            None => self.mapper.key(item, vars).ok(),
+        };
+        let text = id.unwrap_or_else(|| item.to_string());
+        (twox_hash::XxHash3_64::oneshot(text.as_bytes()), mapped)
+    }
+
+    /// A page that has not changed: its records are seen again, as they were.
+    fn take_kept(&self, kept: Option<KeptPage>, answer: &Answer, sheet: &mut Sheet, page: &mut Page) -> Result<(), Failure> {
+        let unasked = || Failure {
+            code: "http_status",
+            message: format!("{} answered 304 though it was not asked conditionally", sheet.url.path()),
+            status: Some(304),
+            retry: false,
+            retry_after: None,
+        };
+        let kept = kept.ok_or_else(unasked)?;
+        page.not_modified += 1;
+        // An empty patch says of a record that it is there, and nothing else.
+        page.observations.extend(kept.ids.iter().map(|id| Observation {
+            id: id.clone(),
+            modified_at: None,
+            observed_at: answer.sent_at,
+            body: Body::Patch("{}".to_string()),
+        }));
+        sheet.items = kept.items;
+        sheet.total = kept.total;
+        sheet.keys = kept.keys;
+        sheet.ids = kept.ids;
+        sheet.validator = kept.validator;
+        sheet.way = Way::Kept(kept.next);
+        Ok(())
+    }
+
+    /// Moves on from a page that was read.
+    fn advance(&self, mut place: Place, lists: &Arc<Vec<Value>>, sheet: Sheet, mut page: Page) -> Result<Page, Failure> {
+        let list = lists.get(place.list).cloned().unwrap_or_default();
+        let next = self.step(&mut place, &sheet)?;
+        place.provider_time = place.provider_time.or(page.provider_time);
+        page.provider_time = place.provider_time;
+        page.expected = sheet.total.filter(|_| lists.len() == 1);
+        self.keep(&list, &place, sheet, &next, &mut page);
+        place.page += 1;
+        match next {
+            Next::Page(spot) => place.spot = spot,
+            Next::Halved => place.open_window(),
+            Next::Over => {
+                self.prove(&mut place);
+                place.windows.pop();
+                place.open_window();
+                if place.windows.is_empty() {
+                    self.close_list(&list, &mut place, &mut page)?;
+                }
+            }
+        }
+        if place.list >= lists.len() {
+            return self.end(place, lists, page);
+        }
+        self.move_memory(&place, lists);
+        page.next = Some(Bookmark(serde_json::to_vec(&place).unwrap_or_default().into()));
+        Ok(page)
+    }
+
+    /// Counts the page in and finds the way on.
+    fn step(&self, place: &mut Place, sheet: &Sheet) -> Result<Next, Failure> {
+        let mut listings = self.source.listings();
+        let Some(memory) = listings.get_mut(&self.key()).filter(|memory| memory.at == place.at()) else {
+            // Another run of the same listing moved on meanwhile, or the place in memory was needed.
+            return Err(Failure { retry: true, ..refused("listing_moved", "the listing was moved by another run".into()) });
+        };
+        let before = memory.keys.len();
+        if before < KEYS_MAX {
+            memory.keys.extend(&sheet.keys);
+        } else {
+            doubt(place, format!("too_many_keys: more than {KEYS_MAX} items in one list"));
+        }
+        let fresh = (memory.keys.len() - before) as u64;
+        // The keys of this page are in now; should anything fail below, the page does not count a second time.
+        memory.at = (0, usize::MAX, u64::MAX);
+        place.read += sheet.items;
+        place.distinct += fresh;
+        place.first_total = if place.read == sheet.items { sheet.total } else { place.first_total };
+        place.last_total = sheet.total;
+        place.stale = if fresh == 0 && before < KEYS_MAX { place.stale + 1 } else { 0 };
+        if let Kind::Incremental(rule) = &self.kind {
+            if is_capped(rule, sheet.total, place.read) {
+                halve(rule, &mut place.windows)?;
+                return Ok(Next::Halved);
+            }
+        }
+        let Some(spot) = self.way_on(place, sheet)? else { return Ok(Next::Over) };
+        if !memory.trail.step(&spot) {
+            return Err(loop_failure(&sheet.url, "the listing leads back to a page it has been at"));
+        }
+        if place.stale >= STALE_PAGES_MAX && place.skipped == 0 {
+            return Err(loop_failure(&sheet.url, &format!("{STALE_PAGES_MAX} pages without a new key")));
+        }
+        Ok(Next::Page(spot))
+    }
+
+    fn way_on(&self, place: &mut Place, sheet: &Sheet) -> Result<Option<Spot>, Failure> {
+        let skipped = std::mem::take(&mut place.skipped);
+        match &sheet.way {
+            Way::Kept(next) => Ok(next.clone()),
+            Way::Over => Ok(None),
+            Way::Skipped(status) => {
+                doubt(place, format!("page_skipped: {} answered {status}", sheet.url.path()));
+                place.skipped = skipped + 1;
+                Ok(self.after_skipped(place))
+            }
+            Way::Answered(answer, body) => {
+                let facts = Facts {
+                    body,
+                    headers: &answer.headers,
+                    url: &answer.url,
+                    items: sheet.items,
+                    distinct: place.distinct,
+                    total: sheet.total,
+                    vars: &sheet.vars,
+                };
+                paginate::next(&self.request.paginate, &place.spot, &facts)
+            }
+        }
+    }
+
+    /// Where pages are counted the one after a page left out is known; elsewhere the rest of the list is left out with it.
+    fn after_skipped(&self, place: &Place) -> Option<Spot> {
+        if place.skipped > SKIPPED_MAX {
+            return None;
+        }
+        match (&self.request.paginate, &place.spot) {
+            (Paginate::Page { .. }, Spot::Page(number)) => Some(Spot::Page(number + 1)),
+            (Paginate::Page { start, .. }, _) => Some(Spot::Page(start + 1)),
+            (Paginate::Offset { size, .. }, Spot::Offset(so_far)) => Some(Spot::Offset(so_far.saturating_add(*size))),
+            (Paginate::Offset { size, .. }, _) => Some(Spot::Offset(*size)),
+            _ => None,
+        }
+    }
+
+    /// Keeps the page as a note: for the proof of a resumed listing, and to ask conditionally next time.
+    fn keep(&self, list: &Value, place: &Place, sheet: Sheet, next: &Next, page: &mut Page) {
+        let last = !matches!(next, Next::Page(_));
+        if last && sheet.validator.is_none() {
+            return;
+        }
+        let mut kept = KeptPage::new(place.listing, sheet.request);
+        kept.next = if let Next::Page(spot) = next { Some(spot.clone()) } else { None };
+        // A window that was halved is not asked for again as it was.
+        kept.validator = sheet.validator.filter(|_| !matches!(next, Next::Halved));
+        (kept.items, kept.total, kept.keys, kept.ids) = (sheet.items, sheet.total, sheet.keys, sheet.ids);
+        page.notes.push((self.page_note(list, place.page), kept.encode()));
+    }
+
+    /// Compares what was read with what the API says there is.
+    fn prove(&self, place: &mut Place) {
+        match place.last_total {
+            Some(total) if total == place.distinct => place.steady &= place.first_total == place.last_total,
+            Some(total) => {
+                place.steady = false;
+                let distinct = place.distinct;
+                doubt(place, format!("total_mismatch: the API counts {total}, {distinct} distinct items were read"));
+            }
+            None => place.steady = false,
+        }
+    }
+
+    /// Ends a list: notes of pages that will not be asked for again go.
+    fn close_list(&self, list: &Value, place: &mut Place, page: &mut Page) -> Result<(), Failure> {
+        let conditional = self.source.definition().limits.conditional;
+        if conditional {
+            let note = format!("pages/{}/{}", self.name, short(list));
+            let before = self.source.note(self.ask, &note)?;
+            let before = before.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(0u64);
+            page.notes.extend((place.page..before).map(|number| (self.page_note(list, number), Vec::new())));
+            page.notes.push((note, place.page.to_string().into_bytes()));
+        } else {
+            let last = place.page.saturating_sub(1);
+            page.notes.extend((0..last).map(|number| (self.page_note(list, number), Vec::new())));
+        }
+        place.list += 1;
+        (place.page, place.first_page, place.windows) = (0, 0, self.windows());
+        Ok(())
+    }
+
+    fn move_memory(&self, place: &Place, lists: &Arc<Vec<Value>>) {
+        let mut listings = self.source.listings();
+        let memory = listings.entry(self.key()).or_insert_with(|| Memory {
+            at: place.at(),
+            lists: Arc::clone(lists),
+            keys: HashSet::new(),
+            trail: Trail::default(),
+        });
+        memory.at = place.at();
+        if place.page == place.first_page {
+            (memory.keys, memory.trail) = (HashSet::new(), Trail::default());
+        }
+    }
+
+    fn end(&self, mut place: Place, lists: &[Value], mut page: Page) -> Result<Page, Failure> {
+        self.source.listings().remove(&self.key());
+        let mut confirm = Confirm::Never;
+        if matches!(self.kind, Kind::Full) {
+            confirm = deletes::confirm(self.mapper.stream(), place.steady);
+            if self.lost_lists(lists, &mut page)? {
+                // Records of a list that is gone are to be kept, and nothing tells them from those gone from their list.
+                confirm = Confirm::Never;
+            }
+        }
+        if place.doubts.is_empty() && page.quarantined.is_empty() {
+            let started = self.ask.started_at.0.to_string();
+            page.notes.push((format!("started/{}", self.name), started.into_bytes()));
+        }
+        page.provider_time = page.provider_time.or(place.provider_time);
+        page.end = Some(End { doubts: std::mem::take(&mut place.doubts), confirm });
+        Ok(page)
+    }
+
+    /// Whether a list of an earlier full listing is not among these any more and its records are to be kept.
+    fn lost_lists(&self, lists: &[Value], page: &mut Page) -> Result<bool, Failure> {
+        if self.request.partitions.is_empty() {
+            return Ok(false);
+        }
+        let rules = self.request.partitions.iter().map(|name| self.source.definition().partitions.get(name));
+        let dropped = rules.flatten().all(|partition| partition.delete_on_remove);
+        let note = self.source.note(self.ask, "known/full")?;
+        let mut known: Vec<Value> = note.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let now: HashSet<String> = lists.iter().map(Value::to_string).collect();
+        known.retain(|list| !now.contains(&list.to_string()));
+        let lost = !known.is_empty() && !dropped;
+        let all: Vec<&Value> = lists.iter().chain(known.iter().filter(|_| !dropped)).collect();
+        page.notes.push(("known/full".to_string(), serde_json::to_vec(&all).unwrap_or_default()));
+        Ok(lost)
+    }
+}
+
+/// Where a listing goes after a page.
+enum Next {
+    Page(Spot),
+    /// The window was too large: its halves are asked for.
+    Halved,
+    /// The window, or the list, is over.
+    Over,
+}
+
+impl Place {
+    fn at(&self) -> (i64, usize, u64) {
+        (self.listing, self.list, self.page)
+    }
+
+    /// Begins the window on top, or the list if there are no windows.
+    fn open_window(&mut self) {
+        self.first_page = self.page;
+        self.spot = Spot::Start;
+        (self.read, self.distinct, self.stale, self.skipped) = (0, 0, 0, 0);
+        (self.first_total, self.last_total) = (None, None);
+    }
+}
+
+fn doubt(place: &mut Place, text: String) {
+    if place.doubts.len() < DOUBTS_MAX && !place.doubts.contains(&text) {
+        place.doubts.push(text);
+    }
+}
+
+fn short(list: &Value) -> String {
+    format!("{:016x}", twox_hash::XxHash3_64::oneshot(list.to_string().as_bytes()))
+}

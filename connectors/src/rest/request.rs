@@ -1,0 +1,172 @@
+//! Requests: placeholders filled in, ready for paging parameters and sign-in.
+
+use super::definition::{Param, Request, Tree};
+use super::mapping::connection_value;
+use crate::expr::{EvalError, Scope, Template};
+use crate::http::paginate::Draft;
+use crate::http::{HeaderMap, HeaderName, HeaderValue, Outgoing, Url};
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+use syncline_engine::model::Timestamp;
+use syncline_engine::source::{Connection, Failure};
+
+/// Values for the placeholders of a request.
+#[derive(Clone, Debug)]
+pub(super) struct Filling {
+    open: Scope,
+    /// With the credentials: for headers only.
+    secret: Scope,
+}
+
+impl Filling {
+    /// What every request may name.
+    pub(super) fn new(connection: &Connection, variant: &str) -> Filling {
+        let mut open = Map::new();
+        open.insert("connection".into(), connection_value(connection));
+        open.insert("variant".into(), variant.into());
+        let mut secret = open.clone();
+        if let Some(Value::Object(known)) = secret.get_mut("connection") {
+            known.insert("credentials".into(), Value::Object(connection.credentials.clone()));
+        }
+        Filling { open: Scope(open), secret: Scope(secret) }
+    }
+
+    /// Adds a value.
+    pub(super) fn with(mut self, name: &str, value: Value) -> Filling {
+        self.open.0.insert(name.to_string(), value.clone());
+        self.secret.0.insert(name.to_string(), value);
+        self
+    }
+
+    /// Adds the ends of a time window.
+    pub(super) fn with_window(self, window: Option<(Timestamp, Timestamp)>) -> Filling {
+        match window {
+            Some((since, until)) => self.with("since", since.to_string().into()).with("until", until.to_string().into()),
+            None => self,
+        }
+    }
+}
+
+/// Where relative paths of a connection resolve.
+pub(super) fn base(template: &Template, connection: &Connection, filling: &Filling) -> Result<Url, Failure> {
+    let text = match &connection.base_url {
+        Some(own) => own.clone(),
+        None => template.text(&filling.open).map_err(|error| unfilled("base_url", &error))?,
+    };
+    Url::parse(&text).map_err(|error| refused("bad_url", format!("base_url «{text}» is no URL: {error}")))
+}
+
+/// The request with its placeholders filled in.
+pub(super) fn draft(request: &Request, base: &Url, filling: &Filling) -> Result<Draft, Failure> {
+    let path = request.path.url_path(&filling.open).map_err(|error| unfilled("the path", &error))?;
+    let mut url = resolve(base, &path)?;
+    let mut query: Vec<(String, String)> =
+        url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    url.set_query(None);
+    query.extend(pairs(&request.params, filling)?);
+    let mut headers = Vec::with_capacity(request.headers.len());
+    for (name, template) in &request.headers {
+        let value = template.text(&filling.secret).map_err(|error| unfilled(&format!("header {name}"), &error))?;
+        headers.push((name.clone(), value));
+    }
+    let body = request.body.as_ref().map(|tree| fill(tree, filling)).transpose()?;
+    let form = request.form.as_ref().map(|form| pairs(form, filling)).transpose()?;
+    Ok(Draft { method: request.method.clone(), url, query, headers, body, form })
+}
+
+fn resolve(base: &Url, path: &str) -> Result<Url, Failure> {
+    let bad = |error| refused("bad_url", format!("«{path}» is neither path nor URL: {error}"));
+    if path.starts_with("https://") || path.starts_with("http://") {
+        let url = Url::parse(path).map_err(bad)?;
+        if url.origin() == base.origin() {
+            return Ok(url);
+        }
+        let (wanted, asked) = (base.origin().ascii_serialization(), url.origin().ascii_serialization());
+        return Err(refused("other_origin", format!("{asked} is not the origin of base_url, {wanted}")));
+    }
+    // Joined as text: a base with a path of its own keeps it.
+    let joined = format!("{}/{}", base.as_str().trim_end_matches('/'), path.trim_start_matches('/'));
+    Url::parse(&joined).map_err(bad)
+}
+
+fn pairs(params: &[(String, Param)], filling: &Filling) -> Result<Vec<(String, String)>, Failure> {
+    let mut pairs = Vec::with_capacity(params.len());
+    for (name, param) in params {
+        let templates = match param {
+            Param::One(template) => std::slice::from_ref(template),
+            Param::Many(templates) => templates.as_slice(),
+        };
+        for template in templates {
+            match template.value(&filling.open).map_err(|error| unfilled(name, &error))? {
+                Value::Array(values) => pairs.extend(values.iter().map(|value| (name.clone(), plain(value)))),
+                value => pairs.push((name.clone(), plain(&value))),
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
+fn fill(tree: &Tree, filling: &Filling) -> Result<Value, Failure> {
+    Ok(match tree {
+        Tree::Leaf(value) => value.clone(),
+        Tree::Text(template) => template.value(&filling.open).map_err(|error| unfilled("the body", &error))?,
+        Tree::List(trees) => Value::Array(trees.iter().map(|tree| fill(tree, filling)).collect::<Result<_, _>>()?),
+        Tree::Map(entries) => {
+            let mut map = Map::new();
+            for (name, tree) in entries {
+                let name = name.text(&filling.open).map_err(|error| unfilled("the body", &error))?;
+                map.insert(name, fill(tree, filling)?);
+            }
+            Value::Object(map)
+        }
+    })
+}
+
+/// The request as it goes out, short of its sign-in.
+pub(super) fn seal(draft: &Draft, timeout: Duration, max_response: u64) -> Result<Outgoing, Failure> {
+    let method = draft.method.parse().map_err(|_| refused("bad_method", format!("«{}» is no method", draft.method)))?;
+    let mut url = draft.url.clone();
+    if !draft.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(&draft.query);
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert("accept", HeaderValue::from_static("application/json"));
+    let mut body = None;
+    if let Some(json) = &draft.body {
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        body = Some(Bytes::from(json.to_string()));
+    } else if let Some(form) = &draft.form {
+        headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let text = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        body = Some(Bytes::from(text));
+    }
+    for (name, value) in &draft.headers {
+        let bad = || refused("bad_header", format!("header «{name}» or its value holds what no header may hold"));
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+        headers.insert(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+    }
+    Ok(Outgoing { method, url, headers, body, timeout, max_response, follow: true })
+}
+
+/// A short text that is equal for equal requests.
+pub(super) fn fingerprint(draft: &Draft, stamp: &str) -> String {
+    let body = draft.body.as_ref().map(Value::to_string);
+    let whole = format!("{stamp}\n{} {}\n{:?}\n{:?}\n{body:?}\n{:?}", draft.method, draft.url, draft.query, draft.headers, draft.form);
+    // Credentials are in the stamp, so the text must not be one they could be guessed from.
+    hex::encode(Sha256::digest(whole.as_bytes()).get(..16).unwrap_or_default())
+}
+
+fn unfilled(place: &str, error: &EvalError) -> Failure {
+    refused("missing_value", format!("{place}: {error}"))
+}
+
+/// A failure that another attempt would not help.
+pub(super) fn refused(code: &'static str, message: String) -> Failure {
+    Failure { code, message, status: None, retry: false, retry_after: None }
+}

@@ -1,0 +1,172 @@
+//! [`RestSource`]: the engine's `Source` over a definition.
+//!
+//! One source serves all connections of its definition. It keeps, in memory, the budget of each connection and the keys of
+//! listings being read; everything that must outlive the process travels in bookmarks and notes.
+
+use super::definition::Definition;
+use super::listing::{Key, Listing, Memory};
+use super::mapping::{self, Mapper};
+use super::request::{Filling, base, draft, refused, seal};
+use super::{Notes, fetch};
+use crate::http::conditional::Validator;
+use crate::http::limits::{Budget, Lane};
+use crate::http::paginate::Draft;
+use crate::http::{Answer, Client, auth};
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use syncline_engine::model::DatasetName;
+use syncline_engine::source::{Ask, Bookmark, Connection, Failure, Page, Retry, Source};
+use syncline_engine::time::Clock;
+
+/// Listings whose keys are kept in memory. One more makes another forget; that one reads its notes again.
+const LISTINGS_MAX: usize = 4_096;
+
+/// Connections whose budgets are kept. Budgets nobody uses go first.
+const BUDGETS_MAX: usize = 100_000;
+
+/// A polled REST API as a definition describes it.
+pub struct RestSource {
+    definition: Arc<Definition>,
+    client: Client,
+    clock: Arc<dyn Clock>,
+    notes: Arc<dyn Notes>,
+    mappers: HashMap<String, Mapper>,
+    budgets: Mutex<HashMap<(String, String), Arc<Budget>>>,
+    listings: Mutex<HashMap<Key, Memory>>,
+}
+
+/// An answer, and the wait the provider asked for.
+pub(super) struct Exchange {
+    pub(super) answer: Answer,
+    pub(super) wait: Option<Duration>,
+}
+
+impl RestSource {
+    /// A source over `definition`. Fails if a schema does not compile.
+    pub fn new(
+        definition: Arc<Definition>,
+        client: Client,
+        clock: Arc<dyn Clock>,
+        notes: Arc<dyn Notes>,
+    ) -> Result<RestSource, Failure> {
+        let mappers = definition.streams.iter().map(|stream| Ok((stream.name.clone(), Mapper::new(stream)?)));
+        let mappers = mappers.collect::<Result<_, Failure>>()?;
+        let (budgets, listings) = (Mutex::default(), Mutex::default());
+        Ok(RestSource { definition, client, clock, notes, mappers, budgets, listings })
+    }
+
+    /// What it was made of.
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    /// The mapper of a stream; webhooks use it for whole items.
+    pub fn mapper(&self, stream: &str) -> Option<&Mapper> {
+        self.mappers.get(stream)
+    }
+
+    /// The budget of a connection: one for everything that is asked in its name.
+    pub fn budget(&self, connection: &Connection) -> Arc<Budget> {
+        let mut budgets = lock(&self.budgets);
+        if budgets.len() >= BUDGETS_MAX {
+            budgets.retain(|_, budget| Arc::strong_count(budget) > 1);
+        }
+        let key = (connection.environment.clone(), connection.id.clone());
+        let fresh = || Budget::new(&self.definition.limits, Arc::clone(&self.clock));
+        Arc::clone(budgets.entry(key).or_insert_with(fresh))
+    }
+
+    /// Proves that a connection can sign in, by the definition's `auth.test`, and reads its `connection_fields`.
+    /// `None` where the definition has no test.
+    pub async fn check(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
+        let Some(request) = &self.definition.auth.test else { return Ok(None) };
+        let filling = Filling::new(connection, "base");
+        let base = base(&self.definition.base_url, connection, &filling)?;
+        let draft = draft(request, &base, &filling)?;
+        let exchange = self.exchange(connection, &draft, request.timeout, Lane::Fetch, None).await?;
+        let vars = mapping::vars(connection, &Value::Null);
+        let verdict = super::answer::judge(&self.definition, request, &exchange.answer, exchange.wait, &vars)?;
+        let body = if let super::answer::Verdict::Page(body) = verdict { body } else { Value::Null };
+        let mut fields = Map::new();
+        for (name, expression) in &self.definition.auth.connection_fields {
+            let value = expression.first(&body, &vars);
+            let value = value.map_err(|e| refused("bad_expression", format!("auth.connection_fields.{name}: {e}")))?;
+            fields.insert(name.clone(), value);
+        }
+        Ok(Some(fields))
+    }
+
+    /// One request in the name of a connection: budget, sign-in, answer, and what it says about the budget.
+    pub(super) async fn exchange(
+        &self,
+        connection: &Connection,
+        draft: &Draft,
+        timeout: Duration,
+        lane: Lane,
+        validator: Option<&Validator>,
+    ) -> Result<Exchange, Failure> {
+        let limits = &self.definition.limits;
+        let mut outgoing = seal(draft, timeout, limits.max_response)?;
+        if let Some(validator) = validator {
+            validator.lay(&mut outgoing.headers);
+        }
+        auth::sign_in(&self.definition.auth.kind, connection, &mut outgoing)?;
+        let budget = self.budget(connection);
+        let permit = budget.enter(&draft.method, draft.url.path(), lane).await?;
+        let sent = self.client.send(outgoing).await;
+        drop(permit);
+        let answer = sent.map_err(|failure| Failure { retry: failure.retry && limits.retry_status.network, ..failure })?;
+        let busy = matches!(answer.status, 429 | 503) || limits.retry_status.has(answer.status);
+        let wait = budget.learn(&limits.headers, &answer, busy);
+        Ok(Exchange { answer, wait })
+    }
+
+    pub(super) fn notes(&self) -> &Arc<dyn Notes> {
+        &self.notes
+    }
+
+    pub(super) fn note(&self, ask: &Ask, key: &str) -> Result<Option<Vec<u8>>, Failure> {
+        self.notes.note(&self.dataset(ask), key)
+    }
+
+    pub(super) fn dataset(&self, ask: &Ask) -> DatasetName {
+        let connection = &ask.connection;
+        let base = DatasetName::base(&connection.environment, &self.definition.source, &connection.id, &ask.stream);
+        DatasetName { variant: ask.variant.as_str().into(), ..base }
+    }
+
+    /// The listings being read. When there are too many, an arbitrary one forgets and reads its notes when it goes on.
+    pub(super) fn listings(&self) -> MutexGuard<'_, HashMap<Key, Memory>> {
+        let mut listings = lock(&self.listings);
+        if listings.len() > LISTINGS_MAX {
+            let one = listings.keys().next().cloned();
+            one.and_then(|key| listings.remove(&key));
+        }
+        listings
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept under these locks can be read again; a panic elsewhere does not make it wrong.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Source for RestSource {
+    async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
+        Listing::of(self, ask)?.page(after).await
+    }
+
+    /// While `ask.part` is [`Part::Full`](syncline_engine::source::Part::Full) a missing key is being confirmed: then 404
+    /// and 410 always are a delete. Otherwise the stream's `fetch.not_found` decides.
+    async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
+        fetch::fetch(self, ask, keys).await
+    }
+
+    fn retry(&self) -> Retry {
+        self.definition.limits.retry
+    }
+}

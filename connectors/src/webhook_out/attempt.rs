@@ -1,0 +1,213 @@
+//! One attempt: sign, post, judge the answer.
+
+use super::sign;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderMap;
+use std::time::{Duration, UNIX_EPOCH};
+use syncline_engine::model::Timestamp;
+use syncline_engine::sink::Delivery;
+
+/// For everything: connecting, sending, the answer's body.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+/// Read of an answer; the rest is not waited for.
+pub const ANSWER: u64 = 16 * 1024;
+/// Kept of an answer.
+const KEPT: usize = 4 * 1024;
+/// Longest wait a receiver may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The way out, as far as an attempt needs it: one POST, no redirects, no cookies, at most [`ANSWER`] bytes read within
+/// [`TIMEOUT`].
+#[async_trait]
+pub trait Post: Send + Sync + 'static {
+    /// Posts `body` once.
+    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Answer, Unsent>;
+}
+
+#[async_trait]
+impl Post for crate::http::Client {
+    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Answer, Unsent> {
+        let broken = |message: String| Unsent { message, timeout: false };
+        let url = crate::http::Url::parse(url).map_err(|e| broken(format!("the endpoint's URL is none: {e}")))?;
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let value = http::HeaderValue::try_from(value).map_err(|e| broken(format!("header {name}: {e}")))?;
+            map.insert(name, value);
+        }
+        let request = crate::http::Outgoing {
+            method: http::Method::POST,
+            url,
+            headers: map,
+            body: Some(body),
+            timeout: TIMEOUT,
+            max_response: ANSWER,
+            follow: false,
+        };
+        match self.send_and_cut(request).await {
+            Ok(answer) => Ok(Answer { status: answer.status, headers: answer.headers, body: answer.body }),
+            Err(why) => Err(Unsent { timeout: why.code == "timeout", message: why.to_string() }),
+        }
+    }
+}
+
+/// What a receiver answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Beginning of its body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// For people.
+    pub message: String,
+    /// The time ran out: the receiver may have taken it.
+    pub timeout: bool,
+}
+
+/// Where a delivery goes and how it is proven.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The URL.
+    pub url: String,
+    /// Secrets, newest first.
+    pub secrets: Vec<String>,
+    /// Send the length-extendable signature as well.
+    pub legacy_signature: bool,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The receiver has it.
+    Delivered {
+        /// A 2xx.
+        status: u16,
+    },
+    /// The receiver does not have it, as far as we know.
+    Failed(Failed),
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The receiver's status, if it answered.
+    pub status: Option<u16>,
+    /// Earliest next attempt the receiver asks for, at most a day.
+    pub retry_after: Option<Duration>,
+    /// Overload or time-out: the next attempt should not come soon.
+    pub overloaded: bool,
+    /// For people.
+    pub text: String,
+    /// No further attempt is wanted.
+    pub stop: Option<Stop>,
+}
+
+/// Why no further attempt is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// 410: the endpoint is gone for good.
+    Gone,
+    /// The answer said `webhook-delivery: abort-message`.
+    Aborted,
+}
+
+/// Makes one attempt.
+pub async fn attempt(client: &dyn Post, target: &Target, delivery: &Delivery, now: Timestamp) -> Attempt {
+    let body = Bytes::copy_from_slice(delivery.body.as_bytes());
+    let mut headers = sign(&body, &delivery.id, now, &target.secrets, target.legacy_signature);
+    headers.push(("content-type", "application/json".to_owned()));
+    match client.post(&target.url, headers, body).await {
+        Ok(answer) => judge(&answer, now),
+        Err(unsent) => Attempt::Failed(Failed {
+            status: None,
+            retry_after: None,
+            overloaded: unsent.timeout,
+            text: cut(&unsent.message),
+            stop: None,
+        }),
+    }
+}
+
+fn judge(answer: &Answer, now: Timestamp) -> Attempt {
+    let status = answer.status;
+    if (200..300).contains(&status) {
+        return Attempt::Delivered { status };
+    }
+    let says_abort = answer.headers.get("webhook-delivery").is_some_and(|v| v.as_bytes() == b"abort-message");
+    let hint = matches!(status, 429 | 503).then(|| retry_after(&answer.headers, now)).flatten();
+    Attempt::Failed(Failed {
+        status: Some(status),
+        retry_after: hint,
+        overloaded: hint.is_none() && matches!(status, 429 | 502 | 504),
+        text: cut(&format!("{status} {}", String::from_utf8_lossy(&answer.body))),
+        stop: match status {
+            410 => Some(Stop::Gone),
+            _ if says_abort => Some(Stop::Aborted),
+            _ => None,
+        },
+    })
+}
+
+/// `Retry-After` in seconds or as an HTTP date.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get("retry-after")?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+            Timestamp::from_seconds(i64::try_from(at.as_secs()).ok()?).since(now)
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\n').take(KEPT / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn answer(status: u16, headers: &[(&'static str, &'static str)]) -> Attempt {
+        let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), HeaderValue::from_static(v))).collect();
+        judge(&Answer { status, headers, body: Bytes::from_static(b"no") }, Timestamp::from_seconds(1_000_000_000))
+    }
+
+    fn failed(status: u16, headers: &[(&'static str, &'static str)]) -> Failed {
+        match answer(status, headers) {
+            Attempt::Failed(failed) => failed,
+            Attempt::Delivered { status } => panic!("{status} counted as delivered"),
+        }
+    }
+
+    #[test]
+    fn only_2xx_is_delivered() {
+        assert_eq!(answer(204, &[]), Attempt::Delivered { status: 204 });
+        for status in [199, 301, 302, 307, 400, 404, 500] {
+            assert_eq!(failed(status, &[]).status, Some(status));
+        }
+    }
+
+    #[test]
+    fn waits_and_stops() {
+        assert_eq!(failed(429, &[("retry-after", "7")]).retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(failed(503, &[("retry-after", "9999999")]).retry_after, Some(LONGEST_WAIT));
+        let date = failed(503, &[("retry-after", "Sun, 09 Sep 2001 01:47:40 GMT")]);
+        assert_eq!(date.retry_after, Some(Duration::from_secs(60)));
+        assert_eq!(failed(500, &[("retry-after", "7")]).retry_after, None);
+        assert!(failed(429, &[]).overloaded && failed(504, &[("retry-after", "x")]).overloaded);
+        assert!(!failed(429, &[("retry-after", "7")]).overloaded && !failed(500, &[]).overloaded);
+        assert_eq!(failed(410, &[]).stop, Some(Stop::Gone));
+        assert_eq!(failed(400, &[("webhook-delivery", "abort-message")]).stop, Some(Stop::Aborted));
+        assert_eq!(failed(404, &[]).stop, None);
+    }
+}

@@ -1,0 +1,24 @@
+//! Why an attempt at the outside failed, in words that sources and sinks share.
+
+use std::time::Duration;
+
+/// Why an attempt at the outside failed: a page not brought, a delivery not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Failure {
+    /// Stable word: `http_status`, `network`, `timeout`, `pagination_loop`, `window_cap`, `missing_value`…
+    pub code: &'static str,
+    /// For people: what, where, what to do next.
+    pub message: String,
+    /// The provider's status, if it answered.
+    pub status: Option<u16>,
+    /// Whether another attempt may help.
+    pub retry: bool,
+    /// The provider's own wish for the wait before the next attempt.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// Code that says: the bookmark leads nowhere any more, the listing has to begin again.
+    pub const BAD_BOOKMARK: &'static str = "bad_bookmark";
+}

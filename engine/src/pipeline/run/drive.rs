@@ -1,0 +1,574 @@
+//! The drive: page after page, with retries, each in one commit with the place after it.
+
+use super::progress::{LOOKBACK_DELETES, forget_notes, scope};
+use super::quarantine::Quarantine;
+use super::record::{Journey, Outcome, RunRecord, Stage, run_key};
+use super::settle::clear_held;
+use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
+use crate::model::{Cause, Counts, Timestamp};
+use crate::pipeline::{Batch, Engine, Error, Mark, PageBuilder, Receipt, Table, WindowOp};
+use crate::sink::RunEnd;
+use crate::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part, Quarantined, Source};
+use crate::time::{Backoff, Chance, Clock};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Longest wait between two attempts, whatever the provider wishes.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Complaints shown in a run's record.
+const SAMPLES_MAX: usize = 10;
+
+/// Doubts shown in a run's record.
+const DOUBTS_MAX: usize = 20;
+
+/// Doubt of listings from which a page was left out: they are no base for the next window.
+const PAGE_SKIPPED: &str = "page_skipped";
+
+/// Why a run does not go on.
+pub(super) enum Stop {
+    Failed(Failure),
+    Cancelled,
+    /// The process stops.
+    Halted,
+    Engine(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Engine(error)
+    }
+}
+
+/// What is asked of the source.
+#[derive(Clone, Copy)]
+pub(super) enum Call<'a> {
+    Poll(&'a Ask, Option<&'a Bookmark>),
+    Fetch(&'a Ask, &'a [String]),
+}
+
+/// One run on its way.
+pub(super) struct Drive<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) order: Order,
+    pub(super) journey: Journey,
+    source: Arc<dyn Source>,
+    clock: Arc<dyn Clock>,
+    halt: watch::Receiver<Halt>,
+    tell: &'a (dyn Fn(&RunRecord, Option<u64>) + Send + Sync),
+    progress: Progress,
+    quarantine: Quarantine,
+    deadline: Timestamp,
+    resumed: bool,
+    /// Pages committed by this execution.
+    pages: u64,
+    /// The window has to be begun with the next commit.
+    open: bool,
+}
+
+impl<'a> Drive<'a> {
+    /// Takes up the journey of an earlier run, or begins one.
+    pub(super) fn begin(
+        engine: &'a Engine,
+        source: Arc<dyn Source>,
+        order: Order,
+        halt: watch::Receiver<Halt>,
+        tell: &'a (dyn Fn(&RunRecord, Option<u64>) + Send + Sync),
+    ) -> Result<Self, Error> {
+        let clock = engine.clock();
+        let now = clock.now();
+        let progress = Progress::load(engine, &order.dataset.name)?;
+        let quarantine = Quarantine::load(engine, &order.dataset.name)?;
+        let stored = engine.mark(Table::Bookmark, &scope(&order.dataset.name))?;
+        let stored = stored.filter(|_| !order.fresh).and_then(|bytes| Journey::decode(&bytes));
+        // Without its window a listing that began earlier cannot find what is missing: it has to begin again. And who wants
+        // everything is not served by the rest of a window.
+        let earlier = stored.filter(|journey| match journey.part {
+            Part::Full => engine.window_open(&order.dataset),
+            _ => order.part != Part::Full,
+        });
+        let resumed = earlier.is_some();
+        let journey = match earlier {
+            Some(journey) if journey.record.status == Outcome::Running => journey,
+            Some(journey) => journey.taken_up_by(engine.next_run()?, &order, now),
+            None => Journey::new(engine.next_run()?, &order, progress.last_completed_at.is_none(), now),
+        };
+        let open = !resumed && journey.part == Part::Full;
+        let deadline = now.plus(order.timeout);
+        let drive = Drive {
+            engine, order, journey, source, clock, halt, tell, progress, quarantine, deadline, resumed, pages: 0, open,
+        };
+        Ok(drive)
+    }
+
+    /// Goes the whole way and stores how it ended.
+    pub(super) async fn finish(mut self) -> Result<RunReport, Error> {
+        let ended = self.way().await;
+        self.conclude(ended).await
+    }
+
+    async fn way(&mut self) -> Result<Vec<WindowOp>, Stop> {
+        loop {
+            match self.journey.stage {
+                Stage::Listing | Stage::Again => self.listing().await?,
+                Stage::Deletes => {
+                    if self.needs_second_look().await? {
+                        self.look_again();
+                    } else {
+                        self.deletes().await?;
+                    }
+                }
+                Stage::Settle => {
+                    if let Some(close) = self.settle().await? {
+                        return Ok(close);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One page of the listing.
+    async fn listing(&mut self) -> Result<(), Stop> {
+        let ask = self.ask(self.journey.part);
+        let bookmark = self.journey.bookmark.clone();
+        let page = match self.attempt(Call::Poll(&ask, bookmark.as_ref())).await {
+            Err(Stop::Failed(failure)) if failure.code == Failure::BAD_BOOKMARK && bookmark.is_some() => {
+                return self.begin_again();
+            }
+            other => other?,
+        };
+        self.journey.set_aside += page.quarantined.len() as u64;
+        self.journey.provider_start = self.journey.provider_start.or(page.provider_time);
+        self.journey.bookmark = page.next.clone();
+        match page.end.clone() {
+            Some(end) => self.listing_ended(end),
+            None if page.next.is_none() => return Err(Stop::Failed(nowhere())),
+            None => {}
+        }
+        self.commit_page(page).await.map(drop)
+    }
+
+    /// The bookmark leads nowhere: the listing is read from its beginning, under the same number.
+    fn begin_again(&mut self) -> Result<(), Stop> {
+        self.journey.bookmark = None;
+        self.journey.stage = Stage::Listing;
+        self.journey.set_aside = 0;
+        self.open = self.journey.part == Part::Full;
+        Ok(())
+    }
+
+    fn listing_ended(&mut self, end: End) {
+        let journey = &mut self.journey;
+        journey.proven = end.doubts.is_empty() && journey.set_aside == 0;
+        journey.read = !end.doubts.iter().any(|doubt| doubt.starts_with(PAGE_SKIPPED));
+        end.doubts.iter().for_each(|doubt| add_doubt(&mut journey.record, doubt));
+        // The second look, if this was it, has been taken.
+        journey.confirm = if journey.stage == Stage::Again && end.confirm != Confirm::Never { Confirm::None } else { end.confirm };
+        if journey.part != Part::Full {
+            journey.confirm = Confirm::Never;
+        }
+        journey.stage = Stage::Deletes;
+    }
+
+    /// Whether the listing has to be read a second time: records are missing, and that is how they are confirmed.
+    async fn needs_second_look(&mut self) -> Result<bool, Stop> {
+        let journey = &self.journey;
+        if !(journey.proven && journey.confirm == Confirm::Twice && journey.bookmark.is_none()) {
+            return Ok(false);
+        }
+        let some_missing = !self.engine.missing(&self.order.dataset).await?.positions.is_empty();
+        if !some_missing {
+            self.journey.confirm = Confirm::None;
+        }
+        Ok(some_missing)
+    }
+
+    /// Has the listing read once more in the same window: what either of them saw stays.
+    pub(super) fn look_again(&mut self) {
+        self.journey.stage = Stage::Again;
+        self.journey.bookmark = None;
+        self.journey.set_aside = 0;
+    }
+
+    /// One page of the listings of deleted records; the next stage when there are no more.
+    async fn deletes(&mut self) -> Result<(), Stop> {
+        let Some(index) = self.journey.deletes.first().copied() else {
+            self.journey.stage = Stage::Settle;
+            return Ok(());
+        };
+        let since = self.progress.deletes_read_at(index).map_or(Timestamp(0), |at| at.minus(LOOKBACK_DELETES));
+        let until = self.journey.began;
+        let ask = self.ask(Part::Deletes { index, since, until });
+        let bookmark = self.journey.bookmark.clone();
+        let page = match self.attempt(Call::Poll(&ask, bookmark.as_ref())).await {
+            Err(Stop::Failed(failure)) if failure.code == Failure::BAD_BOOKMARK && bookmark.is_some() => {
+                self.journey.bookmark = None;
+                return Ok(());
+            }
+            other => other?,
+        };
+        self.journey.provider_start = self.journey.provider_start.or(page.provider_time);
+        self.journey.bookmark = page.next.clone();
+        if page.next.is_none() {
+            let doubts = page.end.as_ref().map(|end| end.doubts.clone()).unwrap_or_default();
+            doubts.iter().for_each(|doubt| add_doubt(&mut self.journey.record, doubt));
+            if doubts.is_empty() {
+                self.journey.deletes_done.push(index);
+            }
+            self.journey.deletes.remove(0);
+        }
+        self.commit_page(page).await.map(drop)
+    }
+
+    pub(super) fn ask(&self, part: Part) -> Ask {
+        Ask {
+            stream: self.order.dataset.name.model.to_string(),
+            connection: Arc::clone(&self.order.connection),
+            variant: self.order.dataset.name.variant.to_string(),
+            part,
+            started_at: self.journey.began,
+        }
+    }
+
+    /// Asks the source until it answers, within its own rule for retries and this run's time.
+    pub(super) async fn attempt(&mut self, call: Call<'_>) -> Result<Page, Stop> {
+        let retry = self.source.retry();
+        let seed = self.order.seed ^ self.journey.number ^ self.journey.record.requests;
+        let mut backoff = Backoff::new(retry.from, retry.to, retry.jitter, Chance::from_seed(seed));
+        loop {
+            let source = Arc::clone(&self.source);
+            let answer = self.within(async {
+                match call {
+                    Call::Poll(ask, after) => source.poll(ask, after).await,
+                    Call::Fetch(ask, keys) => source.fetch(ask, keys).await,
+                }
+            });
+            let failure = match answer.await? {
+                Ok(page) => return Ok(page),
+                Err(failure) => failure,
+            };
+            self.journey.record.requests += 1;
+            if !failure.retry || backoff.tries() >= retry.max {
+                return Err(Stop::Failed(failure));
+            }
+            self.journey.record.retries += 1;
+            let wait = backoff.next_wait().max(failure.retry_after.unwrap_or_default()).min(WAIT_MAX);
+            tracing::debug!(code = failure.code, status = failure.status, ?wait, "an attempt failed and is repeated");
+            let clock = Arc::clone(&self.clock);
+            self.within(async { clock.sleep(wait).await }).await?;
+        }
+    }
+
+    /// Awaits `work` unless the run is told to end or its time is over.
+    async fn within<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let (timeout, clock) = (self.order.timeout, Arc::clone(&self.clock));
+        tokio::select! {
+            biased;
+            stop = halted(&mut self.halt) => Err(stop),
+            () = clock.sleep_until(self.deadline) => Err(Stop::Failed(too_long(timeout))),
+            done = work => Ok(done),
+        }
+    }
+
+    /// Commits a page: records, quarantine, notes, the place after it and the run's record, all as one.
+    pub(super) async fn commit_page(&mut self, page: Page) -> Result<Receipt, Stop> {
+        self.count(&page);
+        let mut batch = Batch { cause: Some(Cause::run(self.journey.number)), ..Batch::default() };
+        batch.pages.push(self.records(&page.observations));
+        batch.marks = self.side_marks(&page);
+        if self.open {
+            batch.open.push(WindowOp::Restart(self.order.dataset.clone()));
+            batch.marks.extend(clear_held(self.engine, &self.order.dataset.name)?);
+        }
+        batch.marks.push(Mark::put(Table::Bookmark, &scope(&self.order.dataset.name), self.journey.encode()));
+        batch.marks.push(self.record_mark());
+        let receipt = match self.engine.commit(batch).await {
+            // The page is to blame, not the engine: asked for in smaller pages it goes in.
+            Err(Error::BadBatch(why)) => return Err(Stop::Failed(failure("page_too_large", why))),
+            other => other?,
+        };
+        self.open = false;
+        self.pages += 1;
+        let counts = receipt.counts_of(&self.order.dataset);
+        self.journey.record.counts.add(&counts);
+        self.take_in(&receipt, &counts, &page);
+        (self.tell)(&self.journey.record, page.expected);
+        Ok(receipt)
+    }
+
+    /// What the engine says of the page.
+    fn take_in(&mut self, receipt: &Receipt, counts: &Counts, page: &Page) {
+        let rejected: Vec<&String> = receipt.rejected.iter().map(|(_, why)| why).collect();
+        if let Some(why) = rejected.first() {
+            self.journey.proven = false;
+            self.journey.set_aside += rejected.len() as u64;
+            add_doubt(&mut self.journey.record, &format!("rejected: {why}"));
+        }
+        if page.not_modified > 0 && counts.ignored > 0 {
+            // An unchanged page names records that are not here: what was kept of it does not fit the store any more.
+            self.journey.forget_notes = true;
+            if self.journey.part == Part::Full {
+                self.journey.proven = false;
+                add_doubt(&mut self.journey.record, "stale_validators: an unchanged page names records that are not stored");
+            }
+        }
+    }
+
+    fn count(&mut self, page: &Page) {
+        let record = &mut self.journey.record;
+        record.pages += 1;
+        record.requests += u64::from(page.requests);
+        record.not_modified += u64::from(page.not_modified);
+        record.quarantined += page.quarantined.len() as u64;
+        record.warnings += page.warnings.len() as u64;
+        for fault in page.quarantined.iter().chain(&page.warnings) {
+            if record.samples.len() < SAMPLES_MAX {
+                record.samples.push(sample(fault));
+            }
+        }
+        if let Some(wait) = page.poll_hint {
+            self.progress.not_before = Some(self.clock.now().plus(wait));
+        }
+        let whole = page.observations.iter().filter(|seen| matches!(seen.body, Body::Whole(_)));
+        let greatest = whole.filter_map(|seen| seen.modified_at).max();
+        self.journey.greatest_modified = self.journey.greatest_modified.max(greatest);
+    }
+
+    fn records(&self, observations: &[Observation]) -> PageBuilder {
+        let mut page = self.engine.page(&self.order.dataset);
+        for seen in observations {
+            let (id, modified_at, observed_at) = (seen.id.as_str(), seen.modified_at, seen.observed_at);
+            match &seen.body {
+                Body::Whole(text) => page.save(id, modified_at, observed_at, text.as_bytes()),
+                Body::Patch(text) => page.patch(id, modified_at, observed_at, text.as_bytes()),
+                Body::Gone { deleted_at } => page.delete(id, modified_at, observed_at, *deleted_at),
+            }
+        }
+        page
+    }
+
+    fn side_marks(&mut self, page: &Page) -> Vec<Mark> {
+        let scope = scope(&self.order.dataset.name);
+        let note = |(key, value): &(String, Vec<u8>)| {
+            let parts: Vec<&str> = scope.iter().copied().chain([key.as_str()]).collect();
+            match value.is_empty() {
+                true => Mark::delete(Table::Note, &parts),
+                false => Mark::put(Table::Note, &parts, value.clone()),
+            }
+        };
+        let mut marks: Vec<Mark> = page.notes.iter().map(note).collect();
+        marks.extend(self.quarantine.release(&page.observations));
+        marks.extend(self.quarantine.keep(&page.quarantined, &self.journey.record.id, self.clock.now()));
+        marks
+    }
+
+    fn record_mark(&mut self) -> Mark {
+        self.journey.record.bookmark = self.journey.bookmark.is_some();
+        let record = serde_json::to_vec(&self.journey.record).unwrap_or_default();
+        Mark::put(Table::Run, &run_key(&self.order.dataset.name, &self.journey.record.id), record)
+    }
+
+    /// Stores how the run ended, in the commit of its deletes, and announces it.
+    async fn conclude(mut self, ended: Result<Vec<WindowOp>, Stop>) -> Result<RunReport, Error> {
+        let now = self.clock.now();
+        let (close, outcome, error) = match ended {
+            Ok(close) => (close, self.outcome(), None),
+            Err(Stop::Engine(error)) => return Err(error),
+            Err(Stop::Halted) => return Ok(self.report()),
+            Err(Stop::Cancelled) => (Vec::new(), Outcome::Cancelled, Some(cancelled())),
+            Err(Stop::Failed(failure)) => (Vec::new(), Outcome::Failed, Some(failure)),
+        };
+        let finished = error.is_none();
+        // A place that brought nothing but a refusal is no place to go on from.
+        let goes_on = error.as_ref().is_some_and(|failure| self.pages > 0 || failure.retry || failure.code == CANCELLED);
+        let record = &mut self.journey.record;
+        (record.status, record.ended_at) = (outcome, Some(now));
+        record.error = error.map(|failure| (failure.code.to_string(), failure.message));
+        if finished && self.journey.read {
+            self.progress.complete(&self.journey);
+        }
+        self.progress.failures = if outcome == Outcome::Failed { self.progress.failures.saturating_add(1) } else { 0 };
+        self.progress.last_ended_at = Some(now);
+        self.progress.last_outcome = Some(outcome);
+        let batch = self.last_batch(close, finished, goes_on)?;
+        let receipt = self.engine.commit(batch).await?;
+        let counts = receipt.counts_of(&self.order.dataset);
+        self.journey.record.counts.add(&counts);
+        if counts.changes() > 0 {
+            // The deletes of this very commit are known only now.
+            let mark = self.record_mark();
+            self.engine.commit(Batch { marks: vec![mark], ..Batch::default() }).await?;
+        }
+        (self.tell)(&self.journey.record, None);
+        Ok(self.report())
+    }
+
+    fn last_batch(&mut self, close: Vec<WindowOp>, finished: bool, goes_on: bool) -> Result<Batch, Error> {
+        let name = Arc::clone(&self.order.dataset.name);
+        let mut marks = Vec::new();
+        if goes_on && (self.resumed || self.pages > 0) {
+            marks.push(Mark::put(Table::Bookmark, &scope(&name), self.journey.encode()));
+        } else {
+            self.journey.bookmark = None;
+            marks.push(Mark::delete(Table::Bookmark, &scope(&name)));
+        }
+        if finished && self.journey.part == Part::Full && !self.resumed {
+            marks.extend(self.quarantine.release_unmet());
+        }
+        if self.journey.forget_notes {
+            marks.extend(forget_notes(self.engine, &name)?);
+        }
+        if let Some((live, missing)) = self.journey.record.held {
+            marks.push(super::settle::hold(&name, &self.journey.record, live, missing));
+        }
+        marks.extend(self.keep_run());
+        marks.push(self.progress.mark(&name));
+        marks.push(self.record_mark());
+        let end = RunEnd {
+            sync: self.order.sync.clone(),
+            kind: self.journey.record.kind.clone(),
+            started_at: Some(self.journey.record.started_at),
+            error: self.journey.record.error.clone(),
+        };
+        Ok(Batch {
+            cause: Some(Cause::run(self.journey.number)),
+            close,
+            marks,
+            end_run: Some((self.order.dataset.clone(), end)),
+            ..Batch::default()
+        })
+    }
+
+    /// Adds this run to those whose records are kept, and removes the record of the oldest if there are too many.
+    fn keep_run(&mut self) -> Vec<Mark> {
+        let runs = &mut self.progress.runs;
+        if !runs.contains(&self.journey.number) {
+            runs.push(self.journey.number);
+        }
+        let over = runs.len().saturating_sub(RUNS_KEPT);
+        let old: Vec<String> = runs.drain(..over).map(|number| Cause::run(number).to_string()).collect();
+        old.iter().map(|id| Mark::delete(Table::Run, &run_key(&self.order.dataset.name, id))).collect()
+    }
+
+    fn outcome(&self) -> Outcome {
+        let record = &self.journey.record;
+        if record.held.is_some() {
+            Outcome::Held
+        } else if record.doubts.is_empty() && record.quarantined == 0 && self.journey.set_aside == 0 {
+            Outcome::Complete
+        } else {
+            Outcome::Incomplete
+        }
+    }
+
+    fn report(self) -> RunReport {
+        RunReport {
+            run: self.journey.number,
+            record: self.journey.record,
+            resumed: self.resumed,
+            progress: self.progress,
+        }
+    }
+}
+
+impl Journey {
+    fn new(number: u64, order: &Order, first: bool, now: Timestamp) -> Journey {
+        let kind = match order.part {
+            _ if first => "INITIAL",
+            Part::Full => "FULL",
+            _ => "INCREMENTAL",
+        };
+        let record = RunRecord {
+            id: Cause::run(number).to_string(),
+            connection: order.dataset.name.connection.to_string(),
+            variant: order.dataset.name.variant.to_string(),
+            sync: order.sync.clone(),
+            kind: kind.to_string(),
+            status: Outcome::Running,
+            started_at: now,
+            ended_at: None,
+            counts: Counts::default(),
+            pages: 0,
+            requests: 0,
+            not_modified: 0,
+            retries: 0,
+            quarantined: 0,
+            warnings: 0,
+            samples: Vec::new(),
+            doubts: Vec::new(),
+            error: None,
+            held: None,
+            bookmark: false,
+            definition: order.definition.clone(),
+        };
+        Journey {
+            number,
+            record,
+            began: now,
+            set_aside: 0,
+            part: order.part,
+            stage: Stage::Listing,
+            bookmark: None,
+            deletes: order.deletes.clone(),
+            deletes_done: Vec::new(),
+            confirm: Confirm::Never,
+            proven: false,
+            read: false,
+            provider_start: None,
+            greatest_modified: None,
+            forget_notes: false,
+        }
+    }
+
+    /// The journey of a run that has ended, taken up by a new run. What was found wrong on the way concerns the same
+    /// listing, so it stays.
+    fn taken_up_by(mut self, number: u64, order: &Order, now: Timestamp) -> Journey {
+        let fresh = Journey::new(number, order, false, now).record;
+        let old = std::mem::replace(&mut self.record, fresh);
+        (self.record.kind, self.record.doubts, self.record.samples) = (old.kind, old.doubts, old.samples);
+        self.number = number;
+        self
+    }
+}
+
+async fn halted(halt: &mut watch::Receiver<Halt>) -> Stop {
+    let told = halt.wait_for(|halt| *halt != Halt::No).await.map(|told| *told);
+    match told {
+        Ok(Halt::Cancel) => Stop::Cancelled,
+        Ok(_) => Stop::Halted,
+        // Nobody is left who could tell: the run goes its way.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+pub(super) fn add_doubt(record: &mut RunRecord, doubt: &str) {
+    if record.doubts.len() < DOUBTS_MAX && !record.doubts.iter().any(|known| known == doubt) {
+        record.doubts.push(doubt.to_string());
+    }
+}
+
+fn sample(fault: &Quarantined) -> String {
+    let id = fault.id.as_deref().unwrap_or("without id");
+    format!("{id}: {}: {}", fault.code, fault.message)
+}
+
+const CANCELLED: &str = "cancelled";
+
+fn cancelled() -> Failure {
+    failure(CANCELLED, "the run was cancelled; the next one goes on where it stopped".to_string())
+}
+
+fn too_long(timeout: Duration) -> Failure {
+    let seconds = timeout.as_secs();
+    let advice = "the next one goes on where it stopped; raise schedule.timeout if this is its usual length";
+    Failure { retry: true, ..failure("timeout", format!("the run took longer than {seconds} s; {advice}")) }
+}
+
+fn nowhere() -> Failure {
+    failure("bad_page", "the source gave a page that is neither the last nor followed by one".to_string())
+}
+
+pub(super) fn failure(code: &'static str, message: String) -> Failure {
+    Failure { code, message, status: None, retry: false, retry_after: None }
+}

@@ -1,0 +1,179 @@
+//! Settle: what a proven listing did not bring is deleted, unless somebody should look first.
+
+use super::drive::{Call, Drive, Stop, add_doubt};
+use super::progress::forget_notes;
+use super::record::{RunRecord, run_key};
+use super::{Outcome, Progress};
+use crate::model::{Cause, DatasetName, Position, Timestamp};
+use crate::pipeline::{Batch, Dataset, Engine, Error, Mark, Missing, Table, WindowOp};
+use crate::sink::RunEnd;
+use crate::source::{Ask, Body, Confirm, Page, Part};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+
+/// Records confirmed one by one; if more are missing, a second listing is cheaper and takes its place.
+const FETCHED_MAX: usize = 10_000;
+
+/// Records confirmed by one call of the source.
+const FETCH_KEYS: usize = 100;
+
+/// Deletes that wait for approval, as stored under `Table::Held` (environment, source, model, run id).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The run that found them.
+    pub run: String,
+    /// The connection.
+    pub connection: String,
+    /// `base` or another configuration.
+    pub variant: String,
+    /// Live records of the dataset.
+    pub live: u64,
+    /// Those that were missing.
+    pub missing: u64,
+    /// When the run began.
+    pub at: Timestamp,
+}
+
+impl Drive<'_> {
+    /// What happens to the window, now that everything is read; `None` if a second listing is needed after all.
+    pub(super) async fn settle(&mut self) -> Result<Option<Vec<WindowOp>>, Stop> {
+        let dataset = self.order.dataset.clone();
+        if self.journey.part != Part::Full || !self.journey.proven {
+            // An unproven listing leaves its window open; the next full one begins it afresh.
+            return Ok(Some(Vec::new()));
+        }
+        if self.journey.confirm == Confirm::Never {
+            return Ok(Some(vec![WindowOp::Abort(dataset)]));
+        }
+        let mut missing = self.engine.missing(&dataset).await?;
+        if self.journey.confirm == Confirm::Fetch && !missing.positions.is_empty() {
+            if missing.positions.len() > FETCHED_MAX {
+                self.journey.confirm = Confirm::Twice;
+                self.look_again();
+                return Ok(None);
+            }
+            if !self.confirm_by_fetch(&missing).await? {
+                return Ok(Some(Vec::new()));
+            }
+            missing = self.engine.missing(&dataset).await?;
+        }
+        let count = missing.positions.len() as u64;
+        if count > 0 && self.order.guard.is_some_and(|guard| guard.holds(missing.live, count)) {
+            self.journey.record.held = Some((missing.live, count));
+            return Ok(Some(Vec::new()));
+        }
+        Ok(Some(vec![WindowOp::Sweep(dataset)]))
+    }
+
+    /// Asks for each missing record. Those that are still there are stored, and so seen; false if for some there was no
+    /// clear answer.
+    async fn confirm_by_fetch(&mut self, missing: &Missing) -> Result<bool, Stop> {
+        let ask = self.ask(Part::Full);
+        let mut unclear = 0;
+        for positions in missing.positions.chunks(FETCH_KEYS) {
+            let keys = self.ids(positions)?;
+            unclear += self.confirm(&ask, &keys).await?;
+        }
+        if unclear > 0 {
+            let text = format!("unconfirmed: for {unclear} missing records fetch gave no clear answer");
+            add_doubt(&mut self.journey.record, &text);
+        }
+        Ok(unclear == 0)
+    }
+
+    /// How many of `keys` remain unclear.
+    async fn confirm(&mut self, ask: &Ask, keys: &[String]) -> Result<usize, Stop> {
+        let page = self.attempt(Call::Fetch(ask, keys)).await?;
+        let mut unclear: HashSet<&str> = keys.iter().map(String::as_str).collect();
+        page.observations.iter().for_each(|seen| _ = unclear.remove(seen.id.as_str()));
+        let unclear = unclear.len();
+        // The deletes themselves wait for the sweep, so that they appear as one.
+        let there = page.observations.iter().filter(|seen| !matches!(seen.body, Body::Gone { .. })).cloned().collect();
+        self.commit_page(Page { observations: there, next: None, end: None, ..page }).await?;
+        Ok(unclear)
+    }
+
+    /// Ids of the records at these positions.
+    fn ids(&self, positions: &[Position]) -> Result<Vec<String>, Stop> {
+        let mut ids = Vec::with_capacity(positions.len());
+        for position in positions {
+            let record = self.engine.record_at(&self.order.dataset, *position)?;
+            ids.extend(record.and_then(|record| id_of(&record.payload)));
+        }
+        Ok(ids)
+    }
+}
+
+/// The id inside a payload.
+fn id_of(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct WithId {
+        id: String,
+    }
+    serde_json::from_slice::<WithId>(payload).ok().map(|record| record.id)
+}
+
+/// The mark of deletes that wait.
+pub(super) fn hold(dataset: &DatasetName, record: &RunRecord, live: u64, missing: u64) -> Mark {
+    let hold = Hold {
+        run: record.id.clone(),
+        connection: record.connection.clone(),
+        variant: record.variant.clone(),
+        live,
+        missing,
+        at: record.started_at,
+    };
+    Mark::put(Table::Held, &run_key(dataset, &record.id), serde_json::to_vec(&hold).unwrap_or_default())
+}
+
+/// Deletes of a dataset that wait for approval.
+pub fn held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Hold>, Error> {
+    let marks = engine.marks(Table::Held, &[&dataset.environment, &dataset.source, &dataset.model])?;
+    let holds = marks.iter().filter_map(|(_, value)| serde_json::from_slice::<Hold>(value).ok());
+    Ok(holds.filter(|hold| *hold.connection == *dataset.connection && *hold.variant == *dataset.variant).collect())
+}
+
+/// Marks that lift all holds of a dataset: a new listing begins, and finds for itself what is missing.
+pub(super) fn clear_held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Mark>, Error> {
+    let holds = held(engine, dataset)?;
+    Ok(holds.iter().map(|hold| Mark::delete(Table::Held, &run_key(dataset, &hold.run))).collect())
+}
+
+/// Lets held deletes happen: what is still missing is deleted, in the name of the run that found it. False if that run
+/// holds nothing (any more).
+pub async fn approve(engine: &Engine, dataset: &Dataset, run: &str) -> Result<bool, Error> {
+    decide(engine, dataset, run, WindowOp::Sweep(dataset.clone()), Outcome::Complete).await
+}
+
+/// Drops held deletes: the records stay. False if that run holds nothing (any more). Validators go as well, so that the
+/// next full listing looks at everything anew.
+pub async fn reject(engine: &Engine, dataset: &Dataset, run: &str) -> Result<bool, Error> {
+    decide(engine, dataset, run, WindowOp::Abort(dataset.clone()), Outcome::Incomplete).await
+}
+
+async fn decide(engine: &Engine, dataset: &Dataset, run: &str, close: WindowOp, status: Outcome) -> Result<bool, Error> {
+    let known = held(engine, &dataset.name)?.iter().any(|hold| hold.run == run);
+    let cause = Cause::parse(run).filter(|_| known && engine.window_open(dataset));
+    let Some(cause) = cause else { return Ok(false) };
+    let key = run_key(&dataset.name, run);
+    let mut marks = vec![Mark::delete(Table::Held, &key)];
+    if status == Outcome::Incomplete {
+        marks.extend(forget_notes(engine, &dataset.name)?);
+    }
+    let stored = engine.mark(Table::Run, &key)?;
+    let mut end_run = None;
+    if let Some(mut record) = stored.and_then(|bytes| serde_json::from_slice::<RunRecord>(&bytes).ok()) {
+        (record.status, record.held) = (status, None);
+        let started_at = Some(record.started_at);
+        let end = RunEnd { sync: record.sync.clone(), kind: record.kind.clone(), started_at, error: None };
+        end_run = Some((dataset.clone(), end)).filter(|_| status == Outcome::Complete);
+        marks.push(Mark::put(Table::Run, &key, serde_json::to_vec(&record).unwrap_or_default()));
+    }
+    if status == Outcome::Complete {
+        let mut progress = Progress::load(engine, &dataset.name)?;
+        progress.last_outcome = Some(status);
+        marks.push(progress.mark(&dataset.name));
+    }
+    engine.commit(Batch { cause: Some(cause), close: vec![close], marks, end_run, ..Batch::default() }).await?;
+    Ok(true)
+}

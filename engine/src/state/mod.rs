@@ -1,0 +1,13 @@
+//! What THINK and KEEP both speak of: rows on their way in, what is known of each record, what an epoch changes.
+//!
+//! Plain data: the dataflow decides over it, the store writes it and reads it back, neither knows the other.
+
+mod fields;
+mod rows;
+mod stage;
+mod table;
+
+pub use fields::{Fields, Stamp, merge, patch_hash};
+pub use rows::{Kind, Row, Rows, Window, Work};
+pub use stage::{Content, Kept, Part, Stage, Staged, Touch};
+pub use table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Table, Tables, writer};

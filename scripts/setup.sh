@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Installs what a fresh machine lacks to build Syncline; quiet and quick where nothing is missing.
+#
+#   scripts/setup.sh         what the build needs: a C++ compiler, make, libclang (for the RocksDB bindings)
+#   scripts/setup.sh test    also what the interop tests need: go and node, for real servers and real clients
+#
+# Rust is not installed here: one line says how to get it.
+set -euo pipefail
+
+readonly GO_MINOR_MIN=21   # from 1.21 on, go fetches the newer toolchain a module asks for
+readonly NODE_MAJOR_MIN=20 # what the npm packages under test ask for
+
+export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/local/go/bin"
+
+say() { echo "setup: $*" >&2; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+has_libclang() {
+    [[ -n ${LIBCLANG_PATH:-} ]] && return 0
+    compgen -G '/usr/lib/llvm*/lib/libclang[.-]*so*' >/dev/null && return 0
+    compgen -G '/usr/lib*/libclang.so*' >/dev/null && return 0
+    compgen -G '/usr/lib/*-linux-gnu/libclang[.-]*so*' >/dev/null && return 0
+    [[ $(uname -s) == Darwin ]] && has clang
+}
+
+# Installs packages by apt, or says what to install where there is no apt or no right to use it.
+install() {
+    local sudo=()
+    if ! has apt-get; then
+        say "missing: $*. There is no apt here: install them with this system's package manager, then run again."
+        return 1
+    fi
+    if [[ $(id -u) -ne 0 ]]; then
+        if ! has sudo; then
+            say "missing: $*. As root: apt-get update && apt-get install -y $*"
+            return 1
+        fi
+        sudo=(sudo)
+    fi
+    say "installing $*"
+    "${sudo[@]}" apt-get update -qq </dev/null >&2 || say "apt-get update failed; trying with the lists there are"
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2
+}
+
+build_tools() {
+    local missing=()
+    has c++ || has g++ || missing+=(g++)
+    has cc || has gcc || missing+=(gcc libc6-dev)
+    has make || missing+=(make)
+    has pkg-config || missing+=(pkg-config)
+    has clang || missing+=(clang)
+    has_libclang || missing+=(libclang-dev)
+    if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}"; fi
+    if ! has cargo; then
+        say "cargo is missing: install Rust from https://rustup.rs, then run again."
+        return 1
+    fi
+}
+
+# A go that is new enough: on the path, or in a place where packages put it.
+find_go() {
+    local go version
+    for go in "$(command -v go || true)" /usr/lib/go-1.*/bin/go; do
+        [[ -x $go ]] || continue
+        version=$("$go" env GOVERSION 2>/dev/null || true)
+        [[ $version =~ ^go1\.([0-9]+) && ${BASH_REMATCH[1]} -ge $GO_MINOR_MIN ]] && return 0
+    done
+    return 1
+}
+
+# The newest package golang-1.N-go this system offers, if one is new enough.
+go_package() {
+    has apt-cache || return 0
+    apt-cache pkgnames golang-1. | sed -nE 's/^golang-1\.([0-9]+)-go$/\1/p' | sort -n | tail -1 |
+        awk -v min="$GO_MINOR_MIN" '$1 >= min { print "golang-1." $1 "-go" }'
+}
+
+node_is_new_enough() {
+    local version
+    has node && has npm || return 1
+    version=$(node --version 2>/dev/null || true)
+    [[ $version =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge $NODE_MAJOR_MIN ]]
+}
+
+# Missing tools of the interop tests do not stop the others: those tests fail by name and say the same.
+test_tools() {
+    local package
+    if ! find_go; then
+        package=$(go_package)
+        if [[ -n $package ]]; then install "$package" || true; fi
+        find_go || say "go 1.$GO_MINOR_MIN or newer is missing: the PocketBase test will fail. Get it from https://go.dev/dl"
+    fi
+    if ! node_is_new_enough; then
+        if ! has node || ! has npm; then install nodejs npm || true; fi
+        node_is_new_enough ||
+            say "node $NODE_MAJOR_MIN or newer with npm is missing: the npm tests will fail. Get it from https://nodejs.org"
+    fi
+}
+
+case "${1:-build}" in
+build) build_tools ;;
+test) build_tools && test_tools ;;
+*)
+    say "unknown mode '$1': use nothing or 'test'"
+    exit 2
+    ;;
+esac

@@ -1,0 +1,144 @@
+//! Reads a JSON body strictly: bounded, an object, unknown names are faults, and all faults are told at once.
+
+use super::error::{Fault, Refusal};
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_ENCODING;
+use serde_json::{Map, Value};
+
+/// Largest body of an API call.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// Longest name or id in a body.
+const MAX_TEXT: usize = 1_024;
+
+/// A body being read; fields are taken out one by one.
+pub(super) struct Fields {
+    map: Map<String, Value>,
+    faults: Vec<Fault>,
+}
+
+impl Fields {
+    /// Reads the body; names not in `known` are faults.
+    pub(super) async fn read(request: Request, known: &[&str]) -> Result<Self, Refusal> {
+        let plain = request.headers().get(CONTENT_ENCODING).is_none_or(|v| v == "identity");
+        if !plain {
+            let message = "send the body without Content-Encoding";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message));
+        }
+        let bytes = to_bytes(request.into_body(), MAX_BYTES).await.map_err(|_| {
+            let message = format!("the body is larger than {MAX_BYTES} bytes or was cut off");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        })?;
+        Self::parse(&bytes, known)
+    }
+
+    fn parse(bytes: &[u8], known: &[&str]) -> Result<Self, Refusal> {
+        let wrong = |message: String| Refusal::invalid("body", vec![Fault::new("invalid_type", &[], message)]);
+        let value: Value =
+            serde_json::from_slice(bytes).map_err(|e| wrong(format!("the body is not JSON: {e}")))?;
+        let Value::Object(map) = value else {
+            return Err(wrong("a JSON object is wanted".into()));
+        };
+        let unknown = map.keys().filter(|name| !known.contains(&name.as_str()));
+        let faults =
+            unknown.map(|n| Fault::new("unrecognized_key", &[n], format!("`{n}` is not known here"))).collect();
+        Ok(Fields { map, faults })
+    }
+
+    /// A value as it is.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name)
+    }
+
+    /// A text that may be left out, but not be empty.
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        match self.map.remove(name) {
+            None => None,
+            Some(Value::String(text)) if !text.is_empty() && text.len() <= MAX_TEXT => Some(text),
+            Some(_) => {
+                self.fault("invalid_type", &[name], format!("text of 1 to {MAX_TEXT} bytes is wanted"));
+                None
+            }
+        }
+    }
+
+    /// A text that must be there. Empty when it is not: the fault is noted.
+    pub(super) fn demand(&mut self, name: &str) -> String {
+        if !self.map.contains_key(name) {
+            self.fault("invalid_type", &[name], "is missing");
+            return String::new();
+        }
+        self.text(name).unwrap_or_default()
+    }
+
+    /// A whole number within bounds that may be left out.
+    pub(super) fn number(&mut self, name: &str, from: u64, to: u64) -> Option<u64> {
+        let value = self.map.remove(name)?;
+        let number = value.as_u64().filter(|n| (from..=to).contains(n));
+        if number.is_none() {
+            self.fault("invalid_number", &[name], format!("a whole number from {from} to {to} is wanted"));
+        }
+        number
+    }
+
+    /// `true` or `false`, that may be left out.
+    pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
+        match self.map.remove(name)? {
+            Value::Bool(flag) => Some(flag),
+            _ => {
+                self.fault("invalid_type", &[name], "true or false is wanted");
+                None
+            }
+        }
+    }
+
+    /// An object that must be there.
+    pub(super) fn object(&mut self, name: &str) -> Map<String, Value> {
+        match self.map.remove(name) {
+            Some(Value::Object(map)) => map,
+            _ => {
+                self.fault("invalid_type", &[name], "a JSON object is wanted");
+                Map::new()
+            }
+        }
+    }
+
+    /// Whether a name is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
+    /// Notes a fault.
+    pub(super) fn fault(&mut self, code: &'static str, path: &[&str], message: impl Into<String>) {
+        self.faults.push(Fault::new(code, path, message));
+    }
+
+    /// Refuses if there were faults.
+    pub(super) fn done(self) -> Result<(), Refusal> {
+        if self.faults.is_empty() { Ok(()) } else { Err(Refusal::invalid("body", self.faults)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_come_all_at_once() {
+        let mut body = Fields::parse(br#"{"a": 1, "b": "", "n": 11}"#, &["b", "n", "m"]).expect("object");
+        assert_eq!(body.text("b"), None);
+        assert_eq!(body.number("n", 1, 10), None);
+        assert_eq!(body.demand("m"), "");
+        let paths: Vec<_> = body.faults.iter().map(|f| f.path.join(".")).collect();
+        assert_eq!(paths, ["a", "b", "n", "m"]);
+    }
+
+    #[test]
+    fn only_objects() {
+        assert!(Fields::parse(b"[]", &[]).is_err());
+        assert!(Fields::parse(b"", &[]).is_err());
+        assert!(Fields::parse(b"{}", &[]).is_ok());
+    }
+}

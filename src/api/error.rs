@@ -1,0 +1,203 @@
+//! Refusals: one body on all routes, written where the request id is known.
+//!
+//! ```json
+//! {"error": {"code": "invalid_query_params", "message": "…", "errors": [{"code": "…", "message": "…", "path": ["limit"]}],
+//!            "docs_url": "…", "request_id": "req_…"}}
+//! ```
+//! Under `/v1`, `Accept: application/problem+json` gets the same as an RFC 9457 problem.
+
+use super::request::RequestId;
+use crate::engine::{log, pipeline};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// Where each code is explained.
+const DOCS: &str = "docs/api.md#";
+
+/// Seconds a caller should wait when the server cannot serve just now.
+const BUSY_SECONDS: u32 = 5;
+
+/// Why a request is not served.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    faults: Vec<Fault>,
+    retry_after: Option<u32>,
+}
+
+/// One thing that is wrong with a query or body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Stable word.
+    pub code: &'static str,
+    /// What is wanted.
+    pub message: String,
+    /// Where: names from the outside in.
+    pub path: Vec<String>,
+}
+
+impl Fault {
+    /// A fault of one field.
+    pub(super) fn new(code: &'static str, path: &[&str], message: impl Into<String>) -> Self {
+        Fault { code, message: message.into(), path: path.iter().map(|p| p.to_string()).collect() }
+    }
+}
+
+impl Refusal {
+    /// A refusal without further faults.
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Refusal { status, code, message: message.into(), faults: Vec::new(), retry_after: None }
+    }
+
+    /// 400.
+    pub(super) fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 400 with the fields that are wrong; `what` is `query`, `headers` or `body`.
+    pub(super) fn invalid(what: &'static str, faults: Vec<Fault>) -> Self {
+        let code = match what {
+            "query" => "invalid_query_params",
+            "headers" => "invalid_headers",
+            _ => "invalid_body",
+        };
+        let list: Vec<String> = faults.iter().map(|f| format!("{}: {}", f.path.join("."), f.message)).collect();
+        let message = format!("{what} refused: {}", list.join("; "));
+        Refusal { faults, ..Self::bad(code, message) }
+    }
+
+    /// A bad cursor in the field `field` of a query or body.
+    pub(super) fn cursor(what: &'static str, field: &str, message: impl Into<String>) -> Self {
+        Self::invalid(what, vec![Fault::new("invalid_cursor", &[field], message)])
+    }
+
+    /// The connection is not known to this key.
+    pub(super) fn unknown_connection(id: &str) -> Self {
+        Self::bad("unknown_connection", format!("no connection `{id}` of this source; GET /connections lists them"))
+    }
+
+    /// No `provider_config_key`, in whatever place it was wanted.
+    pub(super) fn missing_source() -> Self {
+        Self::bad("missing_provider_config_key", "provider_config_key is missing: name the source")
+    }
+
+    /// The server is going down.
+    pub(super) fn stopping() -> Self {
+        Self::busy("not_ready", "the server is stopping; try again")
+    }
+
+    /// 503 with `Retry-After`.
+    pub(super) fn busy(code: &'static str, message: impl Into<String>) -> Self {
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        Refusal { retry_after: Some(BUSY_SECONDS), ..refusal }
+    }
+
+    /// 500; `detail` goes to the log, not to the caller.
+    pub(super) fn internal(detail: &str) -> Self {
+        tracing::error!(detail, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the server failed; its log tells more under this request_id")
+    }
+
+    /// Another status for the same refusal.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Refusal { status, ..self }
+    }
+
+    fn json(&self, request: &str) -> Value {
+        let mut error = json!({"code": self.code, "message": self.message});
+        if !self.faults.is_empty() {
+            error["errors"] = self.list();
+        }
+        error["docs_url"] = format!("{DOCS}{}", self.code).into();
+        error["request_id"] = request.into();
+        json!({ "error": error })
+    }
+
+    fn problem(&self, request: &str) -> Value {
+        let mut problem = json!({
+            "type": format!("{DOCS}{}", self.code),
+            "title": self.code,
+            "status": self.status.as_u16(),
+            "detail": self.message,
+            "request_id": request,
+        });
+        if !self.faults.is_empty() {
+            problem["errors"] = self.list();
+        }
+        problem
+    }
+
+    fn list(&self) -> Value {
+        self.faults.iter().map(|f| json!({"code": f.code, "message": f.message, "path": f.path})).collect()
+    }
+}
+
+impl From<pipeline::Error> for Refusal {
+    fn from(error: pipeline::Error) -> Self {
+        match error {
+            pipeline::Error::Stopped => Refusal::stopping(),
+            pipeline::Error::Poisoned(_) => Refusal::busy("disk_full", error.to_string()),
+            pipeline::Error::BadBatch(ref reason) => Refusal::bad("invalid_body", reason.clone()),
+            other => Refusal::internal(&other.to_string()),
+        }
+    }
+}
+
+impl From<log::Error> for Refusal {
+    fn from(error: log::Error) -> Self {
+        match error {
+            log::Error::Poisoned(_) => Refusal::busy("disk_full", error.to_string()),
+            log::Error::Overloaded(_) => Refusal::busy("overloaded", error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    /// Status and the refusal itself; [`render`] writes the body.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the bodies of refusals.
+pub(super) async fn render(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let wants_problem = request.uri().path().starts_with("/v1/")
+        && request.headers().get_all(ACCEPT).iter().any(|v| {
+            v.to_str().is_ok_and(|v| v.contains("application/problem+json"))
+        });
+    let mut response = next.run(request).await;
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        let (kind, value) = if wants_problem {
+            ("application/problem+json", refusal.problem(&id))
+        } else {
+            ("application/json; charset=utf-8", refusal.json(&id))
+        };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        *response.body_mut() = Body::from(value.to_string());
+    }
+    response
+}
+
+/// 404 for paths nobody serves.
+pub(super) async fn unknown_path(request: Request) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "not_found", format!("nothing is served at {}", request.uri().path()))
+}
+
+/// 405 for methods a path does not take; the router adds `Allow`.
+pub(super) async fn unknown_method(request: Request) -> Refusal {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}

@@ -1,0 +1,314 @@
+//! Reads the change stream page by page and writes changes as JSON.
+//!
+//! Promises: changes come in order of commit; all changes of one engine time stand together and the last of them says so; a
+//! cursor handed out never lies behind a change that was not. Payloads are passed on as they are stored; they are read only to
+//! name the key and the fields that changed.
+
+use super::rows::{PAGE_BYTES, quote_plain};
+use super::stamp::write_time;
+use crate::control::scope::{Selection, changes_scope};
+use crate::engine::Engine;
+use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, Position, Timestamp, Via};
+use crate::engine::pipeline::{Dataset, Error, Table};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What a reader has chosen, ready to be read.
+#[derive(Clone)]
+pub(super) struct Feed {
+    pub engine: Engine,
+    pub environment: Arc<str>,
+    pub selection: Selection,
+    /// Only these; all if empty.
+    pub actions: Vec<Action>,
+    /// Most changes of a page.
+    pub limit: usize,
+}
+
+/// Some changes.
+pub(super) struct Page {
+    /// In order.
+    pub rows: Vec<Row>,
+    /// Where to go on.
+    pub next: Cursor,
+    /// Nothing more was committed when this was read.
+    pub up_to_date: bool,
+}
+
+/// One change.
+pub(super) struct Row {
+    /// Its place.
+    pub cursor: String,
+    /// The change as a JSON object.
+    pub json: Vec<u8>,
+}
+
+impl Feed {
+    /// The bytes its cursors are bound to.
+    fn scope(&self) -> Vec<u8> {
+        changes_scope(&self.environment, &self.selection)
+    }
+
+    /// The text of a place.
+    pub(super) fn text(&self, cursor: Cursor) -> String {
+        self.engine.cursor_key().encode(&self.scope(), cursor)
+    }
+
+    /// Reads a place back.
+    pub(super) fn place(&self, text: &str) -> Result<Cursor, CursorError> {
+        self.engine.cursor_key().decode(&self.scope(), text)
+    }
+
+    /// Before everything.
+    pub(super) fn earliest(&self) -> Cursor {
+        Cursor { position: Position::START, dataset: DatasetId(0) }
+    }
+
+    /// Behind everything that is committed.
+    pub(super) fn now(&self) -> Cursor {
+        let end = *self.engine.watermark().borrow();
+        if end == Position::START {
+            return self.earliest();
+        }
+        Cursor { position: Position(end.0 - 1), dataset: DatasetId(u32::MAX) }
+    }
+
+    /// Changes after a place. Blocks.
+    pub(super) fn read(&self, after: Cursor) -> Result<Page, Error> {
+        // Taken first: what is committed while we read lies behind it and is met at the next reading.
+        let end = self.now();
+        let all = self.engine.datasets(&self.environment);
+        let datasets: Vec<Dataset> = all.into_iter().filter(|d| self.selection.has(&d.name)).collect();
+        let mut page = Writer::new(self, after);
+        self.engine.changes(&datasets, after, &mut |dataset, change| page.take(dataset, change))?;
+        page.finish(end)
+    }
+}
+
+/// A page being written. It stays one change behind, to know which change is the last of its engine time.
+struct Writer<'f> {
+    feed: &'f Feed,
+    scope: Vec<u8>,
+    waiting: Option<(Dataset, Change)>,
+    rows: Vec<Row>,
+    bytes: usize,
+    at: Cursor,
+    more: bool,
+    failed: Option<Error>,
+    first_listings: HashMap<(DatasetId, Cause), bool>,
+}
+
+impl<'f> Writer<'f> {
+    fn new(feed: &'f Feed, after: Cursor) -> Self {
+        Writer {
+            feed,
+            scope: feed.scope(),
+            waiting: None,
+            rows: Vec::new(),
+            bytes: 0,
+            at: after,
+            more: false,
+            failed: None,
+            first_listings: HashMap::new(),
+        }
+    }
+
+    /// Takes the next change; false when the page is full.
+    fn take(&mut self, dataset: &Dataset, change: Change) -> bool {
+        if !self.feed.actions.is_empty() && !self.feed.actions.contains(&change.meta.action) {
+            return true;
+        }
+        if let Some((earlier, waiting)) = self.waiting.take() {
+            let last = waiting.meta.position.epoch() != change.meta.position.epoch();
+            self.write(&earlier, &waiting, last);
+            if self.rows.len() >= self.feed.limit || self.bytes >= PAGE_BYTES || self.failed.is_some() {
+                self.more = true;
+                return false;
+            }
+        }
+        self.waiting = Some((dataset.clone(), change));
+        true
+    }
+
+    fn finish(mut self, end: Cursor) -> Result<Page, Error> {
+        if let Some((dataset, change)) = self.waiting.take() {
+            self.write(&dataset, &change, true);
+        }
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let later = |a: Cursor, b: Cursor| if (a.position, a.dataset) < (b.position, b.dataset) { b } else { a };
+        let next = if self.more { self.at } else { later(self.at, end) };
+        Ok(Page { rows: self.rows, next, up_to_date: !self.more })
+    }
+
+    fn write(&mut self, dataset: &Dataset, change: &Change, last: bool) {
+        self.at = Cursor { position: change.meta.position, dataset: dataset.id };
+        let cursor = self.feed.engine.cursor_key().encode(&self.scope, self.at);
+        let first_listing = self.first_listing(dataset, change.meta.cause);
+        let json = write_change(dataset, change, &cursor, last, first_listing);
+        self.bytes += json.len();
+        self.rows.push(Row { cursor, json });
+    }
+
+    /// Whether the run behind a change was the first listing of its sync.
+    fn first_listing(&mut self, dataset: &Dataset, cause: Cause) -> bool {
+        if cause.via != Via::Poll {
+            return false;
+        }
+        if let Some(known) = self.first_listings.get(&(dataset.id, cause)) {
+            return *known;
+        }
+        let name = &dataset.name;
+        let key = [&*name.environment, &*name.source, &*name.model, &cause.to_string()];
+        let run = self.feed.engine.mark(Table::Run, &key);
+        let first = match run {
+            Ok(Some(text)) => serde_json::from_slice::<Map<String, Value>>(&text)
+                .is_ok_and(|run| run.get("kind").and_then(Value::as_str) == Some("INITIAL")),
+            Ok(None) => false,
+            Err(error) => {
+                self.failed = Some(error);
+                false
+            }
+        };
+        self.first_listings.insert((dataset.id, cause), first);
+        first
+    }
+}
+
+fn write_change(dataset: &Dataset, change: &Change, cursor: &str, last: bool, first_listing: bool) -> Vec<u8> {
+    let (meta, name) = (&change.meta, &dataset.name);
+    let size = [&change.before, &change.after].iter().map(|p| p.as_ref().map_or(4, |p| p.len())).sum::<usize>();
+    let mut out = Vec::with_capacity(size + 512);
+    out.extend_from_slice(b"{\"cursor\":");
+    quote_plain(&mut out, cursor);
+    out.extend_from_slice(b",\"action\":");
+    quote_plain(&mut out, meta.action.as_str());
+    for (field, text) in [
+        (",\"source\":", &*name.source),
+        (",\"connection\":", &*name.connection),
+        (",\"stream\":", &*name.model),
+        (",\"variant\":", &*name.variant),
+        (",\"key\":", &key(change)),
+    ] {
+        out.extend_from_slice(field.as_bytes());
+        out.extend_from_slice(Value::from(text).to_string().as_bytes());
+    }
+    for (field, payload) in [(",\"before\":", &change.before), (",\"after\":", &change.after)] {
+        out.extend_from_slice(field.as_bytes());
+        out.extend_from_slice(payload.as_deref().unwrap_or(b"null"));
+    }
+    out.extend_from_slice(b",\"changed\":");
+    out.extend_from_slice(Value::from(changed(change)).to_string().as_bytes());
+    out.extend_from_slice(b",\"modified_at\":");
+    write_stamp(&mut out, meta.modified_at);
+    out.extend_from_slice(b",\"committed_at\":");
+    write_stamp(&mut out, meta.last_modified_at);
+    let tail = format!(
+        ",\"time\":{},\"last\":{last},\"via\":\"{}\",\"cause\":\"{}\",\"first_listing\":{first_listing}}}",
+        meta.position.epoch(),
+        via(meta.cause.via),
+        meta.cause,
+    );
+    out.extend_from_slice(tail.as_bytes());
+    out
+}
+
+fn write_stamp(out: &mut Vec<u8>, at: Timestamp) {
+    if at == Timestamp::NONE {
+        return out.extend_from_slice(b"null");
+    }
+    out.push(b'"');
+    write_time(out, at, "Z");
+    out.push(b'"');
+}
+
+fn via(via: Via) -> &'static str {
+    match via {
+        Via::Poll => "poll",
+        Via::Webhook => "webhook",
+        Via::Push => "push",
+        Via::View => "view",
+    }
+}
+
+/// The record's id, which every payload holds as text.
+fn key(change: &Change) -> String {
+    #[derive(serde::Deserialize)]
+    struct Id {
+        id: String,
+    }
+    let payload = change.after.as_ref().or(change.before.as_ref());
+    payload.and_then(|p| serde_json::from_slice::<Id>(p).ok()).map(|p| p.id).unwrap_or_default()
+}
+
+/// Top-level fields that differ between before and after of an update, in alphabetical order.
+fn changed(change: &Change) -> Vec<String> {
+    let (Action::Updated, Some(before), Some(after)) = (change.meta.action, &change.before, &change.after) else {
+        return Vec::new();
+    };
+    let fields = |payload| serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(payload).unwrap_or_default();
+    let (before, after) = (fields(before), fields(after));
+    let mut names: Vec<String> = before
+        .iter()
+        .filter(|(name, old)| !after.get(*name).is_some_and(|new| same(old, new)))
+        .map(|(name, _)| name.clone())
+        .collect();
+    names.extend(after.keys().filter(|name| !before.contains_key(*name)).cloned());
+    names.sort();
+    names
+}
+
+fn same(old: &RawValue, new: &RawValue) -> bool {
+    // Equal text is the usual case; unequal text may still differ in the order of fields only.
+    let read = |raw: &RawValue| serde_json::from_str::<Value>(raw.get());
+    old.get() == new.get() || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::model::{DatasetName, Meta};
+    use bytes::Bytes;
+    use serde_json::json;
+
+    fn change(action: Action, before: Option<&'static str>, after: Option<&'static str>) -> Change {
+        let meta = Meta {
+            position: Position::first_of(8812),
+            action,
+            first_seen_at: Timestamp(0),
+            last_modified_at: Timestamp(1),
+            deleted_at: None,
+            pruned_at: None,
+            modified_at: Timestamp::NONE,
+            cause: Cause::webhook(5),
+        };
+        Change { meta, before: before.map(Bytes::from), after: after.map(Bytes::from) }
+    }
+
+    #[test]
+    fn changed_names_what_differs() {
+        let of = |before, after| changed(&change(Action::Updated, Some(before), Some(after)));
+        let before = r#"{"id":"1","a":1,"b":{"x":1,"y":2},"gone":0}"#;
+        let after = r#"{"id":"1","a":2,"b":{"y":2,"x":1},"new":0}"#;
+        assert_eq!(of(before, after), ["a", "gone", "new"]);
+        assert!(changed(&change(Action::Added, None, Some(after))).is_empty());
+    }
+
+    #[test]
+    fn a_change_has_the_agreed_form() {
+        let name = Arc::new(DatasetName::base("e", "hub\"spot", "conn_1", "Contact"));
+        let dataset = Dataset { id: DatasetId(1), name };
+        let change = change(Action::Updated, Some(r#"{"id":"1","email":"a"}"#), Some(r#"{"id":"1","email":"b"}"#));
+        let row: Value = serde_json::from_slice(&write_change(&dataset, &change, "AQ", true, false)).expect("JSON");
+        let wanted = json!({
+            "cursor": "AQ", "action": "UPDATED", "source": "hub\"spot", "connection": "conn_1", "stream": "Contact",
+            "variant": "base", "key": "1", "before": {"id": "1", "email": "a"}, "after": {"id": "1", "email": "b"},
+            "changed": ["email"], "modified_at": null, "committed_at": "1970-01-01T00:00:00.000001Z", "time": 8812,
+            "last": true, "via": "webhook", "cause": "whk_00000000000005", "first_listing": false,
+        });
+        assert_eq!(row, wanted);
+    }
+}

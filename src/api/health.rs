@@ -1,0 +1,32 @@
+//! Probes: `/healthz` says the process answers, `/readyz` that log and store are open. No key is needed.
+
+use super::error::Refusal;
+use super::{Api, both};
+use crate::engine::pipeline::Table;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+pub(super) fn router() -> Router<Api> {
+    let router = both(Router::new(), "/healthz", get(alive));
+    both(router, "/readyz", get(ready))
+}
+
+async fn alive() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+async fn ready(State(api): State<Api>) -> Result<Response, Refusal> {
+    let engine = api.app.engine.clone();
+    let probe = api.read(move || {
+        engine.mark(Table::Place, &["readyz"])?;
+        Ok(engine.log().read(u64::MAX - 1, 1))
+    });
+    match probe.await {
+        Ok(Ok(_)) => Ok(Json(json!({"status": "ready"})).into_response()),
+        Ok(Err(log)) => Err(log.into()),
+        Err(_) => Err(Refusal::busy("not_ready", "the store cannot be read; the server's log tells more")),
+    }
+}

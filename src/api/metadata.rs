@@ -1,0 +1,90 @@
+//! `/connections/metadata`: free JSON of the user, per connection. POST replaces it, PATCH merges its top level.
+
+use super::auth::Caller;
+use super::body::Fields;
+use super::error::Refusal;
+use super::{Api, both};
+use crate::control::config::Role;
+use crate::control::connections::Refused;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use serde_json::{Map, Value, json};
+
+/// Most connections changed by one call.
+const IDS_MAX: usize = 1_000;
+
+pub(super) fn router() -> Router<Api> {
+    ["/connections/metadata", "/connection/metadata"]
+        .iter()
+        .fold(Router::new(), |router, path| both(router, path, post(replace).patch(merge)))
+}
+
+/// A checked body.
+struct Ask {
+    ids: Vec<String>,
+    /// `connection_id` as it came: one or a list.
+    given: Value,
+    source: String,
+    metadata: Map<String, Value>,
+}
+
+async fn replace(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let ask = ask(&caller, request).await?;
+    let done = api.app.connections.set_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
+    answer(StatusCode::CREATED, ask, done)
+}
+
+async fn merge(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let ask = ask(&caller, request).await?;
+    let done = api.app.connections.merge_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
+    answer(StatusCode::OK, ask, done)
+}
+
+async fn ask(caller: &Caller, request: Request) -> Result<Ask, Refusal> {
+    caller.must_be(Role::Writer)?;
+    let mut body = Fields::read(request, &["connection_id", "provider_config_key", "metadata"]).await?;
+    let given = body.take("connection_id").unwrap_or_default();
+    let ids = ids(&given);
+    if ids.is_none() {
+        let message = format!("an id or a list of 1 to {IDS_MAX} ids is wanted");
+        body.fault("invalid_type", &["connection_id"], message);
+    }
+    let source = body.demand("provider_config_key");
+    let metadata = body.object("metadata");
+    body.done()?;
+    Ok(Ask { ids: ids.unwrap_or_default(), given, source, metadata })
+}
+
+fn ids(given: &Value) -> Option<Vec<String>> {
+    let list = match given {
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let text = |id: &Value| id.as_str().filter(|id| !id.is_empty()).map(str::to_owned);
+    let mut ids: Vec<String> = list.iter().map(text).collect::<Option<_>>()?;
+    ids.sort();
+    ids.dedup();
+    (1..=IDS_MAX).contains(&ids.len()).then_some(ids)
+}
+
+fn answer(status: StatusCode, ask: Ask, done: Result<(), Refused>) -> Result<Response, Refusal> {
+    match done {
+        Ok(()) => {
+            let echo = json!({"connection_id": ask.given, "provider_config_key": ask.source, "metadata": ask.metadata});
+            Ok((status, Json(echo)).into_response())
+        }
+        Err(Refused::Unknown(id)) => Err(Refusal::unknown_connection(&id).with_status(StatusCode::NOT_FOUND)),
+        Err(Refused::Engine(error)) => Err(error.into()),
+    }
+}

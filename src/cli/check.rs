@@ -1,0 +1,103 @@
+//! `syncline check SOURCE`: signs in and reads the first page of each stream. Nothing is kept.
+
+use super::exit::{Fail, code};
+use super::{Common, settings, show};
+use crate::control::App;
+use crate::control::connections::Account;
+use crate::engine::source::{Ask, Failure, Part};
+use std::process::ExitCode;
+
+/// Arguments of `check`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Source
+    source: String,
+    /// Only this connection
+    #[arg(long)]
+    connection: Option<String>,
+}
+
+/// Checks every stream of every connection, and fails at the end if one failed.
+pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+    let app = settings::scratch(settings::load(common, &[], true)?).await?;
+    let worst = check(&app, common, args).await;
+    app.stop().await?;
+    worst.map(ExitCode::from)
+}
+
+async fn check(app: &App, common: &Common, args: &Args) -> Result<u8, Fail> {
+    let accounts = accounts(app, common, &args.source, args.connection.as_deref())?;
+    let mut worst = 0;
+    for account in accounts {
+        let keys = app.syncs.resolve(&common.environment, &args.source, Some(&account.key.id), &[]);
+        for key in keys.map_err(|e| Fail::new(code::FAILURE, e.to_string()))? {
+            let place = format!("{}/{}/{}", key.source, key.connection, key.stream);
+            match first_page(app, &account, &key.stream).await {
+                Ok(said) => show::line(&format!("{place}: ok, {said}"))?,
+                Err(failure) => {
+                    show::line(&format!("{place}: FAILED, {failure}"))?;
+                    worst = worst.max(code_of(&failure));
+                }
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// The accounts that are meant.
+pub(crate) fn accounts(
+    app: &App,
+    common: &Common,
+    source: &str,
+    connection: Option<&str>,
+) -> Result<Vec<std::sync::Arc<Account>>, Fail> {
+    if !app.definitions.contains_key(source) {
+        let known: Vec<&str> = app.definitions.keys().map(String::as_str).collect();
+        let fail = Fail::new(code::FAILURE, format!("no source `{source}` is defined"));
+        return Err(if known.is_empty() {
+            fail.hint("`syncline init` writes a definition")
+        } else {
+            fail.hint(format!("defined are: {}", known.join(", ")))
+        });
+    }
+    let mut all = app.connections.list(&common.environment);
+    all.retain(|a| a.key.source == source && connection.is_none_or(|id| a.key.id == id));
+    if all.is_empty() {
+        let what = connection.map_or_else(|| "no connection".into(), |id| format!("no connection `{id}`"));
+        return Err(Fail::new(code::FAILURE, format!("{what} of source `{source}` in `{}`", common.environment))
+            .hint("add one under `connections:` in its definition"));
+    }
+    Ok(all)
+}
+
+async fn first_page(app: &App, account: &Account, stream: &str) -> Result<String, Failure> {
+    let missing = |what: &str| Failure {
+        code: "unknown",
+        message: format!("{what} is not there"),
+        status: None,
+        retry: false,
+        retry_after: None,
+    };
+    let source = app.sources.get(&account.key.source).ok_or_else(|| missing("the source"))?;
+    let definition = app.definitions.get(&account.key.source).ok_or_else(|| missing("the definition"))?;
+    let stream = definition.stream(stream).ok_or_else(|| missing("the stream"))?;
+    let now = app.engine.clock().now();
+    let start = stream.incremental.as_ref().and_then(|i| i.start).unwrap_or(now);
+    let part = if stream.list.is_some() { Part::Full } else { Part::Incremental { since: start, until: now } };
+    let connection = account.connection.clone();
+    let ask = Ask { stream: stream.name.clone(), connection, variant: "base".into(), part, started_at: now };
+    let page = source.poll(&ask, None).await?;
+    let more = if page.next.is_some() { ", and there are more pages" } else { "" };
+    let aside = match page.quarantined.first() {
+        Some(first) => format!("; {} could not be taken ({}: {})", page.quarantined.len(), first.code, first.message),
+        None => String::new(),
+    };
+    Ok(format!("{} record(s) on the first page{more}{aside}", page.observations.len()))
+}
+
+fn code_of(failure: &Failure) -> u8 {
+    match failure.status {
+        Some(401 | 403) => code::DENIED,
+        _ => code::FAILURE,
+    }
+}

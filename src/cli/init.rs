@@ -1,0 +1,186 @@
+//! `syncline init`: a first definition, settings and a key. Existing files are left alone.
+
+use super::access::{KEY_FILE, KEY_VARIABLE};
+use super::exit::{Fail, code};
+use super::settings::FILE;
+use super::show;
+use crate::connectors::rest::definition::presets;
+use rand::RngCore;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Longest name of a source.
+const NAME_MAX: usize = 128;
+
+/// Arguments of `init`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Name of the source [default: the preset's, else `example`]
+    name: Option<String>,
+    /// Lay a shipped definition under it
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Where to write
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
+/// Writes `sources/NAME.yaml`; and `syncline.yaml` with a key, where there is none yet.
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Fail> {
+    let name = args.name.as_deref().or(args.preset.as_deref()).unwrap_or("example");
+    check_name(name)?;
+    let text = match &args.preset {
+        Some(preset) => with_preset(name, preset)?,
+        None => plain(name),
+    };
+    let definition = args.dir.join("sources").join(format!("{name}.yaml"));
+    create(&definition, &text, 0o644)?;
+    show::line(&format!("wrote {}", definition.display()))?;
+    settings(&args.dir)?;
+    show::line(&format!("next: fill in {}, then `syncline validate` and `syncline check {name}`", definition.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Settings are written once; further sources join them.
+fn settings(dir: &Path) -> Result<(), Fail> {
+    let file = dir.join(FILE);
+    if file.exists() {
+        return Ok(());
+    }
+    let mut bytes = [0u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    let key = dir.join(KEY_FILE);
+    if !key.exists() {
+        create(&key, &format!("{}\n", hex::encode(bytes)), 0o600)?;
+        show::line(&format!("wrote {} (an API key, readable by you alone; keep it out of version control)", key.display()))?;
+    }
+    create(&file, &settings_text(), 0o644)?;
+    show::line(&format!("wrote {}", file.display()))
+}
+
+fn create(file: &Path, text: &str, mode: u32) -> Result<(), Fail> {
+    let failed = |e: std::io::Error| match e.kind() {
+        ErrorKind::AlreadyExists => Fail::new(code::FAILURE, format!("{} exists and is left as it is", file.display()))
+            .hint("choose another name: `syncline init NAME`"),
+        _ => Fail::new(code::FAILURE, format!("{} cannot be written: {e}", file.display())),
+    };
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut open = OpenOptions::new().write(true).create_new(true).mode(mode).open(file).map_err(failed)?;
+    open.write_all(text.as_bytes()).map_err(failed)
+}
+
+fn check_name(name: &str) -> Result<(), Fail> {
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if first && rest && name.len() <= NAME_MAX {
+        return Ok(());
+    }
+    Err(Fail::new(code::USAGE, format!("`{name}` cannot be the name of a source"))
+        .hint("letters, digits, `_` and `-`, beginning with a letter or digit"))
+}
+
+fn with_preset(name: &str, preset: &str) -> Result<String, Fail> {
+    let known: Vec<&str> = presets().collect();
+    if !known.contains(&preset) {
+        return Err(Fail::new(code::USAGE, format!("no preset `{preset}`"))
+            .hint(format!("there are: {}; without --preset you get a definition to fill in", known.join(", "))));
+    }
+    let variable = preset.to_uppercase().replace('-', "_");
+    let (connection, streams) = match preset {
+        "github" => ("    repo: [octo/hello]                 # owner/name of each repository\n", "[Issue]"),
+        "hubspot" => ("", "[Contact]"),
+        _ => ("", "[]                              # names of the preset's streams"),
+    };
+    Ok(format!(
+        "\
+# {name}: laid over the shipped definition `{preset}`; keys written here win over it.
+# All keys: docs/definitions.md. Check with `syncline validate`, then `syncline check {name}`.
+source: {name}
+preset: {preset}
+connections:
+  me:                                    # one account; its id on the wire
+    token: \"env:{variable}_TOKEN\"        # secrets are references: env:NAME or file:PATH
+{connection}streams: {streams}
+"
+    ))
+}
+
+fn plain(name: &str) -> String {
+    let variable = name.to_uppercase().replace('-', "_");
+    format!(
+        "\
+# {name}: one outside system. All keys: docs/definitions.md.
+# Check with `syncline validate` (no request), then `syncline check {name}` (one page).
+source: {name}
+base_url: https://api.example.com        # relative paths below begin here
+auth:
+  type: bearer                           # none, bearer, basic, api_key
+  token: \"env:{variable}_TOKEN\"          # secrets are references: env:NAME or file:PATH
+streams:
+  - name: Thing                          # the model; capital first
+    key: .id                             # jq: what identifies an item
+    # modified_at: .updated_at           # jq: its modified time, so that late pages never undo newer data
+    schedule: {{every: 5m}}                # add `full: {{every: 24h}}` once `incremental` is set
+    list:                                # the complete listing
+      get: /things
+      params: {{limit: 100}}
+      items: .data                       # jq: the items of a page; leave out if the answer is the list
+      paginate: {{cursor: .next_cursor, param: cursor}}   # or `link`, {{page: page, size: 100}}, {{offset: offset, size: 100}}
+    # incremental: {{params: {{updated_since: \"{{{{ since | iso8601 }}}}\"}}}}
+    # map: {{id: .id, name: .name}}        # what to keep; without it items are kept as they are
+    deletes: [{{from_full_list: true}}]    # missing from a proven listing = deleted
+connections:
+  me: {{}}                                 # one account; its id on the wire
+"
+    )
+}
+
+fn settings_text() -> String {
+    format!(
+        "\
+# Settings of the server. All keys: docs/definitions.md. Each may also be set as SYNCLINE_… in the environment.
+listen: 127.0.0.1:8080                   # API and webhooks
+data_dir: ./data                         # one process at a time
+sources: ./sources                       # folder of definitions
+# public_url: https://sync.example.com   # what providers reach; needed for webhooks from outside
+api_keys:
+  - name: me
+    key: \"file:{KEY_FILE}\"             # or \"env:{KEY_VARIABLE}\"; at least 32 characters
+    role: admin                          # reader, writer, admin
+# endpoints:                             # who is told when something has changed
+#   backend: {{url: \"https://app.example.com/hooks/syncline\", secret: \"env:SYNCLINE_WEBHOOK_SECRET\"}}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_written_once_and_the_key_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        let args = Args { name: Some("shop".into()), preset: None, dir: dir.path().into() };
+        assert!(run(&args).is_ok());
+        let text = std::fs::read_to_string(dir.path().join("sources/shop.yaml")).expect("written");
+        assert!(text.contains("source: shop") && text.contains("env:SHOP_TOKEN"), "{text}");
+        let mode = std::fs::metadata(dir.path().join(KEY_FILE)).expect("written").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let again = run(&args).expect_err("refuses");
+        assert!(again.cause.contains("exists") && again.code == code::FAILURE, "{again:?}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("sources/shop.yaml")).expect("kept"), text);
+    }
+
+    #[test]
+    fn names_that_cannot_be_sources_are_refused() {
+        for name in ["", "-a", "a b", "../x", "ü"] {
+            assert_eq!(check_name(name).map_err(|f| f.code), Err(code::USAGE), "{name}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Logs on stderr: pretty for people, JSON for machines. Data goes to stdout and never here.
+//!
+//! JSON lines have the fields `ts level target msg` and then what the line says: `source stream connection run_id error` …
+
+use super::exit::{Fail, code};
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+use std::fmt;
+use std::io::IsTerminal;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Pretty on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// Begins logging. `level` is a level or a filter such as `warn,syncline=debug`.
+pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
+    let filter = EnvFilter::try_new(level).map_err(|e| {
+        Fail::new(code::USAGE, format!("`{level}` is not a log level: {e}")).hint("use error, warn, info, debug or trace")
+    })?;
+    let terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A subscriber that is there already (tests in one process) stays: not a failure.
+    let _ = if format == Format::Json || format == Format::Auto && !terminal {
+        builder.event_format(Json).try_init()
+    } else {
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        builder.with_ansi(colour).with_target(false).try_init()
+    };
+    Ok(())
+}
+
+/// One JSON object a line.
+struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let meta = event.metadata();
+        let mut fields = Fields(Map::new());
+        let now = crate::engine::time::Clock::now(&crate::engine::time::SystemClock);
+        fields.0.insert("ts".into(), now.to_string().into());
+        fields.0.insert("level".into(), meta.level().as_str().to_lowercase().into());
+        fields.0.insert("target".into(), meta.target().into());
+        fields.0.insert("msg".into(), "".into());
+        event.record(&mut fields);
+        writeln!(writer, "{}", Value::Object(fields.0))
+    }
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        let name = if field.name() == "message" { "msg" } else { field.name() };
+        self.0.insert(name.to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.put(field, value.to_string());
+    }
+}

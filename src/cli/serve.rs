@@ -1,0 +1,70 @@
+//! `syncline serve`: the API, the scheduler and the webhooks, until a signal.
+
+use super::exit::{Fail, code};
+use super::signals::Signals;
+use super::{Common, settings, show};
+use crate::api;
+use crate::control::App;
+use crate::control::config::Settings;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+    let mut signals = Signals::new()?;
+    let flags: Vec<(&str, &str)> = args.listen.iter().map(|address| ("listen", address.as_str())).collect();
+    let settings = settings::load(common, &flags, false)?;
+    must_have_keys(&settings)?;
+    // The port first: it is quickly had and quickly given back.
+    let listener = api::serve::bind(&settings.listen).await?;
+    let address = listener.local_addr().map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
+    let app = settings::open(settings).await?;
+    let running = app.start();
+    announce(&app, address)?;
+    let serving = tokio::spawn(api::serve::serve(listener, api::router_until(app.clone(), running.stopping()), running.stopping()));
+    let code = signals.wait().await;
+    signals.hard();
+    tracing::info!("stopping");
+    running.stopping().cancel();
+    // Requests in progress are answered while the store is still open.
+    let _ = serving.await;
+    drop(app);
+    running.stop().await?;
+    tracing::info!("stopped");
+    Ok(ExitCode::from(code))
+}
+
+fn must_have_keys(settings: &Settings) -> Result<(), Fail> {
+    if settings.api_keys.is_empty() {
+        return Err(Fail::new(code::CONFIG, "no API key is set, so nobody could read anything").hint(
+            "`syncline init` writes one; or add `api_keys: [{name: me, key: \"env:SYNCLINE_API_KEY\", role: admin}]` \
+             to syncline.yaml",
+        ));
+    }
+    Ok(())
+}
+
+fn announce(app: &App, address: SocketAddr) -> Result<(), Fail> {
+    show::line(&format!("syncline {} listening on http://{address}", env!("CARGO_PKG_VERSION")))?;
+    show::line(&format!("data     {}", app.settings.data_dir.display()))?;
+    if app.definitions.is_empty() {
+        show::line(&format!("sources  none in {}; `syncline init` writes one", app.settings.sources.join(", ")))?;
+    }
+    for (name, definition) in &app.definitions {
+        let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
+        let connections = app.connections.of_source(name).len();
+        show::line(&format!("source   {name}: {} ({connections} connection(s))", streams.join(", ")))?;
+        for url in app.hooks.urls(name) {
+            show::line(&format!("webhook  {name}: {url}"))?;
+        }
+    }
+    Ok(())
+}

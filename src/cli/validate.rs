@@ -1,0 +1,29 @@
+//! `syncline validate`: files only, no request. All complaints at once, each as `file:line:col code message`.
+
+use super::exit::Fail;
+use super::{Common, settings, show};
+use crate::control::definitions;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `validate`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Definition files [default: the settings and all definitions they name]
+    files: Vec<PathBuf>,
+}
+
+/// Checks.
+pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+    let mut settings = settings::read(common, &[])?.settings;
+    if !args.files.is_empty() {
+        settings.sources = args.files.iter().map(|file| file.display().to_string()).collect();
+    }
+    let found = definitions::load(&settings).map_err(crate::control::OpenError::from)?;
+    for (name, definition) in &found {
+        let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
+        let connections = definition.connections.len();
+        show::line(&format!("{name}: ok; streams {}; {connections} connection(s)", streams.join(", ")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

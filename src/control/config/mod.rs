@@ -1,0 +1,288 @@
+//! Settings of the server (`syncline.yaml`, environment, flags), checked.
+//!
+//! Promises: every complaint names file, line and column and comes with all others at once; secrets are references, never
+//! literals, and API keys are kept as hashes only; a key this release does not serve is named, not ignored. What each key
+//! means stands in `docs/settings.md`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `layers` | flags, environment and files → one tree |
+//! | `read` | the tree → [`Settings`] |
+
+mod layers;
+mod read;
+
+use crate::connectors::located::{Complaint, in_order};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Waits before each try of a delivery, in seconds: 12 tries over 75.7 hours.
+pub const SCHEDULE: [u64; 12] = [0, 5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
+
+/// Settings in force.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address of API and hooks.
+    pub listen: String,
+    /// URL given to providers.
+    pub public_url: Option<String>,
+    /// Data folder.
+    pub data_dir: PathBuf,
+    /// Folder or globs of definitions.
+    pub sources: Vec<String>,
+    /// API keys, hashed.
+    pub api_keys: Vec<ApiKey>,
+    /// Receivers of outgoing webhooks by name.
+    pub endpoints: BTreeMap<String, Endpoint>,
+    /// `http:` is allowed for sources and endpoints.
+    pub allow_http: bool,
+    /// Timely workers.
+    pub workers: usize,
+    /// How the log is written.
+    pub logs: Logs,
+}
+
+/// How the log of the program is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// Pretty or JSON.
+    pub format: LogFormat,
+    /// A filter such as `info` or `syncline=debug,warn`.
+    pub level: String,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// Where settings come from. The command line fills it; tests fill it by hand.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// From flags: dotted key and value, e.g. (`listen`, `127.0.0.1:0`). Highest rank.
+    pub flags: Vec<(String, String)>,
+    /// The process environment; `SYNCLINE_…` counts, and `env:NAME` references look here.
+    pub env: Vec<(String, String)>,
+    /// Files that exist and count, highest rank first.
+    pub files: Vec<PathBuf>,
+}
+
+/// Settings with what should be said about them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Settings in force.
+    pub settings: Settings,
+    /// Accepted, but not as written.
+    pub warnings: Vec<Complaint>,
+    /// Where each value that is not a default came from, by dotted key.
+    pub origins: BTreeMap<String, String>,
+}
+
+/// An API key as kept: only its hash.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// For people.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub hash: [u8; 32],
+    /// Isolation scope.
+    pub environment: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// What a key may do; each includes the former.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Read records.
+    Reader,
+    /// Also trigger and change.
+    Writer,
+    /// Also see credentials.
+    Admin,
+}
+
+/// A receiver of outgoing webhooks.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Where.
+    pub url: String,
+    /// Secrets, newest first: text as configured (`whsec_…` or any).
+    pub secrets: Vec<String>,
+    /// Also announce runs without changes.
+    pub sync_always: bool,
+    /// Also announce failed runs.
+    pub on_sync_error: bool,
+    /// Waits before each try, in seconds.
+    pub schedule: Vec<u64>,
+    /// Send the length-extendable `X-Nango-Signature` as well.
+    pub legacy_signature: bool,
+}
+
+/// Why settings cannot be used: every complaint, one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaints(pub Vec<Complaint>);
+
+impl fmt::Display for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Complaint::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Complaints {}
+
+impl Default for Settings {
+    /// What holds where nothing is set; no API keys.
+    fn default() -> Self {
+        Settings {
+            listen: "127.0.0.1:8080".into(),
+            public_url: None,
+            data_dir: PathBuf::from("./data"),
+            sources: vec!["./sources".into()],
+            api_keys: Vec::new(),
+            endpoints: BTreeMap::new(),
+            allow_http: false,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            logs: Logs { format: LogFormat::Auto, level: "info".into() },
+        }
+    }
+}
+
+/// Reads and checks the settings of all origins.
+pub fn load(origin: &Origin) -> Result<Loaded, Complaints> {
+    let mut complaints = Vec::new();
+    let tree = layers::tree(origin, &mut complaints);
+    let origins = layers::origins(&tree);
+    let settings = read::settings(tree, &mut complaints);
+    let complaints = in_order(complaints);
+    if complaints.iter().any(|c| !c.warning) {
+        return Err(Complaints(complaints));
+    }
+    Ok(Loaded { settings, warnings: complaints, origins })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    /// Loads `files`, highest rank first, with an environment.
+    fn with(files: &[&str], env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
+        let dir = tempfile::tempdir().expect("dir");
+        let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let mut origin = Origin { flags: owned(flags), env: owned(env), files: Vec::new() };
+        for (at, text) in files.iter().enumerate() {
+            let path = dir.path().join(format!("{at}.yaml"));
+            std::fs::write(&path, text).expect("write");
+            origin.files.push(path);
+        }
+        load(&origin).map_err(|wrong| {
+            wrong.0.iter().filter(|c| !c.warning).map(|c| format!("{}:{} {}", c.line, c.col, c.code)).collect()
+        })
+    }
+
+    fn one(file: &str) -> Result<Settings, Vec<String>> {
+        with(&[file], &[("KEY", KEY), ("SHORT", "abc"), ("WHSEC", "whsec_!!")], &[]).map(|l| l.settings)
+    }
+
+    #[test]
+    fn nothing_set_gives_the_defaults() {
+        let settings = with(&[], &[], &[]).expect("defaults").settings;
+        assert_eq!(settings.listen, "127.0.0.1:8080");
+        assert_eq!(settings.sources, ["./sources"]);
+        assert!(settings.api_keys.is_empty() && settings.endpoints.is_empty() && !settings.allow_http);
+    }
+
+    #[test]
+    fn higher_ranks_win_maps_merge_and_lists_replace() {
+        let high = "workers: 3\nsources: [a, b]\nlogs: {level: debug}\n";
+        let low = "workers: 2\nsources: [c]\nlogs: {format: json}\nlisten: 127.0.0.1:1\n";
+        let env = [("SYNCLINE_WORKERS", "4"), ("SYNCLINE_LOGS__LEVEL", "warn")];
+        let loaded = with(&[high, low], &env, &[("listen", "127.0.0.1:9")]).expect("good");
+        let settings = &loaded.settings;
+        assert_eq!((settings.workers, settings.listen.as_str()), (4, "127.0.0.1:9"));
+        assert_eq!(settings.sources, ["a", "b"]);
+        assert_eq!(settings.logs, Logs { format: LogFormat::Json, level: "warn".into() });
+        assert_eq!(loaded.origins["listen"], "--listen:1");
+        assert!(loaded.origins["logs.format"].ends_with("1.yaml:3"));
+    }
+
+    #[test]
+    fn keys_are_hashed_and_belong_to_an_environment() {
+        let settings = one("api_keys:\n- {name: me, key: 'env:KEY', role: writer, environment: prod}\n").expect("good");
+        let key = &settings.api_keys[0];
+        assert_eq!((key.name.as_str(), key.environment.as_str(), key.role), ("me", "prod", Role::Writer));
+        assert!(!format!("{settings:?}").contains(KEY));
+    }
+
+    #[test]
+    fn complaints_come_all_at_once_with_their_places() {
+        let file = "listen: here\nworkers: 0\nwrokers: 2\napi_keys:\n- {name: a, key: literal, role: boss}\n\
+                    - {name: b, key: 'env:SHORT', role: admin}\n- {name: c, key: 'env:NONE', role: admin}\n";
+        let wrong = one(file).expect_err("bad");
+        let wanted = ["1:9 bad_address", "2:10 out_of_range", "3:1 unknown_key", "5:18 literal_secret", "5:33 bad_value"];
+        for complaint in wanted {
+            assert!(wrong.contains(&complaint.to_string()), "{complaint} in {wrong:?}");
+        }
+        let rest: Vec<_> = wrong.iter().filter(|c| c.starts_with("6:") || c.starts_with("7:")).collect();
+        assert_eq!(rest, ["6:18 short_key", "7:18 unresolved_reference"]);
+    }
+
+    #[test]
+    fn the_nearest_key_is_hinted_at() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("s.yaml");
+        std::fs::write(&path, "wrokers: 2\n").expect("write");
+        let wrong = load(&Origin { files: vec![path], ..Origin::default() }).expect_err("bad");
+        assert!(wrong.to_string().contains("workers"), "{wrong}");
+    }
+
+    #[test]
+    fn the_same_key_twice_is_refused() {
+        let file = "api_keys:\n- {name: a, key: 'env:KEY', role: admin}\n- {name: b, key: 'env:KEY', role: reader}\n";
+        assert_eq!(one(file).expect_err("bad"), ["3:3 duplicate_key"]);
+    }
+
+    #[test]
+    fn endpoints_have_secrets_and_safe_urls() {
+        let good = "egress: {allow_http: true}\nendpoints:\n  a: {url: 'http://127.0.0.1:9/x', secret: 'env:KEY', \
+                    schedule: [0s, 5s, 1m], sync_always: true}\n";
+        let endpoint = one(good).expect("good").endpoints["a"].clone();
+        assert_eq!((endpoint.schedule, endpoint.sync_always, endpoint.on_sync_error), (vec![0, 5, 60], true, true));
+        assert_eq!(endpoint.secrets, [KEY]);
+        let bad = |file: &str| one(file).expect_err("bad").iter().map(|c| c.split(' ').next_back().unwrap_or("").to_owned()).collect::<Vec<_>>();
+        assert_eq!(bad("endpoints: {a: {url: 'http://x/', secret: 'env:KEY'}}\n"), ["insecure_url"]);
+        assert_eq!(bad("endpoints: {a: {url: 'ftp://x/', secret: 'env:KEY'}}\n"), ["bad_url"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://x/'}}\n"), ["missing_key"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: 'env:WHSEC'}}\n"), ["bad_secret"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: abc}}\n"), ["literal_secret"]);
+    }
+
+    #[test]
+    fn what_is_not_served_is_named() {
+        let refused = |file: &str| one(file).expect_err("bad");
+        assert_eq!(refused("log: {kind: kafka}\n"), ["1:13 not_in_this_release"]);
+        assert_eq!(refused("encryption: {keys: ['env:KEY']}\n"), ["1:13 not_in_this_release"]);
+        assert!(one("encryption: off\nlog: {kind: embedded}\n").is_ok());
+        let loaded = with(&["retention: {changes: 7d, payload: off}\nmetrics: {per_connection: true}\n"], &[], &[]);
+        let codes: Vec<_> = loaded.expect("good").warnings.iter().map(|c| c.code).collect();
+        assert_eq!(codes, ["not_in_this_release"; 3]);
+    }
+
+    #[test]
+    fn foreign_variables_do_no_harm() {
+        let env = [("SYNCLINE_PORT_8080_TCP", "tcp://10.0.0.1"), ("SYNCLINE_API_KEY", "x"), ("SYNCLINE_LISTN", "x")];
+        let loaded = with(&[], &env, &[]).expect("good");
+        let hints: Vec<_> = loaded.warnings.iter().filter_map(|c| c.hint.clone()).collect();
+        assert_eq!(hints, ["did you mean SYNCLINE_LISTEN?"]);
+    }
+}

@@ -1,1 +1,0 @@
-//! Takes owed deliveries from the outbox and makes the attempts.

@@ -1,0 +1,46 @@
+//! Webhooks on their way out: what is owed, when to try, what becomes of what cannot be delivered.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`announce`] | from notices of the engine to owed deliveries: pure |
+//! | [`lanes`] | what waits in which lane: pure |
+//! | [`schedule`] | when the next attempt is: pure |
+//! | [`outbox`] | the task that makes the attempts, lane by lane |
+//!
+//! Promises: what is owed is committed with the changes it tells of; it is tried at least once, in order within a lane, with
+//! the same id on every try; what is given up is kept with its reason.
+
+pub mod announce;
+mod lanes;
+pub mod outbox;
+pub mod schedule;
+
+pub use announce::Announcer;
+pub use outbox::Outbox;
+
+use super::config::Endpoint;
+use super::connections::Connections;
+use crate::connectors::webhook_out::Target;
+use std::collections::BTreeMap;
+
+/// Name under which a connection's own receiver stands in the outbox.
+const OVERRIDE: &str = "override:";
+
+fn override_name(environment: &str, source: &str, connection: &str) -> String {
+    format!("{OVERRIDE}{environment}/{source}/{connection}")
+}
+
+/// Where deliveries of an endpoint name go; `None` if it is not there any more.
+fn target(endpoints: &BTreeMap<String, Endpoint>, connections: &Connections, name: &str) -> Option<(Target, Vec<u64>)> {
+    let (url, endpoint) = match name.strip_prefix(OVERRIDE) {
+        None => endpoints.get(name).map(|endpoint| (endpoint.url.clone(), endpoint))?,
+        Some(place) => {
+            let mut parts = place.splitn(3, '/');
+            let account = connections.get(parts.next()?, parts.next()?, parts.next()?)?;
+            // A connection's own receiver is signed for like the first endpoint.
+            (account.webhook_url_override.clone()?, endpoints.values().next()?)
+        }
+    };
+    let target = Target { url, secrets: endpoint.secrets.clone(), legacy_signature: endpoint.legacy_signature };
+    Some((target, endpoint.schedule.clone()))
+}

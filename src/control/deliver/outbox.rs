@@ -1,0 +1,233 @@
+//! The task that makes the attempts: one at a time per lane, a bounded number of lanes at a time.
+//!
+//! All state is in the store: after a crash the same delivery is tried again under the same id.
+
+use super::lanes::Lanes;
+use super::schedule::{Next, next};
+use super::target;
+use crate::connectors::webhook_out::{Attempt, Failed, Post, attempt};
+use crate::control::config::Endpoint;
+use crate::control::connections::Connections;
+use crate::engine::Engine;
+use crate::engine::model::Timestamp;
+use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use crate::engine::sink::Delivery;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Lanes with an attempt on its way.
+const LANES: usize = 64;
+/// Deliveries read from the store at a time.
+const ROUND: usize = 500;
+/// Deliveries whose names are in memory; more are read once there is room.
+const HELD: usize = 500_000;
+/// Webhook-made changes are announced this often.
+const ANNOUNCE: Duration = Duration::from_millis(500);
+/// First key part of deliveries that were given up.
+const DEAD: &str = "dead";
+/// First key part of endpoints that said they are gone.
+const DISABLED: &str = "endpoint-disabled";
+
+/// The outgoing side. Cheap to clone.
+#[derive(Clone)]
+pub struct Outbox {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    endpoints: BTreeMap<String, Endpoint>,
+    connections: Arc<Connections>,
+    client: Arc<dyn Post>,
+    lanes: Mutex<Lanes>,
+    enabled: Notify,
+    /// Counts commits made for webhooks.
+    commits: watch::Receiver<u64>,
+}
+
+/// A delivery that was given up, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// The delivery as it last was.
+    pub delivery: Delivery,
+    /// `rejected`, `exhausted`, `aborted`, `no_endpoint`.
+    pub reason: String,
+}
+
+impl Outbox {
+    /// Over the engine's outbox; attempts leave through `client`. `commits` counts the commits made for webhooks.
+    pub fn open(
+        engine: Engine,
+        endpoints: BTreeMap<String, Endpoint>,
+        connections: Arc<Connections>,
+        client: Arc<dyn Post>,
+        commits: watch::Receiver<u64>,
+    ) -> Result<Self, Error> {
+        let disabled = engine.marks(Table::Setting, &[DISABLED])?.into_iter().filter_map(|(mut key, _)| key.pop());
+        let lanes = Mutex::new(Lanes::new(disabled.collect()));
+        let enabled = Notify::new();
+        Ok(Outbox { inner: Arc::new(Inner { engine, endpoints, connections, client, lanes, enabled, commits }) })
+    }
+
+    /// Delivers until `stop` is cancelled or the store fails. An attempt cut off by a stop is made again.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
+        let work = async { tokio::try_join!(deliver(&self.inner), announce(&self.inner)).map(drop) };
+        tokio::select! {
+            done = work => match done {
+                Err(Error::Stopped) => Ok(()),
+                done => done,
+            },
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+
+    /// Deliveries that were given up.
+    pub fn dead(&self) -> Result<Vec<Dead>, Error> {
+        let marks = self.inner.engine.marks(Table::Setting, &[DEAD])?;
+        Ok(marks.iter().filter_map(|(_, value)| read_dead(value)).collect())
+    }
+
+    /// Endpoints that get nothing because they said they are gone.
+    pub fn disabled(&self) -> Vec<String> {
+        self.inner.lanes().disabled()
+    }
+
+    /// Delivers to an endpoint again, from its first undelivered on.
+    pub async fn enable(&self, endpoint: &str) -> Result<(), Error> {
+        let marks = vec![Mark::delete(Table::Setting, &[DISABLED, endpoint])];
+        self.inner.engine.commit(Batch { marks, ..Batch::default() }).await?;
+        self.inner.lanes().enable(endpoint);
+        self.inner.enabled.notify_one();
+        Ok(())
+    }
+}
+
+fn read_dead(value: &[u8]) -> Option<Dead> {
+    let value: serde_json::Value = serde_json::from_slice(value).ok()?;
+    let delivery = serde_json::from_str(value.get("delivery")?.as_str()?).ok()?;
+    Some(Dead { delivery, reason: value.get("reason")?.as_str()?.to_owned() })
+}
+
+/// Announces what webhooks changed: once at the start for what a crash left, then while there are commits.
+async fn announce(inner: &Inner) -> Result<(), Error> {
+    let clock = inner.engine.clock();
+    let mut commits = inner.commits.clone();
+    loop {
+        // Marked as seen before announcing: a commit made meanwhile is announced next time.
+        commits.borrow_and_update();
+        inner.engine.announce_webhooks().await?;
+        if commits.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        clock.sleep(ANNOUNCE).await;
+    }
+}
+
+async fn deliver(inner: &Arc<Inner>) -> Result<(), Error> {
+    let clock = inner.engine.clock();
+    let mut changed = inner.engine.outbox_changed();
+    let mut last: Option<String> = None;
+    let mut tasks: JoinSet<Tried> = JoinSet::new();
+    loop {
+        changed.borrow_and_update();
+        inner.gather(&mut last)?;
+        while tasks.len() < LANES {
+            let Some((lane, id)) = inner.lanes().take(clock.now()) else { break };
+            let inner = inner.clone();
+            tasks.spawn(async move { (lane, inner.one(&id).await) });
+        }
+        let due = inner.lanes().due().filter(|_| tasks.len() < LANES);
+        let tick = async {
+            match due {
+                Some(at) => clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            seen = changed.changed() => if seen.is_err() { return Err(Error::Stopped) },
+            () = tick => {}
+            () = inner.enabled.notified() => {}
+            Some(done) = tasks.join_next() => match done {
+                Ok((lane, again)) => inner.lanes().done(&lane, again?),
+                // Its lane stays closed until a restart: going on could break the order.
+                Err(died) => tracing::error!(%died, "an attempt to deliver ended early"),
+            },
+        }
+    }
+}
+
+/// A lane, and when its head is to be tried again if it is.
+type Tried = (Arc<str>, Result<Option<Timestamp>, Error>);
+
+impl Inner {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads deliveries owed since the last time.
+    fn gather(&self, last: &mut Option<String>) -> Result<(), Error> {
+        loop {
+            let mut lanes = self.lanes();
+            if lanes.len() >= HELD {
+                return Ok(());
+            }
+            let owed = self.engine.outbox_after(last.as_deref(), ROUND)?;
+            owed.iter().for_each(|delivery| lanes.push(delivery));
+            let Some(newest) = owed.last() else { return Ok(()) };
+            *last = Some(newest.id.clone());
+        }
+    }
+
+    /// One attempt, and what follows from it: when to try again.
+    async fn one(&self, id: &str) -> Result<Option<Timestamp>, Error> {
+        let Some(delivery) = self.engine.delivery(id)? else { return Ok(None) };
+        let Some((target, schedule)) = target(&self.endpoints, &self.connections, &delivery.endpoint) else {
+            return self.bury(delivery, "no_endpoint").await;
+        };
+        match attempt(self.client.as_ref(), &target, &delivery, self.engine.clock().now()).await {
+            Attempt::Delivered { status } => {
+                tracing::debug!(webhook = %delivery.id, status, "webhook delivered");
+                self.engine.settle(&delivery.id, None).await?;
+                Ok(None)
+            }
+            Attempt::Failed(failed) => self.failed(delivery, failed, &schedule).await,
+        }
+    }
+
+    async fn failed(&self, delivery: Delivery, failed: Failed, schedule: &[u64]) -> Result<Option<Timestamp>, Error> {
+        let (endpoint, tries) = (&delivery.endpoint, delivery.tries + 1);
+        tracing::warn!(webhook = %delivery.id, endpoint, tries, why = %failed.text, "webhook not delivered");
+        let after = match next(&delivery, &failed, schedule, self.engine.clock().now()) {
+            Next::Again(after) => after,
+            Next::Dead(after, reason) => return self.bury(after, reason).await,
+            Next::Disable(after) => {
+                tracing::error!(endpoint, "the endpoint answered 410 and is disabled; enable it to go on");
+                let at = self.engine.clock().now().to_string();
+                let marks = vec![Mark::put(Table::Setting, &[DISABLED, endpoint], at)];
+                self.engine.commit(Batch { marks, ..Batch::default() }).await?;
+                self.lanes().disable(endpoint);
+                after
+            }
+        };
+        let at = after.next_at;
+        self.engine.settle(&delivery.id, Some(after)).await?;
+        Ok(Some(at))
+    }
+
+    /// Keeps a delivery that is given up, then takes it out: a crash between the two repeats this, nothing else.
+    async fn bury(&self, delivery: Delivery, reason: &str) -> Result<Option<Timestamp>, Error> {
+        tracing::error!(webhook = %delivery.id, endpoint = %delivery.endpoint, reason, "webhook given up");
+        let text = serde_json::to_string(&delivery).map_err(|e| Error::Storage(e.to_string()))?;
+        let at = self.engine.clock().now().to_string();
+        let value = json!({"format": 1, "reason": reason, "at": at, "delivery": text}).to_string();
+        let marks = vec![Mark::put(Table::Setting, &[DEAD, &delivery.id], value)];
+        self.engine.commit(Batch { marks, ..Batch::default() }).await?;
+        self.engine.settle(&delivery.id, None).await?;
+        Ok(None)
+    }
+}

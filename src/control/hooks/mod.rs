@@ -1,0 +1,197 @@
+//! Webhooks on their way in: path → verify → log → answer, and from the log to the records.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`paths`] | which URL belongs to which source, environment and connection |
+//! | [`receive`] | limits, proof, durable append, answer |
+//! | [`process`] | from the log to commits, in order, each event once |
+//! | [`prepare`] | one log entry as one batch |
+//! | [`seen`] | delivery ids that were met |
+//! | [`parked`] | events nobody owns yet |
+//! | [`hydrate`] | records to be read again, once things are quiet |
+//! | [`sweep`] | forgets what is past its time |
+//!
+//! Promises: a request is answered well only after it is on disk; an entry of the log has its effects exactly once, crash or
+//! not, because its place and its delivery ids are part of the commit; nothing is dropped without a mark that says so.
+
+pub mod hydrate;
+pub mod parked;
+pub mod paths;
+mod prepare;
+pub mod process;
+pub mod receive;
+mod seen;
+pub mod sweep;
+
+pub use paths::{Entrance, HookUrl};
+pub use receive::{Incoming, Reply};
+
+use super::connections::Connections;
+use crate::connectors::rest::definition::Definition;
+use crate::connectors::webhook_in::{Observer, Refusal};
+use crate::engine::Engine;
+use crate::engine::pipeline::{Error, Mark, Table};
+use crate::engine::source::{Connection, Quarantined, Source};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What hooks need of the program.
+pub struct Parts {
+    /// The engine.
+    pub engine: Engine,
+    /// Definitions by source name.
+    pub definitions: BTreeMap<String, Arc<Definition>>,
+    /// What makes requests, by source name.
+    pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// Accounts.
+    pub connections: Arc<Connections>,
+    /// URL given to providers, without a trailing slash.
+    pub public_url: Option<String>,
+    /// Environments of the API keys; those of connections are added.
+    pub environments: Vec<String>,
+}
+
+/// Webhooks on their way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Hooks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    paths: paths::Paths,
+    /// Definitions made ready to read webhooks, by source.
+    observers: BTreeMap<String, Observer>,
+    /// Bytes of bodies that may be in memory at once, in KiB.
+    room: Arc<Semaphore>,
+    seen: seen::Seen,
+    wishes: hydrate::Wishes,
+    parked: parked::Parked,
+    /// Entries up to here were processed.
+    processed: AtomicU64,
+    tally: Tally,
+    /// Counts commits that changed records.
+    commits: watch::Sender<u64>,
+    refused: Mutex<BTreeMap<(String, String), u64>>,
+}
+
+/// Sums since the start.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests that were stored.
+    pub accepted: AtomicU64,
+    /// Events processed.
+    pub events: AtomicU64,
+    /// Events that were there before.
+    pub duplicates: AtomicU64,
+    /// Events of nobody.
+    pub unrouted: AtomicU64,
+    /// Events or requests that could not be taken.
+    pub rejected: AtomicU64,
+    /// Records read again.
+    pub hydrated: AtomicU64,
+}
+
+impl Hooks {
+    /// Reads what is waiting. Nothing runs yet; see [`run`](Hooks::run).
+    pub fn open(parts: Parts) -> Result<Hooks, Error> {
+        let paths = paths::Paths::new(&parts);
+        let wishes = hydrate::Wishes::load(&parts.engine)?;
+        let parked = parked::Parked::load(&parts.engine)?;
+        let processed = AtomicU64::new(process::place(&parts.engine)?);
+        let observers = parts.definitions.iter().map(|(source, definition)| {
+            let observer = Observer::new(definition.clone());
+            Ok((source.clone(), observer.map_err(|why| Error::BadBatch(format!("definition of {source}: {why}")))?))
+        });
+        let observers = observers.collect::<Result<_, Error>>()?;
+        let inner = Inner {
+            parts,
+            paths,
+            observers,
+            room: Arc::new(Semaphore::new(receive::ROOM_KIB)),
+            seen: seen::Seen::default(),
+            wishes,
+            parked,
+            processed,
+            tally: Tally::default(),
+            commits: watch::Sender::new(0),
+            refused: Mutex::default(),
+        };
+        Ok(Hooks { inner: Arc::new(inner) })
+    }
+
+    /// Processes the log, reads records again and forgets what is old, until `stop` is cancelled or the store fails.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
+        let inner = &self.inner;
+        tokio::try_join!(
+            process::run(inner.clone(), stop.clone()),
+            hydrate::run(inner.clone(), stop.clone()),
+            sweep::run(inner.clone(), stop.clone()),
+        )?;
+        Ok(())
+    }
+
+    /// Processes what is in the log now and returns; for one-shot runs and tests.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        process::catch_up(&self.inner).await
+    }
+
+    /// Counts commits made for webhooks; changes wake the watcher.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.inner.commits.subscribe()
+    }
+
+    /// Sums since the start.
+    pub fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
+    /// Requests refused since the start, by source and reason.
+    pub fn refused(&self) -> Vec<(String, String, u64)> {
+        let refused = self.inner.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().map(|((source, why), n)| (source.clone(), why.clone(), *n)).collect()
+    }
+}
+
+impl Inner {
+    fn definition(&self, source: &str) -> Option<&Arc<Definition>> {
+        self.parts.definitions.get(source)
+    }
+
+    /// The connections of a source in an environment.
+    fn accounts(&self, environment: &str, source: &str) -> Vec<Arc<Connection>> {
+        let all = self.parts.connections.of_source(source);
+        all.iter().filter(|a| a.key.environment == environment).map(|a| a.connection.clone()).collect()
+    }
+
+    fn committed(&self) {
+        self.commits.send_modify(|n| *n += 1);
+    }
+
+    fn count_refusal(&self, source: &str, why: Refusal) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry((source.to_owned(), why.to_string())).or_insert(0) += 1;
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// Keeps what could not be taken, with its reason.
+fn quarantine(place: [&str; 4], id: &str, what: &Quarantined, at: crate::engine::model::Timestamp) -> Mark {
+    let [environment, source, connection, stream] = place;
+    let value = json!({
+        "format": 1,
+        "code": what.code,
+        "message": what.message,
+        "id": what.id,
+        "item": what.item,
+        "at": at.to_string(),
+    });
+    Mark::put(Table::Quarantine, &[environment, source, connection, stream, id], value.to_string())
+}

@@ -1,0 +1,140 @@
+//! Events nobody owns yet: kept for a week, and run again when somebody may own them.
+
+use super::prepare::Draft;
+use super::{Hooks, Inner};
+use crate::connectors::webhook_in::{Accounts, StoredWebhook, Verdict};
+use crate::engine::Engine;
+use crate::engine::model::Timestamp;
+use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Most events that wait, of one source in one environment.
+pub const MOST: usize = 10_000;
+/// How long they wait.
+const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What is kept of a parked event; the event itself is in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Row {
+    /// Place of the event in its request.
+    pub index: usize,
+    /// Field connections were compared by.
+    pub field: String,
+    /// Value nobody had.
+    pub value: String,
+    /// Receipt, microseconds.
+    pub at: i64,
+}
+
+/// How many wait, by environment and source.
+pub(super) struct Parked(Mutex<HashMap<(String, String), usize>>);
+
+impl Parked {
+    pub fn load(engine: &Engine) -> Result<Self, Error> {
+        let mut counts = HashMap::new();
+        for (key, _) in engine.marks(Table::Parked, &[])? {
+            if let [environment, source, ..] = key.as_slice() {
+                *counts.entry((environment.clone(), source.clone())).or_insert(0) += 1;
+            }
+        }
+        Ok(Parked(Mutex::new(counts)))
+    }
+
+    /// The mark that parks an event; `None` when too many wait.
+    pub fn park(&self, environment: &str, source: &str, position: u64, row: &Row) -> Option<Mark> {
+        let value = serde_json::to_vec(row).ok()?;
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry((environment.to_owned(), source.to_owned())).or_insert(0);
+        if *count >= MOST {
+            return None;
+        }
+        *count += 1;
+        Some(Mark::put(Table::Parked, &[environment, source, &name(position, row.index)], value))
+    }
+
+    fn gone(&self, environment: &str, source: &str, n: usize) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&(environment.to_owned(), source.to_owned())) {
+            *count = count.saturating_sub(n);
+        }
+    }
+}
+
+/// Sorts by position.
+fn name(position: u64, index: usize) -> String {
+    format!("{position:016x}.{index}")
+}
+
+fn position_of(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.split('.').next()?, 16).ok()
+}
+
+impl Hooks {
+    /// How many events of a source wait for a connection.
+    pub fn parked(&self, environment: &str, source: &str) -> Result<usize, Error> {
+        Ok(self.inner.parts.engine.marks(Table::Parked, &[environment, source])?.len())
+    }
+
+    /// Runs parked events of a source again: call when a connection appeared or its fields changed. Answers how many found
+    /// their connection.
+    pub async fn reprocess_parked(&self, environment: &str, source: &str) -> Result<usize, Error> {
+        let inner = &self.inner;
+        let accounts = inner.accounts(environment, source);
+        let mut found = 0;
+        for (rest, value) in inner.parts.engine.marks(Table::Parked, &[environment, source])? {
+            let ([name], Ok(row)) = (rest.as_slice(), serde_json::from_slice::<Row>(&value)) else { continue };
+            let owned = match row.field.as_str() {
+                "id" => accounts.by_id(&row.value).is_some(),
+                field => !accounts.by_field(field, &row.value).is_empty(),
+            };
+            if owned && again(inner, environment, source, name, &row).await? {
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Runs one parked event again; false if it still belongs to nobody.
+async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: &Row) -> Result<bool, Error> {
+    let done = Mark::delete(Table::Parked, &[environment, source, name]);
+    let log = inner.parts.engine.log();
+    let position = position_of(name).unwrap_or(0);
+    let entry = log.read(position.saturating_sub(1), 1).map_err(|e| Error::Storage(e.to_string()))?;
+    let stored = entry.first().filter(|(at, _)| *at == position).and_then(|(_, b)| StoredWebhook::decode(b).ok());
+    let (Some(stored), Some(observer)) = (stored, inner.observers.get(source)) else { return Ok(false) };
+    let accounts = inner.accounts(environment, source);
+    let outcome = observer.observe(&stored, &accounts).into_iter().find(|o| o.index == row.index);
+    let Some(outcome) = outcome.filter(|o| matches!(o.verdict, Verdict::Routed(_))) else { return Ok(false) };
+    let mut draft = Draft::new(inner, position, &stored, inner.parts.engine.clock().now());
+    let taken = draft.take(observer.definition(), outcome);
+    draft.mark(done);
+    let prepared = draft.finish(taken)?;
+    let committed = inner.parts.engine.commit(prepared.batch).await;
+    inner.seen.release(&prepared.claimed);
+    super::process::rejected(inner, position, &committed?).await?;
+    inner.committed();
+    inner.wishes.add(prepared.wishes);
+    inner.parked.gone(environment, source, 1);
+    Ok(true)
+}
+
+/// Drops what has waited too long.
+pub(super) async fn expire(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+    let mut marks = Vec::new();
+    for (key, value) in inner.parts.engine.marks(Table::Parked, &[])? {
+        let old = serde_json::from_slice::<Row>(&value).is_ok_and(|row| Timestamp(row.at).plus(KEEP) <= now);
+        if let ([environment, source, name], true) = (key.as_slice(), old) {
+            tracing::warn!(environment, source, webhook = name, "a webhook found no connection in 7 days and is dropped");
+            inner.parked.gone(environment, source, 1);
+            marks.push(Mark::delete(Table::Parked, &[environment, source, name]));
+        }
+    }
+    if !marks.is_empty() {
+        inner.parts.engine.commit(Batch { marks, ..Batch::default() }).await?;
+    }
+    Ok(())
+}

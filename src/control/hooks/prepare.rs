@@ -1,0 +1,267 @@
+//! One log entry as one batch: its observations, the ids it used up, the records to be read again, what could not be taken.
+
+use super::hydrate::{Row, Wish};
+use super::seen::{self, SeenKey};
+use super::{Inner, add, quarantine};
+use crate::connectors::rest::definition::{Definition, Hydrate};
+use crate::connectors::webhook_in::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
+use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
+use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
+use crate::engine::source::{Body, Connection, Observation, Quarantined};
+use std::time::Duration;
+
+/// Stream name under which complaints about a whole event are kept.
+const WHOLE: &str = "webhook";
+
+/// A batch, and what is to be done once it is committed.
+pub(super) struct Prepared {
+    pub batch: Batch,
+    pub claimed: Vec<SeenKey>,
+    pub wishes: Vec<Wish>,
+}
+
+/// A batch in the making.
+pub(super) struct Draft<'a> {
+    inner: &'a Inner,
+    position: u64,
+    now: Timestamp,
+    environment: &'a str,
+    source: &'a str,
+    received_at: Timestamp,
+    pages: Vec<(DatasetId, PageBuilder)>,
+    marks: Vec<Mark>,
+    claimed: Vec<(SeenKey, Timestamp)>,
+    wishes: Vec<Wish>,
+}
+
+/// The batch of a log entry, its place included.
+pub(super) fn prepare(inner: &Inner, position: u64, bytes: &[u8]) -> Result<Prepared, Error> {
+    let place = super::process::mark(position);
+    let now = inner.parts.engine.clock().now();
+    let stored = match StoredWebhook::decode(bytes) {
+        Ok(stored) => stored,
+        Err(why) => return Ok(refused(inner, position, place, "bad_entry", &why.to_string(), now)),
+    };
+    let mut draft = Draft::new(inner, position, &stored, now);
+    let taken = match inner.observers.get(&stored.head.source) {
+        Some(observer) => observe_all(inner, observer, &stored, &mut draft),
+        None => {
+            draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source));
+            Ok(())
+        }
+    };
+    draft.marks.push(place);
+    draft.finish(taken)
+}
+
+fn observe_all(inner: &Inner, observer: &Observer, stored: &StoredWebhook, draft: &mut Draft<'_>) -> Result<(), Error> {
+    let accounts = inner.accounts(&stored.head.environment, &stored.head.source);
+    for outcome in observer.observe(stored, &accounts) {
+        draft.take(observer.definition(), outcome)?;
+    }
+    Ok(())
+}
+
+/// A batch that says only why the entry could not be taken.
+pub(super) fn refused(inner: &Inner, position: u64, place: Mark, code: &'static str, why: &str, at: Timestamp) -> Prepared {
+    add(&inner.tally.rejected, 1);
+    let what = Quarantined { code, message: why.to_owned(), id: None, item: String::new() };
+    let id = Cause::webhook(position).to_string();
+    let marks = vec![place, quarantine(["", "", "", WHOLE], &id, &what, at)];
+    Prepared { batch: Batch { marks, ..Batch::default() }, claimed: Vec::new(), wishes: Vec::new() }
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(inner: &'a Inner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
+        Draft {
+            inner,
+            position,
+            now,
+            environment: &stored.head.environment,
+            source: &stored.head.source,
+            received_at: stored.received_at(),
+            pages: Vec::new(),
+            marks: Vec::new(),
+            claimed: Vec::new(),
+            wishes: Vec::new(),
+        }
+    }
+
+    /// Adds what an event says, unless it was met before.
+    pub fn take(&mut self, definition: &Definition, outcome: Outcome) -> Result<(), Error> {
+        add(&self.inner.tally.events, 1);
+        let Outcome { index, event_id, verdict } = outcome;
+        match verdict {
+            Verdict::Rejected(what) => {
+                add(&self.inner.tally.rejected, 1);
+                self.keep("", WHOLE, index, 0, &what);
+                Ok(())
+            }
+            Verdict::Unrouted { field, value } => self.unrouted(definition, index, event_id, field, value),
+            Verdict::Routed(routed) => {
+                for (n, one) in routed.into_iter().enumerate() {
+                    if self.claim(&one.connection.id, event_id.as_ref())? {
+                        self.apply(definition, index, n, one)?;
+                    } else {
+                        add(&self.inner.tally.duplicates, 1);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The mark is part of the batch.
+    pub fn mark(&mut self, mark: Mark) {
+        self.marks.push(mark);
+    }
+
+    /// The batch; after an error the claimed ids are given back.
+    pub fn finish(mut self, taken: Result<(), Error>) -> Result<Prepared, Error> {
+        let claimed: Vec<SeenKey> = self.claimed.iter().map(|(key, _)| key.clone()).collect();
+        if let Err(error) = taken {
+            self.inner.seen.release(&claimed);
+            return Err(error);
+        }
+        let entry = Cause::webhook(self.position).to_string();
+        self.marks.extend(seen::marks(&entry, &self.claimed));
+        let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
+        let cause = (!pages.is_empty()).then(|| Cause::webhook(self.position));
+        let batch = Batch { cause, pages, marks: self.marks, ..Batch::default() };
+        Ok(Prepared { batch, claimed, wishes: self.wishes })
+    }
+
+    fn claim(&mut self, connection: &str, id: Option<&EventId>) -> Result<bool, Error> {
+        let Some(id) = id else { return Ok(true) };
+        let key = [self.environment, self.source, connection, &id.text].map(str::to_owned);
+        let fresh = self.inner.seen.claim(&self.inner.parts.engine, &key, self.now)?;
+        if fresh {
+            self.claimed.push((key, self.now.plus(id.keep())));
+        }
+        Ok(fresh)
+    }
+
+    fn unrouted(
+        &mut self,
+        definition: &Definition,
+        index: usize,
+        id: Option<EventId>,
+        field: String,
+        value: String,
+    ) -> Result<(), Error> {
+        add(&self.inner.tally.unrouted, 1);
+        if definition.webhooks.as_ref().is_some_and(|w| w.drop_unrouted) || !self.claim("", id.as_ref())? {
+            return Ok(());
+        }
+        let (environment, source) = (self.environment, self.source);
+        let parked = super::parked::Row { index, field, value, at: self.received_at.0 };
+        match self.inner.parked.park(environment, source, self.position, &parked) {
+            Some(mark) => self.marks.push(mark),
+            None => {
+                let most = super::parked::MOST;
+                let why = format!("{most} events of {source} wait for a connection with their {}; add it", parked.field);
+                self.refuse("", "too_many_parked", why);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, definition: &Definition, index: usize, nth: usize, routed: Routed) -> Result<(), Error> {
+        let connection = &routed.connection;
+        for (n, Complaint { stream, quarantined }) in routed.complaints.iter().enumerate() {
+            add(&self.inner.tally.rejected, 1);
+            let stream = if stream.is_empty() { WHOLE } else { stream };
+            self.keep(&connection.id, stream, index, nth * 1_000 + n, quarantined);
+        }
+        let account = self.inner.parts.connections.get(self.environment, self.source, &connection.id);
+        let only = account.and_then(|account| account.streams.clone());
+        for effect in routed.effects {
+            let (Effect::Seen { stream, .. } | Effect::Fetch { stream, .. }) = &effect;
+            if only.as_ref().is_some_and(|only| !only.contains(stream)) {
+                continue;
+            }
+            match effect {
+                Effect::Seen { stream, observation } => self.see(definition, connection, &stream, &observation)?,
+                Effect::Fetch { stream, key, partition, when } => self.wish(connection, stream, key, partition, when)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn see(
+        &mut self,
+        definition: &Definition,
+        connection: &Connection,
+        stream: &str,
+        observation: &Observation,
+    ) -> Result<(), Error> {
+        let dataset = dataset(self.inner, definition, self.environment, self.source, &connection.id, stream)?;
+        if !self.pages.iter().any(|(id, _)| *id == dataset.id) {
+            self.pages.push((dataset.id, self.inner.parts.engine.page(&dataset)));
+        }
+        if let Some((_, page)) = self.pages.iter_mut().find(|(id, _)| *id == dataset.id) {
+            lay(page, observation);
+        }
+        Ok(())
+    }
+
+    fn wish(
+        &mut self,
+        connection: &Connection,
+        stream: String,
+        key: String,
+        partition: Vec<(String, String)>,
+        when: Hydrate,
+    ) -> Result<(), Error> {
+        let (quiet, max_wait) = match when {
+            Hydrate::Never => return Ok(()),
+            Hydrate::Now => (Duration::ZERO, Duration::ZERO),
+            Hydrate::Debounce { quiet, max_wait } => (quiet, max_wait),
+        };
+        let row = Row::new(self.received_at, quiet, max_wait, partition);
+        let key = [self.environment, self.source, &connection.id, &stream, &key].map(str::to_owned);
+        let wish = Wish { key, position: self.position, row };
+        self.marks.push(wish.mark()?);
+        self.wishes.push(wish);
+        Ok(())
+    }
+
+    fn keep(&mut self, connection: &str, stream: &str, index: usize, n: usize, what: &Quarantined) {
+        let id = format!("{}.{index}.{n}", Cause::webhook(self.position));
+        let place = [self.environment, self.source, connection, stream];
+        self.marks.push(quarantine(place, &id, what, self.now));
+    }
+
+    fn refuse(&mut self, connection: &str, code: &'static str, message: String) {
+        add(&self.inner.tally.rejected, 1);
+        let what = Quarantined { code, message, id: None, item: String::new() };
+        self.keep(connection, WHOLE, 0, 0, &what);
+    }
+}
+
+/// The dataset of a stream, registered if this is its first record.
+pub(super) fn dataset(
+    inner: &Inner,
+    definition: &Definition,
+    environment: &str,
+    source: &str,
+    connection: &str,
+    stream: &str,
+) -> Result<Dataset, Error> {
+    let name = DatasetName::base(environment, source, connection, stream);
+    if let Some(dataset) = inner.parts.engine.find(&name) {
+        return Ok(dataset);
+    }
+    let stream = definition.stream(stream).ok_or_else(|| Error::UnknownDataset(name.to_string()))?;
+    let spec = DatasetSpec { strategy: stream.merge, ignore_in_diff: stream.ignore_in_diff.clone() };
+    inner.parts.engine.dataset(&name, &spec)
+}
+
+/// Adds an observation to a page.
+pub(super) fn lay(page: &mut PageBuilder, seen: &Observation) {
+    match &seen.body {
+        Body::Whole(text) => page.save(&seen.id, seen.modified_at, seen.observed_at, text.as_bytes()),
+        Body::Patch(text) => page.patch(&seen.id, seen.modified_at, seen.observed_at, text.as_bytes()),
+        Body::Gone { deleted_at } => page.delete(&seen.id, seen.modified_at, seen.observed_at, *deleted_at),
+    }
+}

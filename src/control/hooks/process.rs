@@ -1,0 +1,167 @@
+//! From the log to commits: every entry once and in order, several commits on their way at a time.
+
+use super::prepare::{Prepared, prepare, refused};
+use super::seen::SeenKey;
+use super::{Inner, add, hydrate::Wish, quarantine};
+use crate::engine::Engine;
+use crate::engine::model::{Cause, DatasetId};
+use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table};
+use crate::engine::source::Quarantined;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio_util::sync::CancellationToken;
+
+/// Entries read at a time.
+const PAGE: usize = 32;
+/// Commits on their way at a time.
+const FLIGHT: usize = 256;
+/// Bytes of entries whose commits are on their way.
+const FLIGHT_BYTES: usize = 64 * 1024 * 1024;
+/// Name of our place in the log.
+const PLACE: &str = "webhooks";
+
+/// The mark of having processed everything up to `position`.
+pub(super) fn mark(position: u64) -> Mark {
+    Mark::put(Table::Place, &[PLACE], position.to_string())
+}
+
+/// Up to where the log was processed.
+pub(super) fn place(engine: &Engine) -> Result<u64, Error> {
+    let stored = engine.mark(Table::Place, &[PLACE])?;
+    match stored.map(|value| String::from_utf8_lossy(&value).parse::<u64>()) {
+        None => Ok(0),
+        Some(Ok(position)) => Ok(position),
+        Some(Err(_)) => Err(Error::Storage("the stored place in the webhook log is not a number".into())),
+    }
+}
+
+/// A commit that has been handed over; its outcome can be asked for later.
+type Commit = Pin<Box<MaybeDone<BoxFuture<'static, Result<Receipt, Error>>>>>;
+
+/// A commit on its way.
+struct Flying {
+    position: u64,
+    bytes: usize,
+    commit: Commit,
+    claimed: Vec<SeenKey>,
+    wishes: Vec<Wish>,
+}
+
+/// Processes entries as they come until `stop` is cancelled or the store fails.
+pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<(), Error> {
+    let mut end = inner.parts.engine.log().end();
+    loop {
+        // Marked as seen before reading: an entry appended while reading wakes the wait below.
+        end.borrow_and_update();
+        tokio::select! {
+            done = catch_up(&inner) => match done {
+                Err(Error::Stopped) => return Ok(()),
+                done => done?,
+            },
+            () = stop.cancelled() => return Ok(()),
+        }
+        tokio::select! {
+            changed = end.changed() => if changed.is_err() { return Ok(()) },
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Processes what is in the log now.
+pub(super) async fn catch_up(inner: &Inner) -> Result<(), Error> {
+    let mut flying = Flights::default();
+    let log = inner.parts.engine.log();
+    let mut after = inner.processed.load(Ordering::Acquire);
+    loop {
+        let entries = log.read(after, PAGE).map_err(|e| Error::Storage(e.to_string()))?;
+        if entries.is_empty() {
+            return flying.land_all(inner).await;
+        }
+        for (position, bytes) in entries {
+            flying.make_room(inner).await?;
+            flying.launch(inner, position, &bytes).await?;
+            after = position;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Flights {
+    queue: VecDeque<Flying>,
+    bytes: usize,
+}
+
+impl Flights {
+    async fn make_room(&mut self, inner: &Inner) -> Result<(), Error> {
+        while self.queue.len() >= FLIGHT || self.bytes >= FLIGHT_BYTES {
+            self.land(inner).await?;
+        }
+        Ok(())
+    }
+
+    async fn launch(&mut self, inner: &Inner, position: u64, bytes: &Bytes) -> Result<(), Error> {
+        let Prepared { batch, claimed, wishes } = prepare(inner, position, bytes)?;
+        let engine = inner.parts.engine.clone();
+        let mut commit = Box::pin(maybe_done(async move { engine.commit(batch).await }.boxed()));
+        // The first poll hands the batch over: commits take their order from these polls.
+        let _ = futures_util::poll!(commit.as_mut());
+        self.bytes += bytes.len();
+        self.queue.push_back(Flying { position, bytes: bytes.len(), commit, claimed, wishes });
+        Ok(())
+    }
+
+    async fn land(&mut self, inner: &Inner) -> Result<(), Error> {
+        let Some(mut oldest) = self.queue.pop_front() else { return Ok(()) };
+        oldest.commit.as_mut().await;
+        self.bytes = self.bytes.saturating_sub(oldest.bytes);
+        let result = oldest.commit.as_mut().take_output().unwrap_or(Err(Error::Stopped));
+        inner.seen.release(&oldest.claimed);
+        match result {
+            Ok(receipt) => {
+                rejected(inner, oldest.position, &receipt).await?;
+                inner.wishes.add(oldest.wishes);
+                inner.committed();
+            }
+            Err(Error::BadBatch(why)) => give_up(inner, oldest.position, &why).await?,
+            Err(error) => return Err(error),
+        }
+        inner.processed.store(oldest.position, Ordering::Release);
+        Ok(())
+    }
+
+    async fn land_all(&mut self, inner: &Inner) -> Result<(), Error> {
+        while !self.queue.is_empty() {
+            self.land(inner).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Says what of a committed batch was no record.
+pub(super) async fn rejected(inner: &Inner, position: u64, receipt: &Receipt) -> Result<(), Error> {
+    if receipt.rejected.is_empty() {
+        return Ok(());
+    }
+    let now = inner.parts.engine.clock().now();
+    let mark = |(n, (_, why)): (usize, &(DatasetId, String))| {
+        add(&inner.tally.rejected, 1);
+        let what = Quarantined { code: "bad_record", message: why.clone(), id: None, item: String::new() };
+        quarantine(["", "", "", "webhook"], &format!("{}.record.{n}", Cause::webhook(position)), &what, now)
+    };
+    let marks = receipt.rejected.iter().enumerate().map(mark).collect();
+    inner.parts.engine.commit(Batch { marks, ..Batch::default() }).await.map(drop)
+}
+
+/// The engine refused the batch as such: say so, and go on behind it.
+async fn give_up(inner: &Inner, position: u64, why: &str) -> Result<(), Error> {
+    let now = inner.parts.engine.clock().now();
+    tracing::error!(webhook = %Cause::webhook(position), why, "webhook could not be committed");
+    // Later entries may have moved the place on already; it must not go back.
+    let place = mark(position.max(place(&inner.parts.engine)?));
+    let prepared = refused(inner, position, place, "bad_batch", why, now);
+    inner.parts.engine.commit(prepared.batch).await.map(drop)
+}

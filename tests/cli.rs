@@ -1,0 +1,281 @@
+//! The command line as people and scripts meet it: the real program, its output and its exit codes.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use syncline::connectors::fake::{DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier};
+use syncline::connectors::http::{Client, ClientOptions};
+use syncline::engine::time::SystemClock;
+use tempfile::TempDir;
+
+/// 32 characters and more, as the server demands.
+const KEY: &str = "an-api-key-for-the-tests-of-the-cli-0123456789";
+
+/// Runs the program in `dir`.
+fn syncline(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().expect("the program runs")
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
+    // Nothing of the machine the test runs on: no settings of its user, no variables of ours.
+    command.current_dir(dir).args(args).env_clear().env("HOME", dir).env("SYNCLINE_API_KEY", KEY).stdin(Stdio::null());
+    command
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Demands an exit code and gives stdout.
+fn ended(output: &Output, code: i32) -> String {
+    assert_eq!(output.status.code(), Some(code), "stdout:\n{}\nstderr:\n{}", out(output), err(output));
+    out(output)
+}
+
+/// A provider, and a folder with settings and a definition for it.
+struct Place {
+    dir: TempDir,
+    fake: Fake,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Place {
+    fn new(records: u64, incremental: bool) -> Place {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let mut options = FakeOptions::new(7, Arc::new(SystemClock));
+        options.records = records;
+        // It posts no webhooks here.
+        let client = Client::new(ClientOptions::default(), Arc::new(SystemClock)).expect("a client");
+        let fake = runtime.block_on(Fake::start(options, Arc::new(ClientCourier(client)))).expect("a provider");
+        let dir = tempfile::tempdir().expect("a folder");
+        let (name, token) = fake.accounts().remove(0);
+        let mut wanted = DefinitionOptions::new(&fake.url());
+        wanted.connections = vec![(name, "file:account.token".into())];
+        wanted.incremental = incremental;
+        std::fs::create_dir(dir.path().join("sources")).expect("made");
+        write(dir.path(), "sources/fake.yaml", &definition(&wanted));
+        write(dir.path(), "sources/account.token", &token);
+        let settings = "egress: {allow_http: true}\nlisten: 127.0.0.1:0\n\
+             api_keys: [{name: test, key: \"env:SYNCLINE_API_KEY\", role: admin}]\n";
+        write(dir.path(), "syncline.yaml", settings);
+        Place { dir, fake, runtime }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn edit(&self, edit: Edit) {
+        let _inside = self.runtime.enter();
+        self.fake.edit(0, edit, Notify::Never);
+    }
+
+    /// A server on this folder, and its address.
+    fn serve(&self) -> Server {
+        let mut child = command(self.path(), &["serve"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        let mut reader = BufReader::new(stdout);
+        reader.read_line(&mut line).expect("a line");
+        let address = line.trim().rsplit("http://").next().unwrap_or_default().to_owned();
+        assert!(line.contains("listening on http://127.0.0.1:"), "{line}");
+        Server { child, address, _stdout: reader }
+    }
+}
+
+struct Server {
+    child: Child,
+    address: String,
+    /// Kept open: a server whose stdout is gone would end.
+    _stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Server {
+    /// Sends a signal and gives the exit code.
+    fn end(mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+        self.child.wait().expect("ends").code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+fn write(dir: &Path, name: &str, text: &str) {
+    std::fs::write(dir.join(name), text).expect("written");
+}
+
+fn lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect()
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_is_0() {
+    let dir = tempfile::tempdir().expect("a folder");
+    ended(&syncline(dir.path(), &["no-such-verb"]), 2);
+    ended(&syncline(dir.path(), &["run", "x", "--since", "yesterday"]), 2);
+    assert!(ended(&syncline(dir.path(), &["--help"]), 0).contains("serve"));
+}
+
+#[test]
+fn every_complaint_of_a_definition_has_its_place() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("sources")).expect("made");
+    let text = "source: shop\nbase_url: https://api.example.com\nstream: []\nstreams:\n  - name: thing\n    key: .id\n    list: {get: /things}\n";
+    write(dir.path(), "sources/shop.yaml", text);
+    for verb in [&["validate"][..], &["run", "shop"], &["check", "shop"], &["runs", "list"]] {
+        let output = syncline(dir.path(), verb);
+        ended(&output, 78);
+        let said = err(&output);
+        assert!(said.contains("sources/shop.yaml:3:1 unknown_key"), "{said}");
+        assert!(said.contains("sources/shop.yaml:5:11 bad_name"), "{said}");
+    }
+}
+
+#[test]
+fn bad_settings_are_78_and_a_missing_file_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write(dir.path(), "syncline.yaml", "listen: 127.0.0.1:8080\nlissten: x\n");
+    let output = syncline(dir.path(), &["validate"]);
+    ended(&output, 78);
+    assert!(err(&output).contains("syncline.yaml:2:1 unknown_key"), "{}", err(&output));
+    let output = syncline(dir.path(), &["validate", "--config", "no.yaml"]);
+    ended(&output, 78);
+    assert!(err(&output).starts_with("error: the settings file no.yaml does not exist\nhint: "), "{}", err(&output));
+}
+
+#[test]
+fn a_server_without_keys_is_refused_with_the_next_step() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let output = syncline(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    ended(&output, 78);
+    assert!(err(&output).contains("error: no API key is set") && err(&output).contains("hint: "), "{}", err(&output));
+}
+
+#[test]
+fn init_writes_what_validate_takes_and_never_overwrites() {
+    let dir = tempfile::tempdir().expect("a folder");
+    ended(&syncline(dir.path(), &["init", "shop"]), 0);
+    let output = syncline(dir.path(), &["validate"]);
+    ended(&output, 78);
+    assert!(err(&output).contains("unresolved_reference"), "{}", err(&output));
+    let said = command(dir.path(), &["validate"]).env("SHOP_TOKEN", "x").output().expect("runs");
+    assert!(ended(&said, 0).contains("shop: ok; streams Thing"));
+    let output = syncline(dir.path(), &["init", "shop"]);
+    ended(&output, 1);
+    assert!(err(&output).contains("exists and is left as it is\nhint: "), "{}", err(&output));
+    ended(&syncline(dir.path(), &["init", "--preset", "github"]), 0);
+    let both = command(dir.path(), &["validate"]).env("SHOP_TOKEN", "x").env("GITHUB_TOKEN", "x").output().expect("runs");
+    assert!(ended(&both, 0).contains("github: ok; streams Issue"));
+    ended(&syncline(dir.path(), &["init", "--preset", "no-such"]), 2);
+}
+
+#[test]
+fn a_source_is_checked_run_and_read() {
+    let place = Place::new(120, true);
+    let dir = place.path();
+    assert!(ended(&syncline(dir, &["validate"]), 0).contains("fake: ok; streams Contact; 1 connection(s)"));
+    assert!(ended(&syncline(dir, &["check", "fake"]), 0).contains("Contact: ok, 100 record(s) on the first page"));
+    // Neither check nor a dry run keeps anything.
+    assert!(ended(&syncline(dir, &["run", "fake", "--dry-run"]), 0).contains("120 added"));
+    assert_eq!(ended(&syncline(dir, &["runs", "list", "--json"]), 0), "");
+
+    let run = lines(&ended(&syncline(dir, &["run", "fake", "Contact", "--json"]), 0)).remove(0);
+    assert_eq!((&run["kind"], &run["outcome"]), (&"INITIAL".into(), &"complete".into()));
+    assert_eq!(run["counts"]["added"], 120);
+    let records = lines(&ended(&syncline(dir, &["records", "list", "fake", "Contact", "--json"]), 0));
+    assert_eq!(records.len(), 120);
+    let id = records[0]["id"].as_str().expect("text");
+    let one = ended(&syncline(dir, &["records", "get", "fake", "Contact", id, "--json"]), 0);
+    assert_eq!(lines(&one), [records[0].clone()]);
+    ended(&syncline(dir, &["records", "get", "fake", "Contact", "no-such"]), 1);
+
+    place.edit(Edit::Update(1));
+    let again = ended(&syncline(dir, &["run", "fake"]), 0);
+    assert!(again.contains("incremental complete, 0 added, 1 updated, 0 deleted"), "{again}");
+    let changes = lines(&ended(&syncline(dir, &["changes", "--json"]), 0));
+    assert_eq!(changes.len(), 121);
+    let cursor = changes[119]["cursor"].as_str().expect("a cursor");
+    let rest = lines(&ended(&syncline(dir, &["changes", "--json", "--cursor", cursor]), 0));
+    assert_eq!((rest.len(), &rest[0]["action"]), (1, &"UPDATED".into()));
+    let runs = lines(&ended(&syncline(dir, &["runs", "list", "--json"]), 0));
+    let kinds: Vec<_> = runs.iter().map(|run| run["kind"].as_str().unwrap_or_default()).collect();
+    assert_eq!(kinds, ["INCREMENTAL", "INITIAL"]);
+    let id = runs[0]["id"].as_str().expect("text");
+    assert_eq!(lines(&ended(&syncline(dir, &["runs", "show", id, "--json"]), 0)), [runs[0].clone()]);
+    assert!(ended(&syncline(dir, &["connections", "list"]), 0).contains("harbor"));
+    ended(&syncline(dir, &["run", "no-such"]), 1);
+    ended(&syncline(dir, &["run", "fake", "NoSuch"]), 1);
+}
+
+#[test]
+fn a_refused_token_is_77_for_check_and_10_for_run() {
+    let place = Place::new(3, false);
+    write(place.path(), "sources/account.token", "wrong");
+    let output = syncline(place.path(), &["check", "fake"]);
+    assert!(ended(&output, 77).contains("FAILED"), "{}", out(&output));
+    let output = syncline(place.path(), &["run", "fake"]);
+    let said = ended(&output, 10);
+    assert!(said.contains("FAILED") && said.contains("401"), "{said}");
+    assert!(!said.contains("wrong") && !err(&output).contains("wrong"), "the token is nowhere shown");
+}
+
+#[test]
+fn too_many_deletes_are_held_until_they_are_decided() {
+    let place = Place::new(200, false);
+    let dir = place.path();
+    ended(&syncline(dir, &["run", "fake"]), 0);
+    (1..=100).for_each(|id| place.edit(Edit::Delete(id)));
+    let held = lines(&ended(&syncline(dir, &["run", "fake", "--json"]), 11)).remove(0);
+    assert_eq!((&held["outcome"], &held["held"]["missing"]), (&"held".into(), &100.into()));
+    let id = held["id"].as_str().expect("text");
+    let live = || lines(&ended(&syncline(dir, &["records", "list", "fake", "Contact", "--filter", "added,updated", "--json"]), 0)).len();
+    assert_eq!(live(), 200);
+    ended(&syncline(dir, &["reject", id]), 0);
+    assert_eq!(live(), 200);
+    ended(&syncline(dir, &["approve", id]), 1);
+    let held = lines(&ended(&syncline(dir, &["run", "fake", "--json"]), 11)).remove(0);
+    let said = ended(&syncline(dir, &["approve", held["id"].as_str().expect("text")]), 0);
+    assert!(said.contains("100 records deleted"), "{said}");
+    assert_eq!(live(), 100);
+    ended(&syncline(dir, &["run", "fake"]), 0);
+}
+
+#[test]
+fn a_folder_in_use_is_75_for_writers_and_asked_of_its_server_by_readers() {
+    let place = Place::new(5, true);
+    let dir = place.path();
+    ended(&syncline(dir, &["run", "fake"]), 0);
+    let server = place.serve();
+    let output = syncline(dir, &["run", "fake"]);
+    ended(&output, 75);
+    assert!(err(&output).contains("error: data_dir_locked: "), "{}", err(&output));
+    let without = command(dir, &["records", "list", "fake", "Contact"]).env("SYNCLINE_API_KEY", KEY).output();
+    // The settings say port 0, so the server cannot be found by them …
+    ended(&without.expect("runs"), 75);
+    // … but it can where it really listens.
+    let asked = |args: &[&str]| command(dir, args).env("SYNCLINE_LISTEN", &server.address).output().expect("runs");
+    let records = lines(&ended(&asked(&["records", "list", "fake", "Contact", "--json"]), 0));
+    assert_eq!(records.len(), 5);
+    assert_eq!(lines(&ended(&asked(&["changes", "--json"]), 0)).len(), 5);
+    ended(&asked(&["serve"]), 69);
+    assert_eq!(server.end("-TERM"), Some(143));
+    // The folder is free again, and complete.
+    assert_eq!(lines(&ended(&syncline(dir, &["records", "list", "fake", "Contact", "--json"]), 0)), records);
+}
+
+#[test]
+fn an_interrupt_ends_the_server_with_130() {
+    let place = Place::new(3, false);
+    assert_eq!(place.serve().end("-INT"), Some(130));
+}

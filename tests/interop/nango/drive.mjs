@@ -1,0 +1,223 @@
+// Drives a running server with the unchanged client library, call by call, and checks every answer.
+//
+//   node drive.mjs
+//
+// Prints `port N` first: a receiver of webhooks listens there, and the server is to send its own to it. Then reads one line of
+// JSON from stdin: {url, apiKey, signingKey, source, connections, model, sync, records}. Prints one line per call and `done` at
+// the end; anything unexpected ends it with 1.
+
+import assert from "node:assert/strict";
+import http from "node:http";
+import readline from "node:readline";
+import { Nango } from "@nangohq/node";
+
+const PATIENCE_MS = 90_000;
+const LOOK_AGAIN_MS = 50;
+
+const received = [];
+const receiver = http.createServer((request, response) => {
+  const parts = [];
+  request.on("data", (part) => parts.push(part));
+  request.on("end", () => {
+    received.push({ headers: request.headers, body: Buffer.concat(parts).toString("utf8") });
+    response.writeHead(204).end();
+  });
+});
+await new Promise((listening) => receiver.listen(0, "127.0.0.1", listening));
+console.log(`port ${receiver.address().port}`);
+
+const line = (await readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]().next()).value;
+const { url, apiKey, signingKey, source, connections, model, sync, records } = JSON.parse(line);
+const [connectionId, other] = connections;
+const nango = new Nango({ host: url, apiKey, webhookSigningKey: signingKey });
+const at = { providerConfigKey: source, connectionId, model };
+
+async function until(what, look) {
+  const began = Date.now();
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    assert.ok(Date.now() - began < PATIENCE_MS, `${what}: nothing within ${PATIENCE_MS} ms`);
+    await new Promise((again) => setTimeout(again, LOOK_AGAIN_MS));
+  }
+}
+
+async function step(name, work) {
+  await work();
+  console.log(`ok ${name}`);
+}
+
+async function refused(call, status, code) {
+  const error = await call().then(() => null, (why) => why);
+  assert.ok(error, `expected ${code}, but it was answered`);
+  assert.equal(error.response?.status, status, error.message);
+  assert.equal(error.response.data.error.code, code);
+}
+
+async function all(question) {
+  const rows = [];
+  let cursor = null;
+  let pages = 0;
+  do {
+    const page = await nango.listRecords({ ...at, ...question, cursor });
+    rows.push(...page.records);
+    cursor = page.next_cursor;
+    pages += 1;
+  } while (cursor !== null);
+  return { rows, pages };
+}
+
+await step("syncStatus", async () => {
+  const ended = (status) => status.syncs.length === 2 && status.syncs.every((one) => one.status === "SUCCESS");
+  const status = await until("first runs", async () => {
+    const status = await nango.syncStatus(source, "*");
+    return ended(status) && status;
+  });
+  const one = status.syncs.find((one) => one.connection_id === connectionId);
+  assert.equal(one.name, sync);
+  assert.equal(one.type, "INITIAL");
+  assert.deepEqual(one.latestResult, { [model]: { added: records, updated: 0, deleted: 0 } });
+  assert.deepEqual(one.recordCount, { [model]: records });
+  assert.ok(!Number.isNaN(Date.parse(one.finishedAt)) && !Number.isNaN(Date.parse(one.nextScheduledSyncAt)));
+  assert.equal((await nango.syncStatus(source, [sync], connectionId)).syncs.length, 1);
+  assert.equal((await nango.syncStatus(source, [{ name: sync, variant: "base" }], connectionId)).syncs.length, 1);
+  await refused(() => nango.syncStatus(source, ["none"], connectionId), 400, "unknown_sync");
+});
+
+let everything;
+await step("listRecords, page by page", async () => {
+  const { rows, pages } = await all({ limit: 100 });
+  assert.equal(rows.length, records);
+  assert.equal(pages, Math.ceil(records / 100), "no empty page at the end");
+  assert.equal(new Set(rows.map((row) => row.id)).size, records);
+  for (const row of rows) {
+    const about = row._nango_metadata;
+    assert.equal(typeof row.id, "string");
+    assert.equal(about.last_action, "ADDED");
+    assert.deepEqual([about.deleted_at, about.pruned_at], [null, null]);
+    assert.match(about.last_modified_at, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$/);
+  }
+  everything = rows;
+});
+
+await step("listRecords, every parameter", async () => {
+  const count = async (question) => (await all({ limit: 1000, ...question })).rows.length;
+  const hour = 3_600_000;
+  assert.equal(await count({ filter: "added" }), records);
+  assert.equal(await count({ filter: "UPDATED,deleted" }), 0);
+  assert.equal(await count({ variant: "base" }), records);
+  assert.equal(await count({ modifiedAfter: new Date(Date.now() - hour).toISOString() }), records);
+  assert.equal(await count({ modifiedAfter: new Date(Date.now() + hour).toISOString() }), 0);
+  assert.equal(await count({ delta: new Date(Date.now() - hour).toISOString() }), records);
+  const [first, second] = everything;
+  const named = await nango.listRecords({ ...at, ids: [second.id, first.id, "nobody"] });
+  assert.deepEqual(named.records, [first, second]);
+  const last = everything.at(-1)._nango_metadata.cursor;
+  assert.deepEqual(await nango.listRecords({ ...at, cursor: last }), { records: [], next_cursor: null });
+  await refused(() => nango.listRecords({ ...at, cursor: "nonsense" }), 400, "invalid_query_params");
+  await refused(() => nango.listRecords({ ...at, connectionId: "nobody" }), 400, "unknown_connection");
+});
+
+await step("verifyIncomingWebhookRequest", async () => {
+  const mine = (one) => JSON.parse(one.body).connectionId === connectionId;
+  const { body, headers } = await until("a webhook", () => received.find(mine));
+  assert.equal(nango.verifyIncomingWebhookRequest(body, headers), true);
+  assert.equal(nango.verifyIncomingWebhookRequest(`${body} `, headers), false);
+  const stranger = new Nango({ host: url, apiKey, webhookSigningKey: "another" });
+  assert.equal(stranger.verifyIncomingWebhookRequest(body, headers), false);
+  const told = JSON.parse(body);
+  assert.deepEqual([told.from, told.type, told.success], ["nango", "sync", true]);
+  assert.deepEqual([told.providerConfigKey, told.syncName, told.model], [source, sync, model]);
+  assert.equal(told.syncType, "INITIAL");
+  assert.deepEqual(told.responseResults, { added: records, updated: 0, deleted: 0 });
+});
+
+await step("listConnections, getConnection", async () => {
+  const listed = (await nango.listConnections()).connections;
+  assert.deepEqual(listed.map((one) => one.connection_id).sort(), [...connections].sort());
+  const ids = async (question) => (await nango.listConnections(question)).connections.map((one) => one.connection_id);
+  assert.deepEqual(await ids({ connectionId }), [connectionId]);
+  assert.deepEqual(await ids({ integrationId: [source, "none"], limit: 1, page: 5 }), []);
+  assert.deepEqual(await ids({ userId: "nobody" }), []);
+  assert.deepEqual(await ids({ tags: { team: "nobody" } }), []);
+  assert.equal((await nango.listConnections(undefined, connectionId.slice(0, 3))).connections.length >= 1, true);
+  const one = await nango.getConnection(source, connectionId);
+  assert.deepEqual([one.connection_id, one.provider_config_key, one.errors], [connectionId, source, []]);
+  assert.equal(one.credentials.type, "API_KEY");
+  assert.ok(one.credentials.apiKey.length > 0);
+  assert.equal(typeof one.id, "number");
+  await refused(() => nango.getConnection(source, "nobody"), 400, "unknown_connection");
+});
+
+await step("getMetadata, setMetadata, updateMetadata", async () => {
+  await nango.setMetadata(source, connectionId, { plan: "pro", region: { name: "eu" } });
+  const echo = await nango.updateMetadata(source, connectionId, { region: { zone: 1 } });
+  assert.equal(echo.data.connection_id, connectionId);
+  assert.deepEqual(await nango.getMetadata(source, connectionId), { plan: "pro", region: { zone: 1 } });
+  await nango.updateMetadata(source, connections, { both: true });
+  assert.equal((await nango.getMetadata(source, other)).both, true);
+  await refused(() => nango.setMetadata(source, "nobody", { a: 1 }), 404, "unknown_connection");
+});
+
+const statusOf = async () => (await nango.syncStatus(source, [sync], connectionId)).syncs[0];
+const rest = () => until("the run's end", async () => (await statusOf()).status === "SUCCESS");
+
+await step("pauseSync, startSync", async () => {
+  assert.deepEqual((await nango.pauseSync(source, [sync], connectionId)).data, { success: true });
+  assert.equal((await statusOf()).status, "PAUSED");
+  assert.deepEqual((await nango.startSync(source, [{ name: sync, variant: "base" }], connectionId)).data, { success: true });
+  await rest();
+});
+
+await step("triggerSync", async () => {
+  const before = (await statusOf()).finishedAt;
+  assert.deepEqual((await nango.triggerSync(source, [sync], connectionId)).data, { success: true });
+  await until("a new run", async () => {
+    const now = await statusOf();
+    return now.finishedAt !== before && now.status === "SUCCESS";
+  });
+  for (const how of [{ reset: true }, { reset: true, emptyCache: false }, "incremental", "full_refresh", true, false]) {
+    assert.deepEqual((await nango.triggerSync(source, [sync], connectionId, how)).data, { success: true });
+  }
+  await rest();
+  await refused(() => nango.triggerSync(source, ["none"], connectionId), 400, "unknown_sync");
+});
+
+await step("updateSyncConnectionFrequency", async () => {
+  const usual = (await statusOf()).frequency;
+  const change = (frequency) => nango.updateSyncConnectionFrequency(source, sync, connectionId, frequency);
+  assert.deepEqual(await change("every 5m"), { frequency: "every 5m" });
+  assert.equal((await statusOf()).frequency, "every 5m");
+  assert.deepEqual(await change(null), { frequency: usual });
+  await refused(() => change("often"), 400, "invalid_body");
+});
+
+await step("createSyncVariant, deleteSyncVariant", async () => {
+  const variant = { provider_config_key: source, connection_id: connectionId, name: sync, variant: "second" };
+  const made = await nango.createSyncVariant(variant);
+  assert.deepEqual([made.name, made.variant], [sync, "second"]);
+  await refused(() => nango.createSyncVariant(variant), 400, "sync_variant_already_exists");
+  assert.deepEqual(await nango.deleteSyncVariant(variant), { success: true });
+});
+
+await step("pruneRecords", async () => {
+  const [first, second] = (await nango.listRecords({ ...at, limit: 2 })).records;
+  const prune = { ...at, untilCursor: second._nango_metadata.cursor };
+  assert.deepEqual(await nango.pruneRecords({ ...prune, limit: 1 }), { count: 1, has_more: true });
+  assert.deepEqual(await nango.pruneRecords({ ...prune, variant: "base" }), { count: 1, has_more: false });
+  const [pruned] = (await nango.listRecords({ ...at, ids: [first.id] })).records;
+  assert.deepEqual(Object.keys(pruned).sort(), ["_nango_metadata", "id"]);
+  assert.ok(pruned._nango_metadata.pruned_at);
+});
+
+await step("what is not served, and keys nobody has", async () => {
+  await refused(() => nango.get({ ...at, endpoint: "/contacts" }), 501, "not_supported");
+  await refused(() => nango.triggerAction(source, connectionId, "act", {}), 501, "not_supported");
+  const stranger = new Nango({ host: `${url}/`, apiKey: "0123456789abcdef0123456789abcdef" });
+  await refused(() => stranger.listRecords(at), 401, "unknown_account");
+});
+
+console.log("done");
+receiver.close();
+receiver.closeAllConnections();
+process.exit(0);

@@ -1,0 +1,617 @@
+//! Webhooks in and out, through the doors the program uses: a request is proven, stored, answered, processed; a delivery is
+//! owed, tried, tried again. Time is turned by hand.
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use syncline::control::config::Endpoint;
+use syncline::control::connections::{AccountKey, Connections};
+use syncline::control::deliver::{Announcer, Outbox};
+use syncline::control::hooks::{Hooks, Incoming, Parts, Reply};
+use syncline_connectors::rest::definition::{Definition, parse};
+use syncline_connectors::webhook_out::{Answer, Post, Unsent};
+use syncline_engine::Engine;
+use syncline_engine::model::{Action, Cause, DatasetName, Timestamp, Via};
+use syncline_engine::pipeline::{Batch, Dataset, Options, Table};
+use syncline_engine::source::{Ask, Body, Bookmark, Failure, Observation, Page, Retry, Source};
+use syncline_engine::time::{Clock, ManualClock};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const START: i64 = 1_700_000_000;
+
+const APP: &str = r#"
+source: crm
+base_url: https://crm.example
+auth: {type: none}
+streams:
+  - name: Contact
+    key: .id
+    modified_at: .updatedAt
+    list: {get: /contacts}
+    fetch: {get: "/contacts/{{ key }}"}
+    map: {id: .id, email: .properties.email, phone: .properties.phone, updatedAt: .updatedAt}
+webhooks:
+  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
+  events: .[]
+  route: .portal
+  type: .kind
+  dedupe: .eventId
+  order_by: .at
+  map:
+    - {when: '$type == "changed"', stream: Contact, key: .objectId, at: .at,
+       patch: {"properties.{{ .name }}": .value}}
+    - {when: '$type == "gone"', stream: Contact, key: .objectId, at: .at, delete: true}
+    - {when: '$type == "hint"', stream: Contact, key: .objectId, hydrate: {debounce: {quiet: 2s, max_wait: 5s}}}
+    - {when: '$type == "whole"', stream: Contact, record: .record}
+connections:
+  acme: {metadata: {portal: 7}}
+  other: {metadata: {portal: 8}}
+"#;
+
+fn definition(text: &str) -> Arc<Definition> {
+    match parse("test.yaml", text, &|_| Ok("s3cret".to_owned())) {
+        Ok((definition, _)) => Arc::new(definition),
+        Err(complaints) => panic!("{complaints:?}"),
+    }
+}
+
+/// A provider that answers `fetch` with what is in its table.
+#[derive(Default)]
+struct Provider {
+    records: Mutex<BTreeMap<String, Value>>,
+    asked: Mutex<Vec<Vec<String>>>,
+    fails: AtomicU64,
+}
+
+#[async_trait]
+impl Source for Provider {
+    async fn poll(&self, _: &Ask, _: Option<&Bookmark>) -> Result<Page, Failure> {
+        Ok(Page::default())
+    }
+
+    async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
+        self.asked.lock().expect("lock").push(keys.to_vec());
+        if self.fails.load(Ordering::SeqCst) > 0 {
+            self.fails.fetch_sub(1, Ordering::SeqCst);
+            let message = "down".to_owned();
+            return Err(Failure { code: "http_status", message, status: Some(500), retry: true, retry_after: None });
+        }
+        let records = self.records.lock().expect("lock");
+        let seen = keys.iter().filter_map(|key| {
+            let body = Body::Whole(records.get(key)?.to_string());
+            Some(Observation { id: key.clone(), modified_at: Some(ask.started_at), observed_at: ask.started_at, body })
+        });
+        Ok(Page { observations: seen.collect(), ..Page::default() })
+    }
+
+    fn retry(&self) -> Retry {
+        Retry { max: 3, from: Duration::from_secs(1), to: Duration::from_secs(10), jitter: false }
+    }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    definition: Arc<Definition>,
+    provider: Arc<Provider>,
+    engine: Engine,
+    connections: Arc<Connections>,
+    hooks: Hooks,
+    endpoints: BTreeMap<String, Endpoint>,
+}
+
+impl Bench {
+    async fn new(text: &str, endpoints: &[&str]) -> Bench {
+        let endpoint = |url: &str| Endpoint {
+            url: url.to_owned(),
+            secrets: vec!["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()],
+            sync_always: false,
+            on_sync_error: true,
+            schedule: Vec::new(),
+            legacy_signature: false,
+        };
+        let endpoints = endpoints.iter().map(|name| (name.to_string(), endpoint(&format!("https://{name}.example/")))).collect();
+        let dir = tempfile::tempdir().expect("folder");
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(START)));
+        Self::open(dir, clock, definition(text), Arc::default(), endpoints).await
+    }
+
+    async fn open(
+        dir: tempfile::TempDir,
+        clock: Arc<ManualClock>,
+        definition: Arc<Definition>,
+        provider: Arc<Provider>,
+        endpoints: BTreeMap<String, Endpoint>,
+    ) -> Bench {
+        let definitions = BTreeMap::from([(definition.source.clone(), definition.clone())]);
+        let announcer = Arc::new(Announcer::new(&endpoints, &definitions));
+        let options = Options {
+            data_dir: Some(dir.path().to_owned()),
+            workers: 1,
+            clock: clock.clone(),
+            announce: Some(announcer.clone()),
+        };
+        let engine = Engine::open(options).expect("engine");
+        let connections = Arc::new(Connections::open(engine.clone(), &definitions).await.expect("connections"));
+        announcer.attach(engine.cursor_key(), connections.clone());
+        let hooks = Hooks::open(Parts {
+            engine: engine.clone(),
+            sources: BTreeMap::from([(definition.source.clone(), provider.clone() as Arc<dyn Source>)]),
+            definitions,
+            connections: connections.clone(),
+            public_url: Some("https://hooks.example".to_owned()),
+            environments: Vec::new(),
+        })
+        .expect("hooks");
+        Bench { dir, clock, definition, provider, engine, connections, hooks, endpoints }
+    }
+
+    /// Stops the engine and opens everything again on the same folder.
+    async fn again(self) -> Bench {
+        let Bench { dir, clock, definition, provider, engine, connections, hooks, endpoints } = self;
+        engine.stop().await.expect("stops");
+        drop((engine, connections, hooks));
+        Self::open(dir, clock, definition, provider, endpoints).await
+    }
+
+    /// Posts with the right secret.
+    async fn post(&self, body: &Value) -> Reply {
+        self.post_as("s3cret", body).await
+    }
+
+    async fn post_as(&self, secret: &str, body: &Value) -> Reply {
+        let url = self.hooks.urls(&self.definition.source).remove(0);
+        let path = url.strip_prefix("https://hooks.example").expect("public URL").to_owned();
+        let entrance = self.hooks.find(&path).expect("path");
+        let headers = [("x-token", secret), ("content-type", "application/json"), ("authorization", "Bearer no")];
+        let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), v.parse().expect("value"))).collect();
+        let body = body.to_string().into();
+        self.hooks.receive(&entrance, Incoming { method: "POST".into(), path, query: String::new(), headers, body }).await
+    }
+
+    /// Posts and processes.
+    async fn take(&self, body: &Value) {
+        assert_eq!(self.post(body).await.status, 200);
+        self.hooks.catch_up().await.expect("processes");
+    }
+
+    fn dataset(&self, connection: &str) -> Dataset {
+        self.engine.find(&DatasetName::base("default", "crm", connection, "Contact")).expect("dataset")
+    }
+
+    async fn record(&self, connection: &str, id: &str) -> Option<(Action, Value, Cause)> {
+        let record = self.engine.record(&self.dataset(connection), id).await.expect("reads")?;
+        Some((record.meta.action, serde_json::from_slice(&record.payload).expect("json"), record.meta.cause))
+    }
+
+    /// A polled page with one record.
+    async fn polled(&self, run: u64, record: &Value, modified: i64) {
+        let dataset = self.dataset("acme");
+        let mut page = self.engine.page(&dataset);
+        let at = Timestamp::from_seconds(modified);
+        page.save(record["id"].as_str().expect("id"), Some(at), self.clock.now(), record.to_string().as_bytes());
+        let batch = Batch { cause: Some(Cause::run(run)), pages: vec![page], ..Batch::default() };
+        self.engine.commit(batch).await.expect("commits");
+    }
+
+    fn log_end(&self) -> u64 {
+        *self.engine.log().end().borrow()
+    }
+}
+
+fn whole(event: &str, id: &str, email: &str, at: i64) -> Value {
+    let record = json!({"id": id, "updatedAt": at, "properties": {"email": email, "phone": "1"}});
+    json!({"portal": 7, "kind": "whole", "eventId": event, "at": at, "record": record})
+}
+
+fn changed(event: &str, id: &str, name: &str, value: &str, at: i64) -> Value {
+    json!({"portal": 7, "kind": "changed", "eventId": event, "objectId": id, "name": name, "value": value, "at": at})
+}
+
+fn gone(event: &str, id: &str, at: i64) -> Value {
+    json!({"portal": 7, "kind": "gone", "eventId": event, "objectId": id, "at": at})
+}
+
+fn hint(event: &str, id: &str) -> Value {
+    json!({"portal": 7, "kind": "hint", "eventId": event, "objectId": id})
+}
+
+/// Lets other tasks go on until `done` holds.
+async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    for _ in 0..2_000_000 {
+        if done().await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_becomes_a_record() {
+    let bench = Bench::new(APP, &[]).await;
+    bench.take(&json!([whole("e1", "1", "a@x", START - 5), whole("e2", "2", "b@x", START - 4)])).await;
+    let (action, payload, cause) = bench.record("acme", "1").await.expect("there");
+    assert_eq!((action, cause), (Action::Added, Cause::webhook(1)));
+    assert_eq!(payload["email"], json!("a@x"));
+    assert!(bench.record("acme", "2").await.is_some());
+    assert!(bench.engine.find(&DatasetName::base("default", "crm", "other", "Contact")).is_none(), "nobody else's");
+    let stored = bench.engine.log().read(0, 1).expect("reads");
+    let text = String::from_utf8_lossy(&stored[0].1).into_owned();
+    assert!(text.contains("content-type") && !text.contains("Bearer no"), "no secrets in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_proof_leaves_nothing() {
+    let bench = Bench::new(APP, &[]).await;
+    let body = json!([whole("e1", "1", "a@x", START)]);
+    let reply = bench.post_as("wrong", &body).await;
+    assert_eq!((reply.status, reply.body.as_str()), (401, "unauthorized"));
+    assert_eq!(bench.log_end(), 0);
+    assert_eq!(bench.hooks.refused().len(), 1);
+    let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
+    assert!(bench.hooks.find(&path).is_some());
+    for wrong in [format!("{path}x"), path[..path.len() - 1].to_owned(), path.replace("/crm/", "/other/"), "/hooks/crm".into()] {
+        assert_eq!(bench.hooks.find(&wrong), None, "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_come_before_everything() {
+    let bench = Bench::new(APP, &[]).await;
+    let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
+    let entrance = bench.hooks.find(&path).expect("path");
+    let post = |name: &'static str, value: String, size: usize| {
+        let headers = [(name.parse().expect("name"), value.parse().expect("value"))].into_iter().collect();
+        let body = vec![b' '; size].into();
+        bench.hooks.receive(&entrance, Incoming { method: "POST".into(), headers, body, ..Incoming::default() })
+    };
+    assert_eq!(post("content-encoding", "gzip".into(), 1).await.status, 415);
+    assert_eq!(post("content-length", "6000000".into(), 1).await.status, 413);
+    assert_eq!(post("x-token", "s3cret".into(), (5 << 20) + 1).await.status, 413);
+    assert_eq!(post("x-long", "x".repeat(40_000), 1).await.status, 431);
+    assert_eq!(post("content-encoding", "identity".into(), 1).await.status, 401);
+    assert_eq!(bench.log_end(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_delivery_changes_nothing() {
+    let bench = Bench::new(APP, &[]).await;
+    let body = json!([whole("e1", "1", "a@x", START)]);
+    bench.take(&body).await;
+    let before = bench.engine.record(&bench.dataset("acme"), "1").await.expect("reads").expect("there").meta;
+    bench.take(&json!([whole("e1", "1", "changed without a new id", START + 1)])).await;
+    let bench = bench.again().await;
+    bench.take(&body).await;
+    let after = bench.engine.record(&bench.dataset("acme"), "1").await.expect("reads").expect("there").meta;
+    assert_eq!(before, after);
+    assert_eq!(bench.hooks.tally().duplicates.load(Ordering::SeqCst), 1);
+    // Two copies on their way at the same time are told apart as well.
+    let twice = json!([whole("e2", "2", "a@x", START)]);
+    assert_eq!((bench.post(&twice).await.status, bench.post(&twice).await.status), (200, 200));
+    bench.hooks.catch_up().await.expect("processes");
+    assert_eq!(bench.hooks.tally().duplicates.load(Ordering::SeqCst), 2);
+    // After eight days an id may come again.
+    bench.clock.advance(Duration::from_secs(9 * 24 * 3600));
+    bench.take(&json!([whole("e1", "1", "late@x", START + 10)])).await;
+    assert_eq!(bench.record("acme", "1").await.expect("there").1["email"], json!("late@x"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_wait_for_a_restart_and_are_processed_once() {
+    let bench = Bench::new(APP, &[]).await;
+    bench.take(&json!([whole("e0", "0", "a@x", START)])).await;
+    for n in 1..=300 {
+        assert_eq!(bench.post(&json!([whole(&format!("e{n}"), &format!("{}", n % 10), &format!("{n}@x"), START + n)])).await.status, 200);
+    }
+    let bench = bench.again().await;
+    bench.hooks.catch_up().await.expect("processes");
+    assert_eq!(bench.hooks.processed(), 301);
+    for id in 0..10i64 {
+        let last = if id == 0 { 300 } else { 290 + id };
+        assert_eq!(bench.record("acme", &id.to_string()).await.expect("there").1["email"], json!(format!("{last}@x")));
+    }
+    assert_eq!(bench.hooks.tally().events.load(Ordering::SeqCst), 300);
+    let bench = bench.again().await;
+    bench.hooks.catch_up().await.expect("processes");
+    assert_eq!(bench.hooks.tally().events.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_owns_waits_for_its_connection() {
+    let bench = Bench::new(APP, &[]).await;
+    let mut event = whole("e1", "1", "a@x", START);
+    event["portal"] = json!(99);
+    bench.take(&json!([event, whole("e2", "2", "b@x", START)])).await;
+    assert_eq!(bench.hooks.parked("default", "crm").expect("reads"), 1);
+    assert_eq!(bench.hooks.reprocess_parked("default", "crm").await.expect("runs"), 0);
+    let bench = bench.again().await;
+    let fields = Map::from_iter([("portal".to_owned(), json!("99"))]);
+    bench.connections.set_fields(&AccountKey::new("default", "crm", "other"), &fields).await.expect("sets");
+    assert_eq!(bench.hooks.reprocess_parked("default", "crm").await.expect("runs"), 1);
+    assert_eq!(bench.record("other", "1").await.expect("there").1["email"], json!("a@x"));
+    assert_eq!(bench.record("acme", "1").await, None);
+    assert_eq!(bench.hooks.parked("default", "crm").expect("reads"), 0);
+    assert_eq!(bench.hooks.reprocess_parked("default", "crm").await.expect("runs"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_moves_its_own_field_only() {
+    let bench = Bench::new(APP, &[]).await;
+    bench.take(&json!([whole("e1", "1", "old@x", START - 100)])).await;
+    bench.take(&json!([changed("e2", "1", "email", "new@x", START - 10)])).await;
+    // A page asked for before the patch, with everything else newer than before.
+    bench.polled(1, &json!({"id": "1", "email": "stale@x", "phone": "2", "updatedAt": START - 50}), START - 50).await;
+    let (_, payload, _) = bench.record("acme", "1").await.expect("there");
+    assert_eq!((&payload["email"], &payload["phone"]), (&json!("new@x"), &json!("2")));
+    bench.polled(2, &json!({"id": "1", "email": "newest@x", "phone": "2", "updatedAt": START - 5}), START - 5).await;
+    assert_eq!(bench.record("acme", "1").await.expect("there").1["email"], json!("newest@x"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_inside_a_request_and_deletes() {
+    let bench = Bench::new(APP, &[]).await;
+    // The later event stands first in the request.
+    bench.take(&json!([gone("e2", "1", START - 10), whole("e1", "1", "a@x", START - 20)])).await;
+    let (action, payload, _) = bench.record("acme", "1").await.expect("kept");
+    assert_eq!((action, &payload["email"]), (Action::Deleted, &json!("a@x")));
+    bench.polled(1, &json!({"id": "1", "email": "stale@x", "updatedAt": START - 15}), START - 15).await;
+    assert_eq!(bench.record("acme", "1").await.expect("kept").0, Action::Deleted, "a stale page brings nothing back");
+    bench.take(&json!([gone("e3", "never-seen", START)])).await;
+    assert_eq!(bench.record("acme", "never-seen").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_taken_is_kept_with_its_reason() {
+    let bench = Bench::new(APP, &[]).await;
+    let url = bench.hooks.urls("crm").remove(0);
+    let path = url.strip_prefix("https://hooks.example").expect("public URL").to_owned();
+    let entrance = bench.hooks.find(&path).expect("path");
+    for body in ["not json", "[[[", "\"text\"", "[{\"portal\":7,\"kind\":\"whole\",\"record\":{}}]"] {
+        let headers = [("x-token".parse().expect("name"), "s3cret".parse().expect("value"))].into_iter().collect();
+        let request = Incoming { method: "POST".into(), path: path.clone(), headers, body: body.into(), ..Incoming::default() };
+        assert_eq!(bench.hooks.receive(&entrance, request).await.status, 200, "{body}");
+    }
+    bench.hooks.catch_up().await.expect("processes");
+    let kept = bench.engine.marks(Table::Quarantine, &["default", "crm"]).expect("reads");
+    let code = |value: &[u8]| serde_json::from_slice::<Value>(value).expect("json")["code"].as_str().map(str::to_owned);
+    let codes: Vec<_> = kept.iter().filter_map(|(_, value)| code(value)).collect();
+    assert_eq!(codes.iter().filter(|c| *c == "bad_body").count(), 3, "{codes:?}");
+    assert!(codes.iter().any(|c| c == "bad_key"), "{codes:?}");
+    bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_coalesce_and_survive_a_crash() {
+    let bench = Bench::new(APP, &[]).await;
+    let email = |email: &str| json!({"id": "1", "email": email});
+    bench.provider.records.lock().expect("lock").insert("1".into(), email("fetched@x"));
+    for n in 0..3 {
+        bench.take(&json!([hint(&format!("e{n}"), "1")])).await;
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    let bench = bench.again().await;
+    assert!(bench.provider.asked.lock().expect("lock").is_empty(), "not yet quiet");
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (hooks, stop) = (bench.hooks.clone(), stop.clone());
+        async move { hooks.run(stop).await }
+    });
+    bench.provider.fails.store(1, Ordering::SeqCst);
+    bench.clock.advance(Duration::from_secs(2));
+    let asked = || bench.provider.asked.lock().expect("lock").len();
+    until("the first, failing fetch", || async { asked() == 1 }).await;
+    // The wait after a failure is a second; turn the clock until it is over.
+    until("the second fetch", || async {
+        bench.clock.advance(Duration::from_millis(100));
+        asked() == 2
+    })
+    .await;
+    until("no hints left", || async { bench.engine.marks(Table::Hydrate, &[]).expect("reads").is_empty() }).await;
+    let (action, payload, cause) = bench.record("acme", "1").await.expect("there");
+    assert_eq!((action, cause.via, &payload["email"]), (Action::Added, Via::Webhook, &json!("fetched@x")));
+    // A later hint is a new fetch.
+    bench.provider.records.lock().expect("lock").insert("1".into(), email("again@x"));
+    assert_eq!(bench.post(&json!([hint("e9", "1")])).await.status, 200);
+    until("the third fetch", || async {
+        bench.clock.advance(Duration::from_millis(100));
+        asked() == 3
+    })
+    .await;
+    until("the new record", || async { bench.record("acme", "1").await.expect("there").1["email"] == json!("again@x") }).await;
+    stop.cancel();
+    running.await.expect("ends").expect("well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_ids_and_entries_are_forgotten() {
+    let bench = Bench::new(APP, &[]).await;
+    bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+    assert_eq!(bench.engine.marks(Table::Dedupe, &[]).expect("reads").len(), 2);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (hooks, stop) = (bench.hooks.clone(), stop.clone());
+        async move { hooks.run(stop).await }
+    });
+    until("swept", || async {
+        bench.clock.advance(Duration::from_secs(3600));
+        let ids = bench.engine.marks(Table::Dedupe, &[]).expect("reads").len();
+        ids == 0 && bench.engine.log().read(0, 1).expect("reads").is_empty()
+    })
+    .await;
+    assert!(bench.clock.now() >= Timestamp::from_seconds(START + 8 * 24 * 3600), "not before its time");
+    stop.cancel();
+    running.await.expect("ends").expect("well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_url_and_secret_per_connection() {
+    let text = APP
+        .replace("  verify: {scheme: shared_secret, header: X-Token, secret: \"env:SECRET\"}", "  scope: connection\n  verify: {scheme: shared_secret, header: X-Token, secret: \"{{ webhook_secret }}\"}");
+    let bench = Bench::new(&text, &[]).await;
+    let urls = bench.hooks.hook_urls(Some("crm"));
+    assert_eq!(urls.len(), 2);
+    let [acme, other] = [&urls[0], &urls[1]];
+    assert_eq!((acme.entrance.connection.as_deref(), other.entrance.connection.as_deref()), (Some("acme"), Some("other")));
+    assert_ne!(acme.secret, other.secret);
+    let post = async |url: &str, secret: &str, body: Value| {
+        let path = url.replace("https://hooks.example", "");
+        let entrance = bench.hooks.find(&path).expect("path");
+        let headers = [("x-token".parse().expect("name"), secret.parse().expect("value"))].into_iter().collect();
+        let body = body.to_string().into();
+        bench.hooks.receive(&entrance, Incoming { method: "POST".into(), path, headers, body, ..Incoming::default() }).await.status
+    };
+    let [a, b] = [acme, other].map(|hook| hook.secret.clone().expect("secret"));
+    assert_eq!(post(&acme.url, &b, json!([whole("e1", "1", "a@x", START)])).await, 401);
+    assert_eq!(post(&acme.url, &a, json!([whole("e1", "1", "a@x", START)])).await, 200);
+    // What says it is of another connection is refused where it says so.
+    assert_eq!(post(&other.url, &b, json!([whole("e2", "2", "a@x", START)])).await, 200);
+    bench.hooks.catch_up().await.expect("processes");
+    assert!(bench.record("acme", "1").await.is_some());
+    assert_eq!(bench.hooks.tally().rejected.load(Ordering::SeqCst), 1);
+    let same = bench.hooks.hook_urls(None);
+    let bench = bench.again().await;
+    assert_eq!(bench.hooks.hook_urls(None), same, "stable over a restart");
+}
+
+/// A receiver that says what it got and answers with what it is told.
+struct Receiver {
+    got: mpsc::UnboundedSender<(String, Vec<(&'static str, String)>, Value)>,
+    answers: Mutex<Vec<u16>>,
+}
+
+#[async_trait]
+impl Post for Receiver {
+    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: bytes::Bytes) -> Result<Answer, Unsent> {
+        let answer = self.answers.lock().expect("lock").pop().unwrap_or(200);
+        let body = serde_json::from_slice(&body).expect("json");
+        self.got.send((url.to_owned(), headers, body)).expect("the test listens");
+        match answer {
+            0 => Err(Unsent { message: "no answer".into(), timeout: false }),
+            status => Ok(Answer { status, ..Answer::default() }),
+        }
+    }
+}
+
+type Got = mpsc::UnboundedReceiver<(String, Vec<(&'static str, String)>, Value)>;
+
+/// An outbox at work. `answers`: the last is given first.
+fn outbox(bench: &Bench, answers: &[u16]) -> (Outbox, Got, CancellationToken) {
+    let (got, inbox) = mpsc::unbounded_channel();
+    let client = Arc::new(Receiver { got, answers: Mutex::new(answers.to_vec()) });
+    let commits = bench.hooks.commits();
+    let outbox = Outbox::open(bench.engine.clone(), bench.endpoints.clone(), bench.connections.clone(), client, commits);
+    let (outbox, stop) = (outbox.expect("opens"), CancellationToken::new());
+    tokio::spawn({
+        let (outbox, stop) = (outbox.clone(), stop.clone());
+        async move { outbox.run(stop).await }
+    });
+    (outbox, inbox, stop)
+}
+
+fn header(headers: &[(&'static str, String)], name: &str) -> String {
+    headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone()).unwrap_or_default()
+}
+
+/// Waits until the oldest delivery has been tried so often, then turns the clock to its next try.
+async fn turn(bench: &Bench, tries: u32) {
+    until("the attempt is noted", || async {
+        bench.engine.outbox(1).expect("reads").first().is_some_and(|delivery| delivery.tries == tries)
+    })
+    .await;
+    let next = bench.engine.outbox(1).expect("reads").remove(0).next_at;
+    bench.clock.advance(next.since(bench.clock.now()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_receiver_gets_the_same_id_until_it_works() {
+    let bench = Bench::new(APP, &["a"]).await;
+    bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+    let (_, mut inbox, _stop) = outbox(&bench, &[0, 302, 500]);
+    let (url, headers, body) = inbox.recv().await.expect("first try");
+    assert_eq!((url.as_str(), &body["syncType"]), ("https://a.example/", &json!("WEBHOOK")));
+    assert_eq!(body["responseResults"].to_string(), r#"{"added":1,"deleted":0,"updated":0}"#);
+    assert!(body["cursor"].is_string() && body["sequence"].to_string() == "1");
+    assert!(header(&headers, "webhook-signature").starts_with("v1,"));
+    let id = header(&headers, "webhook-id");
+    let mut stamps = vec![header(&headers, "webhook-timestamp")];
+    for tries in 1..=3 {
+        turn(&bench, tries).await;
+        let (_, headers, again) = inbox.recv().await.expect("another try");
+        assert_eq!((header(&headers, "webhook-id"), &again), (id.clone(), &body));
+        stamps.push(header(&headers, "webhook-timestamp"));
+    }
+    until("delivered", || async { bench.engine.outbox(1).expect("reads").is_empty() }).await;
+    stamps.dedup();
+    assert_eq!(stamps.len(), 4, "each try is signed afresh");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_keep_their_order_and_hold_up_nobody_else() {
+    let bench = Bench::new(APP, &["a"]).await;
+    let mut elsewhere = whole("o1", "1", "a@x", START);
+    elsewhere["portal"] = json!(8);
+    bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+    bench.engine.announce_webhooks().await.expect("announces");
+    bench.take(&json!([whole("e2", "2", "a@x", START)])).await;
+    bench.engine.announce_webhooks().await.expect("announces");
+    bench.take(&json!([elsewhere])).await;
+    bench.engine.announce_webhooks().await.expect("announces");
+    let (_, mut inbox, stop) = outbox(&bench, &[]);
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        let (_, _, body) = inbox.recv().await.expect("delivered");
+        got.push((body["connectionId"].as_str().expect("text").to_owned(), body["sequence"].to_string()));
+    }
+    got.sort();
+    assert_eq!(got, [("acme".into(), "1".into()), ("acme".into(), "2".into()), ("other".into(), "1".to_owned())]);
+    until("all delivered", || async { bench.engine.outbox(1).expect("reads").is_empty() }).await;
+    stop.cancel();
+
+    // acme's receiver fails: its second delivery waits, the other lane does not.
+    for n in [3, 4] {
+        bench.take(&json!([whole(&format!("e{n}"), &n.to_string(), "a@x", START)])).await;
+        bench.engine.announce_webhooks().await.expect("announces");
+    }
+    let (_, mut inbox, _stop) = outbox(&bench, &[500]);
+    assert_eq!(inbox.recv().await.expect("tried").2["sequence"].to_string(), "3");
+    turn(&bench, 1).await;
+    for sequence in ["3", "4"] {
+        assert_eq!(inbox.recv().await.expect("tried").2["sequence"].to_string(), sequence);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_up_and_disabled() {
+    let mut bench = Bench::new(APP, &["a"]).await;
+    if let Some(endpoint) = bench.endpoints.get_mut("a") {
+        endpoint.schedule = vec![0, 5];
+    }
+    bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+    let (outbox, mut inbox, _stop) = outbox(&bench, &[410, 404, 404]);
+    inbox.recv().await.expect("first try");
+    turn(&bench, 1).await;
+    inbox.recv().await.expect("second try");
+    until("given up", || async { bench.engine.outbox(1).expect("reads").is_empty() }).await;
+    let dead = outbox.dead().expect("reads");
+    assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].delivery.tries), (1, "rejected", 2));
+
+    bench.take(&json!([whole("e2", "2", "a@x", START)])).await;
+    // The task announces half a second after the commit.
+    until("announced", || async {
+        bench.clock.advance(Duration::from_millis(100));
+        !bench.engine.outbox(1).expect("reads").is_empty()
+    })
+    .await;
+    inbox.recv().await.expect("the try that says gone");
+    until("disabled", || async { outbox.disabled() == ["a"] }).await;
+    turn(&bench, 1).await;
+    bench.clock.advance(Duration::from_secs(100 * 3600));
+    assert!(inbox.try_recv().is_err(), "nothing while disabled");
+    outbox.enable("a").await.expect("enables");
+    assert_eq!(inbox.recv().await.expect("delivered").2["sequence"].to_string(), "2");
+}
