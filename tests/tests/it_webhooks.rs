@@ -114,7 +114,8 @@ impl Bench {
             schedule: Vec::new(),
             legacy_signature: false,
         };
-        let endpoints = endpoints.iter().map(|name| (name.to_string(), endpoint(&format!("https://{name}.example/")))).collect();
+        let endpoints =
+            endpoints.iter().map(|name| (name.to_string(), endpoint(&format!("https://{name}.example/")))).collect();
         let dir = tempfile::tempdir().expect("folder");
         let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(START)));
         Self::open(dir, clock, definition(text), Arc::default(), endpoints).await
@@ -170,7 +171,9 @@ impl Bench {
         let headers = [("x-token", secret), ("content-type", "application/json"), ("authorization", "Bearer no")];
         let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), v.parse().expect("value"))).collect();
         let body = body.to_string().into();
-        self.hooks.receive(&entrance, Incoming { method: "POST".into(), path, query: String::new(), headers, body }).await
+        self.hooks
+            .receive(&entrance, Incoming { method: "POST".into(), path, query: String::new(), headers, body })
+            .await
     }
 
     /// Posts and processes.
@@ -255,7 +258,9 @@ async fn a_bad_proof_leaves_nothing() {
     assert_eq!(bench.hooks.refused().len(), 1);
     let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
     assert!(bench.hooks.find(&path).is_some());
-    for wrong in [format!("{path}x"), path[..path.len() - 1].to_owned(), path.replace("/crm/", "/other/"), "/hooks/crm".into()] {
+    for wrong in
+        [format!("{path}x"), path[..path.len() - 1].to_owned(), path.replace("/crm/", "/other/"), "/hooks/crm".into()]
+    {
         assert_eq!(bench.hooks.find(&wrong), None, "{wrong}");
     }
 }
@@ -306,7 +311,13 @@ async fn entries_wait_for_a_restart_and_are_processed_once() {
     let bench = Bench::new(APP, &[]).await;
     bench.take(&json!([whole("e0", "0", "a@x", START - 400)])).await;
     for n in 1..=300 {
-        assert_eq!(bench.post(&json!([whole(&format!("e{n}"), &format!("{}", n % 10), &format!("{n}@x"), START - 400 + n)])).await.status, 200);
+        assert_eq!(
+            bench
+                .post(&json!([whole(&format!("e{n}"), &format!("{}", n % 10), &format!("{n}@x"), START - 400 + n)]))
+                .await
+                .status,
+            200
+        );
     }
     let bench = bench.again().await;
     bench.hooks.catch_up().await.expect("processes");
@@ -373,7 +384,8 @@ async fn what_cannot_be_taken_is_kept_with_its_reason() {
     let entrance = bench.hooks.find(&path).expect("path");
     for body in ["not json", "[[[", "\"text\"", "[{\"portal\":7,\"kind\":\"whole\",\"record\":{}}]"] {
         let headers = [("x-token".parse().expect("name"), "s3cret".parse().expect("value"))].into_iter().collect();
-        let request = Incoming { method: "POST".into(), path: path.clone(), headers, body: body.into(), ..Incoming::default() };
+        let request =
+            Incoming { method: "POST".into(), path: path.clone(), headers, body: body.into(), ..Incoming::default() };
         assert_eq!(bench.hooks.receive(&entrance, request).await.status, 200, "{body}");
     }
     bench.hooks.catch_up().await.expect("processes");
@@ -422,7 +434,10 @@ async fn hints_coalesce_and_survive_a_crash() {
         asked() == 3
     })
     .await;
-    until("the new record", || async { bench.record("acme", "1").await.expect("there").1["email"] == json!("again@x") }).await;
+    until("the new record", || async {
+        bench.record("acme", "1").await.expect("there").1["email"] == json!("again@x")
+    })
+    .await;
     stop.cancel();
     running.await.expect("ends").expect("well");
 }
@@ -450,20 +465,29 @@ async fn old_ids_and_entries_are_forgotten() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_url_and_secret_per_connection() {
-    let text = APP
-        .replace("  verify: {scheme: shared_secret, header: X-Token, secret: \"env:SECRET\"}", "  scope: connection\n  verify: {scheme: shared_secret, header: X-Token, secret: \"{{ webhook_secret }}\"}");
+    let text = APP.replace(
+        "  verify: {scheme: shared_secret, header: X-Token, secret: \"env:SECRET\"}",
+        "  scope: connection\n  verify: {scheme: shared_secret, header: X-Token, secret: \"{{ webhook_secret }}\"}",
+    );
     let bench = Bench::new(&text, &[]).await;
     let urls = bench.hooks.hook_urls(Some("crm"));
     assert_eq!(urls.len(), 2);
     let [acme, other] = [&urls[0], &urls[1]];
-    assert_eq!((acme.entrance.connection.as_deref(), other.entrance.connection.as_deref()), (Some("acme"), Some("other")));
+    assert_eq!(
+        (acme.entrance.connection.as_deref(), other.entrance.connection.as_deref()),
+        (Some("acme"), Some("other"))
+    );
     assert_ne!(acme.secret, other.secret);
     let post = async |url: &str, secret: &str, body: Value| {
         let path = url.replace("https://hooks.example", "");
         let entrance = bench.hooks.find(&path).expect("path");
         let headers = [("x-token".parse().expect("name"), secret.parse().expect("value"))].into_iter().collect();
         let body = body.to_string().into();
-        bench.hooks.receive(&entrance, Incoming { method: "POST".into(), path, headers, body, ..Incoming::default() }).await.status
+        bench
+            .hooks
+            .receive(&entrance, Incoming { method: "POST".into(), path, headers, body, ..Incoming::default() })
+            .await
+            .status
     };
     let [a, b] = [acme, other].map(|hook| hook.secret.clone().expect("secret"));
     assert_eq!(post(&acme.url, &b, json!([whole("e1", "1", "a@x", START)])).await, 401);
@@ -486,7 +510,12 @@ struct Receiver {
 
 #[async_trait]
 impl Post for Receiver {
-    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: bytes::Bytes) -> Result<Answer, Unsent> {
+    async fn post(
+        &self,
+        url: &str,
+        headers: Vec<(&'static str, String)>,
+        body: bytes::Bytes,
+    ) -> Result<Answer, Unsent> {
         let answer = self.answers.lock().expect("lock").pop().unwrap_or(200);
         let body = serde_json::from_slice(&body).expect("json");
         self.got.send((url.to_owned(), headers, body)).expect("the test listens");
@@ -504,7 +533,8 @@ fn outbox(bench: &Bench, answers: &[u16]) -> (Outbox, Got, CancellationToken) {
     let (got, inbox) = mpsc::unbounded_channel();
     let client = Arc::new(Receiver { got, answers: Mutex::new(answers.to_vec()) });
     let commits = bench.hooks.commits();
-    let outbox = Outbox::open(bench.engine.clone(), bench.endpoints.clone(), bench.connections.clone(), client, commits);
+    let outbox =
+        Outbox::open(bench.engine.clone(), bench.endpoints.clone(), bench.connections.clone(), client, commits);
     let (outbox, stop) = (outbox.expect("opens"), CancellationToken::new());
     tokio::spawn({
         let (outbox, stop) = (outbox.clone(), stop.clone());

@@ -178,8 +178,10 @@ impl Committer {
             for (dataset, window) in &planned.windows {
                 self.store.put_named(batch, WINDOW, u64::from(dataset.0), window);
             }
-            let mine: Vec<(DatasetId, Counts)> =
-                counts.range((slot, DatasetId(0))..=(slot, DatasetId(u32::MAX))).map(|((_, id), c)| (*id, *c)).collect();
+            let mine: Vec<(DatasetId, Counts)> = counts
+                .range((slot, DatasetId(0))..=(slot, DatasetId(u32::MAX)))
+                .map(|((_, id), c)| (*id, *c))
+                .collect();
             for (dataset, counts) in mine.iter().filter(|(id, c)| c.changes() > 0 && id.0 != 0) {
                 let to = last.get(dataset).copied().unwrap_or_default();
                 self.note(batch, plan.epoch, planned.cause, *dataset, counts, to);
@@ -198,7 +200,11 @@ impl Committer {
                 epoch: plan.epoch,
                 at: plan.at,
                 counts: mine,
-                rejected: rejected.iter().filter(|(s, _, _)| *s == slot).map(|(_, id, why)| (*id, why.clone())).collect(),
+                rejected: rejected
+                    .iter()
+                    .filter(|(s, _, _)| *s == slot)
+                    .map(|(_, id, why)| (*id, why.clone()))
+                    .collect(),
                 end: Position::first_of(plan.next),
             };
             answers.push((planned.answer, receipt, planned._room));
@@ -207,7 +213,15 @@ impl Committer {
     }
 
     /// Remembers what a cause has changed until it is announced.
-    fn note(&mut self, batch: &mut store::Batch, epoch: u64, cause: Cause, dataset: DatasetId, counts: &Counts, to: u64) {
+    fn note(
+        &mut self,
+        batch: &mut store::Batch,
+        epoch: u64,
+        cause: Cause,
+        dataset: DatasetId,
+        counts: &Counts,
+        to: u64,
+    ) {
         let fresh = Unannounced { from: Position::first_of(epoch).0 - 1, ..Unannounced::default() };
         let noted = match cause.via {
             Via::Poll => self.runs.entry((dataset, cause.number)).or_insert(fresh),

@@ -6,11 +6,11 @@ use super::sequencer::{self, Sequencer, Submission, Windows};
 use super::worker::{self, Query, RING, Seat};
 use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options};
 use crate::dataflow::execute;
-use crate::state::Work;
 use crate::log::{Log, RocksLog};
 use crate::model::content::{Ignore, KeySeed};
 use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy};
 use crate::sink::Delivery;
+use crate::state::Work;
 use crate::store::Store;
 use crate::store::catalog::{DATASET, DatasetEntry, RUN_NUMBER, WEBHOOKS, WINDOW, WindowState};
 use crate::time::{Clock, entropy};
@@ -81,7 +81,9 @@ impl Engine {
     pub fn open(options: Options) -> Result<Engine, Error> {
         let temporary = match &options.data_dir {
             Some(_) => None,
-            None => Some(tempfile::Builder::new().prefix("syncline-").tempdir().map_err(|e| Error::Storage(e.to_string()))?),
+            None => Some(
+                tempfile::Builder::new().prefix("syncline-").tempdir().map_err(|e| Error::Storage(e.to_string()))?,
+            ),
         };
         let folder = options.data_dir.as_deref().or(temporary.as_ref().map(|t| t.path()));
         let store = Arc::new(Store::open(folder.unwrap_or(std::path::Path::new("data")))?);
@@ -375,7 +377,12 @@ impl Engine {
 
     /// Prunes payloads of records up to and including `until`, at most `limit`. Returns how many, and the position of the
     /// last one looked at.
-    pub async fn prune(&self, dataset: &Dataset, until: Position, limit: usize) -> Result<(u64, Option<Position>), Error> {
+    pub async fn prune(
+        &self,
+        dataset: &Dataset,
+        until: Position,
+        limit: usize,
+    ) -> Result<(u64, Option<Position>), Error> {
         let candidates = self.inner.store.prunable(dataset.id, until, limit)?;
         let last = candidates.last().map(|(_, position)| Position(*position));
         if candidates.is_empty() {
@@ -499,11 +506,12 @@ fn run_workers(workers: usize, seats: Vec<Option<Seat>>) {
 /// Each worker's tables, read at the same time.
 fn load(store: &Arc<Store>, workers: usize) -> Result<Vec<crate::state::Tables>, Error> {
     std::thread::scope(|scope| {
-        let loads: Vec<_> =
-            (0..workers as u64).map(|n| scope.spawn(move || store.load(n, workers as u64))).collect();
+        let loads: Vec<_> = (0..workers as u64).map(|n| scope.spawn(move || store.load(n, workers as u64))).collect();
         loads
             .into_iter()
-            .map(|load| load.join().unwrap_or_else(|_| Err(crate::store::Error::Disk("reading the tables failed".to_owned()))))
+            .map(|load| {
+                load.join().unwrap_or_else(|_| Err(crate::store::Error::Disk("reading the tables failed".to_owned())))
+            })
             .map(|tables| tables.map_err(Error::from))
             .collect()
     })

@@ -2,8 +2,8 @@
 
 use super::write::{decode, decode_touch};
 use super::{Error, Family, Result, Store, codec, keys};
-use crate::state::{Entry, Fields, PATCHED, Tables};
 use crate::model::{DatasetId, Position, Timestamp};
+use crate::state::{Entry, Fields, PATCHED, Tables};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
 
 impl Store {

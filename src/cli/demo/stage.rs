@@ -59,7 +59,11 @@ impl Stage {
             config::load(&origin(folder.path())).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?.settings;
         let app = App::open(settings, clock).await?;
         let running = app.start();
-        tokio::spawn(api::serve::serve(listener, api::router_until(app.clone(), running.stopping()), running.stopping()));
+        tokio::spawn(api::serve::serve(
+            listener,
+            api::router_until(app.clone(), running.stopping()),
+            running.stopping(),
+        ));
         Ok(Stage { fake, app, hook, running: Mutex::new(Some(running)), folder })
     }
 
