@@ -1,7 +1,7 @@
 //! [`Engine`]: build, start, commit, read, stop.
 
 use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
-use super::committer::{self, Committer, Live, Names, run_prefix};
+use super::committer::{self, Committer, Last, Live, Names, run_prefix};
 use super::sequencer::{self, Sequencer, Submission, Windows};
 use super::worker::{self, Query, RING, Seat};
 use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options};
@@ -59,6 +59,7 @@ struct Inner {
     names: Names,
     windows: Windows,
     live: Live,
+    last: Last,
     watermark: watch::Receiver<Position>,
     outbox: watch::Receiver<u64>,
     room: Arc<Semaphore>,
@@ -103,6 +104,7 @@ impl Engine {
         let mut seats = Vec::new();
         let treat = treatments(&catalog, &windows);
         let tables = load(&store, workers)?;
+        let last = last_positions(&tables);
         for tables in tables {
             let (ring, jobs) = bounded(RING);
             rings.push(ring);
@@ -126,6 +128,7 @@ impl Engine {
             watermark: watermark_sender,
             outbox: outbox_sender,
             live: live.clone(),
+            last: last.clone(),
             names: names.clone(),
             announce: options.announce,
             secret: derive(&secret, "deliveries"),
@@ -162,6 +165,7 @@ impl Engine {
                 names,
                 windows,
                 live,
+                last,
                 watermark,
                 outbox,
                 room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
@@ -370,9 +374,15 @@ impl Engine {
         each: &mut dyn FnMut(&Dataset, Change) -> bool,
     ) -> Result<(), Error> {
         let by_id: HashMap<DatasetId, &Dataset> = datasets.iter().map(|d| (d.id, d)).collect();
-        let ids: Vec<DatasetId> = by_id.keys().copied().collect();
+        let ids = self.with_news(by_id.keys().copied(), after);
         let mut named = |id: DatasetId, change: Change| by_id.get(&id).is_none_or(|dataset| each(dataset, change));
         Ok(self.inner.store.changes(&ids, after, &mut named)?)
+    }
+
+    /// Those of `datasets` that have a change at or after this place: the others need no look at the disk.
+    fn with_news(&self, datasets: impl Iterator<Item = DatasetId>, after: Cursor) -> Vec<DatasetId> {
+        let last = self.inner.last.lock().unwrap_or_else(PoisonError::into_inner);
+        datasets.filter(|id| last.get(id).is_some_and(|last| *last >= after.position.0)).collect()
     }
 
     /// Prunes payloads of records up to and including `until`, at most `limit`. Returns how many, and the position of the
@@ -515,6 +525,16 @@ fn load(store: &Arc<Store>, workers: usize) -> Result<Vec<crate::state::Tables>,
             .map(|tables| tables.map_err(Error::from))
             .collect()
     })
+}
+
+/// Where the last change of each dataset is.
+fn last_positions(tables: &[crate::state::Tables]) -> Last {
+    let mut last = HashMap::new();
+    for (dataset, table) in tables.iter().flat_map(|tables| &tables.0) {
+        let newest = table.iter().map(|entry| entry.position).max().unwrap_or(0);
+        last.entry(*dataset).and_modify(|last: &mut u64| *last = (*last).max(newest)).or_insert(newest);
+    }
+    Arc::new(Mutex::new(last))
 }
 
 fn read_catalog(store: &Store) -> Result<(Catalog, HashMap<DatasetId, Arc<DatasetName>>), Error> {

@@ -76,11 +76,15 @@ impl Store {
             let mut keys = touch.keys.iter();
             for (observed_at, n) in &touch.runs {
                 for key in keys.by_ref().take(*n as usize) {
-                    table.half(*key).for_each(|entry| seen(entry, epoch, generation, None, *observed_at));
+                    if let Some(entry) = table.half(*key) {
+                        seen(entry, epoch, generation, None, *observed_at);
+                    }
                 }
             }
             for (key, modified_at, observed_at) in &touch.moved {
-                table.half(*key).for_each(|entry| seen(entry, epoch, generation, Some(*modified_at), *observed_at));
+                if let Some(entry) = table.half(*key) {
+                    seen(entry, epoch, generation, Some(*modified_at), *observed_at);
+                }
             }
         }
         Ok(())
