@@ -327,7 +327,10 @@ async fn entries_wait_for_a_restart_and_are_processed_once() {
         assert_eq!(bench.record("acme", &id.to_string()).await.expect("there").1["email"], json!(format!("{last}@x")));
     }
     assert_eq!(bench.hooks.tally().events.load(Ordering::SeqCst), 300);
+    let place = |bench: &Bench| bench.engine.mark(Table::Place, &["webhooks"]).expect("reads");
+    assert_eq!(place(&bench), Some(b"301".to_vec()));
     let bench = bench.again().await;
+    assert_eq!(place(&bench), Some(b"301".to_vec()), "after a restart");
     bench.hooks.catch_up().await.expect("processes");
     assert_eq!(bench.hooks.tally().events.load(Ordering::SeqCst), 0);
 }
@@ -452,6 +455,10 @@ async fn old_ids_and_entries_are_forgotten() {
         let (hooks, stop) = (bench.hooks.clone(), stop.clone());
         async move { hooks.run(stop).await }
     });
+    until("the first sweep", || async {
+        bench.engine.mark(Table::Place, &["webhook ids"]).expect("reads").is_some()
+    })
+    .await;
     until("swept", || async {
         bench.clock.advance(Duration::from_secs(3600));
         let ids = bench.engine.marks(Table::Dedupe, &[]).expect("reads").len();

@@ -237,13 +237,25 @@ impl Engine {
         self.submit_and_wait(batch, Vec::new(), false).await
     }
 
+    /// Hands a batch over and returns once it has its place behind all handed over before it; its outcome is waited for
+    /// with [`Underway::receipt`]. So several commits can be on their way without losing their order, which polling
+    /// several [`commit`](Engine::commit)s at once does not promise.
+    pub async fn hand_over(&self, batch: Batch) -> Result<Underway, Error> {
+        check(&batch)?;
+        self.begin(batch, Vec::new(), false).await
+    }
+
     async fn submit_and_wait(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Receipt, Error> {
+        self.begin(batch, extra, announce).await?.receipt().await
+    }
+
+    async fn begin(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Underway, Error> {
         let bytes: usize = batch.pages.iter().map(PageBuilder::bytes).sum();
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB);
         let room = self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)?;
         let (answer, answered) = oneshot::channel();
         self.submit(batch, extra, announce, answer, Some(room))?;
-        answered.await.unwrap_or(Err(Error::Stopped))
+        Ok(Underway(answered))
     }
 
     fn submit(
@@ -476,6 +488,17 @@ impl Engine {
         self.inner.room.close();
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || inner.join()).await.map_err(|_| Error::Stopped)
+    }
+}
+
+/// A batch that was handed over. It is committed whether or not somebody waits for it.
+#[derive(Debug)]
+pub struct Underway(oneshot::Receiver<Result<Receipt, Error>>);
+
+impl Underway {
+    /// What the batch did, once it is durable and visible.
+    pub async fn receipt(self) -> Result<Receipt, Error> {
+        self.0.await.unwrap_or(Err(Error::Stopped))
     }
 }
 

@@ -13,7 +13,7 @@ mod sequencer;
 mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
-pub use engine::Engine;
+pub use engine::{Engine, Underway};
 
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;

@@ -19,18 +19,18 @@ const MINUTES: i64 = 20_000;
 /// Name of the minute up to which delivery ids were forgotten.
 const PLACE: &str = "webhook ids";
 
-/// Sweeps once a minute until `stop` is cancelled or the store fails.
+/// Sweeps at the start and once a minute until `stop` is cancelled or the store fails.
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<(), Error> {
     let clock = inner.parts.engine.clock();
     let mut trimmed = 0;
     loop {
-        tokio::select! {
-            () = clock.sleep(EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
         match once(&inner, clock.now(), &mut trimmed).await {
             Err(Error::Stopped) => return Ok(()),
             done => done?,
+        }
+        tokio::select! {
+            () = clock.sleep(EVERY) => {}
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }
