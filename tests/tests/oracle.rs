@@ -135,7 +135,7 @@ fn specs() -> Vec<(Rule, Vec<String>)> {
 }
 
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("SYNCLINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let cases = std::env::var("SYNCLINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
     let shrinks = std::env::var("SYNCLINE_SHRINKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     ProptestConfig { cases, max_shrink_iters: shrinks, ..ProptestConfig::default() }
 }
@@ -361,7 +361,11 @@ impl Bench {
         let mut calls: Vec<BoxFuture<'_, Result<Option<Receipt>, Error>>> = Vec::new();
         for (n, step) in steps.iter().enumerate() {
             let commit = engine.commit(batch(&engine, &self.sets, step, vec![]));
-            calls.push(commit.map_ok(Some).boxed());
+            // A question closes the epoch, so that several epochs are on their way at once.
+            let question = n % 2 == 0 && steps.len() > 2 && extra.is_none();
+            let ask = question.then(|| engine.record(&self.sets[0], "id/0"));
+            let ask = futures_util::future::OptionFuture::from(ask);
+            calls.push(futures_util::future::join(commit, ask).map(|(receipt, _)| receipt.map(Some)).boxed());
             calls.extend(extra.filter(|(at, _)| *at == n).and_then(|(_, extra)| self.call(&engine, extra, &doomed)));
         }
         if steps.is_empty() {
