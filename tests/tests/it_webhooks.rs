@@ -455,10 +455,8 @@ async fn old_ids_and_entries_are_forgotten() {
         let (hooks, stop) = (bench.hooks.clone(), stop.clone());
         async move { hooks.run(stop).await }
     });
-    until("the first sweep", || async {
-        bench.engine.mark(Table::Place, &["webhook ids"]).expect("reads").is_some()
-    })
-    .await;
+    until("the first sweep", || async { bench.engine.mark(Table::Place, &["webhook ids"]).expect("reads").is_some() })
+        .await;
     until("swept", || async {
         bench.clock.advance(Duration::from_secs(3600));
         let ids = bench.engine.marks(Table::Dedupe, &[]).expect("reads").len();
