@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use syncline::api::{hooks, serve};
 use syncline::control::config::Endpoint;
 use syncline::control::connections::{AccountKey, Connections};
 use syncline::control::deliver::{Announcer, Outbox};
 use syncline::control::hooks::{Hooks, Incoming, Parts, Reply};
+use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::definition::{Definition, parse};
 use syncline_connectors::webhook_out::{Answer, Post, Unsent};
 use syncline_engine::Engine;
@@ -114,7 +116,8 @@ impl Bench {
             schedule: Vec::new(),
             legacy_signature: false,
         };
-        let endpoints = endpoints.iter().map(|name| (name.to_string(), endpoint(&format!("https://{name}.example/")))).collect();
+        let endpoints =
+            endpoints.iter().map(|name| (name.to_string(), endpoint(&format!("https://{name}.example/")))).collect();
         let dir = tempfile::tempdir().expect("folder");
         let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(START)));
         Self::open(dir, clock, definition(text), Arc::default(), endpoints).await
@@ -170,7 +173,9 @@ impl Bench {
         let headers = [("x-token", secret), ("content-type", "application/json"), ("authorization", "Bearer no")];
         let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), v.parse().expect("value"))).collect();
         let body = body.to_string().into();
-        self.hooks.receive(&entrance, Incoming { method: "POST".into(), path, query: String::new(), headers, body }).await
+        self.hooks
+            .receive(&entrance, Incoming { method: "POST".into(), path, query: String::new(), headers, body })
+            .await
     }
 
     /// Posts and processes.
@@ -255,7 +260,9 @@ async fn a_bad_proof_leaves_nothing() {
     assert_eq!(bench.hooks.refused().len(), 1);
     let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
     assert!(bench.hooks.find(&path).is_some());
-    for wrong in [format!("{path}x"), path[..path.len() - 1].to_owned(), path.replace("/crm/", "/other/"), "/hooks/crm".into()] {
+    for wrong in
+        [format!("{path}x"), path[..path.len() - 1].to_owned(), path.replace("/crm/", "/other/"), "/hooks/crm".into()]
+    {
         assert_eq!(bench.hooks.find(&wrong), None, "{wrong}");
     }
 }
@@ -306,7 +313,13 @@ async fn entries_wait_for_a_restart_and_are_processed_once() {
     let bench = Bench::new(APP, &[]).await;
     bench.take(&json!([whole("e0", "0", "a@x", START - 400)])).await;
     for n in 1..=300 {
-        assert_eq!(bench.post(&json!([whole(&format!("e{n}"), &format!("{}", n % 10), &format!("{n}@x"), START - 400 + n)])).await.status, 200);
+        assert_eq!(
+            bench
+                .post(&json!([whole(&format!("e{n}"), &format!("{}", n % 10), &format!("{n}@x"), START - 400 + n)]))
+                .await
+                .status,
+            200
+        );
     }
     let bench = bench.again().await;
     bench.hooks.catch_up().await.expect("processes");
@@ -343,6 +356,26 @@ async fn what_nobody_owns_waits_for_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_run_again_at_the_start() {
+    let bench = Bench::new(APP, &[]).await;
+    let mut event = whole("e1", "1", "a@x", START);
+    event["portal"] = json!(99);
+    bench.take(&json!([event])).await;
+    let fields = Map::from_iter([("portal".to_owned(), json!(99))]);
+    bench.connections.set_fields(&AccountKey::new("default", "crm", "other"), &fields).await.expect("sets");
+    let bench = bench.again().await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (hooks, stop) = (bench.hooks.clone(), stop.clone());
+        async move { hooks.run(stop).await }
+    });
+    until("nothing waits", || async { bench.hooks.parked("default", "crm").expect("reads") == 0 }).await;
+    assert!(bench.record("other", "1").await.is_some());
+    stop.cancel();
+    running.await.expect("ends").expect("well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_patch_moves_its_own_field_only() {
     let bench = Bench::new(APP, &[]).await;
     bench.take(&json!([whole("e1", "1", "old@x", START - 100)])).await;
@@ -376,7 +409,8 @@ async fn what_cannot_be_taken_is_kept_with_its_reason() {
     let entrance = bench.hooks.find(&path).expect("path");
     for body in ["not json", "[[[", "\"text\"", "[{\"portal\":7,\"kind\":\"whole\",\"record\":{}}]"] {
         let headers = [("x-token".parse().expect("name"), "s3cret".parse().expect("value"))].into_iter().collect();
-        let request = Incoming { method: "POST".into(), path: path.clone(), headers, body: body.into(), ..Incoming::default() };
+        let request =
+            Incoming { method: "POST".into(), path: path.clone(), headers, body: body.into(), ..Incoming::default() };
         assert_eq!(bench.hooks.receive(&entrance, request).await.status, 200, "{body}");
     }
     bench.hooks.catch_up().await.expect("processes");
@@ -425,7 +459,10 @@ async fn hints_coalesce_and_survive_a_crash() {
         asked() == 3
     })
     .await;
-    until("the new record", || async { bench.record("acme", "1").await.expect("there").1["email"] == json!("again@x") }).await;
+    until("the new record", || async {
+        bench.record("acme", "1").await.expect("there").1["email"] == json!("again@x")
+    })
+    .await;
     stop.cancel();
     running.await.expect("ends").expect("well");
 }
@@ -440,10 +477,8 @@ async fn old_ids_and_entries_are_forgotten() {
         let (hooks, stop) = (bench.hooks.clone(), stop.clone());
         async move { hooks.run(stop).await }
     });
-    until("the first sweep", || async {
-        bench.engine.mark(Table::Place, &["webhook ids"]).expect("reads").is_some()
-    })
-    .await;
+    until("the first sweep", || async { bench.engine.mark(Table::Place, &["webhook ids"]).expect("reads").is_some() })
+        .await;
     until("swept", || async {
         bench.clock.advance(Duration::from_secs(3600));
         let ids = bench.engine.marks(Table::Dedupe, &[]).expect("reads").len();
@@ -457,20 +492,29 @@ async fn old_ids_and_entries_are_forgotten() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_url_and_secret_per_connection() {
-    let text = APP
-        .replace("  verify: {scheme: shared_secret, header: X-Token, secret: \"env:SECRET\"}", "  scope: connection\n  verify: {scheme: shared_secret, header: X-Token, secret: \"{{ webhook_secret }}\"}");
+    let text = APP.replace(
+        "  verify: {scheme: shared_secret, header: X-Token, secret: \"env:SECRET\"}",
+        "  scope: connection\n  verify: {scheme: shared_secret, header: X-Token, secret: \"{{ webhook_secret }}\"}",
+    );
     let bench = Bench::new(&text, &[]).await;
     let urls = bench.hooks.hook_urls(Some("crm"));
     assert_eq!(urls.len(), 2);
     let [acme, other] = [&urls[0], &urls[1]];
-    assert_eq!((acme.entrance.connection.as_deref(), other.entrance.connection.as_deref()), (Some("acme"), Some("other")));
+    assert_eq!(
+        (acme.entrance.connection.as_deref(), other.entrance.connection.as_deref()),
+        (Some("acme"), Some("other"))
+    );
     assert_ne!(acme.secret, other.secret);
     let post = async |url: &str, secret: &str, body: Value| {
         let path = url.replace("https://hooks.example", "");
         let entrance = bench.hooks.find(&path).expect("path");
         let headers = [("x-token".parse().expect("name"), secret.parse().expect("value"))].into_iter().collect();
         let body = body.to_string().into();
-        bench.hooks.receive(&entrance, Incoming { method: "POST".into(), path, headers, body, ..Incoming::default() }).await.status
+        bench
+            .hooks
+            .receive(&entrance, Incoming { method: "POST".into(), path, headers, body, ..Incoming::default() })
+            .await
+            .status
     };
     let [a, b] = [acme, other].map(|hook| hook.secret.clone().expect("secret"));
     assert_eq!(post(&acme.url, &b, json!([whole("e1", "1", "a@x", START)])).await, 401);
@@ -485,15 +529,56 @@ async fn one_url_and_secret_per_connection() {
     assert_eq!(bench.hooks.hook_urls(None), same, "stable over a restart");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http() {
+    let bench = Bench::new(
+        &APP.replace("  events: .[]", "  reply: {status: 202, body: taken}\n  max_body: 1KiB\n  events: .[]"),
+        &[],
+    )
+    .await;
+    let listener = serve::bind("127.0.0.1:0").await.expect("binds");
+    let base = format!("http://{}", listener.local_addr().expect("address"));
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve::serve(listener, hooks::router(bench.hooks.clone()), stop.clone()));
+    let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
+    let out = Client::new(ClientOptions { allow_http: true, ..ClientOptions::default() }, bench.clock.clone())
+        .expect("client");
+    let client = reqwest::Client::builder().no_proxy().build().expect("client");
+    let post = |path: &str, body: Vec<u8>| client.post(format!("{base}{path}")).header("x-token", "s3cret").body(body);
+    let good = json!([whole("e1", "1", "a@x", START)]).to_string().into_bytes();
+    let headers = vec![("x-token", "s3cret".to_owned())];
+    let answer = out.post(&format!("{base}{path}"), headers, good.clone().into()).await.expect("answer");
+    assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
+    let status = async |request: reqwest::RequestBuilder| request.send().await.expect("answer").status().as_u16();
+    assert_eq!(status(post("/hooks/crm/wrong", good.clone())).await, 404);
+    assert_eq!(status(post(&path, good.clone()).header("content-encoding", "gzip")).await, 415);
+    assert_eq!(status(post(&path, vec![b' '; 2_000])).await, 413);
+    assert_eq!(status(post(&path, good.clone()).header("x-token", "again")).await, 401, "a doubled header");
+    assert_eq!(status(client.get(format!("{base}{path}"))).await, 405);
+    assert_eq!(bench.log_end(), 1);
+    bench.hooks.catch_up().await.expect("processes");
+    assert!(bench.record("acme", "1").await.is_some());
+    stop.cancel();
+    server.await.expect("ends");
+}
+
+/// URL, headers, body.
+type Sent = (String, Vec<(&'static str, String)>, Value);
+
 /// A receiver that says what it got and answers with what it is told.
 struct Receiver {
-    got: mpsc::UnboundedSender<(String, Vec<(&'static str, String)>, Value)>,
+    got: mpsc::UnboundedSender<Sent>,
     answers: Mutex<Vec<u16>>,
 }
 
 #[async_trait]
 impl Post for Receiver {
-    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: bytes::Bytes) -> Result<Answer, Unsent> {
+    async fn post(
+        &self,
+        url: &str,
+        headers: Vec<(&'static str, String)>,
+        body: bytes::Bytes,
+    ) -> Result<Answer, Unsent> {
         let answer = self.answers.lock().expect("lock").pop().unwrap_or(200);
         let body = serde_json::from_slice(&body).expect("json");
         self.got.send((url.to_owned(), headers, body)).expect("the test listens");
@@ -504,14 +589,15 @@ impl Post for Receiver {
     }
 }
 
-type Got = mpsc::UnboundedReceiver<(String, Vec<(&'static str, String)>, Value)>;
+type Got = mpsc::UnboundedReceiver<Sent>;
 
 /// An outbox at work. `answers`: the last is given first.
 fn outbox(bench: &Bench, answers: &[u16]) -> (Outbox, Got, CancellationToken) {
     let (got, inbox) = mpsc::unbounded_channel();
     let client = Arc::new(Receiver { got, answers: Mutex::new(answers.to_vec()) });
     let commits = bench.hooks.commits();
-    let outbox = Outbox::open(bench.engine.clone(), bench.endpoints.clone(), bench.connections.clone(), client, commits);
+    let outbox =
+        Outbox::open(bench.engine.clone(), bench.endpoints.clone(), bench.connections.clone(), client, commits);
     let (outbox, stop) = (outbox.expect("opens"), CancellationToken::new());
     tokio::spawn({
         let (outbox, stop) = (outbox.clone(), stop.clone());
@@ -544,7 +630,8 @@ async fn a_failing_receiver_gets_the_same_id_until_it_works() {
     let (url, headers, body) = inbox.recv().await.expect("first try");
     assert_eq!((url.as_str(), &body["syncType"]), ("https://a.example/", &json!("WEBHOOK")));
     assert_eq!(body["responseResults"].to_string(), r#"{"added":1,"deleted":0,"updated":0}"#);
-    assert!(body["cursor"].is_string() && body["sequence"].to_string() == "1");
+    assert!(body["cursor"].is_string());
+    assert_eq!(body["sequence"].to_string(), "1");
     assert!(header(&headers, "webhook-signature").starts_with("v1,"));
     let id = header(&headers, "webhook-id");
     let mut stamps = vec![header(&headers, "webhook-timestamp")];

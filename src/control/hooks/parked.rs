@@ -55,6 +55,12 @@ impl Parked {
         Some(Mark::put(Table::Parked, &[environment, source, &name(position, row.index)], value))
     }
 
+    /// Environments and sources of which events wait.
+    fn places(&self) -> Vec<(String, String)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().filter(|(_, count)| **count > 0).map(|(place, _)| place.clone()).collect()
+    }
+
     fn gone(&self, environment: &str, source: &str, n: usize) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&(environment.to_owned(), source.to_owned())) {
@@ -76,6 +82,14 @@ impl Hooks {
     /// How many events of a source wait for a connection.
     pub fn parked(&self, environment: &str, source: &str) -> Result<usize, Error> {
         Ok(self.inner.parts.engine.marks(Table::Parked, &[environment, source])?.len())
+    }
+
+    /// Runs all parked events again: at the start, when files may have brought new connections.
+    pub(super) async fn reprocess_all_parked(&self) -> Result<(), Error> {
+        for (environment, source) in self.inner.parked.places() {
+            self.reprocess_parked(&environment, &source).await?;
+        }
+        Ok(())
     }
 
     /// Runs parked events of a source again: call when a connection appeared or its fields changed. Answers how many found
@@ -128,7 +142,12 @@ pub(super) async fn expire(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     for (key, value) in inner.parts.engine.marks(Table::Parked, &[])? {
         let old = serde_json::from_slice::<Row>(&value).is_ok_and(|row| Timestamp(row.at).plus(KEEP) <= now);
         if let ([environment, source, name], true) = (key.as_slice(), old) {
-            tracing::warn!(environment, source, webhook = name, "a webhook found no connection in 7 days and is dropped");
+            tracing::warn!(
+                environment,
+                source,
+                webhook = name,
+                "a webhook found no connection in 7 days and is dropped"
+            );
             inner.parked.gone(environment, source, 1);
             marks.push(Mark::delete(Table::Parked, &[environment, source, name]));
         }

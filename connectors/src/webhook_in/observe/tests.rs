@@ -40,7 +40,13 @@ fn observer(events: &str) -> Observer {
 
 fn stored(headers: &[(&str, &str)], body: &[u8]) -> StoredWebhook {
     let headers = headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let head = Head { environment: "e".into(), source: "crm".into(), received_at: 1_000_000_000_000_000, headers, ..Head::default() };
+    let head = Head {
+        environment: "e".into(),
+        source: "crm".into(),
+        received_at: 1_000_000_000_000_000,
+        headers,
+        ..Head::default()
+    };
     StoredWebhook { head, body: body.to_vec() }
 }
 
