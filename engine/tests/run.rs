@@ -17,6 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 enum Step {
     Page(Page),
     Fail(Failure),
+    /// A webhook brings a record while the page is on its way.
+    Overtaken(Engine, Dataset, &'static str, Page),
     /// Answers never: the run has to be stopped.
     Hang,
 }
@@ -40,6 +42,13 @@ impl Source for Script {
         match step.expect("the script has a step for every call") {
             Step::Page(page) => Ok(page),
             Step::Fail(failure) => Err(failure),
+            Step::Overtaken(engine, dataset, id, page) => {
+                let mut brought = engine.page(&dataset);
+                brought.save(id, None, self.clock.now(), format!("{{\"id\":\"{id}\"}}").as_bytes());
+                let batch = Batch { cause: Some(Cause::webhook(1)), pages: vec![brought], ..Batch::default() };
+                engine.commit(batch).await.expect("commits");
+                Ok(page)
+            }
             Step::Hang => {
                 self.hanging.send_replace(true);
                 std::future::pending().await
@@ -516,4 +525,16 @@ async fn quarantine_keeps_what_was_refused_until_it_can_be_taken() {
     assert_eq!(kept(), ["x1", "x2"], "what a whole listing does not bring again is let go");
     bench.run(window(1, 2), vec![bench.last(&["x2"], Confirm::Never)]).await;
     assert_eq!(kept(), ["x1"]);
+}
+
+#[tokio::test]
+async fn what_a_webhook_brings_while_the_first_page_is_on_its_way_is_not_missing() {
+    let bench = Bench::new();
+    bench.full(&["1", "2"], Confirm::None).await;
+    bench.clock.advance(SECOND);
+    let Step::Page(page) = bench.last(&["1", "2"], Confirm::None) else { unreachable!("a page") };
+    let overtaken = Step::Overtaken(bench.engine.clone(), bench.dataset.clone(), "3", page);
+    let (report, _) = bench.run(Part::Full, vec![overtaken]).await;
+    assert_eq!((report.record.status, report.record.counts.deleted), (Outcome::Complete, 0));
+    assert_eq!(bench.ids(), ["1", "2", "3"]);
 }

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use syncline::api::{hooks, serve};
 use syncline::control::config::Endpoint;
 use syncline::control::connections::{AccountKey, Connections};
 use syncline::control::deliver::{Announcer, Outbox};
 use syncline::control::hooks::{Hooks, Incoming, Parts, Reply};
+use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::definition::{Definition, parse};
 use syncline_connectors::webhook_out::{Answer, Post, Unsent};
 use syncline_engine::Engine;
@@ -354,6 +356,26 @@ async fn what_nobody_owns_waits_for_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_run_again_at_the_start() {
+    let bench = Bench::new(APP, &[]).await;
+    let mut event = whole("e1", "1", "a@x", START);
+    event["portal"] = json!(99);
+    bench.take(&json!([event])).await;
+    let fields = Map::from_iter([("portal".to_owned(), json!(99))]);
+    bench.connections.set_fields(&AccountKey::new("default", "crm", "other"), &fields).await.expect("sets");
+    let bench = bench.again().await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (hooks, stop) = (bench.hooks.clone(), stop.clone());
+        async move { hooks.run(stop).await }
+    });
+    until("nothing waits", || async { bench.hooks.parked("default", "crm").expect("reads") == 0 }).await;
+    assert!(bench.record("other", "1").await.is_some());
+    stop.cancel();
+    running.await.expect("ends").expect("well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_patch_moves_its_own_field_only() {
     let bench = Bench::new(APP, &[]).await;
     bench.take(&json!([whole("e1", "1", "old@x", START - 100)])).await;
@@ -507,9 +529,45 @@ async fn one_url_and_secret_per_connection() {
     assert_eq!(bench.hooks.hook_urls(None), same, "stable over a restart");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http() {
+    let bench = Bench::new(
+        &APP.replace("  events: .[]", "  reply: {status: 202, body: taken}\n  max_body: 1KiB\n  events: .[]"),
+        &[],
+    )
+    .await;
+    let listener = serve::bind("127.0.0.1:0").await.expect("binds");
+    let base = format!("http://{}", listener.local_addr().expect("address"));
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve::serve(listener, hooks::router(bench.hooks.clone()), stop.clone()));
+    let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
+    let out = Client::new(ClientOptions { allow_http: true, ..ClientOptions::default() }, bench.clock.clone())
+        .expect("client");
+    let client = reqwest::Client::builder().no_proxy().build().expect("client");
+    let post = |path: &str, body: Vec<u8>| client.post(format!("{base}{path}")).header("x-token", "s3cret").body(body);
+    let good = json!([whole("e1", "1", "a@x", START)]).to_string().into_bytes();
+    let headers = vec![("x-token", "s3cret".to_owned())];
+    let answer = out.post(&format!("{base}{path}"), headers, good.clone().into()).await.expect("answer");
+    assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
+    let status = async |request: reqwest::RequestBuilder| request.send().await.expect("answer").status().as_u16();
+    assert_eq!(status(post("/hooks/crm/wrong", good.clone())).await, 404);
+    assert_eq!(status(post(&path, good.clone()).header("content-encoding", "gzip")).await, 415);
+    assert_eq!(status(post(&path, vec![b' '; 2_000])).await, 413);
+    assert_eq!(status(post(&path, good.clone()).header("x-token", "again")).await, 401, "a doubled header");
+    assert_eq!(status(client.get(format!("{base}{path}"))).await, 405);
+    assert_eq!(bench.log_end(), 1);
+    bench.hooks.catch_up().await.expect("processes");
+    assert!(bench.record("acme", "1").await.is_some());
+    stop.cancel();
+    server.await.expect("ends");
+}
+
+/// URL, headers, body.
+type Sent = (String, Vec<(&'static str, String)>, Value);
+
 /// A receiver that says what it got and answers with what it is told.
 struct Receiver {
-    got: mpsc::UnboundedSender<(String, Vec<(&'static str, String)>, Value)>,
+    got: mpsc::UnboundedSender<Sent>,
     answers: Mutex<Vec<u16>>,
 }
 
@@ -531,7 +589,7 @@ impl Post for Receiver {
     }
 }
 
-type Got = mpsc::UnboundedReceiver<(String, Vec<(&'static str, String)>, Value)>;
+type Got = mpsc::UnboundedReceiver<Sent>;
 
 /// An outbox at work. `answers`: the last is given first.
 fn outbox(bench: &Bench, answers: &[u16]) -> (Outbox, Got, CancellationToken) {
@@ -572,7 +630,8 @@ async fn a_failing_receiver_gets_the_same_id_until_it_works() {
     let (url, headers, body) = inbox.recv().await.expect("first try");
     assert_eq!((url.as_str(), &body["syncType"]), ("https://a.example/", &json!("WEBHOOK")));
     assert_eq!(body["responseResults"].to_string(), r#"{"added":1,"deleted":0,"updated":0}"#);
-    assert!(body["cursor"].is_string() && body["sequence"] == 1);
+    assert!(body["cursor"].is_string());
+    assert_eq!(body["sequence"].to_string(), "1");
     assert!(header(&headers, "webhook-signature").starts_with("v1,"));
     let id = header(&headers, "webhook-id");
     let mut stamps = vec![header(&headers, "webhook-timestamp")];

@@ -129,6 +129,7 @@ impl Hooks {
 
     /// Processes the log, reads records again and forgets what is old, until `stop` is cancelled or the store fails.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
+        self.reprocess_all_parked().await?;
         let inner = &self.inner;
         tokio::try_join!(
             process::run(inner.clone(), stop.clone()),

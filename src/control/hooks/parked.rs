@@ -55,6 +55,12 @@ impl Parked {
         Some(Mark::put(Table::Parked, &[environment, source, &name(position, row.index)], value))
     }
 
+    /// Environments and sources of which events wait.
+    fn places(&self) -> Vec<(String, String)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().filter(|(_, count)| **count > 0).map(|(place, _)| place.clone()).collect()
+    }
+
     fn gone(&self, environment: &str, source: &str, n: usize) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&(environment.to_owned(), source.to_owned())) {
@@ -76,6 +82,14 @@ impl Hooks {
     /// How many events of a source wait for a connection.
     pub fn parked(&self, environment: &str, source: &str) -> Result<usize, Error> {
         Ok(self.inner.parts.engine.marks(Table::Parked, &[environment, source])?.len())
+    }
+
+    /// Runs all parked events again: at the start, when files may have brought new connections.
+    pub(super) async fn reprocess_all_parked(&self) -> Result<(), Error> {
+        for (environment, source) in self.inner.parked.places() {
+            self.reprocess_parked(&environment, &source).await?;
+        }
+        Ok(())
     }
 
     /// Runs parked events of a source again: call when a connection appeared or its fields changed. Answers how many found

@@ -63,7 +63,7 @@ pub(super) struct Drive<'a> {
     resumed: bool,
     /// Pages committed by this execution.
     pages: u64,
-    /// The window has to be begun with the next commit.
+    /// The window has to be begun before the next request.
     open: bool,
 }
 
@@ -140,8 +140,22 @@ impl<'a> Drive<'a> {
         }
     }
 
+    /// Begins the window before the first request: what another writer brings while the first page is on its way must
+    /// count as seen, and what an earlier listing found missing is no longer the question.
+    async fn begin_window(&mut self) -> Result<(), Stop> {
+        let dataset = self.order.dataset.clone();
+        let marks = clear_held(self.engine, &dataset.name)?;
+        let cause = Some(Cause::run(self.journey.number));
+        self.engine.commit(Batch { cause, open: vec![WindowOp::Restart(dataset)], marks, ..Batch::default() }).await?;
+        self.open = false;
+        Ok(())
+    }
+
     /// One page of the listing.
     async fn listing(&mut self) -> Result<(), Stop> {
+        if self.open {
+            self.begin_window().await?;
+        }
         let ask = self.ask(self.journey.part);
         let bookmark = self.journey.bookmark.clone();
         let page = match self.attempt(Call::Poll(&ask, bookmark.as_ref())).await {
@@ -290,10 +304,6 @@ impl<'a> Drive<'a> {
         let mut batch = Batch { cause: Some(Cause::run(self.journey.number)), ..Batch::default() };
         batch.pages.push(self.records(&page.observations));
         batch.marks = self.side_marks(&page);
-        if self.open {
-            batch.open.push(WindowOp::Restart(self.order.dataset.clone()));
-            batch.marks.extend(clear_held(self.engine, &self.order.dataset.name)?);
-        }
         batch.marks.push(Mark::put(Table::Bookmark, &scope(&self.order.dataset.name), self.journey.encode()));
         batch.marks.push(self.record_mark());
         let receipt = match self.engine.commit(batch).await {
@@ -301,7 +311,6 @@ impl<'a> Drive<'a> {
             Err(Error::BadBatch(why)) => return Err(Stop::Failed(failure("page_too_large", why))),
             other => other?,
         };
-        self.open = false;
         self.pages += 1;
         let counts = receipt.counts_of(&self.order.dataset);
         self.journey.record.counts.add(&counts);
