@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use syncline::connectors::fake::{DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier};
+use syncline::connectors::fake::{
+    DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier,
+};
 use syncline::connectors::http::{Client, ClientOptions};
 use syncline::engine::time::SystemClock;
 use tempfile::TempDir;
@@ -78,7 +80,8 @@ impl Place {
 
     /// A server on this folder, and its address.
     fn serve(&self) -> Server {
-        let mut child = command(self.path(), &["serve"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+        let mut child =
+            command(self.path(), &["serve"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         let mut reader = BufReader::new(stdout);
@@ -175,7 +178,8 @@ fn init_writes_what_validate_takes_and_never_overwrites() {
     ended(&output, 1);
     assert!(err(&output).contains("exists and is left as it is\nhint: "), "{}", err(&output));
     ended(&syncline(dir.path(), &["init", "--preset", "github"]), 0);
-    let both = command(dir.path(), &["validate"]).env("SHOP_TOKEN", "x").env("GITHUB_TOKEN", "x").output().expect("runs");
+    let both =
+        command(dir.path(), &["validate"]).env("SHOP_TOKEN", "x").env("GITHUB_TOKEN", "x").output().expect("runs");
     assert!(ended(&both, 0).contains("github: ok; streams Issue"));
     ended(&syncline(dir.path(), &["init", "--preset", "no-such"]), 2);
 }
@@ -221,13 +225,14 @@ fn a_source_is_checked_run_and_read() {
 #[test]
 fn a_refused_token_is_77_for_check_and_10_for_run() {
     let place = Place::new(3, false);
-    write(place.path(), "sources/account.token", "wrong");
+    let token = "not-the-token-4711";
+    write(place.path(), "sources/account.token", token);
     let output = syncline(place.path(), &["check", "fake"]);
     assert!(ended(&output, 77).contains("FAILED"), "{}", out(&output));
     let output = syncline(place.path(), &["run", "fake"]);
     let said = ended(&output, 10);
     assert!(said.contains("FAILED") && said.contains("401"), "{said}");
-    assert!(!said.contains("wrong") && !err(&output).contains("wrong"), "the token is nowhere shown");
+    assert!(!said.contains(token) && !err(&output).contains(token), "the token is nowhere shown");
 }
 
 #[test]
@@ -239,7 +244,10 @@ fn too_many_deletes_are_held_until_they_are_decided() {
     let held = lines(&ended(&syncline(dir, &["run", "fake", "--json"]), 11)).remove(0);
     assert_eq!((&held["outcome"], &held["held"]["missing"]), (&"held".into(), &100.into()));
     let id = held["id"].as_str().expect("text");
-    let live = || lines(&ended(&syncline(dir, &["records", "list", "fake", "Contact", "--filter", "added,updated", "--json"]), 0)).len();
+    let live = || {
+        lines(&ended(&syncline(dir, &["records", "list", "fake", "Contact", "--filter", "added,updated", "--json"]), 0))
+            .len()
+    };
     assert_eq!(live(), 200);
     ended(&syncline(dir, &["reject", id]), 0);
     assert_eq!(live(), 200);

@@ -26,7 +26,13 @@ impl Inside {
     }
 
     /// One request and its whole answer: status and body. A path, header or method that is none gives 400.
-    pub async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> (u16, Vec<u8>) {
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> (u16, Vec<u8>) {
         let Some(request) = self.request(method, path, headers, body) else {
             return (400, Vec::new());
         };
@@ -38,7 +44,13 @@ impl Inside {
         }
     }
 
-    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Option<Request<Body>> {
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Option<Request<Body>> {
         let mut request = Request::new(body.map_or_else(Body::empty, Body::from));
         *request.method_mut() = Method::from_bytes(method.as_bytes()).ok()?;
         *request.uri_mut() = path.parse::<Uri>().ok()?;

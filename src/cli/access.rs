@@ -80,7 +80,8 @@ impl Access {
             .map_err(|_| bad(format!("{KEY_VARIABLE} is no key: it holds characters a header cannot")))?;
         header.set_sensitive(true);
         let options = ClientOptions { allow_http: true, ..ClientOptions::default() };
-        let client = Client::new(options, Arc::new(SystemClock)).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
+        let client =
+            Client::new(options, Arc::new(SystemClock)).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
         Ok(Access::Server { client, base, key: header })
     }
 

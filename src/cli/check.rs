@@ -29,6 +29,15 @@ async fn check(app: &App, common: &Common, args: &Args) -> Result<u8, Fail> {
     let accounts = accounts(app, common, &args.source, args.connection.as_deref())?;
     let mut worst = 0;
     for account in accounts {
+        match sign_in(app, &account).await {
+            Ok(None) => {}
+            Ok(Some(said)) => show::line(&format!("{}/{}: ok, {said}", account.key.source, account.key.id))?,
+            Err(failure) => {
+                show::line(&format!("{}/{}: FAILED, {failure}", account.key.source, account.key.id))?;
+                worst = worst.max(code_of(&failure));
+                continue;
+            }
+        }
         let keys = app.syncs.resolve(&common.environment, &args.source, Some(&account.key.id), &[]);
         for key in keys.map_err(|e| Fail::new(code::FAILURE, e.to_string()))? {
             let place = format!("{}/{}/{}", key.source, key.connection, key.stream);
@@ -68,6 +77,16 @@ pub(crate) fn accounts(
             .hint("add one under `connections:` in its definition"));
     }
     Ok(all)
+}
+
+/// The definition's own test of a sign-in, where it has one.
+async fn sign_in(app: &App, account: &Account) -> Result<Option<String>, Failure> {
+    let Some(source) = app.rest.get(&account.key.source) else { return Ok(None) };
+    let fields = source.check(&account.connection).await?;
+    Ok(fields.map(|fields| match fields.len() {
+        0 => "signed in".to_owned(),
+        _ => format!("signed in; told: {}", fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+    }))
 }
 
 async fn first_page(app: &App, account: &Account, stream: &str) -> Result<String, Failure> {

@@ -87,9 +87,8 @@ impl From<Error> for Fail {
         match error {
             Error::Locked(_) => Fail::new(code::TEMPORARY, cause),
             Error::NewerFormat { .. } => Fail::new(code::CONFIG, cause),
-            Error::Storage(_) | Error::Poisoned(_) => {
-                Fail::new(code::FAILURE, cause).hint("look at the disk that holds the data folder: space, rights, health")
-            }
+            Error::Storage(_) | Error::Poisoned(_) => Fail::new(code::FAILURE, cause)
+                .hint("look at the disk that holds the data folder: space, rights, health"),
             Error::Stopped => Fail::new(code::TEMPORARY, cause),
             _ => Fail::new(code::INTERNAL, cause),
         }

@@ -40,7 +40,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Fail> {
     create(&definition, &text, 0o644)?;
     show::line(&format!("wrote {}", definition.display()))?;
     settings(&args.dir)?;
-    show::line(&format!("next: fill in {}, then `syncline validate` and `syncline check {name}`", definition.display()))?;
+    show::line(&format!(
+        "next: fill in {}, then `syncline validate` and `syncline check {name}`",
+        definition.display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -55,7 +58,10 @@ fn settings(dir: &Path) -> Result<(), Fail> {
     let key = dir.join(KEY_FILE);
     if !key.exists() {
         create(&key, &format!("{}\n", hex::encode(bytes)), 0o600)?;
-        show::line(&format!("wrote {} (an API key, readable by you alone; keep it out of version control)", key.display()))?;
+        show::line(&format!(
+            "wrote {} (an API key, readable by you alone; keep it out of version control)",
+            key.display()
+        ))?;
     }
     create(&file, &settings_text(), 0o644)?;
     show::line(&format!("wrote {}", file.display()))

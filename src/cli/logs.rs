@@ -28,7 +28,8 @@ pub enum Format {
 /// Begins logging. `level` is a level or a filter such as `warn,syncline=debug`.
 pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
     let filter = EnvFilter::try_new(level).map_err(|e| {
-        Fail::new(code::USAGE, format!("`{level}` is not a log level: {e}")).hint("use error, warn, info, debug or trace")
+        Fail::new(code::USAGE, format!("`{level}` is not a log level: {e}"))
+            .hint("use error, warn, info, debug or trace")
     })?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

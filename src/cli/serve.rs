@@ -29,7 +29,11 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     let app = settings::open(settings).await?;
     let running = app.start();
     announce(&app, address)?;
-    let serving = tokio::spawn(api::serve::serve(listener, api::router_until(app.clone(), running.stopping()), running.stopping()));
+    let serving = tokio::spawn(api::serve::serve(
+        listener,
+        api::router_until(app.clone(), running.stopping()),
+        running.stopping(),
+    ));
     let code = signals.wait().await;
     signals.hard();
     tracing::info!("stopping");

@@ -5,9 +5,9 @@ use super::exit::{Fail, code};
 use super::logs;
 use crate::control::config::{self, Loaded, LogFormat, Origin, Settings};
 use crate::control::{App, OpenError};
+use crate::engine::Engine;
 use crate::engine::pipeline::Options;
 use crate::engine::time::SystemClock;
-use crate::engine::Engine;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

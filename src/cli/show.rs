@@ -7,14 +7,13 @@ use std::io::{self, Write};
 /// Prints a line on stdout. A reader that has gone (`| head`) ends the command quietly.
 pub(crate) fn line(text: &str) -> Result<(), Fail> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.write_all(b"\n"))
-        .and_then(|()| out.flush())
-        .map_err(|error| match error.kind() {
+    out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).map_err(|error| {
+        match error.kind() {
             // What a shell reports for a program that SIGPIPE ended.
             io::ErrorKind::BrokenPipe => std::process::exit(0),
             _ => Fail::new(code::FAILURE, format!("stdout: {error}")),
-        })
+        }
+    })
 }
 
 /// Prints rows in columns as wide as their widest cell; the last column is as wide as it likes.

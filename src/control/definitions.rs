@@ -81,8 +81,8 @@ fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     }
     let text = std::fs::read_to_string(file).map_err(|e| whole("unreadable_file", e.to_string()))?;
     let folder = file.parent().unwrap_or(Path::new("."));
-    let (definition, warnings) =
-        parse(&name, &text, &resolve_from(folder)).map_err(|all| all.iter().map(Complaint::to_string).collect::<Vec<_>>())?;
+    let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
+        .map_err(|all| all.iter().map(Complaint::to_string).collect::<Vec<_>>())?;
     let (insecure, other): (Vec<_>, Vec<_>) = warnings.into_iter().partition(|w| w.code == "insecure_url");
     if !insecure.is_empty() && !settings.allow_http {
         let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";

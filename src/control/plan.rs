@@ -150,7 +150,9 @@ fn spread(jitter: Duration, seed: u64) -> Duration {
 pub fn parse_frequency(text: &str) -> Result<Duration, BadSchedule> {
     match definition::schedule(text) {
         Ok(Tick::Every(every)) => Ok(every),
-        Ok(Tick::Cron(_)) => Err(BadSchedule::Frequency(format!("`{text}` is a cron expression; an interval is wanted"))),
+        Ok(Tick::Cron(_)) => {
+            Err(BadSchedule::Frequency(format!("`{text}` is a cron expression; an interval is wanted")))
+        }
         Err(why) => Err(BadSchedule::Frequency(why)),
     }
 }
@@ -173,13 +175,7 @@ mod tests {
     const T0: Timestamp = Timestamp(1_790_000_000_000_000);
 
     fn schedule(tick: Tick, full: Option<Tick>, jitter: u64) -> Schedule {
-        Schedule {
-            tick,
-            full,
-            jitter: Duration::from_secs(jitter),
-            paused: false,
-            timeout: Duration::from_secs(DAY),
-        }
+        Schedule { tick, full, jitter: Duration::from_secs(jitter), paused: false, timeout: Duration::from_secs(DAY) }
     }
 
     fn every(seconds: u64) -> Tick {

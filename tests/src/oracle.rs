@@ -397,8 +397,11 @@ impl Dataset {
 impl Known {
     /// `ignore_if_modified_after`: a polled row loses if another writer changed the record after the page was requested.
     fn overtaken(&self, row: &Row, writer: Writer) -> bool {
-        let effective = !matches!(self.later(row), Outcome::Ignored) && (self.live() || !matches!(row.body, Body::Gone(_)));
-        effective && matches!(writer, Writer::Run(_)) && self.changed.is_some_and(|(at, by)| by != writer && at > row.version.1)
+        let effective =
+            !matches!(self.later(row), Outcome::Ignored) && (self.live() || !matches!(row.body, Body::Gone(_)));
+        effective
+            && matches!(writer, Writer::Run(_))
+            && self.changed.is_some_and(|(at, by)| by != writer && at > row.version.1)
     }
 
     /// A sweep says: as it was known, but gone since the window began, and in any case after it was last observed.

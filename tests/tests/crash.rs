@@ -129,7 +129,13 @@ impl std::fmt::Debug for Judge {
         let changes: usize = self.oracle.sets.iter().map(|s| s.log.len()).sum();
         let took = self.last.map(|t| t.elapsed()).unwrap_or_default();
         write!(f, "steps {}, acked {}, changes {changes}, ", self.next, self.acked)?;
-        write!(f, "log {}, deliveries {} ({} settled), {took:?}", self.logged, self.deliveries.len(), self.settled.len())
+        write!(
+            f,
+            "log {}, deliveries {} ({} settled), {took:?}",
+            self.logged,
+            self.deliveries.len(),
+            self.settled.len()
+        )
     }
 }
 
@@ -186,7 +192,8 @@ impl Judge {
             let step = history.step(n);
             let writer = syncline_tests::compare::cause(step.writer).to_string();
             for (set, Tally { added, updated, deleted, .. }) in self.oracle.apply(&step, NOW.0) {
-                let key = if matches!(step.writer, Writer::Webhook(_) | Writer::Push(_)) { "webhooks" } else { &writer };
+                let key =
+                    if matches!(step.writer, Writer::Webhook(_) | Writer::Push(_)) { "webhooks" } else { &writer };
                 let sum = self.counts.entry((key.to_string(), set)).or_default();
                 for (sum, n) in sum.iter_mut().zip([added, updated, deleted]) {
                     *sum += n;

@@ -64,10 +64,8 @@ impl Store {
         let mut found = Vec::new();
         let start = keys::named(prefix, 0);
         let head = &start[..prefix.len() + 1];
-        let scan = self.db.iterator_cf(
-            self.family(Family::System),
-            IteratorMode::From(&start, rocksdb::Direction::Forward),
-        );
+        let scan =
+            self.db.iterator_cf(self.family(Family::System), IteratorMode::From(&start, rocksdb::Direction::Forward));
         for item in scan {
             let (key, value) = item?;
             if !key.starts_with(head) {

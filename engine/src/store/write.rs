@@ -2,8 +2,8 @@
 
 use super::codec::Meta;
 use super::{Error, Family, Result, Store, keys};
-use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
+use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
 use rocksdb::WriteBatch;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -103,7 +103,10 @@ impl Store {
     fn supersede(&self, dataset: DatasetId, old: u64, sealed: &mut Sealed) -> Result<Option<(u64, Meta)>> {
         let key = keys::record(dataset, old);
         let Some(bytes) = self.db.get_cf(self.family(Family::Cur), key)? else {
-            return Err(Error::Disk(format!("the change at {old} of dataset {} is missing; restore a backup", dataset.0)));
+            return Err(Error::Disk(format!(
+                "the change at {old} of dataset {} is missing; restore a backup",
+                dataset.0
+            )));
         };
         let meta = decode(&bytes)?;
         sealed.changes.push(Change::Delete(Family::Cur, key.to_vec()));

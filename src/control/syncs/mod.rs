@@ -1,7 +1,7 @@
 //! Syncs: one stream of one connection on a schedule; their state, and what can be asked of them.
 //!
 //! Promises: one run of a sync at a time; what a sync remembers is durable before anyone is told of it; an interrupted run
-//! is taken up again at its bookmark. Does not: decide *when* (see [`plan`](super::plan) and
+//! is taken up again at its bookmark. Does not: decide *when* (see [`plan`] and
 //! [`scheduler`](super::scheduler)) or read pages (the run driver of the engine does).
 //!
 //! | file | what |
@@ -185,8 +185,10 @@ struct Entry {
     dataset: Dataset,
     /// What its runs achieved, as last stored by the run driver.
     progress: Progress,
-    /// The latest run; still going if the program ended under it.
+    /// The latest run that ended.
     record: Option<RunRecord>,
+    /// The run the program ended under.
+    interrupted: Option<RunRecord>,
     running: Option<Running>,
     /// Asked for while a run was in progress.
     pending: Option<TriggerOptions>,
@@ -389,7 +391,11 @@ impl Syncs {
             return Err(SyncError::Variant("the variant `base` is reserved; choose another name".into()));
         }
         let _one_at_a_time = self.inner.writing.lock().await;
-        let siblings = self.keys().iter().filter(|k| k.variant != BASE && SyncKey { variant: BASE.into(), ..(*k).clone() } == *base).count();
+        let siblings = self
+            .keys()
+            .iter()
+            .filter(|k| k.variant != BASE && SyncKey { variant: BASE.into(), ..(*k).clone() } == *base)
+            .count();
         if self.table().contains_key(&key) {
             return Err(SyncError::Variant(format!("the variant `{variant}` exists")));
         }
@@ -509,8 +515,21 @@ impl Syncs {
         let every = state.every.map(Duration::from_secs);
         let plan = Plan::new(&schedule, every, state.created_at, key.seed())?;
         let (progress, record) = self.achieved(key)?;
+        let interrupted = driver::interrupted(&self.inner.engine, &dataset.name)?;
         let sync = stream.sync.clone();
-        Ok(Entry { state, plan, schedule, sync, dataset, progress, record, running: None, pending: None, rests_until: None })
+        Ok(Entry {
+            state,
+            plan,
+            schedule,
+            sync,
+            dataset,
+            progress,
+            record,
+            interrupted,
+            running: None,
+            pending: None,
+            rests_until: None,
+        })
     }
 
     /// What the run driver has stored of a sync.
@@ -561,13 +580,11 @@ fn due_of(entry: &Entry) -> Option<Due> {
     if entry.state.paused || entry.running.is_some() {
         return None;
     }
-    let due = match &entry.record {
-        // Interrupted by the end of the program: taken up at once.
-        Some(record) if record.status == driver::Outcome::Running => {
-            Some(Due { at: record.started_at, full: record.kind != RunKind::Incremental.as_str() })
-        }
-        _ => entry.plan.next(&past_of(entry)),
-    }?;
+    let due = match &entry.interrupted {
+        // Taken up at once.
+        Some(record) => Due { at: record.started_at, full: record.kind != RunKind::Incremental.as_str() },
+        None => entry.plan.next(&past_of(entry))?,
+    };
     Some(Due { at: entry.rests_until.map_or(due.at, |until| until.max(due.at)), ..due })
 }
 

@@ -74,9 +74,7 @@ impl Syncs {
 
     fn named(&self, environment: &str, source: &str, connection: Option<&str>) -> Vec<(SyncKey, String)> {
         let wanted = |key: &SyncKey| {
-            key.environment == environment
-                && key.source == source
-                && connection.is_none_or(|id| key.connection == id)
+            key.environment == environment && key.source == source && connection.is_none_or(|id| key.connection == id)
         };
         let table = self.table();
         table.iter().filter(|(key, _)| wanted(key)).map(|(key, entry)| (key.clone(), entry.sync.clone())).collect()

@@ -201,7 +201,11 @@ impl Syncs {
         let report = driver::run(&self.inner.engine, source, order, turn.halt.clone(), &heard).await?;
         if let Some(entry) = self.table().get_mut(key) {
             entry.progress = report.progress.clone();
-            entry.record = Some(report.record.clone());
+            let record = Some(report.record.clone());
+            match report.record.status {
+                driver::Outcome::Running => entry.interrupted = record,
+                _ => (entry.record, entry.interrupted) = (record, None),
+            }
             entry.rests_until = None;
         }
         Ok(report)
@@ -248,7 +252,7 @@ impl Syncs {
             engine.clear(&dataset).await?;
         }
         if let Some(entry) = self.table().get_mut(key) {
-            entry.progress = Progress::default();
+            (entry.progress, entry.interrupted) = (Progress::default(), None);
         }
         Ok(())
     }
@@ -289,14 +293,32 @@ fn told(key: &SyncKey, report: &RunReport) {
     let counts = record.counts;
     match (&record.error, record.status) {
         (Some((error, text)), driver::Outcome::Failed) => {
-            tracing::warn!(source, stream, connection, run_id = record.id, code = error, error = text, "the run failed");
+            tracing::warn!(
+                source,
+                stream,
+                connection,
+                run_id = record.id,
+                code = error,
+                error = text,
+                "the run failed"
+            );
         }
         (_, driver::Outcome::Held) => tracing::warn!(
-            source, stream, connection, run_id = record.id, deletes = record.held.map(|(_, missing)| missing),
+            source,
+            stream,
+            connection,
+            run_id = record.id,
+            deletes = record.held.map(|(_, missing)| missing),
             "deletes are held: `syncline approve` or `syncline reject` decides"
         ),
         (_, driver::Outcome::Running) => {
-            tracing::info!(source, stream, connection, run_id = record.id, "run interrupted; it goes on at the next start");
+            tracing::info!(
+                source,
+                stream,
+                connection,
+                run_id = record.id,
+                "run interrupted; it goes on at the next start"
+            );
         }
         _ => tracing::info!(
             source, stream, connection, run_id = record.id, kind = record.kind, outcome = ?record.status,

@@ -22,7 +22,8 @@ pub use quarantine::{Kept, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX};
 pub use record::{Journey, Outcome, RunRecord};
 pub use settle::{Hold, approve, held, reject};
 
-use super::{Dataset, Engine, Error};
+use super::{Dataset, Engine, Error, Table};
+use crate::model::DatasetName;
 use crate::source::{Connection, Part, Source};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,13 @@ pub struct RunReport {
     pub resumed: bool,
     /// What the sync knows now.
     pub progress: Progress,
+}
+
+/// The run of this dataset that the end of the process interrupted, if there is one: it goes on when the sync runs next.
+pub fn interrupted(engine: &Engine, dataset: &DatasetName) -> Result<Option<RunRecord>, Error> {
+    let stored = engine.mark(Table::Bookmark, &progress::scope(dataset))?;
+    let record = stored.and_then(|bytes| Journey::decode(&bytes)).map(|journey| journey.record);
+    Ok(record.filter(|record| record.status == Outcome::Running))
 }
 
 /// Runs `order`. `tell` hears of every page; it must be quick.
