@@ -152,6 +152,16 @@ pub struct Tally {
     pub ignored: u64,
 }
 
+impl Tally {
+    fn of(&mut self, action: Action) -> &mut u64 {
+        match action {
+            Action::Added => &mut self.added,
+            Action::Updated => &mut self.updated,
+            Action::Deleted => &mut self.deleted,
+        }
+    }
+}
+
 /// What the newest whole observation said.
 #[derive(Clone, Debug, PartialEq)]
 enum Base {
@@ -357,11 +367,7 @@ impl Dataset {
             }
             Outcome::Is(value) => (Action::Updated, Some(value), None),
         };
-        match action {
-            Action::Added => tally.added += 1,
-            Action::Updated => tally.updated += 1,
-            Action::Deleted => tally.deleted += 1,
-        }
+        *tally.of(action) += 1;
         let content = match (&payload, action, &old) {
             (_, Action::Deleted, Some(old)) => old.content.clone(),
             (Some(value), ..) => self.content(value),
@@ -374,9 +380,7 @@ impl Dataset {
         let known = self.known.entry(id.to_string()).or_default();
         (known.shown, known.changed) = (Some(shown), Some((at, writer)));
     }
-}
 
-impl Dataset {
     /// Seen again whole with equal content: a pruned payload returns, nothing else moves.
     fn restore(&mut self, id: &str, body: Option<&Body>) {
         let Some(Body::Whole(value)) = body else { return };

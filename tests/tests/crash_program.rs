@@ -1,0 +1,258 @@
+//! `syncline serve`, killed while webhooks come in: what was answered 2xx is in the records once, and what is owed to the
+//! outside keeps its id.
+//!
+//! `CRASH_CYCLES=n` sets the number of kills.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::post;
+use reqwest::Client;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
+const WAIT: Duration = Duration::from_secs(30);
+
+const SOURCE: &str = r#"
+source: crm
+base_url: http://127.0.0.1:9
+auth: {type: none}
+streams:
+  - name: Contact
+    key: .id
+    schedule: {every: 12h}
+    list: {get: /contacts}
+webhooks:
+  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
+  events: .[]
+  route: .portal
+  type: .kind
+  dedupe: .eventId
+  map:
+    - {when: '$type == "whole"', stream: Contact, record: .record}
+connections:
+  acme: {metadata: {portal: 7}}
+"#;
+
+/// Deliveries received: id → body.
+type Ledger = Arc<Mutex<BTreeMap<String, String>>>;
+
+#[test]
+fn killed_under_webhooks_it_has_each_answered_event_once() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(kill_under_webhooks());
+}
+
+async fn kill_under_webhooks() {
+    let cycles: u64 = std::env::var("CRASH_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
+    let ledger = Ledger::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    settings(folder.path(), receiver(ledger.clone()).await);
+    let (mut next, mut pending, mut acked) = (0u64, VecDeque::new(), BTreeSet::new());
+    for cycle in 0..cycles {
+        let mut program = Program::start(folder.path());
+        let until = Instant::now() + Duration::from_millis(100 + cycle * 7919 % 700);
+        let poster = program.poster();
+        let killer = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+            program.kill();
+        });
+        while Instant::now() < until {
+            for _ in 0..16 {
+                pending.push_back(next);
+                next += 1;
+            }
+            // The provider sends again what was not answered, and now and then what was.
+            let again = acked.first().copied().filter(|_| next % 64 == 0);
+            let batch: Vec<u64> = pending.drain(..).chain(again).collect();
+            let answers = futures_util::future::join_all(batch.iter().map(|n| poster.post(*n))).await;
+            for (n, answered) in batch.into_iter().zip(answers) {
+                if answered { _ = acked.insert(n) } else { pending.push_back(n) }
+            }
+        }
+        killer.await.expect("killed");
+        println!("cycle {cycle}: sent {next}, answered {}", acked.len());
+    }
+    assert!(acked.len() > 50, "the load was real");
+    let mut program = Program::start(folder.path());
+    let poster = program.poster();
+    let rows = poster.records_once(acked.len()).await;
+    let lost: Vec<&u64> = acked.iter().filter(|n| !rows.contains_key(&format!("r{n}"))).collect();
+    assert!(lost.is_empty(), "answered and lost: {lost:?}");
+    for n in pending {
+        assert!(poster.post(n).await, "a running program answers");
+    }
+    let rows = poster.records_once(next as usize).await;
+    let expected: BTreeMap<String, Value> = (0..next).map(|n| (format!("r{n}"), json!(n))).collect();
+    assert_eq!(rows, expected, "every event once, none made up");
+    for change in poster.changes().await {
+        assert_eq!(change["action"].as_str().map(str::to_uppercase).as_deref(), Some("ADDED"), "nothing came twice: {change}");
+    }
+    told(&ledger, next).await;
+    program.kill();
+}
+
+/// All additions are told of in the end, each once however often its delivery came.
+async fn told(ledger: &Ledger, count: u64) {
+    let began = Instant::now();
+    loop {
+        let bodies: Vec<String> = ledger.lock().expect("lock").values().cloned().collect();
+        let added = |body: &String| {
+            let body: Value = serde_json::from_str(body).expect("JSON");
+            body["responseResults"]["added"].as_u64().unwrap_or(0)
+        };
+        let sum: u64 = bodies.iter().map(added).sum();
+        assert!(sum <= count, "{sum} additions told of, {count} made");
+        if sum == count {
+            return;
+        }
+        assert!(began.elapsed() < WAIT, "{sum} of {count} additions told of: {bodies:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn settings(folder: &Path, port: u16) {
+    std::fs::create_dir(folder.join("sources")).expect("folder");
+    std::fs::write(folder.join("sources/crm.yaml"), SOURCE).expect("definition");
+    let settings = json!({
+        "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": folder.join("sources"),
+        "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
+        "encryption": "off", "workers": 2,
+        "egress": {"allow_http": true, "allow_cidrs": ["127.0.0.0/8"], "ports": [port]},
+        "endpoints": {"backend": {"url": format!("http://127.0.0.1:{port}/in"), "secret": "env:OUT_SECRET"}},
+    });
+    std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
+}
+
+/// Takes deliveries; one that comes again must be the same.
+async fn receiver(ledger: Ledger) -> u16 {
+    async fn take(State(ledger): State<Ledger>, headers: HeaderMap, body: String) {
+        let id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+        let mut ledger = ledger.lock().expect("lock");
+        if let Some(known) = ledger.insert(id.clone(), body.clone()) {
+            assert_eq!(known, body, "{id} came again with another body");
+        }
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let router = Router::new().route("/in", post(take)).with_state(ledger);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    port
+}
+
+struct Program {
+    child: Child,
+    url: String,
+    hook: String,
+}
+
+impl Program {
+    fn start(folder: &Path) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_program"))
+            .arg("serve")
+            .current_dir(folder)
+            .env("TEST_KEY", KEY)
+            .env("SECRET", "s3cret")
+            .env("OUT_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let (mut url, mut hook) = (None, None);
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        while url.is_none() || hook.is_none() {
+            let Some(Ok(line)) = lines.next() else { break };
+            if let Some((_, address)) = line.split_once("listening on ") {
+                url = Some(address.to_owned());
+            }
+            if line.starts_with("webhook") {
+                hook = line.find("/hooks/").map(|at| line[at..].to_owned());
+            }
+        }
+        // Its further output must go somewhere, or it would stand still.
+        std::thread::spawn(move || lines.for_each(drop));
+        Program { child, url: url.expect("it listens"), hook: hook.expect("it takes webhooks") }
+    }
+
+    fn poster(&self) -> Poster {
+        let client = syncline_tests::serving::client();
+        Poster { client, url: self.url.clone(), hook: format!("{}{}", self.url, self.hook) }
+    }
+
+    fn kill(&mut self) {
+        // SIGKILL, by its id.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+struct Poster {
+    client: Client,
+    url: String,
+    hook: String,
+}
+
+impl Poster {
+    /// Whether the event was answered with 2xx.
+    async fn post(&self, n: u64) -> bool {
+        let record = json!({"id": format!("r{n}"), "n": n});
+        let event = json!([{"kind": "whole", "portal": 7, "eventId": format!("e{n}"), "record": record}]);
+        let request = self.client.post(&self.hook).header("x-token", "s3cret").body(event.to_string());
+        request.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(KEY);
+        let answer = request.header("provider-config-key", "crm").header("connection-id", "acme").send().await.expect("an answer");
+        let text = answer.text().await.expect("text");
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {text}"))
+    }
+
+    /// The records once there are so many: id → n.
+    async fn records_once(&self, count: usize) -> BTreeMap<String, Value> {
+        let began = Instant::now();
+        loop {
+            let (mut rows, mut cursor) = (BTreeMap::new(), String::new());
+            loop {
+                let page = self.get(&format!("/records?model=Contact&limit=200{cursor}")).await;
+                for row in page["records"].as_array().unwrap_or_else(|| panic!("{page}")) {
+                    let id = row["id"].as_str().expect("an id").to_owned();
+                    assert!(rows.insert(id, row["n"].clone()).is_none(), "one record twice: {row}");
+                }
+                let Some(next) = page["next_cursor"].as_str() else { break };
+                cursor = format!("&cursor={next}");
+            }
+            if rows.len() >= count || began.elapsed() > WAIT {
+                return rows;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn changes(&self) -> Vec<Value> {
+        let (mut changes, mut cursor) = (Vec::new(), "earliest".to_owned());
+        loop {
+            let path = format!("/v1/changes?source=crm&connection=acme&stream=Contact&limit=500&cursor={cursor}");
+            let page = self.get(&path).await;
+            let new = page["changes"].as_array().cloned().unwrap_or_else(|| panic!("{page}"));
+            let done = new.is_empty();
+            changes.extend(new);
+            if done {
+                return changes;
+            }
+            cursor = page["cursor"].as_str().expect("a cursor").to_owned();
+        }
+    }
+}
