@@ -212,7 +212,7 @@ impl Connections {
     /// Notes that something is wrong with an account; one error of a kind is kept.
     pub async fn set_error(&self, key: &AccountKey, kind: &str, log_id: &str) -> Result<(), Refused> {
         let error = AccountError { kind: kind.into(), log_id: log_id.into() };
-        self.change(&key.environment, &key.source, &[key.id.clone()], |stored| {
+        self.change(&key.environment, &key.source, std::slice::from_ref(&key.id), |stored| {
             stored.errors.retain(|e| e.kind != error.kind);
             stored.errors.push(error.clone());
             let over = stored.errors.len().saturating_sub(MAX_ERRORS);
