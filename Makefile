@@ -23,7 +23,7 @@ check: setup
 	@mkdir -p "$(CARGO_TARGET_DIR)"
 	rustc --edition 2024 --test tests/tests/imports.rs -o "$(CARGO_TARGET_DIR)/imports" && "$(CARGO_TARGET_DIR)/imports" -q
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans; \
 	else echo "check: cargo-deny is not installed, licences and bans are not checked (cargo install cargo-deny)"; fi
 

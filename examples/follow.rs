@@ -16,7 +16,9 @@ pub async fn run(n: i64) -> Result<Vec<i64>, Error> {
         let mut page = engine.page(&ticks);
         let json = format!(r#"{{"id":"{tick}","n":{tick}}}"#);
         page.save(&tick.to_string(), None, Timestamp(tick), json.as_bytes());
-        engine.commit(Batch { cause: Some(Cause::webhook(tick as u64)), pages: vec![page], ..Batch::default() }).await?;
+        engine
+            .commit(Batch { cause: Some(Cause::webhook(tick as u64)), pages: vec![page], ..Batch::default() })
+            .await?;
     }
     reader.await.map_err(|_| Error::Stopped)?
 }
@@ -29,7 +31,8 @@ async fn follow(engine: Engine, dataset: Dataset, wanted: usize) -> Result<Vec<i
         committed.borrow_and_update();
         engine.changes(std::slice::from_ref(&dataset), place, &mut |dataset, change| {
             place = Cursor { position: change.meta.position, dataset: dataset.id };
-            let record: serde_json::Value = serde_json::from_slice(&change.after.unwrap_or_default()).unwrap_or_default();
+            let record: serde_json::Value =
+                serde_json::from_slice(&change.after.unwrap_or_default()).unwrap_or_default();
             met.extend(record["n"].as_i64());
             true
         })?;

@@ -144,7 +144,8 @@ async fn connection(engine: Engine, dataset: Dataset, run: u64, pages: Arc<Vec<P
 
 /// An empty batch of a run, with its bookmark.
 pub fn batch(dataset: &Dataset, run: u64) -> Batch {
-    let bookmark = Mark::put(Table::Bookmark, &["default", "fake", &dataset.name.connection, "Contact", "base"], "next");
+    let bookmark =
+        Mark::put(Table::Bookmark, &["default", "fake", &dataset.name.connection, "Contact", "base"], "next");
     Batch { cause: Some(Cause::run(run)), marks: vec![bookmark], ..Batch::default() }
 }
 

@@ -1,5 +1,6 @@
 //! Wall time, CPU of all threads, memory, disk.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -77,4 +78,21 @@ pub fn disk(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+/// How long synced writes of 4 KiB take in `dir`, sorted.
+pub fn sync_times(dir: &Path) -> std::io::Result<Vec<Duration>> {
+    const WRITES: usize = 200;
+    let path = dir.join("sync-probe");
+    let mut file = std::fs::File::create(&path)?;
+    let mut times = Vec::with_capacity(WRITES);
+    for _ in 0..WRITES {
+        let begin = Instant::now();
+        file.write_all(&[7; 4_096])?;
+        file.sync_data()?;
+        times.push(begin.elapsed());
+    }
+    std::fs::remove_file(&path)?;
+    times.sort_unstable();
+    Ok(times)
 }

@@ -11,6 +11,7 @@ mod report;
 mod w1_load;
 mod w2_repoll;
 mod w3_webhooks;
+mod w4_http;
 mod w4_read;
 mod w5_restart;
 
@@ -122,21 +123,33 @@ async fn run(args: &Args) -> Result<(), Fault> {
 }
 
 async fn works(args: &Args, dir: &Path, report: &mut Report) -> Result<(), Fault> {
-    let bench = Bench::open(args, dir)?;
+    let mut bench = Bench::open(args, dir)?;
     w1_load::run(&bench, report).await?;
     if args.wants("w2") {
         w2_repoll::run(&bench, report).await?;
     }
     if args.wants("w3") {
+        report_sync(dir, report)?;
         for rate in &args.rate {
             w3_webhooks::run(&bench, *rate, report).await?;
         }
     }
     if args.wants("w4") {
         w4_read::run(&bench, report).await?;
+        bench = w4_http::run(bench, report).await?;
     }
     match args.wants("w5") {
         true => w5_restart::run(bench, report).await,
         false => Ok(bench.engine.stop().await?),
     }
+}
+
+/// What the disk itself takes to sync a small write: W3 cannot be quicker than that.
+fn report_sync(dir: &Path, report: &mut Report) -> Result<(), Fault> {
+    let times = gauge::sync_times(dir)?;
+    for (name, at) in [("p50", times.len() / 2), ("p99", times.len() * 99 / 100)] {
+        let time = times.get(at).copied().unwrap_or_default();
+        report.add("W3", &format!("the disk alone: a synced write of 4 KiB, {name}"), time.as_secs_f64() * 1e3, "ms");
+    }
+    Ok(())
 }

@@ -21,7 +21,13 @@ impl Report {
 
     /// Adds a figure; shown with as many digits as it deserves.
     pub fn add(&mut self, work: &str, figure: &str, value: f64, unit: &str) {
-        let digits = if value.fract() == 0.0 || value >= 1_000.0 { 0 } else if value >= 10.0 { 1 } else { 3 };
+        let digits = if value.fract() == 0.0 || value >= 1_000.0 {
+            0
+        } else if value >= 10.0 {
+            1
+        } else {
+            3
+        };
         println!("{work:<4} {figure:<44} {value:>16.digits$} {unit}");
         // Through text: serde_json keeps numbers as written here, and a figure is to be read, not to be exact.
         let number = format!("{value:.3}").parse::<serde_json::Number>().map_or(Value::Null, Value::Number);

@@ -53,7 +53,12 @@ pub async fn run(bench: &Bench, rate: u64, report: &mut Report) -> Result<(), Fa
         let delay = at(share).copied().unwrap_or_default();
         report.add("W3", &format!("{rate}/s: due to visible, {name}"), delay.as_secs_f64() * 1e3, "ms");
     }
-    report.add("W3", &format!("{rate}/s: CPU a webhook, pacing and reading included"), watch.cpu_us(count as u64), "us");
+    report.add(
+        "W3",
+        &format!("{rate}/s: CPU a webhook, pacing and reading included"),
+        watch.cpu_us(count as u64),
+        "us",
+    );
     Ok(())
 }
 

@@ -103,12 +103,11 @@ fn every_code_is_documented_and_tested() {
         .filter(|l| !l.starts_with(' ') && l.contains(':'))
         .filter_map(|l| l.split_whitespace().find(|w| !w.contains(':') && *w != "warning"))
         .collect();
-    let docs = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/definitions.md")).expect("docs");
+    let docs =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/definitions.md")).expect("docs");
     let codes = docs.split("<!-- codes -->").nth(1).expect("a list of codes");
-    let documented: std::collections::BTreeSet<&str> = codes
-        .lines()
-        .filter_map(|l| l.strip_prefix("| `")?.split('`').next())
-        .collect();
+    let documented: std::collections::BTreeSet<&str> =
+        codes.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
     let only_tested: Vec<_> = tested.difference(&documented).collect();
     // A file beyond 1 MiB is no golden file; the reader has a test of its own for it.
     let only_documented: Vec<_> = documented.difference(&tested).filter(|c| **c != "too_large").collect();
@@ -251,18 +250,24 @@ streams:
     assert_eq!(names(list), ["p", "q"]);
     let actions: Vec<ResponseAction> = list.responses.iter().map(|r| r.action).collect();
     assert_eq!(actions, [ResponseAction::Fail, ResponseAction::Skip, ResponseAction::Ignore]);
-    assert_eq!((list.timeout, stream.fetch.as_ref().expect("fetch").request.timeout), (Duration::from_secs(5), Duration::from_secs(30)));
+    assert_eq!(
+        (list.timeout, stream.fetch.as_ref().expect("fetch").request.timeout),
+        (Duration::from_secs(5), Duration::from_secs(30))
+    );
 }
 
 #[test]
 fn defaults_are_those_of_the_documentation() {
-    let small = parsed("{source: s, base_url: \"https://a.example\", streams: [{name: Thing, key: .id, list: {get: /t}}]}");
+    let small =
+        parsed("{source: s, base_url: \"https://a.example\", streams: [{name: Thing, key: .id, list: {get: /t}}]}");
     let stream = &small.streams[0];
     assert_eq!(stream.merge, syncline_engine::model::Strategy::IgnoreIfModifiedAfter);
     assert_eq!(stream.schedule.tick, Tick::Every(Duration::from_secs(3_600)));
     assert_eq!(stream.deletes.guard, Some(Guard { max_fraction: 0.25, min_count: 100 }));
     assert_eq!((small.limits.concurrency, small.limits.retry.max, small.limits.max_response), (4, 8, 64 << 20));
-    assert!(small.limits.retry_status.has(429) && small.limits.retry_status.has(599) && !small.limits.retry_status.has(403));
+    assert!(
+        small.limits.retry_status.has(429) && small.limits.retry_status.has(599) && !small.limits.retry_status.has(403)
+    );
     assert_eq!(stream.sync, "Thing");
     assert!(matches!(stream.map, Map::Same) && small.webhooks.is_none());
 }

@@ -37,7 +37,10 @@ async fn ask(fake: &Fake, path: &str, header: Option<(&str, &str)>, body: Option
         None => client.get(url),
     };
     let token = format!("Bearer {}", fake.accounts()[0].1);
-    for (name, value) in header.into_iter().chain((!matches!(header, Some(("authorization", _)))).then_some(("authorization", token.as_str()))) {
+    for (name, value) in header
+        .into_iter()
+        .chain((!matches!(header, Some(("authorization", _)))).then_some(("authorization", token.as_str())))
+    {
         request = request.header(name, value);
     }
     request.send().await.expect("an answer")
@@ -201,7 +204,7 @@ async fn the_budget_refuses_says_when_and_opens_again() {
     let (fake, clock) = start(|o| o.rate = Some((2, Duration::from_secs(30)))).await;
     for left in ["1", "0"] {
         let response = ask(&fake, "/v1/me", None, None).await;
-        assert_eq!((response.status().as_u16(), &response.headers()["x-ratelimit-remaining"] == left), (200, true));
+        assert_eq!((response.status().as_u16(), response.headers()["x-ratelimit-remaining"] == *left), (200, true));
     }
     let refused = ask(&fake, "/v1/me", None, None).await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"] == "30"), (429, true));

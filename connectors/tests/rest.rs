@@ -61,7 +61,9 @@ async fn links_in_the_body_end_with_null_or_nothing() {
     for last in [json!(null), json!(""), json!({})] {
         let provider = move |asked: &Asked| match number(asked, "p") {
             None => reply(json!({"items": things([1]), "next": "/v1/things?p=2"})),
-            _ => reply(json!({"items": things([2]), "next": if last.is_object() { Value::Null } else { last.clone() }})),
+            _ => {
+                reply(json!({"items": things([2]), "next": if last.is_object() { Value::Null } else { last.clone() }}))
+            }
         };
         let list = "{get: /things, items: .items, paginate: {link: .next}}";
         assert_eq!(read(&listing(list), provider).await.0.ids().len(), 2);
@@ -84,7 +86,9 @@ async fn cursors_go_to_query_body_or_header() {
             }
         };
         let param = if place == "body" { "page.after" } else { "after" };
-        let list = format!("{{post: /q, body: {{page: {{size: 1}}}}, items: .data, paginate: {{cursor: .next, param: {param}, in: {place}}}}}");
+        let list = format!(
+            "{{post: /q, body: {{page: {{size: 1}}}}, items: .data, paginate: {{cursor: .next, param: {param}, in: {place}}}}}"
+        );
         let (read, asked) = read(&listing(&list), provider).await;
         assert_eq!(read.ids(), ["1", "2", "3"], "{place}");
         assert_eq!(asked[2].body.pointer("/page/size"), Some(&json!(1)), "the rest of the body stays");
@@ -286,9 +290,8 @@ async fn the_wish_to_be_left_alone_is_handed_on_and_holds_for_the_whole_connecti
 
 #[tokio::test]
 async fn the_providers_clock_and_its_wish_for_pauses_are_read() {
-    let provider = |_: &Asked| {
-        reply(things([1])).with("date", "Sun, 06 Nov 1994 08:49:37 GMT").with("x-poll-interval", "60")
-    };
+    let provider =
+        |_: &Asked| reply(things([1])).with("date", "Sun, 06 Nov 1994 08:49:37 GMT").with("x-poll-interval", "60");
     let (read, _) = read(&with("limits: {poll_hint: X-Poll-Interval}", "{get: /q}", ""), provider).await;
     assert_eq!(read.pages[0].provider_time, Some(at("1994-11-06T08:49:37Z")));
     assert_eq!(read.pages[0].poll_hint, Some(Duration::from_secs(60)));
@@ -324,7 +327,9 @@ async fn the_total_counts_before_where_and_proves_the_listing() {
 async fn a_total_that_does_not_match_is_a_doubt_and_one_that_moves_asks_for_a_second_look() {
     let stream = "  deletes: [{from_full_list: true}]";
     let list = "{get: /q, items: .data, total: .total, paginate: {page: page}}";
-    let fewer = |asked: &Asked| reply(json!({"total": 9, "data": if number(asked, "page") == Some(1) { things([1, 1]) } else { vec![] }}));
+    let fewer = |asked: &Asked| {
+        reply(json!({"total": 9, "data": if number(asked, "page") == Some(1) { things([1, 1]) } else { vec![] }}))
+    };
     let (read_fewer, _) = read(&with("", list, stream), fewer).await;
     assert!(read_fewer.end.expect("an end").doubts[0].starts_with("total_mismatch"));
     let moving = |asked: &Asked| match number(asked, "page") {
@@ -389,7 +394,8 @@ fn tagged(asked: &Asked, version: &str) -> Reply {
     reply(body).with("etag", &tag)
 }
 
-const TAGGED: &str = "{get: /q, items: .data, params: {x: '{{ connection.metadata.x }}'}, paginate: {cursor: .next, param: after}}";
+const TAGGED: &str =
+    "{get: /q, items: .data, params: {x: '{{ connection.metadata.x }}'}, paginate: {cursor: .next, param: after}}";
 
 #[tokio::test]
 async fn an_unchanged_page_counts_as_the_page_it_was() {
@@ -540,7 +546,8 @@ async fn partitions_come_from_metadata_or_are_the_connections_own() {
     assert_eq!(bench.read(Part::Full).await.failure().code, "missing_value");
     let bench = bench.metadata(json!({"github": {"repos": ["octo/b", "octo/b"]}}));
     assert_eq!(bench.read(Part::Full).await.ids().len(), 2, "each value once");
-    let bench = bench.partitions(BTreeMap::from([("repo".to_string(), vec!["octo/a".to_string(), "octo/b".to_string()])]));
+    let bench =
+        bench.partitions(BTreeMap::from([("repo".to_string(), vec!["octo/a".to_string(), "octo/b".to_string()])]));
     assert_eq!(bench.read(Part::Full).await.ids().len(), 4);
 }
 
@@ -618,15 +625,21 @@ async fn items_that_cannot_be_taken_are_kept_aside_with_their_reason() {
     assert_eq!(read.ids(), ["1"]);
     let reasons: Vec<(&str, Option<&str>)> =
         read.pages[0].quarantined.iter().map(|q| (q.code, q.id.as_deref())).collect();
-    let expected =
-        [("bad_key", None), ("bad_key", None), ("bad_time", Some("2")), ("bad_expression", Some("3")), ("bad_key", None)];
+    let expected = [
+        ("bad_key", None),
+        ("bad_key", None),
+        ("bad_time", Some("2")),
+        ("bad_expression", Some("3")),
+        ("bad_key", None),
+    ];
     assert_eq!(reasons, expected);
     assert_eq!(read.pages[0].quarantined[4].item, "\"text\"");
 }
 
 #[tokio::test]
 async fn records_keep_exact_numbers_and_carry_their_id_as_text() {
-    let body = r#"[{"id": 12345678901234567890, "amount": 0.1000000000000000055, "big": 123456789012345678901234567890}]"#;
+    let body =
+        r#"[{"id": 12345678901234567890, "amount": 0.1000000000000000055, "big": 123456789012345678901234567890}]"#;
     let (read, _) = read(&listing("{get: /q}"), move |_| Reply::text(200, body)).await;
     let Body::Whole(text) = &read.pages[0].observations[0].body else { panic!("a whole record") };
     let expected =
@@ -668,7 +681,9 @@ async fn an_item_may_say_of_itself_that_it_is_deleted() {
 #[tokio::test]
 async fn records_are_checked_against_their_schema() {
     let schema = |on_invalid: &str| {
-        format!("  on_invalid: {on_invalid}\n  schema: {{type: object, properties: {{id: {{type: string}}, n: {{type: integer}}}}}}")
+        format!(
+            "  on_invalid: {on_invalid}\n  schema: {{type: object, properties: {{id: {{type: string}}, n: {{type: integer}}}}}}"
+        )
     };
     for (on_invalid, taken, warned, refused) in [("warn", 2, 1, 0), ("quarantine", 1, 0, 1), ("off", 2, 0, 0)] {
         let items = json!([{"id": 1, "n": 1}, {"id": 2, "n": "x"}]);
@@ -717,7 +732,8 @@ async fn fetch_reads_records_by_key() {
     let ids: Vec<&str> = page.observations.iter().map(|seen| seen.id.as_str()).collect();
     assert_eq!((ids, page.requests), (vec!["1", "a/b"], 3), "not found is ignored unless it is declared a delete");
     assert!(bench.fetch(hint, &["500"]).await.expect_err("fails").retry);
-    let deletes = Bench::new(&with("", "{get: /q}", &FETCH.replace("where", "not_found: delete, where")), one_thing).await;
+    let deletes =
+        Bench::new(&with("", "{get: /q}", &FETCH.replace("where", "not_found: delete, where")), one_thing).await;
     let page = deletes.fetch(hint, &["3"]).await.expect("answers");
     assert!(matches!(page.observations[0].body, Body::Gone { .. }));
 }
@@ -730,7 +746,11 @@ async fn a_missing_key_is_confirmed_by_what_fetch_says() {
         let seen = page.observations.iter().find(|seen| seen.id == id).expect("an answer for each");
         matches!(seen.body, Body::Gone { .. })
     };
-    assert_eq!((gone("1"), gone("2"), gone("3")), (false, true, true), "one that is not of this stream is gone from it");
+    assert_eq!(
+        (gone("1"), gone("2"), gone("3")),
+        (false, true, true),
+        "one that is not of this stream is gone from it"
+    );
 }
 
 #[tokio::test]

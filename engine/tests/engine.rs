@@ -19,8 +19,7 @@ fn open(folder: Option<&std::path::Path>, workers: usize, strategy: Strategy) ->
 }
 
 fn open_at(folder: Option<&std::path::Path>, workers: usize, strategy: Strategy, clock: Arc<ManualClock>) -> Bench {
-    let options =
-        Options { data_dir: folder.map(Into::into), workers, clock: clock.clone(), announce: None };
+    let options = Options { data_dir: folder.map(Into::into), workers, clock: clock.clone(), announce: None };
     let engine = Engine::open(options).expect("opens");
     let spec = DatasetSpec { strategy, ignore_in_diff: vec!["seen".to_owned()] };
     let dataset = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).expect("registers");
@@ -232,8 +231,19 @@ async fn marks_and_run_numbers_survive() {
     let folder = tempfile::tempdir().expect("folder");
     let first = {
         let b = open(Some(folder.path()), 1, Strategy::Latest);
-        b.engine.put_marks(vec![Mark::put(Table::Setting, &["a", "b"], "v"), Mark::put(Table::Setting, &["a", "c"], "w")]).await.expect("stores");
-        assert!(matches!(Engine::open(Options { data_dir: Some(folder.path().into()), workers: 1, clock: b.clock.clone(), announce: None }), Err(Error::Locked(_))));
+        b.engine
+            .put_marks(vec![Mark::put(Table::Setting, &["a", "b"], "v"), Mark::put(Table::Setting, &["a", "c"], "w")])
+            .await
+            .expect("stores");
+        assert!(matches!(
+            Engine::open(Options {
+                data_dir: Some(folder.path().into()),
+                workers: 1,
+                clock: b.clock.clone(),
+                announce: None
+            }),
+            Err(Error::Locked(_))
+        ));
         b.engine.next_run().expect("number")
     };
     let b = open(Some(folder.path()), 1, Strategy::Latest);

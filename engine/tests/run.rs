@@ -84,11 +84,20 @@ impl Bench {
         let options = Options { data_dir: folder.map(Into::into), workers: 1, clock: clock.clone(), announce: None };
         let engine = Engine::open(options).expect("opens");
         let spec = DatasetSpec { strategy: Strategy::IgnoreIfModifiedAfter, ignore_in_diff: vec![] };
-        let dataset = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).expect("registers");
+        let dataset =
+            engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).expect("registers");
         let retry = Retry { max: 3, from: SECOND, to: 10 * SECOND, jitter: false };
         let timeout = Duration::from_secs(365 * 86_400);
         Bench {
-            engine, clock, dataset, guard: None, there: HashMap::new(), retry, deletes: vec![], fresh: false, timeout,
+            engine,
+            clock,
+            dataset,
+            guard: None,
+            there: HashMap::new(),
+            retry,
+            deletes: vec![],
+            fresh: false,
+            timeout,
         }
     }
 
@@ -190,7 +199,12 @@ impl Bench {
 
     fn page(&self, ids: &[&str], next: &str) -> Step {
         let next = (!next.is_empty()).then(|| Bookmark(next.to_string().into()));
-        Step::Page(Page { observations: ids.iter().map(|id| self.seen(id)).collect(), next, requests: 1, ..Page::default() })
+        Step::Page(Page {
+            observations: ids.iter().map(|id| self.seen(id)).collect(),
+            next,
+            requests: 1,
+            ..Page::default()
+        })
     }
 
     fn last(&self, ids: &[&str], confirm: Confirm) -> Step {
@@ -351,13 +365,18 @@ async fn attempts_have_an_end() {
 async fn a_second_look_deletes_only_what_both_listings_miss() {
     let bench = Bench::new();
     bench.full(&["1", "2", "3", "4"], Confirm::Twice).await;
-    let steps = vec![bench.last(&["1", "2"], Confirm::Twice), bench.page(&["1"], "p2"), bench.last(&["3"], Confirm::Twice)];
+    let steps =
+        vec![bench.last(&["1", "2"], Confirm::Twice), bench.page(&["1"], "p2"), bench.last(&["3"], Confirm::Twice)];
     let (report, asked) = bench.run(Part::Full, steps).await;
     assert_eq!((asked[1].1.as_deref(), asked[2].1.as_deref()), (None, Some("p2")));
     assert_eq!((report.record.status, bench.ids()), (Outcome::Complete, vec!["1".into(), "2".into(), "3".into()]));
     let steps = vec![bench.last(&["1"], Confirm::Twice), bench.doubtful(&["1"], "total_mismatch: 1")];
     let (report, _) = bench.run(Part::Full, steps).await;
-    assert_eq!((report.record.status, bench.ids().len()), (Outcome::Incomplete, 3), "an unproven second look proves nothing");
+    assert_eq!(
+        (report.record.status, bench.ids().len()),
+        (Outcome::Incomplete, 3),
+        "an unproven second look proves nothing"
+    );
 }
 
 #[tokio::test]
@@ -413,7 +432,9 @@ async fn listings_of_deleted_records_are_read_after_the_main_one() {
     let mut bench = Bench::new();
     bench.full(&["1", "2"], Confirm::None).await;
     bench.deletes = vec![1];
-    let Step::Page(mut page) = bench.ended(&[], End { doubts: vec![], confirm: Confirm::Never }) else { unreachable!() };
+    let Step::Page(mut page) = bench.ended(&[], End { doubts: vec![], confirm: Confirm::Never }) else {
+        unreachable!()
+    };
     page.observations = vec![gone("2", bench.clock.now().plus(SECOND))];
     let steps = vec![bench.last(&[], Confirm::Never), Step::Page(page)];
     let (report, asked) = bench.run(window(900, 1_001), steps).await;
@@ -471,7 +492,12 @@ async fn quarantine_keeps_what_was_refused_until_it_can_be_taken() {
     let bench = Bench::new();
     let refused = |ids: &[&str]| {
         let Step::Page(mut page) = bench.last(&[], Confirm::None) else { unreachable!() };
-        let item = |id: &&str| Quarantined { code: "bad_time", message: "no".into(), id: Some(id.to_string()), item: "{}".into() };
+        let item = |id: &&str| Quarantined {
+            code: "bad_time",
+            message: "no".into(),
+            id: Some(id.to_string()),
+            item: "{}".into(),
+        };
         page.quarantined = ids.iter().map(item).collect();
         vec![Step::Page(page)]
     };
@@ -481,7 +507,11 @@ async fn quarantine_keeps_what_was_refused_until_it_can_be_taken() {
     };
     let many: Vec<String> = (0..QUARANTINE_MAX + 5).map(|n| format!("x{n}")).collect();
     let (report, _) = bench.run(Part::Full, refused(&many.iter().map(String::as_str).collect::<Vec<_>>())).await;
-    assert_eq!((kept().len(), report.record.quarantined), (QUARANTINE_MAX, QUARANTINE_MAX as u64 + 5), "bounded, counted");
+    assert_eq!(
+        (kept().len(), report.record.quarantined),
+        (QUARANTINE_MAX, QUARANTINE_MAX as u64 + 5),
+        "bounded, counted"
+    );
     bench.run(Part::Full, refused(&["x1", "x2"])).await;
     assert_eq!(kept(), ["x1", "x2"], "what a whole listing does not bring again is let go");
     bench.run(window(1, 2), vec![bench.last(&["x2"], Confirm::Never)]).await;

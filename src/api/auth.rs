@@ -111,7 +111,12 @@ mod tests {
     fn ask(header: Option<&str>) -> Result<String, &'static str> {
         let keys = [
             ApiKey { name: "other".into(), hash: [7; 32], environment: "other".into(), role: Role::Admin },
-            ApiKey { name: "ours".into(), hash: Sha256::digest(KEY).into(), environment: "prod".into(), role: Role::Reader },
+            ApiKey {
+                name: "ours".into(),
+                hash: Sha256::digest(KEY).into(),
+                environment: "prod".into(),
+                role: Role::Reader,
+            },
         ];
         let mut headers = HeaderMap::new();
         if let Some(text) = header {

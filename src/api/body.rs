@@ -36,8 +36,7 @@ impl Fields {
 
     fn parse(bytes: &[u8], known: &[&str]) -> Result<Self, Refusal> {
         let wrong = |message: String| Refusal::invalid("body", vec![Fault::new("invalid_type", &[], message)]);
-        let value: Value =
-            serde_json::from_slice(bytes).map_err(|e| wrong(format!("the body is not JSON: {e}")))?;
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| wrong(format!("the body is not JSON: {e}")))?;
         let Value::Object(map) = value else {
             return Err(wrong("a JSON object is wanted".into()));
         };

@@ -125,11 +125,8 @@ async fn show(
     });
     query.done()?;
     let source = source.ok_or_else(Refusal::missing_source)?;
-    let account = api
-        .app
-        .connections
-        .get(&caller.environment, &source, &id)
-        .ok_or_else(|| Refusal::unknown_connection(&id))?;
+    let account =
+        api.app.connections.get(&caller.environment, &source, &id).ok_or_else(|| Refusal::unknown_connection(&id))?;
     let auth = api.app.definitions.get(&account.key.source).map(|d| &d.auth.kind);
     let credentials = credentials(auth.unwrap_or(&AuthKind::None), &account.connection.credentials);
     let shown = if caller.role >= Role::Admin { credentials } else { json!({"type": credentials["type"]}) };

@@ -102,7 +102,11 @@ impl Refusal {
     /// 500; `detail` goes to the log, not to the caller.
     pub(super) fn internal(detail: &str) -> Self {
         tracing::error!(detail, "request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the server failed; its log tells more under this request_id")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            "the server failed; its log tells more under this request_id",
+        )
     }
 
     /// Another status for the same refusal.
@@ -175,9 +179,11 @@ impl IntoResponse for Refusal {
 pub(super) async fn render(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let wants_problem = request.uri().path().starts_with("/v1/")
-        && request.headers().get_all(ACCEPT).iter().any(|v| {
-            v.to_str().is_ok_and(|v| v.contains("application/problem+json"))
-        });
+        && request
+            .headers()
+            .get_all(ACCEPT)
+            .iter()
+            .any(|v| v.to_str().is_ok_and(|v| v.contains("application/problem+json")));
     let mut response = next.run(request).await;
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         let (kind, value) = if wants_problem {

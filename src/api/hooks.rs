@@ -1,5 +1,5 @@
 //! `POST /hooks/{source}/{token}` and fixed paths: reads the body within its bounds and hands the request to
-//! [`Hooks`](crate::control::hooks::Hooks).
+//! [`Hooks`].
 //!
 //! No API key is asked for here: the signature proves the request. Refusals have constant bodies.
 

@@ -8,9 +8,9 @@ use super::rows::Rows;
 use super::{Api, both};
 use crate::control::config::Role;
 use crate::control::scope::records_scope;
+use crate::engine::Engine;
 use crate::engine::model::{Cursor, CursorError, DatasetName, Meta, Position, Record, Timestamp};
 use crate::engine::pipeline::{Dataset, Error, Filter};
-use crate::engine::Engine;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -302,9 +302,9 @@ async fn prune(
     body.done()?;
     let name = dataset_name(&api, &caller, &source, &connection, &model, &variant)?;
     let key = api.app.engine.cursor_key();
-    let until = key
-        .decode(&records_scope(&name), &until)
-        .map_err(|error| Refusal::invalid("body", vec![Fault::new("invalid_cursor", &["until_cursor"], error.to_string())]))?;
+    let until = key.decode(&records_scope(&name), &until).map_err(|error| {
+        Refusal::invalid("body", vec![Fault::new("invalid_cursor", &["until_cursor"], error.to_string())])
+    })?;
     let Some(dataset) = api.app.engine.find(&name) else {
         return Ok(Json(json!({"count": 0, "has_more": false})).into_response());
     };

@@ -131,7 +131,9 @@ fn poll_all(stage: &Arc<Stage>, over: &CancellationToken, tasks: &TaskTracker) -
             while !over.is_cancelled() {
                 match stage.poll(&key, false).await {
                     Ok(counts) => polled.add(&counts),
-                    Err(error) => tracing::warn!(sync = %key, %error, "a poll of the demo failed; the next one follows"),
+                    Err(error) => {
+                        tracing::warn!(sync = %key, %error, "a poll of the demo failed; the next one follows")
+                    }
                 }
                 tokio::select! {
                     () = clock.sleep(POLL_EVERY) => {}

@@ -205,8 +205,8 @@ impl Connections {
 
     /// Keeps what the provider told about an account (`connection_fields`).
     pub async fn set_fields(&self, key: &AccountKey, fields: &Map<String, Value>) -> Result<(), Refused> {
-        let ids = [key.id.clone()];
-        self.change(&key.environment, &key.source, &ids, |stored| stored.fields = fields.clone()).await
+        let ids = std::slice::from_ref(&key.id);
+        self.change(&key.environment, &key.source, ids, |stored| stored.fields = fields.clone()).await
     }
 
     /// Notes that something is wrong with an account; one error of a kind is kept.
@@ -229,8 +229,8 @@ impl Connections {
         if !broken {
             return Ok(());
         }
-        let ids = [key.id.clone()];
-        self.change(&key.environment, &key.source, &ids, |stored| stored.errors.retain(|e| e.kind != kind)).await
+        let ids = std::slice::from_ref(&key.id);
+        self.change(&key.environment, &key.source, ids, |stored| stored.errors.retain(|e| e.kind != kind)).await
     }
 
     /// Changes what is kept of these accounts in one commit; readers see it once it is durable.

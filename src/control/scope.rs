@@ -58,12 +58,9 @@ pub fn changes_scope(environment: &str, selection: &Selection) -> Vec<u8> {
     let mut scope = b"changes\0".to_vec();
     scope.extend_from_slice(environment.as_bytes());
     let one = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
-    for mut list in [
-        one(&selection.source),
-        selection.connections.clone(),
-        selection.streams.clone(),
-        one(&selection.variant),
-    ] {
+    for mut list in
+        [one(&selection.source), selection.connections.clone(), selection.streams.clone(), one(&selection.variant)]
+    {
         list.sort();
         list.dedup();
         scope.push(0);

@@ -6,9 +6,9 @@
 use crate::oracle::{Action, Body, Dataset as Model, Entry, Row, Rule, Step, Tally, Window, Writer};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use syncline_engine::Engine;
 use syncline_engine::model::{self, Cause, Change, Counts, Cursor, DatasetId, Meta, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Filter, Mark, PageBuilder, WindowOp};
-use syncline_engine::Engine;
 
 /// The cause a writer is for the engine.
 pub fn cause(writer: Writer) -> Cause {
@@ -94,7 +94,8 @@ pub fn read_changes(engine: &Engine, set: &Dataset, after: Position) -> Result<V
 }
 
 fn json(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("payload is not JSON ({e}): {}", String::from_utf8_lossy(bytes)))
+    serde_json::from_slice(bytes)
+        .unwrap_or_else(|e| panic!("payload is not JSON ({e}): {}", String::from_utf8_lossy(bytes)))
 }
 
 fn id_of(value: &Value) -> String {
@@ -104,7 +105,9 @@ fn id_of(value: &Value) -> String {
 fn same(action: model::Action, expected: Action) -> bool {
     matches!(
         (action, expected),
-        (model::Action::Added, Action::Added) | (model::Action::Updated, Action::Updated) | (model::Action::Deleted, Action::Deleted)
+        (model::Action::Added, Action::Added)
+            | (model::Action::Updated, Action::Updated)
+            | (model::Action::Deleted, Action::Deleted)
     )
 }
 
@@ -203,7 +206,12 @@ pub fn compare_changes(set: &Dataset, model: &Model, changes: &[Change], log: &[
             assert!(same(change.meta.action, entry.action), "action in {}", show());
             assert_eq!(change.meta.cause, cause(entry.writer), "cause in {}", show());
             let content = |bytes: &Option<_>| bytes.as_ref().map(|b: &bytes::Bytes| model.content(&json(b)));
-            assert_eq!(content(&change.before), entry.before.as_ref().map(|v| model.content(v)), "before in {}", show());
+            assert_eq!(
+                content(&change.before),
+                entry.before.as_ref().map(|v| model.content(v)),
+                "before in {}",
+                show()
+            );
             assert_eq!(change.meta.pruned_at.is_some(), entry.after.is_none(), "pruned_at in {}", show());
             let after = entry.after.as_ref().map_or_else(|| serde_json::json!({ "id": id }), Value::clone);
             assert_eq!(content(&change.after), Some(model.content(&after)), "after in {}", show());
@@ -242,8 +250,15 @@ pub fn check_chain(changes: &[Change], all: &[(Meta, Value)], model: &Model) {
                 assert_eq!(Some(left), before.after.as_ref(), "before is not the previous after: {}", what());
             }
             let pruned = change.meta.pruned_at.is_some();
-            if let (model::Action::Updated, Some(l), Some(r), false) = (change.meta.action, &change.before, &change.after, pruned) {
-                assert_ne!(model.content(&json(l)), model.content(&json(r)), "an update that changes nothing: {}", what());
+            if let (model::Action::Updated, Some(l), Some(r), false) =
+                (change.meta.action, &change.before, &change.after, pruned)
+            {
+                assert_ne!(
+                    model.content(&json(l)),
+                    model.content(&json(r)),
+                    "an update that changes nothing: {}",
+                    what()
+                );
             }
             before = Some(change);
         }

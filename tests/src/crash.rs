@@ -50,7 +50,9 @@ pub fn place(engine: &Engine) -> Result<Option<u64>, Error> {
 pub fn batch_of(engine: &Engine, sets: &[Dataset], history: &History, n: u64) -> Batch {
     let marks = vec![Mark::put(Table::Place, &PLACE, n.to_string())];
     let mut batch = batch(engine, sets, &history.step(n), marks);
-    let end = |set: usize| (sets[set].clone(), RunEnd { sync: format!("step {n}"), kind: "FULL".into(), ..RunEnd::default() });
+    let end = |set: usize| {
+        (sets[set].clone(), RunEnd { sync: format!("step {n}"), kind: "FULL".into(), ..RunEnd::default() })
+    };
     batch.end_run = history.ends_run(n).map(end);
     batch
 }

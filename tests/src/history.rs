@@ -126,7 +126,8 @@ fn whole(id: &str, rng: &mut StdRng) -> Value {
 
 fn some_fields(rng: &mut StdRng) -> Value {
     let mut value = json!({});
-    let scalars = [json!(null), json!(1), json!(2.5), json!("x"), json!([1, 2]), json!({"deep": {"er": 1}}), json!(true)];
+    let scalars =
+        [json!(null), json!(1), json!(2.5), json!("x"), json!([1, 2]), json!({"deep": {"er": 1}}), json!(true)];
     for field in ["a", "b", "noise"] {
         if rng.random_bool(0.5) {
             value[field] = scalars[rng.random_range(0..scalars.len())].clone();

@@ -5,7 +5,7 @@ pub mod compare;
 pub mod crash;
 pub mod history;
 pub mod oracle;
+pub mod served;
 pub mod serving;
 pub mod tools;
-pub mod served;
 pub mod wire;

@@ -326,10 +326,12 @@ impl Dataset {
         if let Some((_, seen)) = &mut self.window {
             seen.insert(row.id.clone());
         }
+        let shown = self.known.get(&row.id).and_then(|k| k.shown.as_ref()).filter(|r| r.live());
+        let same = matches!((&row.body, shown), (Body::Whole(value), Some(r)) if r.content == self.content(value));
         let known = self.known.entry(row.id.clone()).or_default();
         let outcome = match self.rule {
             Rule::Latest => known.latest(row),
-            Rule::IgnoreIfModifiedAfter if known.overtaken(row, writer) => Outcome::Skipped,
+            Rule::IgnoreIfModifiedAfter if !same && known.overtaken(row, writer) => Outcome::Skipped,
             Rule::IgnoreIfModifiedAfter | Rule::Override => known.later(row),
         };
         if known.changed.is_none() && matches!(outcome, Outcome::Gone(_)) {
@@ -391,8 +393,11 @@ impl Dataset {
 impl Known {
     /// `ignore_if_modified_after`: a polled row loses if another writer changed the record after the page was requested.
     fn overtaken(&self, row: &Row, writer: Writer) -> bool {
-        let effective = !matches!(self.later(row), Outcome::Ignored) && (self.live() || !matches!(row.body, Body::Gone(_)));
-        effective && matches!(writer, Writer::Run(_)) && self.changed.is_some_and(|(at, by)| by != writer && at > row.version.1)
+        let effective =
+            !matches!(self.later(row), Outcome::Ignored) && (self.live() || !matches!(row.body, Body::Gone(_)));
+        effective
+            && matches!(writer, Writer::Run(_))
+            && self.changed.is_some_and(|(at, by)| by != writer && at > row.version.1)
     }
 
     /// A sweep says: as it was known, but gone since the window began, and in any case after it was last observed.

@@ -126,7 +126,8 @@ impl Served {
     pub async fn ask(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
         let bearer = format!("Bearer {key}");
         let body = body.map(|b| b.to_string()).unwrap_or_default();
-        self.raw(method, path, &[("authorization", &bearer), ("content-type", "application/json")], body.as_bytes()).await
+        self.raw(method, path, &[("authorization", &bearer), ("content-type", "application/json")], body.as_bytes())
+            .await
     }
 
     /// `GET /records` of the connection `acme`.
@@ -137,7 +138,8 @@ impl Served {
     /// `GET /records` of a connection.
     pub async fn records_of(&self, key: &str, connection: &str, query: &str) -> Answer {
         let bearer = format!("Bearer {key}");
-        let headers = [("authorization", bearer.as_str()), ("provider-config-key", "crm"), ("connection-id", connection)];
+        let headers =
+            [("authorization", bearer.as_str()), ("provider-config-key", "crm"), ("connection-id", connection)];
         self.raw("GET", &format!("/records?{query}"), &headers, b"").await
     }
 
@@ -150,7 +152,7 @@ impl Served {
     pub fn dataset_in(&self, environment: &str, connection: &str, model: &str) -> Dataset {
         let name = DatasetName::base(environment, "crm", connection, model);
         let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
-        self.app.engine.find(&name).map_or_else(|| self.app.engine.dataset(&name, &spec).expect("a dataset"), |d| d)
+        self.app.engine.find(&name).unwrap_or_else(|| self.app.engine.dataset(&name, &spec).expect("a dataset"))
     }
 
     /// Commits records: (id, value of the field `v`), or `None` for a delete. The clock moves a second.

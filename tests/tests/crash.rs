@@ -22,13 +22,23 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
+/// Cycles on one folder; then a new one begins, so that judging stays quick.
+const CYCLES_PER_FOLDER: u64 = 24;
+
 #[test]
 fn killed_at_random_moments_it_keeps_what_it_acknowledged() {
-    let seed = number("CRASH_SEED", 1);
+    let (cycles, seed) = (number("CRASH_CYCLES", CYCLES_PER_FOLDER), number("CRASH_SEED", 1));
+    for round in 0..cycles.div_ceil(CYCLES_PER_FOLDER) {
+        let first = round * CYCLES_PER_FOLDER;
+        kill_again_and_again(seed + round, (cycles - first).min(CYCLES_PER_FOLDER));
+    }
+}
+
+fn kill_again_and_again(seed: u64, cycles: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().expect("a folder");
     let mut judge = Judge::new(seed);
-    for cycle in 0..number("CRASH_CYCLES", 24) {
+    for cycle in 0..cycles {
         let workers = rng.random_range(1..=2);
         let life = match cycle % 4 {
             // Twice in a row, the first time while it recovers.
@@ -41,7 +51,7 @@ fn killed_at_random_moments_it_keeps_what_it_acknowledged() {
         };
         judge.hear(&lines_of(folder.path(), seed, workers, life));
         judge.judge(folder.path(), rng.random_range(1..=2));
-        println!("cycle {cycle}: {judge:?}");
+        println!("seed {seed}, cycle {cycle}: {judge:?}");
     }
     judge.finish(folder.path());
     assert!(judge.acked > 0 && judge.logged > 0 && !judge.deliveries.is_empty(), "the load was real: {judge:?}");
@@ -119,7 +129,13 @@ impl std::fmt::Debug for Judge {
         let changes: usize = self.oracle.sets.iter().map(|s| s.log.len()).sum();
         let took = self.last.map(|t| t.elapsed()).unwrap_or_default();
         write!(f, "steps {}, acked {}, changes {changes}, ", self.next, self.acked)?;
-        write!(f, "log {}, deliveries {} ({} settled), {took:?}", self.logged, self.deliveries.len(), self.settled.len())
+        write!(
+            f,
+            "log {}, deliveries {} ({} settled), {took:?}",
+            self.logged,
+            self.deliveries.len(),
+            self.settled.len()
+        )
     }
 }
 
@@ -176,7 +192,8 @@ impl Judge {
             let step = history.step(n);
             let writer = syncline_tests::compare::cause(step.writer).to_string();
             for (set, Tally { added, updated, deleted, .. }) in self.oracle.apply(&step, NOW.0) {
-                let key = if matches!(step.writer, Writer::Webhook(_) | Writer::Push(_)) { "webhooks" } else { &writer };
+                let key =
+                    if matches!(step.writer, Writer::Webhook(_) | Writer::Push(_)) { "webhooks" } else { &writer };
                 let sum = self.counts.entry((key.to_string(), set)).or_default();
                 for (sum, n) in sum.iter_mut().zip([added, updated, deleted]) {
                     *sum += n;

@@ -76,7 +76,11 @@ fn a_reader_who_follows_the_cursor_misses_nothing() {
     let done = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..2u64).map(|n| follow(engine.clone(), set.clone(), done.clone(), n)).collect();
     for round in 0..150u64 {
-        let mut batch = saves(&engine, &set, (0..10).map(|n| ((round * 7 + n * n) % 60).to_string()).map(|id| (id, json!({"round": round}))));
+        let mut batch = saves(
+            &engine,
+            &set,
+            (0..10).map(|n| ((round * 7 + n * n) % 60).to_string()).map(|id| (id, json!({"round": round}))),
+        );
         if round % 5 == 0 {
             let mut gone = engine.page(&set);
             gone.delete(&(round % 60).to_string(), None, NOW, None);
@@ -86,8 +90,10 @@ fn a_reader_who_follows_the_cursor_misses_nothing() {
     }
     done.store(true, Ordering::SeqCst);
     let all = read_pages(&engine, &set, Filter::ALL, 1_000).expect("records");
-    let truth: BTreeMap<String, (Action, Value)> =
-        all.into_iter().map(|(meta, payload)| (payload["id"].as_str().expect("an id").to_string(), (meta.action, payload))).collect();
+    let truth: BTreeMap<String, (Action, Value)> = all
+        .into_iter()
+        .map(|(meta, payload)| (payload["id"].as_str().expect("an id").to_string(), (meta.action, payload)))
+        .collect();
     for reader in readers {
         let (records, changes) = reader.join().expect("the reader");
         assert_eq!(records, truth, "by records");
@@ -247,7 +253,10 @@ fn what_is_no_record_is_counted_and_never_stored() {
     let engine = open(folder.path(), 2);
     for strategy in [Strategy::Override, Strategy::Latest, Strategy::IgnoreIfModifiedAfter] {
         let set = engine
-            .dataset(&DatasetName::base("dev", "crm", "acme", &format!("Bad{strategy:?}")), &DatasetSpec { strategy, ignore_in_diff: vec![] })
+            .dataset(
+                &DatasetName::base("dev", "crm", "acme", &format!("Bad{strategy:?}")),
+                &DatasetSpec { strategy, ignore_in_diff: vec![] },
+            )
             .expect("dataset");
         save(&engine, &set, [("a".to_string(), json!({"v": 1}))]);
         let later = NOW.plus(std::time::Duration::from_secs(1));
@@ -270,10 +279,21 @@ fn what_is_no_record_is_counted_and_never_stored() {
 #[test]
 fn marks_are_found_by_whole_parts() {
     let folder = tempfile::tempdir().expect("a folder");
-    let keys: [&[&str]; 10] =
-        [&["a"], &["a", "b"], &["a", "b", "c"], &["ab"], &["a", ""], &["", "a"], &["a\0b"], &["a", "é/:"], &["b", "a"], &["a", "b\0"]];
+    let keys: [&[&str]; 10] = [
+        &["a"],
+        &["a", "b"],
+        &["a", "b", "c"],
+        &["ab"],
+        &["a", ""],
+        &["", "a"],
+        &["a\0b"],
+        &["a", "é/:"],
+        &["b", "a"],
+        &["a", "b\0"],
+    ];
     let engine = open(folder.path(), 1);
-    let marks = |table| keys.iter().map(move |key| Mark::put(table, key, format!("{table:?}{key:?}"))).collect::<Vec<_>>();
+    let marks =
+        |table| keys.iter().map(move |key| Mark::put(table, key, format!("{table:?}{key:?}"))).collect::<Vec<_>>();
     let all = marks(Table::Note).into_iter().chain(marks(Table::Setting)).collect();
     run(engine.commit(Batch { marks: all, ..Batch::default() })).expect("commits");
     run(engine.stop()).expect("stops");
@@ -322,7 +342,8 @@ fn after_stop_nothing_is_accepted_and_everything_accepted_is_there() {
         stopped.expect("stops");
         receipts
     });
-    let accepted: BTreeSet<String> = receipts.iter().enumerate().filter(|(_, r)| r.is_ok()).map(|(n, _)| n.to_string()).collect();
+    let accepted: BTreeSet<String> =
+        receipts.iter().enumerate().filter(|(_, r)| r.is_ok()).map(|(n, _)| n.to_string()).collect();
     assert!(matches!(run(engine.commit(saves(&engine, &set, [("late".to_string(), json!({}))]))), Err(Error::Stopped)));
     drop((engine, set));
     let engine = open(folder.path(), 1);
@@ -428,7 +449,8 @@ fn a_pruned_record_that_comes_back_and_changes_in_one_batch_is_one_record() {
     let all = read_pages(&engine, &set, Filter::ALL, 10).expect("records");
     assert_eq!(all.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), [json!({"v": 2, "id": "a"})]);
     let changes = read_changes(&engine, &set, Position::START).expect("changes");
-    let texts: Vec<_> = changes.iter().map(|c| c.after.as_ref().map(|b| String::from_utf8_lossy(b).into_owned())).collect();
+    let texts: Vec<_> =
+        changes.iter().map(|c| c.after.as_ref().map(|b| String::from_utf8_lossy(b).into_owned())).collect();
     assert_eq!(texts, [Some(r#"{"v":1,"id":"a"}"#.to_string()), Some(r#"{"v":2,"id":"a"}"#.to_string())]);
     run(engine.stop()).expect("stops");
 }
@@ -449,7 +471,10 @@ fn a_pruned_record_that_comes_back_can_be_patched_in_the_same_batch() {
         let counts = run(engine.commit(batch)).expect("commits").counts_of(&set);
         assert_eq!((counts.unchanged, counts.updated), (1, 1), "{strategy:?} {counts:?}");
         let all = read_pages(&engine, &set, Filter::ALL, 10).expect("records");
-        assert_eq!(all.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), [json!({"v": 1, "id": "a", "w": 2})]);
+        assert_eq!(
+            all.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(),
+            [json!({"v": 1, "id": "a", "w": 2})]
+        );
     }
     run(engine.stop()).expect("stops");
 }
@@ -472,4 +497,22 @@ fn a_refused_patch_of_a_pruned_record_keeps_it_from_being_swept() {
         assert_eq!(engine.live(&set), 1);
     }
     run(engine.stop()).expect("stops");
+}
+
+#[test]
+fn commit_times_rise_though_the_clock_was_set_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut last = Timestamp(0);
+    for hours in [2, 1, 0] {
+        let clock = Arc::new(ManualClock::new(NOW.plus(std::time::Duration::from_secs(hours * 3_600))));
+        let options = Options { data_dir: Some(folder.path().to_path_buf()), workers: 1, clock, announce: None };
+        let engine = Engine::open(options).expect("opens");
+        let set = contacts(&engine, Strategy::Override);
+        for n in 0..3 {
+            let receipt = save(&engine, &set, [("a".to_string(), json!({"v": [hours, n]}))]);
+            assert!(receipt.at > last, "{receipt:?} after {last}");
+            last = receipt.at;
+        }
+        run(engine.stop()).expect("stops");
+    }
 }

@@ -57,8 +57,10 @@ const PROGRAM: &[Room] = &[
     room("cli", &["control", "api", "dashboard"]),
 ];
 
-/// Crates of the workspace: folder of the sources, rooms, and what each may see of the engine (`None`: all of it).
-const CRATES: &[(&str, &[Room], Option<&[&str]>)] = &[
+/// The sources of a crate, its rooms, and what it may see of the engine (`None`: all of it).
+type Sources = (&'static str, &'static [Room], Option<&'static [&'static str]>);
+
+const CRATES: &[Sources] = &[
     ("engine/src", ENGINE, None),
     ("connectors/src", CONNECTORS, Some(&["model", "time", "source", "sink", "log"])),
     ("src", PROGRAM, None),

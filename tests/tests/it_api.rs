@@ -31,9 +31,8 @@ fn next(answer: &Answer) -> Option<String> {
 /// Codes of the faults with their paths.
 fn faults(answer: &Answer) -> Vec<String> {
     let list = answer.json()["error"]["errors"].as_array().cloned().unwrap_or_default();
-    let path = |f: &Value| {
-        f["path"].as_array().map(|p| p.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("."))
-    };
+    let path =
+        |f: &Value| f["path"].as_array().map(|p| p.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("."));
     list.iter().map(|f| path(f).unwrap_or_default()).collect()
 }
 
@@ -223,7 +222,10 @@ async fn checks_run_in_the_order_query_headers_connection() {
     let none = code("/records?model=contact", &[key]).await;
     assert_eq!(none.code(), "invalid_query_params");
     let no_headers = code("/records?model=Contact", &[key]).await;
-    assert_eq!((no_headers.code().as_str(), faults(&no_headers)), ("invalid_headers", vec!["provider-config-key".into(), "connection-id".into()]));
+    assert_eq!(
+        (no_headers.code().as_str(), faults(&no_headers)),
+        ("invalid_headers", vec!["provider-config-key".into(), "connection-id".into()])
+    );
     let unknown = [key, ("provider-config-key", "crm"), ("connection-id", "nobody")];
     assert_eq!(code("/records?model=Contact", &unknown).await.code(), "unknown_connection");
     let unknown_source = [key, ("provider-config-key", "none"), ("connection-id", "acme")];
@@ -256,12 +258,14 @@ async fn keys_open_their_environment_and_no_other() {
     let body = |id: &str| Some(json!({"connection_id": id, "provider_config_key": "crm", "metadata": {}}));
     let theirs = served.ask(ADMIN, "POST", "/connections/metadata", body("hidden")).await;
     assert_eq!((theirs.status, theirs.code().as_str()), (404, "unknown_connection"));
-    let status = served.ask(ADMIN, "GET", "/sync/status?syncs=*&provider_config_key=crm&connection_id=hidden", None).await;
+    let status =
+        served.ask(ADMIN, "GET", "/sync/status?syncs=*&provider_config_key=crm&connection_id=hidden", None).await;
     assert_eq!(status.code(), "unknown_connection");
 
     // Lists and streams hold nothing of it, and its cursors are foreign.
     let list = served.ask(ADMIN, "GET", "/connections", None).await.json();
-    let mut ids: Vec<_> = list["connections"].as_array().expect("list").iter().map(|c| c["connection_id"].clone()).collect();
+    let mut ids: Vec<_> =
+        list["connections"].as_array().expect("list").iter().map(|c| c["connection_id"].clone()).collect();
     ids.sort_by_key(Value::to_string);
     assert_eq!(ids, [json!("acme"), json!("zenith")]);
     assert_eq!(served.ask(ADMIN, "GET", "/v1/changes", None).await.json()["changes"], json!([]));
@@ -316,7 +320,10 @@ async fn every_answer_has_a_request_id_and_refusals_their_form() {
     let headers = [("authorization", bearer.as_str()), ("accept", "application/problem+json")];
     let problem = served.raw("GET", "/v1/changes?limit=0", &headers, b"").await;
     assert_eq!(problem.header("content-type"), Some("application/problem+json"));
-    assert_eq!((problem.json()["title"].as_str(), problem.json()["status"].as_u64()), (Some("invalid_query_params"), Some(400)));
+    assert_eq!(
+        (problem.json()["title"].as_str(), problem.json()["status"].as_u64()),
+        (Some("invalid_query_params"), Some(400))
+    );
     served.close().await;
 }
 
@@ -353,7 +360,8 @@ async fn bodies_are_strict() {
     for body in [&b""[..], b"[]", b"{", b"\xff", br#"{"syncs":[]} x"#] {
         assert_eq!(post(body).await.code(), "invalid_body", "{}", String::from_utf8_lossy(body));
     }
-    let wrong = post(br#"{"syncs":[1],"provider_config_key":"crm","x":1,"opts":{"rest":true},"sync_mode":"full"}"#).await;
+    let wrong =
+        post(br#"{"syncs":[1],"provider_config_key":"crm","x":1,"opts":{"rest":true},"sync_mode":"full"}"#).await;
     assert_eq!(faults(&wrong), ["x", "syncs.0", "opts", "opts.rest"], "{}", wrong.text());
     let large = vec![b' '; 1024 * 1024 + 1];
     assert_eq!(post(&large).await.code(), "too_large");
@@ -373,10 +381,17 @@ async fn syncs_are_asked_and_changed() {
     let names: Vec<_> = all["syncs"].as_array().expect("syncs").iter().map(|s| s["name"].clone()).collect();
     assert_eq!(names, [json!("contacts"), json!("deals")]);
     let one = &all["syncs"][0];
-    assert_eq!((&one["type"], &one["frequency"], &one["latestResult"]), (&json!("INITIAL"), &json!("every 1h"), &json!({})));
+    assert_eq!(
+        (&one["type"], &one["frequency"], &one["latestResult"]),
+        (&json!("INITIAL"), &json!("every 1h"), &json!({}))
+    );
     assert_eq!((&one["recordCount"], &one["finishedAt"]), (&json!({"Contact": 0}), &Value::Null));
 
-    let paused = ask("POST", "/sync/pause/", json!({"syncs": ["contacts"], "provider_config_key": "crm", "connection_id": "acme"}));
+    let paused = ask(
+        "POST",
+        "/sync/pause/",
+        json!({"syncs": ["contacts"], "provider_config_key": "crm", "connection_id": "acme"}),
+    );
     assert_eq!(paused.await.json(), json!({"success": true}));
     let of = async |connection: &str| {
         let query = format!("syncs=contacts&provider_config_key=crm&connection_id={connection}");
@@ -388,9 +403,7 @@ async fn syncs_are_asked_and_changed() {
     ask("POST", "/sync/pause", json!({"syncs": [], "provider_config_key": "crm"})).await;
     assert_eq!(of("zenith").await, "PAUSED");
 
-    let frequency = |value: Value| {
-        json!({"sync_name": "contacts", "provider_config_key": "crm", "connection_id": "acme", "frequency": value})
-    };
+    let frequency = |value: Value| json!({"sync_name": "contacts", "provider_config_key": "crm", "connection_id": "acme", "frequency": value});
     let path = "/sync/update-connection-frequency";
     assert_eq!(ask("PUT", path, frequency(json!("every 5m"))).await.json()["frequency"], "every 5m");
     assert_eq!(ask("PUT", path, frequency(Value::Null)).await.json()["frequency"], "every 1h");
@@ -427,7 +440,10 @@ async fn variants_are_made_once_and_base_is_reserved() {
     let query = "/sync/status?syncs=contacts::emea&provider_config_key=crm&connection_id=acme";
     let status = served.ask(READER, "GET", query, None).await.json();
     assert_eq!((&status["syncs"][0]["variant"], &status["syncs"][0]["id"]), (&json!("emea"), &made["id"]));
-    assert_eq!(served.ask(WRITER, "DELETE", "/sync/contacts/variant/emea", body()).await.json(), json!({"success": true}));
+    assert_eq!(
+        served.ask(WRITER, "DELETE", "/sync/contacts/variant/emea", body()).await.json(),
+        json!({"success": true})
+    );
     assert_eq!(served.ask(READER, "GET", query, None).await.code(), "unknown_sync");
     served.close().await;
 }
@@ -469,7 +485,9 @@ async fn connections_are_listed_and_shown_to_whom_it_concerns() {
 async fn metadata_is_changed_for_all_or_none_and_survives_a_restart() {
     let dir = folder();
     let served = Served::open(dir.path()).await;
-    let body = |ids: Value, metadata: Value| Some(json!({"connection_id": ids, "provider_config_key": "crm", "metadata": metadata}));
+    let body = |ids: Value, metadata: Value| {
+        Some(json!({"connection_id": ids, "provider_config_key": "crm", "metadata": metadata}))
+    };
     let path = "/connections/metadata";
     let of = async |served: &Served, id: &str| {
         let path = format!("/connections/{id}?provider_config_key=crm");
@@ -487,7 +505,9 @@ async fn metadata_is_changed_for_all_or_none_and_survives_a_restart() {
     assert_eq!(of(&served, "zenith").await, json!({"x": 1}), "nothing was changed");
     served.ask(WRITER, "POST", path, body(json!("zenith"), json!({"z": 1}))).await;
 
-    for wrong in [body(json!([]), json!({})), body(json!(1), json!({})), body(json!("acme"), json!([])), Some(json!({}))] {
+    for wrong in
+        [body(json!([]), json!({})), body(json!(1), json!({})), body(json!("acme"), json!([])), Some(json!({}))]
+    {
         assert_eq!(served.ask(WRITER, "PATCH", path, wrong).await.code(), "invalid_body");
     }
     assert_eq!(served.ask(READER, "PATCH", path, body(json!("acme"), json!({}))).await.code(), "forbidden");
@@ -521,20 +541,26 @@ async fn the_change_stream_tells_every_change_once() {
             break;
         }
     }
-    let brief: Vec<_> = seen.iter().map(|c| json!([c["key"], c["action"], c["stream"], c["changed"], c["last"]])).collect();
+    let brief: Vec<_> =
+        seen.iter().map(|c| json!([c["key"], c["action"], c["stream"], c["changed"], c["last"]])).collect();
     // Inside one commit the order is the engine's own.
     let (ab, rest) = brief.split_at(2);
-    assert_eq!(rest, [
-        json!(["d", "ADDED", "Deal", [], true]),
-        json!(["a", "UPDATED", "Contact", ["v"], true]),
-        json!(["b", "DELETED", "Contact", [], true]),
-    ]);
+    assert_eq!(
+        rest,
+        [
+            json!(["d", "ADDED", "Deal", [], true]),
+            json!(["a", "UPDATED", "Contact", ["v"], true]),
+            json!(["b", "DELETED", "Contact", [], true]),
+        ]
+    );
     assert_eq!((&ab[0][4], &ab[1][4]), (&json!(false), &json!(true)));
     assert_eq!(seen[0]["time"], seen[1]["time"]);
     assert_eq!((&seen[3]["before"]["v"], &seen[3]["after"]["v"]), (&json!(1), &json!(2)));
     assert!(read(&format!("cursor={cursor}")).await["changes"].as_array().is_some_and(Vec::is_empty));
 
-    let keys = |page: &Value| page["changes"].as_array().expect("changes").iter().map(|c| c["key"].clone()).collect::<Vec<_>>();
+    let keys = |page: &Value| {
+        page["changes"].as_array().expect("changes").iter().map(|c| c["key"].clone()).collect::<Vec<_>>()
+    };
     assert_eq!(keys(&read("connection=zenith").await), [json!("d")]);
     assert_eq!(keys(&read("stream=Deal&stream=Lead").await), [json!("d")]);
     assert_eq!(keys(&read("action=updated,deleted").await), [json!("a"), json!("b")]);

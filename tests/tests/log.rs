@@ -73,7 +73,8 @@ impl Subject for Memory {
 }
 
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("in time") });
 }
 
@@ -294,7 +295,8 @@ async fn it_behaves_like_a_list(mut subject: impl Subject) {
             _ => {
                 let (after, limit) = (rng.random_range(0..=end + 2), rng.random_range(1..20usize));
                 let read = subject.log().read(after, limit).expect("reads");
-                let expected: Vec<_> = model.range(after + 1..).take(limit).map(|(p, e)| (*p, Bytes::from(e.clone()))).collect();
+                let expected: Vec<_> =
+                    model.range(after + 1..).take(limit).map(|(p, e)| (*p, Bytes::from(e.clone()))).collect();
                 assert_eq!(read, expected, "read({after}, {limit}) in round {round}");
             }
         }

@@ -65,7 +65,19 @@ struct Seed {
 
 fn value() -> impl Strategy<Value = Value> {
     let scalars = || {
-        select(vec![json!(null), json!(1), exact("1.0"), exact("12345678901234567890123"), exact("0.10"), exact("1e-1"), json!("x"), json!([1, 2]), json!([]), json!({}), json!({"y": 1})])
+        select(vec![
+            json!(null),
+            json!(1),
+            exact("1.0"),
+            exact("12345678901234567890123"),
+            exact("0.10"),
+            exact("1e-1"),
+            json!("x"),
+            json!([1, 2]),
+            json!([]),
+            json!({}),
+            json!({"y": 1}),
+        ])
     };
     let field = select(vec!["a", "b", "noise", "o", "_nango_metadata"]);
     let inner = prop::collection::vec((select(vec!["x", "y", "noise"]), scalars()), 0..3)
@@ -123,7 +135,7 @@ fn specs() -> Vec<(Rule, Vec<String>)> {
 }
 
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("SYNCLINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let cases = std::env::var("SYNCLINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
     let shrinks = std::env::var("SYNCLINE_SHRINKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     ProptestConfig { cases, max_shrink_iters: shrinks, ..ProptestConfig::default() }
 }
@@ -168,10 +180,12 @@ fn every_order(rows: &[Row]) {
         let mut oracle = Oracle::new(&[(Rule::Latest, vec![])]);
         let rows: Vec<Row> = order.iter().map(|at| rows[*at].clone()).collect();
         // Half of the orders come row by row, half in one batch.
-        let steps: Vec<Vec<Row>> = if n % 2 == 0 { vec![rows] } else { rows.into_iter().map(|row| vec![row]).collect() };
+        let steps: Vec<Vec<Row>> =
+            if n % 2 == 0 { vec![rows] } else { rows.into_iter().map(|row| vec![row]).collect() };
         for rows in steps {
             let step = Step { writer: Writer::Push(1), open: vec![], pages: vec![(0, rows)], close: vec![] };
-            let receipt = bench.run(bench.engine().commit(batch(bench.engine(), std::slice::from_ref(&set), &step, vec![])));
+            let receipt =
+                bench.run(bench.engine().commit(batch(bench.engine(), std::slice::from_ref(&set), &step, vec![])));
             oracle.apply(&step, receipt.expect("commit").at.0);
         }
         compare(bench.engine(), &set, &oracle.sets[0], Times::Exact);
@@ -188,7 +202,16 @@ fn orders(n: usize) -> Vec<Vec<usize>> {
         return vec![vec![]];
     }
     let shorter = orders(n - 1);
-    shorter.iter().flat_map(|o| (0..n).map(move |at| { let mut o = o.clone(); o.insert(at, n - 1); o })).collect()
+    shorter
+        .iter()
+        .flat_map(|o| {
+            (0..n).map(move |at| {
+                let mut o = o.clone();
+                o.insert(at, n - 1);
+                o
+            })
+        })
+        .collect()
 }
 
 fn row(seed: &Seed, now: i64, unique: i64, sent: &[Row]) -> Row {
@@ -270,7 +293,9 @@ impl Bench {
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), future).await.expect("the engine answers") })
+        self.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(30), future).await.expect("the engine answers")
+        })
     }
 
     fn op(&mut self, op: Op) {
@@ -336,7 +361,11 @@ impl Bench {
         let mut calls: Vec<BoxFuture<'_, Result<Option<Receipt>, Error>>> = Vec::new();
         for (n, step) in steps.iter().enumerate() {
             let commit = engine.commit(batch(&engine, &self.sets, step, vec![]));
-            calls.push(commit.map_ok(Some).boxed());
+            // A question closes the epoch, so that several epochs are on their way at once.
+            let question = n % 2 == 0 && steps.len() > 2 && extra.is_none();
+            let ask = question.then(|| engine.record(&self.sets[0], "id/0"));
+            let ask = futures_util::future::OptionFuture::from(ask);
+            calls.push(futures_util::future::join(commit, ask).map(|(receipt, _)| receipt.map(Some)).boxed());
             calls.extend(extra.filter(|(at, _)| *at == n).and_then(|(_, extra)| self.call(&engine, extra, &doomed)));
         }
         if steps.is_empty() {
@@ -392,7 +421,12 @@ impl Bench {
         self.oracle.sets[set].log.iter().filter(|entry| entry.id == id).count()
     }
 
-    fn call<'a>(&'a self, engine: &'a Engine, extra: Extra, doomed: &Option<(Position, Vec<(String, usize)>)>) -> Option<BoxFuture<'a, Result<Option<Receipt>, Error>>> {
+    fn call<'a>(
+        &'a self,
+        engine: &'a Engine,
+        extra: Extra,
+        doomed: &Option<(Position, Vec<(String, usize)>)>,
+    ) -> Option<BoxFuture<'a, Result<Option<Receipt>, Error>>> {
         match (extra, doomed) {
             (Extra::Clear(set), _) => Some(engine.clear(&self.sets[set]).map_ok(|()| None).boxed()),
             (Extra::Prune(set, _), Some((until, _))) => {
@@ -402,7 +436,12 @@ impl Bench {
         }
     }
 
-    fn apply(&mut self, extra: Extra, doomed: Option<&(Position, Vec<(String, usize)>)>, answers: &mut impl Iterator<Item = Result<Option<Receipt>, Error>>) {
+    fn apply(
+        &mut self,
+        extra: Extra,
+        doomed: Option<&(Position, Vec<(String, usize)>)>,
+        answers: &mut impl Iterator<Item = Result<Option<Receipt>, Error>>,
+    ) {
         match (extra, doomed) {
             (Extra::Clear(set), _) => {
                 answers.next().expect("an answer").expect("clears");

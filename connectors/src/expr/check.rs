@@ -13,17 +13,127 @@ const MAX_RANGE: f64 = 10_000.0;
 
 /// Functions an expression may use, whatever their number of arguments. Each ends on every finite input.
 const ALLOWED: &[&str] = &[
-    "IN", "abs", "add", "all", "any", "arrays", "ascii_downcase", "ascii_upcase", "base64", "booleans", "capture",
-    "ceil", "contains", "del", "delpaths", "empty", "endswith", "epoch_ms", "error", "explode", "fabs", "false",
-    "first", "flatten", "floor", "fmax", "fmin", "from_entries", "fromdate", "fromdateiso8601", "fromjson", "getpath",
-    "gmtime", "group_by", "gsub", "has", "hex", "hmac", "implode", "in", "index", "indices", "infinite", "inside",
-    "isempty", "isfinite", "isinfinite", "isnan", "isnormal", "iso8601", "iterables", "join", "keys", "keys_unsorted",
-    "last", "length", "limit", "log", "log10", "log2", "ltrim", "ltrimstr", "map", "map_values", "match", "max",
-    "max_by", "min", "min_by", "mktime", "nan", "not", "nth", "null", "nulls", "numbers", "objects", "path", "paths",
-    "pick", "pow", "range", "reverse", "rindex", "round", "rtrim", "rtrimstr", "scalars", "scan", "secure_eq",
-    "select", "setpath", "skip", "sort", "sort_by", "split", "splits", "sqrt", "startswith", "strftime", "strings",
-    "strptime", "sub", "test", "to_entries", "toboolean", "todate", "todateiso8601", "tojson", "tonumber", "tostring",
-    "transpose", "trim", "true", "trunc", "type", "unique", "unique_by", "utf8bytelength", "values", "walk",
+    "IN",
+    "abs",
+    "add",
+    "all",
+    "any",
+    "arrays",
+    "ascii_downcase",
+    "ascii_upcase",
+    "base64",
+    "booleans",
+    "capture",
+    "ceil",
+    "contains",
+    "del",
+    "delpaths",
+    "empty",
+    "endswith",
+    "epoch_ms",
+    "error",
+    "explode",
+    "fabs",
+    "false",
+    "first",
+    "flatten",
+    "floor",
+    "fmax",
+    "fmin",
+    "from_entries",
+    "fromdate",
+    "fromdateiso8601",
+    "fromjson",
+    "getpath",
+    "gmtime",
+    "group_by",
+    "gsub",
+    "has",
+    "hex",
+    "hmac",
+    "implode",
+    "in",
+    "index",
+    "indices",
+    "infinite",
+    "inside",
+    "isempty",
+    "isfinite",
+    "isinfinite",
+    "isnan",
+    "isnormal",
+    "iso8601",
+    "iterables",
+    "join",
+    "keys",
+    "keys_unsorted",
+    "last",
+    "length",
+    "limit",
+    "log",
+    "log10",
+    "log2",
+    "ltrim",
+    "ltrimstr",
+    "map",
+    "map_values",
+    "match",
+    "max",
+    "max_by",
+    "min",
+    "min_by",
+    "mktime",
+    "nan",
+    "not",
+    "nth",
+    "null",
+    "nulls",
+    "numbers",
+    "objects",
+    "path",
+    "paths",
+    "pick",
+    "pow",
+    "range",
+    "reverse",
+    "rindex",
+    "round",
+    "rtrim",
+    "rtrimstr",
+    "scalars",
+    "scan",
+    "secure_eq",
+    "select",
+    "setpath",
+    "skip",
+    "sort",
+    "sort_by",
+    "split",
+    "splits",
+    "sqrt",
+    "startswith",
+    "strftime",
+    "strings",
+    "strptime",
+    "sub",
+    "test",
+    "to_entries",
+    "toboolean",
+    "todate",
+    "todateiso8601",
+    "tojson",
+    "tonumber",
+    "tostring",
+    "transpose",
+    "trim",
+    "true",
+    "trunc",
+    "type",
+    "unique",
+    "unique_by",
+    "utf8bytelength",
+    "values",
+    "walk",
     "with_entries",
 ];
 
@@ -112,7 +222,11 @@ impl<'s> Checker<'s> {
 
     fn variable(&self, name: &'s str) -> Result<()> {
         match name {
-            "$ENV" => Err(refuse("unbounded_expression", "`$ENV`: an expression sees its input and variables only", self.at(name))),
+            "$ENV" => Err(refuse(
+                "unbounded_expression",
+                "`$ENV`: an expression sees its input and variables only",
+                self.at(name),
+            )),
             "$body" | "$method" | "$url" | "$secret" if !self.verify => {
                 Err(refuse("bad_expression", format!("`{name}` is known in `verify` only"), self.at(name)))
             }
@@ -188,7 +302,9 @@ impl<'s> Checker<'s> {
                 return Err(refuse("unbounded_expression", message, 0));
             }
             // Text that is added to itself doubles; a comma multiplies what follows.
-            BinaryOp::Comma | BinaryOp::Math(Math::Add) | BinaryOp::UpdateMath(_) => metered(Term::BinOp(Box::new(left), op, Box::new(right)), "tick__"),
+            BinaryOp::Comma | BinaryOp::Math(Math::Add) | BinaryOp::UpdateMath(_) => {
+                metered(Term::BinOp(Box::new(left), op, Box::new(right)), "tick__")
+            }
             _ => Term::BinOp(Box::new(left), op, Box::new(right)),
         })
     }
@@ -237,7 +353,9 @@ impl<'s> Checker<'s> {
 
     fn unknown(&self, name: &'s str, arguments: usize) -> CompileError {
         match REFUSED.iter().find(|(refused, _)| *refused == name) {
-            Some((_, why)) => refuse("unbounded_expression", format!("`{name}` is not allowed here: {why}"), self.at(name)),
+            Some((_, why)) => {
+                refuse("unbounded_expression", format!("`{name}` is not allowed here: {why}"), self.at(name))
+            }
             None => {
                 let near = crate::located::nearest(name, ALLOWED.iter().copied());
                 let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
@@ -249,7 +367,10 @@ impl<'s> Checker<'s> {
 
     /// Byte offset of a slice of the text.
     fn at(&self, part: &str) -> usize {
-        (part.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize).filter(|at| *at <= self.text.len()).unwrap_or(0)
+        (part.as_ptr() as usize)
+            .checked_sub(self.text.as_ptr() as usize)
+            .filter(|at| *at <= self.text.len())
+            .unwrap_or(0)
     }
 }
 

@@ -135,7 +135,10 @@ impl Template {
                 return Ok(text);
             }
             if matches!(text.as_str(), "" | "." | "..") {
-                return Err(EvalError(format!("bad_value: `{}` is {text:?}, which cannot be part of a path", placeholder.name)));
+                return Err(EvalError(format!(
+                    "bad_value: `{}` is {text:?}, which cannot be part of a path",
+                    placeholder.name
+                )));
             }
             Ok(utf8_percent_encode(&text, SEGMENT).to_string())
         })
@@ -263,7 +266,9 @@ fn plain(name: &str, value: Value) -> Result<String, EvalError> {
 fn path(name: &str, text: &str) -> Result<String, EvalError> {
     let parts: Vec<&str> = text.split('/').collect();
     if parts.iter().any(|p| matches!(*p, "" | "." | "..")) {
-        return Err(EvalError(format!("bad_value: `{name}` is {text:?}: empty, `.` and `..` parts are refused in a path")));
+        return Err(EvalError(format!(
+            "bad_value: `{name}` is {text:?}: empty, `.` and `..` parts are refused in a path"
+        )));
     }
     let encoded: Vec<String> = parts.iter().map(|p| utf8_percent_encode(p, SEGMENT).to_string()).collect();
     Ok(encoded.join("/"))

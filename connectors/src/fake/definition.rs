@@ -63,7 +63,9 @@ pub fn definition(options: &DefinitionOptions) -> String {
         text = text.replace(", token: \"file:default.token\"", "");
     }
     text.push_str("limits:\n  conditional: true\n  concurrency: 2\n  retry: {status: [429, 5xx, network], max: 8, backoff: 200ms..5s}\n");
-    text.push_str("  headers: {retry_after: Retry-After, remaining: X-RateLimit-Remaining, reset_epoch: X-RateLimit-Reset}\n");
+    text.push_str(
+        "  headers: {retry_after: Retry-After, remaining: X-RateLimit-Remaining, reset_epoch: X-RateLimit-Reset}\n",
+    );
     text.push_str("streams:\n  - name: Contact\n    sync: contacts\n    key: .id\n    modified_at: .updated_at\n");
     let start = if options.paused { ", start: paused" } else { "" };
     let _ = writeln!(text, "    schedule: {{every: {}, full: {{every: 24h}}{start}}}", options.every);
@@ -104,7 +106,9 @@ fn list(options: &DefinitionOptions) -> String {
              paginate: {{offset: offset, limit: limit, size: {size}}}\n"
         ),
         Paging::Link => {
-            format!("    list:\n      get: /v1/contacts/links\n      params: {{per_page: {size}}}\n      paginate: link\n")
+            format!(
+                "    list:\n      get: /v1/contacts/links\n      params: {{per_page: {size}}}\n      paginate: link\n"
+            )
         }
     }
 }

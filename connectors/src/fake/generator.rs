@@ -20,28 +20,109 @@ const FIRST: [&str; 32] = [
     "Amara", "Bela", "Carmen", "Dario", "Edith", "Felix",
 ];
 const LAST: [&str; 32] = [
-    "Almeida", "Berger", "Costa", "Dietrich", "Eriksen", "Fontana", "Gruber", "Haddad", "Ivanova", "Jansen", "Keller",
-    "Lindqvist", "Moreau", "Novak", "Okafor", "Petrov", "Quint", "Rossi", "Santos", "Tanaka", "Ulrich", "Vargas",
-    "Weber", "Xu", "Yilmaz", "Zimmer", "Andersson", "Bianchi", "Castillo", "Dubois", "Esposito", "Fischer",
+    "Almeida",
+    "Berger",
+    "Costa",
+    "Dietrich",
+    "Eriksen",
+    "Fontana",
+    "Gruber",
+    "Haddad",
+    "Ivanova",
+    "Jansen",
+    "Keller",
+    "Lindqvist",
+    "Moreau",
+    "Novak",
+    "Okafor",
+    "Petrov",
+    "Quint",
+    "Rossi",
+    "Santos",
+    "Tanaka",
+    "Ulrich",
+    "Vargas",
+    "Weber",
+    "Xu",
+    "Yilmaz",
+    "Zimmer",
+    "Andersson",
+    "Bianchi",
+    "Castillo",
+    "Dubois",
+    "Esposito",
+    "Fischer",
 ];
 const COMPANY: [&str; 16] = [
-    "Harbor Freightage", "Meadow Dairies", "Summit Optics", "Lantern Press", "Orchard Robotics", "Cobalt Tiles",
-    "Willow Textiles", "Granite Hosting", "Juniper Foods", "Copper Cable", "Saffron Travel", "Birch Furniture",
-    "Pebble Games", "Aurora Heating", "Thistle Labs", "Quarry Machines",
+    "Harbor Freightage",
+    "Meadow Dairies",
+    "Summit Optics",
+    "Lantern Press",
+    "Orchard Robotics",
+    "Cobalt Tiles",
+    "Willow Textiles",
+    "Granite Hosting",
+    "Juniper Foods",
+    "Copper Cable",
+    "Saffron Travel",
+    "Birch Furniture",
+    "Pebble Games",
+    "Aurora Heating",
+    "Thistle Labs",
+    "Quarry Machines",
 ];
 const CITY: [&str; 16] = [
     "Lisbon", "Graz", "Turin", "Bergen", "Malmo", "Ghent", "Porto", "Leeds", "Lyon", "Kyoto", "Tampere", "Bilbao",
     "Gdansk", "Zagreb", "Utrecht", "Cork",
 ];
 const TAG: [&str; 12] = [
-    "lead", "newsletter", "partner", "reseller", "trial", "renewal", "referral", "event", "priority", "archived",
-    "pilot", "wholesale",
+    "lead",
+    "newsletter",
+    "partner",
+    "reseller",
+    "trial",
+    "renewal",
+    "referral",
+    "event",
+    "priority",
+    "archived",
+    "pilot",
+    "wholesale",
 ];
 const STAGE: [&str; 6] = ["new", "contacted", "qualified", "proposal", "won", "lost"];
 const WORD: [&str; 32] = [
-    "called", "about", "the", "order", "and", "asked", "for", "a", "second", "offer", "with", "longer", "terms",
-    "before", "summer", "wants", "samples", "delivered", "to", "warehouse", "prefers", "mail", "over", "phone",
-    "meeting", "moved", "until", "contract", "is", "signed", "by", "both",
+    "called",
+    "about",
+    "the",
+    "order",
+    "and",
+    "asked",
+    "for",
+    "a",
+    "second",
+    "offer",
+    "with",
+    "longer",
+    "terms",
+    "before",
+    "summer",
+    "wants",
+    "samples",
+    "delivered",
+    "to",
+    "warehouse",
+    "prefers",
+    "mail",
+    "over",
+    "phone",
+    "meeting",
+    "moved",
+    "until",
+    "contract",
+    "is",
+    "signed",
+    "by",
+    "both",
 ];
 
 /// Makes contacts. Copy it freely: it holds nothing but the seed.
@@ -71,14 +152,18 @@ impl Generator {
     pub fn record_at(&self, buf: &mut Vec<u8>, id: u64, version: u32, updated_at: Timestamp) {
         let start = buf.len();
         let mut steady = Draw::new(self.seed ^ id.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        let mut fresh = Draw::new(self.seed ^ id.rotate_left(17) ^ u64::from(version).wrapping_mul(0x9e6c_63d0_876a_68ee));
+        let mut fresh =
+            Draw::new(self.seed ^ id.rotate_left(17) ^ u64::from(version).wrapping_mul(0x9e6c_63d0_876a_68ee));
         let mut rare = Draw::new(self.seed ^ id.rotate_left(31) ^ u64::from(version / 3));
         let (first, last) = (steady.one_of(&FIRST), steady.one_of(&LAST));
         put(buf, format_args!("{{\"id\":\"{id}\",\"name\":\"{first} {last}\",\"email\":\""));
         lower(buf, first);
         buf.push(b'.');
         lower(buf, last);
-        put(buf, format_args!(".{id}@example.com\",\"phone\":\"+{:02}-{:07}\"", 30 + rare.below(60), rare.below(10_000_000)));
+        put(
+            buf,
+            format_args!(".{id}@example.com\",\"phone\":\"+{:02}-{:07}\"", 30 + rare.below(60), rare.below(10_000_000)),
+        );
         put(
             buf,
             format_args!(
@@ -185,7 +270,10 @@ mod tests {
         for id in 1..=1_000u64 {
             buf.clear();
             Generator::new(1).record(&mut buf, id * 997, 1);
-            assert_eq!(serde_json::from_slice::<serde_json::Value>(&buf).expect("JSON").as_object().expect("object").len(), 10);
+            assert_eq!(
+                serde_json::from_slice::<serde_json::Value>(&buf).expect("JSON").as_object().expect("object").len(),
+                10
+            );
             total += buf.len();
         }
         assert!((520..=532).contains(&(total / 1_000)), "{} bytes", total / 1_000);

@@ -80,7 +80,9 @@ impl Query {
             "offset" => self.offset = Some(number()?),
             "updated_since" | "since" => self.since = Some(time()?),
             "updated_until" | "until" => self.until = Some(time()?),
-            "sort" => self.sort = Some(Sort::read(value).ok_or_else(|| format!("sort={value}: id, updated or -updated"))?),
+            "sort" => {
+                self.sort = Some(Sort::read(value).ok_or_else(|| format!("sort={value}: id, updated or -updated"))?)
+            }
             _ => return Err(format!("unknown parameter {name}")),
         }
         Ok(())

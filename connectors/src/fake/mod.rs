@@ -11,7 +11,7 @@
 //! | `server`, `listing` | the API |
 //! | `trouble` | limits, failures, slowness |
 //! | [`webhooks`] | signed webhooks, sent well or badly |
-//! | [`definition`] | a definition file for this provider |
+//! | [`mod@definition`] | a definition file for this provider |
 //!
 //! It knows nothing of the product it is used with: only its tests and the demo bring both together.
 
@@ -302,7 +302,13 @@ impl Shared {
     fn new(options: FakeOptions) -> Self {
         let start = options.clock.now();
         let accounts = (0..options.connections.max(1)).map(|n| Account::new(&options, n, start)).collect();
-        Shared { options, accounts, tally: Tally::default(), outbound: webhooks::Outbound::default(), hold: Mutex::new(None) }
+        Shared {
+            options,
+            accounts,
+            tally: Tally::default(),
+            outbound: webhooks::Outbound::default(),
+            hold: Mutex::new(None),
+        }
     }
 
     fn world(&self, account: usize) -> Option<MutexGuard<'_, World>> {

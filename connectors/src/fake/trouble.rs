@@ -52,7 +52,8 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, mut request: Reques
         }
         _ if draw.chance(shared.options.failing) => {
             shared.tally.failed.fetch_add(1, Ordering::Relaxed);
-            let status = if draw.chance(0.5) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+            let status =
+                if draw.chance(0.5) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
             refuse(status, "unwell", "something went wrong on our side")
         }
         _ => {

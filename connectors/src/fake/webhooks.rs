@@ -134,7 +134,8 @@ pub fn plan(seed: u64, options: &WebhookOptions, account: usize, happening: &Hap
         Notify::Chance => {}
     }
     // The contact and its version, not the running number: a scene played by hand must not change the fate of the rest.
-    let place = happening.id.rotate_left(20) ^ u64::from(happening.version) ^ u64::from(happening.deed == Deed::Deleted) << 50;
+    let place =
+        happening.id.rotate_left(20) ^ u64::from(happening.version) ^ u64::from(happening.deed == Deed::Deleted) << 50;
     let mut draw = Draw::new(account_seed(seed, account) ^ 0x0a3b_77f1 ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     if draw.chance(options.never) {
         return Plan { after: Vec::new(), late: false };
@@ -154,7 +155,13 @@ pub fn plan(seed: u64, options: &WebhookOptions, account: usize, happening: &Hap
 pub type Signed = (Vec<(String, String)>, Vec<u8>);
 
 /// The webhook of `happening` as it is sent at `now`. The delivery id is the same for every repeat.
-pub fn request(options: &WebhookOptions, seed: u64, account: (usize, &str), happening: &Happening, now: Timestamp) -> Signed {
+pub fn request(
+    options: &WebhookOptions,
+    seed: u64,
+    account: (usize, &str),
+    happening: &Happening,
+    now: Timestamp,
+) -> Signed {
     let kind = match happening.deed {
         Deed::Created => "contact.created",
         Deed::Updated => "contact.updated",
@@ -171,7 +178,12 @@ pub fn request(options: &WebhookOptions, seed: u64, account: (usize, &str), happ
     );
     match happening.deed {
         Deed::Deleted => body.extend_from_slice(format!("{{\"id\":\"{}\"}}", happening.id).as_bytes()),
-        _ => Generator::new(account_seed(seed, account.0)).record_at(&mut body, happening.id, happening.version, happening.at),
+        _ => Generator::new(account_seed(seed, account.0)).record_at(
+            &mut body,
+            happening.id,
+            happening.version,
+            happening.at,
+        ),
     }
     body.push(b'}');
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
@@ -193,7 +205,8 @@ fn github(secret: &str, kind: &str, id: &str, body: &[u8]) -> Vec<(String, Strin
 fn standard(secret: &str, id: &str, now: Timestamp, body: &[u8]) -> Vec<(String, String)> {
     let base64 = base64::engine::general_purpose::STANDARD;
     // A secret that is no base64 signs as text: the receiver will refuse it, which is what a wrong secret is for.
-    let key = secret.strip_prefix("whsec_").and_then(|s| base64.decode(s).ok()).unwrap_or_else(|| secret.as_bytes().to_vec());
+    let key =
+        secret.strip_prefix("whsec_").and_then(|s| base64.decode(s).ok()).unwrap_or_else(|| secret.as_bytes().to_vec());
     let stamp = now.seconds().to_string();
     let signature = sign(&key, &[id.as_bytes(), b".", stamp.as_bytes(), b".", body]);
     vec![
@@ -263,7 +276,8 @@ pub(super) async fn run(shared: Arc<Shared>, courier: Arc<dyn Courier>) {
     let clock = Arc::clone(&shared.options.clock);
     loop {
         let changes = (0..shared.accounts.len()).filter_map(|n| shared.world(n).and_then(|w| w.next_at())).min();
-        let wake = changes.into_iter().chain(shared.outbound.next()).min().unwrap_or_else(|| clock.now().plus(LOOK_EVERY));
+        let wake =
+            changes.into_iter().chain(shared.outbound.next()).min().unwrap_or_else(|| clock.now().plus(LOOK_EVERY));
         tokio::select! {
             () = clock.sleep_until(wake) => {}
             () = shared.outbound.bell.notified() => {}

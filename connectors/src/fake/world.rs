@@ -312,7 +312,11 @@ mod tests {
         assert_eq!(all, pieces);
         assert!(all.len() > 400);
         assert_eq!(a.truth(), b.truth());
-        assert_ne!(a.truth(), { let mut c = lively(5); c.advance(end); c.truth() });
+        assert_ne!(a.truth(), {
+            let mut c = lively(5);
+            c.advance(end);
+            c.truth()
+        });
     }
 
     #[test]

@@ -219,9 +219,10 @@ impl Bucket {
 fn buckets(limits: &Limits) -> Vec<Bucket> {
     let mut rates: Vec<_> = limits.rate.iter().collect();
     rates.sort_by_key(|rate| {
-        let (glob, method) = rate.matches.as_ref().map_or((0, false), |(method, glob)| {
-            (1 + glob.chars().filter(|c| *c != '*').count(), method.is_some())
-        });
+        let (glob, method) = rate
+            .matches
+            .as_ref()
+            .map_or((0, false), |(method, glob)| (1 + glob.chars().filter(|c| *c != '*').count(), method.is_some()));
         std::cmp::Reverse((glob, method))
     });
     rates

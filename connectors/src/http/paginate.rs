@@ -93,11 +93,15 @@ pub fn next(paginate: &Paginate, spot: &Spot, facts: &Facts) -> Result<Option<Sp
     let enough = facts.total.is_some_and(|total| facts.distinct >= total);
     Ok(match paginate {
         Paginate::None => None,
-        Paginate::LinkHeader { rel } => link_header(facts.headers, rel).map(|link| absolute(&link, facts.url)).transpose()?,
+        Paginate::LinkHeader { rel } => {
+            link_header(facts.headers, rel).map(|link| absolute(&link, facts.url)).transpose()?
+        }
         Paginate::LinkBody(link) => match evaluate(link, facts)? {
             Value::String(text) if !text.is_empty() => Some(absolute(&text, facts.url)?),
             Value::Null | Value::String(_) => None,
-            other => return Err(failure("bad_link", format!("{} gives {other}, which is no link", link.text()), false)),
+            other => {
+                return Err(failure("bad_link", format!("{} gives {other}, which is no link", link.text()), false));
+            }
         },
         Paginate::Cursor { cursor, more, .. } => {
             let done = more.as_ref().map(|more| evaluate(more, facts)).transpose()? == Some(Value::Bool(false));
@@ -122,9 +126,9 @@ pub fn next(paginate: &Paginate, spot: &Spot, facts: &Facts) -> Result<Option<Sp
 /// A whole number, also when it is written as text or with `.0`.
 pub fn whole_number(value: &Value) -> Option<u64> {
     match value {
-        Value::Number(number) => number.as_u64().or_else(|| {
-            number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..9e15).contains(f)).map(|f| f as u64)
-        }),
+        Value::Number(number) => number
+            .as_u64()
+            .or_else(|| number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..9e15).contains(f)).map(|f| f as u64)),
         Value::String(text) => text.parse().ok(),
         _ => None,
     }
@@ -132,7 +136,11 @@ pub fn whole_number(value: &Value) -> Option<u64> {
 
 fn evaluate(expression: &Expr, facts: &Facts) -> Result<Value, Failure> {
     expression.first(facts.body, facts.vars).map_err(|error| {
-        failure("bad_expression", format!("{} on the answer of {}: {error}", expression.text(), shown(facts.url)), false)
+        failure(
+            "bad_expression",
+            format!("{} on the answer of {}: {error}", expression.text(), shown(facts.url)),
+            false,
+        )
     })
 }
 
@@ -148,7 +156,8 @@ fn absolute(link: &str, base: &Url) -> Result<Spot, Failure> {
 }
 
 fn follow(text: &str, draft: &mut Draft) -> Result<(), Failure> {
-    let url = Url::parse(text).map_err(|error| failure("bad_link", format!("a next link is no URL: {error}"), false))?;
+    let url =
+        Url::parse(text).map_err(|error| failure("bad_link", format!("a next link is no URL: {error}"), false))?;
     if url.origin() != draft.url.origin() {
         let (from, to) = (draft.url.origin().ascii_serialization(), url.origin().ascii_serialization());
         let message = format!("the next link leads from {from} to {to}; sign-in is not taken to another origin");
@@ -194,7 +203,10 @@ fn set_in_body(body: &mut Value, dotted: &str, value: Value) -> Result<(), Failu
 /// The target of `rel` in the `Link` headers.
 fn link_header(headers: &HeaderMap, rel: &str) -> Option<String> {
     let texts = headers.get_all("link").into_iter().filter_map(|value| value.to_str().ok());
-    texts.flat_map(links).find(|(_, rels)| rels.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(rel))).map(|(to, _)| to)
+    texts
+        .flat_map(links)
+        .find(|(_, rels)| rels.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(rel)))
+        .map(|(to, _)| to)
 }
 
 /// The (target, rel) pairs of one `Link` header. Commas and semicolons inside `<…>` and quotes are no separators.

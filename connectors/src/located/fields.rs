@@ -188,7 +188,8 @@ impl Fields {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let complaint = spot.complain("bad_value", format!("{what} is `{text}`; one of {} is wanted", names.join(", ")));
+            let complaint =
+                spot.complain("bad_value", format!("{what} is `{text}`; one of {} is wanted", names.join(", ")));
             complaints.push(match nearest(&text, names.iter().copied()) {
                 Some(near) => complaint.hint(format!("did you mean `{near}`?")),
                 None => complaint,

@@ -229,7 +229,9 @@ impl std::error::Error for Complaint {}
 
 /// Puts complaints in the order of the file and drops repetitions.
 pub fn in_order(mut complaints: Vec<Complaint>) -> Vec<Complaint> {
-    complaints.sort_by(|a, b| (&a.file, a.line, a.col, a.code, &a.message).cmp(&(&b.file, b.line, b.col, b.code, &b.message)));
+    complaints.sort_by(|a, b| {
+        (&a.file, a.line, a.col, a.code, &a.message).cmp(&(&b.file, b.line, b.col, b.code, &b.message))
+    });
     complaints.dedup();
     complaints.truncate(MAX_COMPLAINTS);
     complaints

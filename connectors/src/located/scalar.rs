@@ -24,7 +24,9 @@ fn number(text: &str) -> Option<serde_json::Number> {
     if let Some(digits) = text.strip_prefix("0o") {
         return i64::from_str_radix(digits, 8).ok().filter(|_| !digits.starts_with(['+', '-'])).map(Into::into);
     }
-    if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) || !text.contains(|c: char| c.is_ascii_digit()) {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+        || !text.contains(|c: char| c.is_ascii_digit())
+    {
         return None;
     }
     serde_json::from_str(&json_number(text)?).ok()
@@ -110,7 +112,8 @@ mod tests {
 
     #[test]
     fn numbers_and_what_is_none() {
-        for (text, json) in [("+7", "7"), ("007", "7"), (".5", "0.5"), ("-3.", "-3.0"), ("1e3", "1e3"), ("0o17", "15")] {
+        for (text, json) in [("+7", "7"), ("007", "7"), (".5", "0.5"), ("-3.", "-3.0"), ("1e3", "1e3"), ("0o17", "15")]
+        {
             assert_eq!(core_schema(text), Content::Number(serde_json::from_str(json).expect("json")), "{text}");
         }
         for text in ["2022-11-28", "1.2.3", "-", ".", "1s", "0x", "e5", ".inf", "1_000", "--1", "+-1", "1e", "0x-5"] {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Complaint>> {
     let start = Spot::start(file);
     if text.len() > MAX_BYTES {
-        return Err(vec![start.complain("too_large", format!("the file has {} bytes; {MAX_BYTES} are allowed", text.len()))]);
+        return Err(vec![
+            start.complain("too_large", format!("the file has {} bytes; {MAX_BYTES} are allowed", text.len())),
+        ]);
     }
     let mut builder = Builder { file: start.file.clone(), ..Builder::default() };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -206,7 +208,8 @@ impl Builder {
             Content::Bool(b) => b.to_string(),
             Content::Null => "null".to_owned(),
             Content::List(_) | Content::Map(_) => {
-                self.complaints.push(node.spot.complain("bad_yaml", format!("a key must be text, not {}", node.kind())));
+                self.complaints
+                    .push(node.spot.complain("bad_yaml", format!("a key must be text, not {}", node.kind())));
                 return (String::new(), true);
             }
         };

@@ -45,7 +45,11 @@ pub(super) fn judge(
         (200..=299, Ok(body)) => Ok(Verdict::Page(body)),
         (200..=299, Err(error)) => Err(Failure {
             code: "not_json",
-            message: format!("{} answered with something that is no JSON ({error}): «{}»", place(answer), answer.quote()),
+            message: format!(
+                "{} answered with something that is no JSON ({error}): «{}»",
+                place(answer),
+                answer.quote()
+            ),
             status: Some(answer.status),
             retry: definition.limits.retry_status.network,
             retry_after: None,
@@ -89,7 +93,10 @@ pub(super) fn items<'a>(request: &Request, body: &'a Value, vars: &Vars) -> Resu
     };
     if let Some(path) = expression.path() {
         let found = path.iter().try_fold(body, |value, part| value.get(part)).unwrap_or(&Value::Null);
-        return found.as_array().map(|items| Cow::from(items.as_slice())).ok_or_else(|| wrong(expression.text(), found));
+        return found
+            .as_array()
+            .map(|items| Cow::from(items.as_slice()))
+            .ok_or_else(|| wrong(expression.text(), found));
     }
     let outputs = expression.all(body, vars);
     let mut outputs = outputs.map_err(|e| refused("bad_expression", format!("items {}: {e}", expression.text())))?;

@@ -52,7 +52,7 @@ struct Call<'a> {
 
 /// What one list said of some keys.
 enum Said {
-    Items(Vec<Value>, Answer),
+    Items(Vec<Value>, Seen),
     Nothing(Seen),
     /// Left aside by a rule: says nothing about any key.
     Unclear,
@@ -71,8 +71,7 @@ impl Call<'_> {
             match self.ask_for(&asked, list, &vars, page).await? {
                 Said::Nothing(seen) => last = Some(seen),
                 Said::Unclear => open.clear(),
-                Said::Items(items, answer) => {
-                    let seen = seen(&answer);
+                Said::Items(items, seen) => {
                     self.take(&items, seen, &vars, &mut open, page)?;
                     last = Some(seen);
                 }
@@ -97,14 +96,16 @@ impl Call<'_> {
         let draft = draft(request, &base, &filling)?;
         let exchange = self.source.exchange(&self.ask.connection, &draft, request.timeout, Lane::Fetch, None).await?;
         page.requests += 1;
-        let answer = exchange.answer;
+        let (answer, seen) = (&exchange.answer, seen(&exchange.answer));
         if matches!(answer.status, 404 | 410) {
-            return Ok(Said::Nothing(seen(&answer)));
+            return Ok(Said::Nothing(seen));
         }
-        match judge(definition, request, &answer, exchange.wait, vars)? {
-            Verdict::Page(body) if request.items.is_some() => Ok(Said::Items(items(request, &body, vars)?.into_owned(), answer)),
-            Verdict::Page(Value::Array(items)) if self.rule.batch > 1 => Ok(Said::Items(items, answer)),
-            Verdict::Page(body) => Ok(Said::Items(vec![body], answer)),
+        match judge(definition, request, answer, exchange.wait, vars)? {
+            Verdict::Page(body) if request.items.is_some() => {
+                Ok(Said::Items(items(request, &body, vars)?.into_owned(), seen))
+            }
+            Verdict::Page(Value::Array(items)) if self.rule.batch > 1 => Ok(Said::Items(items, seen)),
+            Verdict::Page(body) => Ok(Said::Items(vec![body], seen)),
             Verdict::Ignored => Ok(Said::Unclear),
             Verdict::Skipped | Verdict::NotModified => {
                 Err(refused("no_answer", format!("the answer for {} was left out by a rule", keys.join(", "))))

@@ -85,7 +85,7 @@ struct Place {
 /// How the way on from a page is found.
 enum Way {
     /// By the paginator.
-    Answered(Answer, Value),
+    Answered(Box<Answer>, Value),
     /// As it was found when the page was read last.
     Kept(Option<Spot>),
     /// Nowhere: an empty page by rule.
@@ -245,7 +245,12 @@ impl<'a> Listing<'a> {
         let note = self.source.note(self.ask, &format!("lists/{}", self.name))?;
         let kept = note.and_then(|bytes| serde_json::from_slice::<(i64, Vec<Value>)>(&bytes).ok());
         let kept = kept.filter(|(listing, _)| *listing == place.listing).map(|(_, lists)| lists);
-        let lost = || refused(Failure::BAD_BOOKMARK, "the partitions of the interrupted listing are not known any more".to_string());
+        let lost = || {
+            refused(
+                Failure::BAD_BOOKMARK,
+                "the partitions of the interrupted listing are not known any more".to_string(),
+            )
+        };
         kept.ok_or_else(lost)
     }
 
@@ -352,7 +357,7 @@ impl<'a> Listing<'a> {
         if self.source.definition().limits.conditional && page.quarantined.is_empty() {
             sheet.validator = Validator::of(&answer);
         }
-        sheet.way = Way::Answered(answer, body);
+        sheet.way = Way::Answered(Box::new(answer), body);
         Ok(())
     }
 
@@ -376,7 +381,13 @@ impl<'a> Listing<'a> {
     }
 
     /// A page that has not changed: its records are seen again, as they were.
-    fn take_kept(&self, kept: Option<KeptPage>, answer: &Answer, sheet: &mut Sheet, page: &mut Page) -> Result<(), Failure> {
+    fn take_kept(
+        &self,
+        kept: Option<KeptPage>,
+        answer: &Answer,
+        sheet: &mut Sheet,
+        page: &mut Page,
+    ) -> Result<(), Failure> {
         let unasked = || Failure {
             code: "http_status",
             message: format!("{} answered 304 though it was not asked conditionally", sheet.url.path()),
@@ -403,7 +414,13 @@ impl<'a> Listing<'a> {
     }
 
     /// Moves on from a page that was read.
-    fn advance(&self, mut place: Place, lists: &Arc<Vec<Value>>, sheet: Sheet, mut page: Page) -> Result<Page, Failure> {
+    fn advance(
+        &self,
+        mut place: Place,
+        lists: &Arc<Vec<Value>>,
+        sheet: Sheet,
+        mut page: Page,
+    ) -> Result<Page, Failure> {
         let list = lists.get(place.list).cloned().unwrap_or_default();
         let next = self.step(&mut place, &sheet)?;
         place.provider_time = place.provider_time.or(page.provider_time);
@@ -436,7 +453,10 @@ impl<'a> Listing<'a> {
         let mut listings = self.source.listings();
         let Some(memory) = listings.get_mut(&self.key()).filter(|memory| memory.at == place.at()) else {
             // Another run of the same listing moved on meanwhile, or the place in memory was needed.
-            return Err(Failure { retry: true, ..refused("listing_moved", "the listing was moved by another run".into()) });
+            return Err(Failure {
+                retry: true,
+                ..refused("listing_moved", "the listing was moved by another run".into())
+            });
         };
         let before = memory.keys.len();
         if before < KEYS_MAX {
@@ -452,11 +472,11 @@ impl<'a> Listing<'a> {
         place.first_total = if place.read == sheet.items { sheet.total } else { place.first_total };
         place.last_total = sheet.total;
         place.stale = if fresh == 0 && before < KEYS_MAX { place.stale + 1 } else { 0 };
-        if let Kind::Incremental(rule) = &self.kind {
-            if is_capped(rule, sheet.total, place.read) {
-                halve(rule, &mut place.windows)?;
-                return Ok(Next::Halved);
-            }
+        if let Kind::Incremental(rule) = &self.kind
+            && is_capped(rule, sheet.total, place.read)
+        {
+            halve(rule, &mut place.windows)?;
+            return Ok(Next::Halved);
         }
         let Some(spot) = self.way_on(place, sheet)? else { return Ok(Next::Over) };
         if !memory.trail.step(&spot) {

@@ -77,10 +77,16 @@ impl Mapper {
         }
     }
 
-    fn observe(&self, item: &Value, seen: Seen, vars: &Vars) -> Result<(Observation, Option<Quarantined>), Quarantined> {
+    fn observe(
+        &self,
+        item: &Value,
+        seen: Seen,
+        vars: &Vars,
+    ) -> Result<(Observation, Option<Quarantined>), Quarantined> {
         let id = self.key(item, vars).map_err(|reason| refuse("bad_key", reason, None, item))?;
         let complain = |code, reason: String| refuse(code, reason, Some(id.clone()), item);
-        let modified_at = self.modified_at(item, seen, vars).map_err(|e| complain("bad_time", format!("modified_at: {e}")))?;
+        let modified_at =
+            self.modified_at(item, seen, vars).map_err(|e| complain("bad_time", format!("modified_at: {e}")))?;
         if let Some((flag, at)) = &self.stream.deletes.flag {
             let gone = flag.truthy(item, vars).map_err(|e| complain("bad_expression", format!("deletes.flag: {e}")))?;
             if gone {
@@ -90,7 +96,8 @@ impl Mapper {
             }
         }
         let record = self.record(item, &id, vars).map_err(|(code, reason)| complain(code, reason))?;
-        let fault = self.schema.as_ref().and_then(|schema| fault(schema, &record)).map(|why| complain("bad_value", why));
+        let fault =
+            self.schema.as_ref().and_then(|schema| fault(schema, &record)).map(|why| complain("bad_value", why));
         if let (Some(fault), OnInvalid::Quarantine) = (&fault, self.stream.on_invalid) {
             return Err(fault.clone());
         }
@@ -100,7 +107,13 @@ impl Mapper {
 
     /// The observation that a record is gone. Where the stream has a merge clock, the delete carries one as well: without
     /// it, it would lose against every version of the record.
-    pub fn gone(&self, id: String, modified_at: Option<Timestamp>, deleted_at: Option<Timestamp>, seen: Seen) -> Observation {
+    pub fn gone(
+        &self,
+        id: String,
+        modified_at: Option<Timestamp>,
+        deleted_at: Option<Timestamp>,
+        seen: Seen,
+    ) -> Observation {
         let clock = modified_at.max(deleted_at.map(|at| not_future(at, seen))).or(Some(seen.answered_at));
         let modified_at = clock.filter(|_| self.stream.modified_at.is_some());
         Observation { id, modified_at, observed_at: seen.observed_at, body: Body::Gone { deleted_at } }

@@ -121,7 +121,8 @@ async fn from_stream(
     since: Option<Timestamp>,
     max: usize,
 ) -> Result<Vec<String>, Failure> {
-    let parents = DatasetName::base(&ask.connection.environment, &source.definition().source, &ask.connection.id, stream);
+    let parents =
+        DatasetName::base(&ask.connection.environment, &source.definition().source, &ask.connection.id, stream);
     let (notes, key, vars) = (Arc::clone(source.notes()), key.clone(), mapping::vars(&ask.connection, &Value::Null));
     let name = stream.to_string();
     // The store may hold many parents: off the threads that serve requests.

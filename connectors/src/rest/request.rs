@@ -43,7 +43,9 @@ impl Filling {
     /// Adds the ends of a time window.
     pub(super) fn with_window(self, window: Option<(Timestamp, Timestamp)>) -> Filling {
         match window {
-            Some((since, until)) => self.with("since", since.to_string().into()).with("until", until.to_string().into()),
+            Some((since, until)) => {
+                self.with("since", since.to_string().into()).with("until", until.to_string().into())
+            }
             None => self,
         }
     }
@@ -157,7 +159,10 @@ pub(super) fn seal(draft: &Draft, timeout: Duration, max_response: u64) -> Resul
 /// A short text that is equal for equal requests.
 pub(super) fn fingerprint(draft: &Draft, stamp: &str) -> String {
     let body = draft.body.as_ref().map(Value::to_string);
-    let whole = format!("{stamp}\n{} {}\n{:?}\n{:?}\n{body:?}\n{:?}", draft.method, draft.url, draft.query, draft.headers, draft.form);
+    let whole = format!(
+        "{stamp}\n{} {}\n{:?}\n{:?}\n{body:?}\n{:?}",
+        draft.method, draft.url, draft.query, draft.headers, draft.form
+    );
     // Credentials are in the stamp, so the text must not be one they could be guessed from.
     hex::encode(Sha256::digest(whole.as_bytes()).get(..16).unwrap_or_default())
 }

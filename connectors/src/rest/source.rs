@@ -118,7 +118,8 @@ impl RestSource {
         let permit = budget.enter(&draft.method, draft.url.path(), lane).await?;
         let sent = self.client.send(outgoing).await;
         drop(permit);
-        let answer = sent.map_err(|failure| Failure { retry: failure.retry && limits.retry_status.network, ..failure })?;
+        let answer =
+            sent.map_err(|failure| Failure { retry: failure.retry && limits.retry_status.network, ..failure })?;
         let busy = matches!(answer.status, 429 | 503) || limits.retry_status.has(answer.status);
         let wait = budget.learn(&limits.headers, &answer, busy);
         Ok(Exchange { answer, wait })

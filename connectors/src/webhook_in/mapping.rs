@@ -183,7 +183,12 @@ fn put(target: &mut Value, path: &[&str], value: Value) {
     }
 }
 
-fn time(entry: &WebhookMap, event: &Value, vars: &Vars, received_at: Timestamp) -> Result<Option<Timestamp>, Quarantined> {
+fn time(
+    entry: &WebhookMap,
+    event: &Value,
+    vars: &Vars,
+    received_at: Timestamp,
+) -> Result<Option<Timestamp>, Quarantined> {
     let Some(rule) = &entry.at else { return Ok(None) };
     let at = rule.read(event, vars).map_err(|e| bad("bad_time", &e, event))?;
     Ok(at.map(|at| if at > received_at.plus(AHEAD) { received_at } else { at }))

@@ -1,6 +1,6 @@
 //! What providers post to us, as pure functions: prove it, keep it, tell what it says.
 //!
-//! [`verify`] works on the raw request before anything is parsed or stored. [`Observer`] works on a [`StoredWebhook`] read
+//! [`verify()`] works on the raw request before anything is parsed or stored. [`Observer`] works on a [`StoredWebhook`] read
 //! back from the log and can be repeated: the same entry, definition and connections give the same outcomes. Nothing here
 //! fails: a body that does not parse or an event nobody owns is an outcome that says so.
 

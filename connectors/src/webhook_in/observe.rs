@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use syncline_engine::source::{Connection, Failure, Observation, Quarantined};
 
-
 /// What became of one event of a request.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -251,7 +250,9 @@ fn vars(stored: &StoredWebhook) -> Vars {
 }
 
 /// An object of pairs; a repeated name becomes a list.
-fn pairs<'a>(pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>) -> Map<String, Value> {
+fn pairs<'a>(
+    pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
+) -> Map<String, Value> {
     let mut object = Map::new();
     for (name, text) in pairs {
         let text = Value::String(text.into_owned());
@@ -265,3 +266,6 @@ fn pairs<'a>(pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow
     }
     object
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,9 +28,10 @@ impl Accounts for Vec<Arc<Connection>> {
 
 /// Whether the connection's `field` (of `fields`, then `metadata`, dotted) reads as `text`; a list owns each of its values.
 pub fn owns(connection: &Connection, field: &str, text: &str) -> bool {
-    let value = connection.fields.get(field).or_else(|| {
-        field.split('.').try_fold(&connection.metadata, |value, key| value.get(key))
-    });
+    let value = connection
+        .fields
+        .get(field)
+        .or_else(|| field.split('.').try_fold(&connection.metadata, |value, key| value.get(key)));
     match value {
         Some(Value::Array(list)) => list.iter().any(|v| plain(v).as_deref() == Some(text)),
         Some(value) => plain(value).as_deref() == Some(text),

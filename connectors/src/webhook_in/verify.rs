@@ -5,7 +5,8 @@
 //! offered signature in constant time and the results are OR-ed, so neither rotation nor timing tells which one matched.
 
 use crate::rest::definition::{
-    HashAlgorithm, HmacScheme, KeyForm, Part, Scheme, SignatureEncoding, SignatureFormat, StampPlace, StampRule, StampUnit,
+    HashAlgorithm, HmacScheme, KeyForm, Part, Scheme, SignatureEncoding, SignatureFormat, StampPlace, StampRule,
+    StampUnit,
 };
 use base64::Engine as _;
 use base64::alphabet;
@@ -274,7 +275,8 @@ fn read_stamp(rule: &StampRule, header: &str, parts: &Parts<'_>) -> Result<(Stri
 
 fn body_text(body: &[u8], path: &str) -> Result<String, Refusal> {
     let body = super::parse_json(body).map_err(|_| Refusal::Malformed)?;
-    let found = path.trim_start_matches("$.").split('.').filter(|p| !p.is_empty()).try_fold(&body, |value, key| value.get(key));
+    let found =
+        path.trim_start_matches("$.").split('.').filter(|p| !p.is_empty()).try_fold(&body, |value, key| value.get(key));
     match found {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),

@@ -12,19 +12,28 @@ pub const SECRETS: usize = 3;
 
 /// The headers that prove a body. `secrets` newest first; each of them signs `webhook-signature`, the newest alone the
 /// headers that hold one value. `legacy` adds the length-extendable `X-Nango-Signature`.
-pub fn sign(body: &[u8], id: &str, timestamp: Timestamp, secrets: &[String], legacy: bool) -> Vec<(&'static str, String)> {
+pub fn sign(
+    body: &[u8],
+    id: &str,
+    timestamp: Timestamp,
+    secrets: &[String],
+    legacy: bool,
+) -> Vec<(&'static str, String)> {
     let seconds = timestamp.seconds().to_string();
     let secrets: Vec<&String> = secrets.iter().filter(|s| !s.is_empty()).take(SECRETS).collect();
     let mut headers = vec![("webhook-id", id.to_owned()), ("webhook-timestamp", seconds.clone())];
     let signatures: Vec<String> = secrets
         .iter()
-        .map(|secret| format!("v1,{}", STANDARD.encode(mac(&key(secret), &[id.as_bytes(), b".", seconds.as_bytes(), b".", body]))))
+        .map(|secret| {
+            format!("v1,{}", STANDARD.encode(mac(&key(secret), &[id.as_bytes(), b".", seconds.as_bytes(), b".", body])))
+        })
         .collect();
     let Some(newest) = secrets.first() else { return headers };
     headers.push(("webhook-signature", signatures.join(" ")));
     headers.push(("x-nango-hmac-sha256", hex::encode(mac(newest.as_bytes(), &[body]))));
     if legacy {
-        headers.push(("x-nango-signature", hex::encode(Sha256::new().chain_update(newest).chain_update(body).finalize())));
+        headers
+            .push(("x-nango-signature", hex::encode(Sha256::new().chain_update(newest).chain_update(body).finalize())));
     }
     headers
 }
@@ -60,7 +69,10 @@ mod tests {
     #[test]
     fn standard_webhooks_vector() {
         let headers = signed(r#"{"test": 2432232314}"#, &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], false);
-        assert_eq!(header(&headers, "webhook-signature").as_deref(), Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
+        assert_eq!(
+            header(&headers, "webhook-signature").as_deref(),
+            Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
+        );
         assert_eq!(header(&headers, "webhook-timestamp").as_deref(), Some("1614265330"));
         assert_eq!(header(&headers, "webhook-id").as_deref(), Some("msg_p5jXN8AQM9LWM0D4loKWxJek"));
         assert_eq!(header(&headers, "x-nango-signature"), None);

@@ -1,4 +1,6 @@
 //! A provider on a free port that answers as a closure says, and a bench that reads it through a definition.
+// Each test program uses its part of it.
+#![allow(dead_code)]
 
 use axum::Router;
 use axum::body::Bytes;
@@ -23,7 +25,6 @@ pub fn at(text: &str) -> Timestamp {
 
 /// A request as the provider got it.
 #[derive(Clone, Debug)]
-#[allow(dead_code)]
 pub struct Asked {
     pub method: String,
     pub path: String,
@@ -50,7 +51,6 @@ pub fn reply(body: impl Into<Value>) -> Reply {
     Reply::text(200, &body.into().to_string())
 }
 
-#[allow(dead_code)]
 impl Reply {
     pub fn text(status: u16, body: &str) -> Reply {
         Reply { status, headers: Vec::new(), body: body.to_string() }
@@ -83,6 +83,10 @@ impl Provider {
         let router = Router::new().fallback(handle).with_state(provider.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         provider
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     pub fn asked(&self) -> Vec<Asked> {
@@ -172,7 +176,6 @@ pub struct Read {
     pub failed: Option<Failure>,
 }
 
-#[allow(dead_code)]
 impl Read {
     pub fn ids(&self) -> Vec<String> {
         self.pages.iter().flat_map(|page| &page.observations).map(|seen| seen.id.clone()).collect()
@@ -198,7 +201,6 @@ pub struct Bench {
     client: Client,
 }
 
-#[allow(dead_code)]
 impl Bench {
     pub async fn new(definition: &str, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Bench {
         Bench::over(definition, Provider::start(answer).await, true)
@@ -311,12 +313,17 @@ impl Bench {
     }
 }
 
-fn source(definition: &Arc<Definition>, client: &Client, clock: &Arc<ManualClock>, notes: Arc<dyn Notes>) -> Arc<RestSource> {
+fn source(
+    definition: &Arc<Definition>,
+    client: &Client,
+    clock: &Arc<ManualClock>,
+    notes: Arc<dyn Notes>,
+) -> Arc<RestSource> {
     let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes);
     Arc::new(source.expect("a source"))
 }
 
-fn define(text: &str) -> Arc<Definition> {
+pub fn define(text: &str) -> Arc<Definition> {
     match parse("test.yaml", text, &|_| Ok("secret".to_string())) {
         Ok((definition, _)) => Arc::new(definition),
         Err(complaints) => panic!("{text}\n{}", complaints.iter().map(|c| format!("{c:?}\n")).collect::<String>()),

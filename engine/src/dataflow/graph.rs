@@ -1,10 +1,10 @@
 //! One worker's dataflow, and how an epoch is pushed through it.
 
-use crate::state::{Part, Stage, Tables, Work};
 use super::upsert::{Shared, upsert};
 use super::view::{LiveUpdate, Published, count_row, live_counts, publish};
 use crate::model::content::KeySeed;
 use crate::model::{DatasetId, Timestamp};
+use crate::state::{Part, Stage, Tables, Work};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;

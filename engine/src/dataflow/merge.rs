@@ -2,9 +2,12 @@
 //!
 //! A row that changes nothing costs one lookup: equal bytes are equal content, so nothing is parsed, staged or allocated.
 
-use crate::state::{Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PRUNED, Part, Row, Rows, Stage, Staged, Stamp, Table, Touch, merge, patch_hash, writer};
 use crate::model::content::{Ignore, Key, canonical_hash};
 use crate::model::{Action, Cause, DatasetId, Strategy, Timestamp, Via};
+use crate::state::{
+    Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PRUNED, Part, Row, Rows, Stage, Staged, Stamp, Table,
+    Touch, merge, patch_hash, writer,
+};
 use std::sync::Arc;
 use std::time::Duration;
 

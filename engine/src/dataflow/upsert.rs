@@ -5,10 +5,10 @@
 //! `((dataset, key), payload)` with old rows retracted.
 
 use super::merge::{Merge, Outcome, Place};
-use crate::state::{PRUNED, Rows, Stage, Tables, Window, Work};
 use super::view::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Timestamp};
+use crate::state::{PRUNED, Rows, Stage, Tables, Window, Work};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -47,9 +47,8 @@ pub fn upsert<'s>(
         move |frontiers| {
             input.for_each(|capability, data| {
                 let epoch = *capability.time();
-                let slot = waiting
-                    .entry(epoch)
-                    .or_insert_with(|| (capability.retain(0), capability.retain(1), Vec::new()));
+                let slot =
+                    waiting.entry(epoch).or_insert_with(|| (capability.retain(0), capability.retain(1), Vec::new()));
                 slot.2.append(data);
             });
             let frontier = frontiers.first().and_then(|f| f.frontier().first().copied()).unwrap_or(u64::MAX);
@@ -102,7 +101,9 @@ impl Step<'_> {
     fn act(&mut self, work: Work) {
         match work {
             Work::Rows { rows, cause, at, base, slot } => self.rows(&rows, cause, at, base, slot),
-            Work::Window { dataset, window, cause, at, base, slot } => self.window(dataset, window, cause, at, base, slot),
+            Work::Window { dataset, window, cause, at, base, slot } => {
+                self.window(dataset, window, cause, at, base, slot)
+            }
             Work::Treat { dataset, strategy, ignore } => {
                 let spec = &mut self.tables.table(dataset).spec;
                 (spec.strategy, spec.ignore) = (strategy, ignore);

@@ -5,10 +5,10 @@
 //! read. Views by users come through the same two functions.
 
 use super::merge::{Merge, Outcome, Place};
-use crate::state::{Kind, Row, Rows, Stage, Tables};
 use super::upsert::Shared;
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
+use crate::state::{Kind, Row, Rows, Stage, Tables};
 use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
@@ -134,8 +134,8 @@ fn live_of(json: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Content, Part, Work};
     use crate::dataflow::upsert::upsert;
+    use crate::state::{Content, Part, Work};
     use rand::{Rng, SeedableRng};
     use std::cell::RefCell;
     use std::collections::{BTreeSet, HashMap};
@@ -204,7 +204,8 @@ mod tests {
             let payloads = Payloads::default();
             let older = payloads.clone();
             let tables = Rc::new(RefCell::new(Tables::default()));
-            let stage = Rc::new(RefCell::new(Stage::new(move |dataset, at| older.borrow().get(&(dataset, at)).cloned())));
+            let stage =
+                Rc::new(RefCell::new(Stage::new(move |dataset, at| older.borrow().get(&(dataset, at)).cloned())));
             let clock = Rc::new(RefCell::new(Timestamp(0)));
             let watched = Rc::new(RefCell::new(BTreeSet::from([PEOPLE])));
             let mut input = InputHandle::new();
@@ -214,7 +215,8 @@ mod tests {
                 let (_, records) = upsert(work, tables.clone(), stage.clone(), watched);
                 let by_region = records.as_collection().map(|(_, payload)| region(&payload)).count();
                 let rows = by_region.map(|(r, n)| (r.clone(), format!("{{\"id\":\"{r}\",\"n\":{n}}}")));
-                publish(Published { dataset: BY_REGION, rows }, tables, stage.clone(), seed.clone(), clock).probe_with(&probe);
+                publish(Published { dataset: BY_REGION, rows }, tables, stage.clone(), seed.clone(), clock)
+                    .probe_with(&probe);
             });
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(number);
             let (mut truth, mut view) = (BTreeMap::<u32, u32>::new(), BTreeMap::new());
@@ -236,7 +238,8 @@ mod tests {
                 store(&std::mem::take(&mut stage.borrow_mut().part), &payloads, &mut view);
                 let mut counts = BTreeMap::<u32, usize>::new();
                 truth.values().for_each(|r| *counts.entry(*r).or_default() += 1);
-                let wanted: BTreeSet<String> = counts.iter().map(|(r, n)| format!("{{\"id\":\"r{r}\",\"n\":{n}}}")).collect();
+                let wanted: BTreeSet<String> =
+                    counts.iter().map(|(r, n)| format!("{{\"id\":\"r{r}\",\"n\":{n}}}")).collect();
                 assert_eq!(view.values().cloned().collect::<BTreeSet<_>>(), wanted, "epoch {epoch}");
             }
         });

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch, WriteOptions};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 /// Most entries of one synced write.
@@ -57,7 +57,14 @@ impl RocksLog {
             .name("syncline-log".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|e| Error::Poisoned(e.to_string()))?;
-        Ok(RocksLog { db, appends: Some(appends), waiting, end: receiver, trimmed: Mutex::new(trimmed), writer: Some(writer) })
+        Ok(RocksLog {
+            db,
+            appends: Some(appends),
+            waiting,
+            end: receiver,
+            trimmed: Mutex::new(trimmed),
+            writer: Some(writer),
+        })
     }
 }
 

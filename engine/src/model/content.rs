@@ -324,7 +324,8 @@ impl<'a> Reader<'a> {
 
     fn hex4(&mut self) -> Result<u32, NotContent> {
         let digits = self.json.get(self.at..self.at + 4).and_then(|d| std::str::from_utf8(d).ok());
-        let unit = digits.filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit())).and_then(|d| u32::from_str_radix(d, 16).ok());
+        let unit =
+            digits.filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit())).and_then(|d| u32::from_str_radix(d, 16).ok());
         self.at += 4;
         unit.ok_or_else(|| NotContent { what: "a bad \\u escape", at: self.at.min(self.json.len()) })
     }
@@ -481,15 +482,32 @@ mod tests {
     fn ignored_paths_do_not_count() {
         let ignore = Ignore::new(["seen", "stats.views"]);
         let hash = |text: &str| canonical_hash(text.as_bytes(), &ignore).expect(text);
-        assert_eq!(hash(r#"{"a":1,"seen":1,"stats":{"views":1,"likes":2}}"#), hash(r#"{"a":1,"stats":{"likes":2,"views":7}}"#));
+        assert_eq!(
+            hash(r#"{"a":1,"seen":1,"stats":{"views":1,"likes":2}}"#),
+            hash(r#"{"a":1,"stats":{"likes":2,"views":7}}"#)
+        );
         assert_ne!(hash(r#"{"stats":{"likes":1}}"#), hash(r#"{"stats":{"likes":2}}"#));
     }
 
     #[test]
     fn broken_texts_are_refused() {
         for text in [
-            "", "[]", "1", "{", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, r#"{"a":1}x"#, r#"{"a":tru}"#, r#"{"a":"\q"}"#,
-            r#"{"a":"\ud800"}"#, r#"{"a":"\u12"#, r#"{"a":-}"#, r#"{"a":1e}"#, "{\"a\":\"\u{1}\"}", r#"{"a":[1 2]}"#,
+            "",
+            "[]",
+            "1",
+            "{",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1}x"#,
+            r#"{"a":tru}"#,
+            r#"{"a":"\q"}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":"\u12"#,
+            r#"{"a":-}"#,
+            r#"{"a":1e}"#,
+            "{\"a\":\"\u{1}\"}",
+            r#"{"a":[1 2]}"#,
         ] {
             assert!(hash(text).is_err(), "{text}");
         }

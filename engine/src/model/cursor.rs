@@ -69,9 +69,7 @@ impl CursorKey {
         if body[0] != VERSION || tag.len() != MAC || mac.verify_truncated_left(tag).is_err() {
             return Err(CursorError::Damaged);
         }
-        let number = |from: usize| {
-            body[from..from + 8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b))
-        };
+        let number = |from: usize| body[from..from + 8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
         if number(1) != scope_hash(scope) {
             return Err(CursorError::Foreign);
         }

@@ -173,4 +173,3 @@ pub fn record_id(value: &serde_json::Value) -> Result<String, BadId> {
         _ => Ok(text),
     }
 }
-

@@ -1,10 +1,10 @@
 //! What is handed to [`Engine::commit`](super::Engine::commit): pages of records, windows and marks that become visible as one.
 
 use super::Dataset;
-use crate::state::{Kind, Row, Rows};
 use crate::model::content::{KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp};
 use crate::sink::RunEnd;
+use crate::state::{Kind, Row, Rows};
 
 /// Most records of one batch.
 pub const BATCH_RECORDS: usize = 1 << 20;

@@ -6,7 +6,7 @@ use super::batch::{Mark, Receipt};
 use super::{Dataset, Error, sequencer};
 use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
 use crate::sink::{Announce, Delivery, Notice, RunEnd};
-use crate::store::catalog::{LANE, RUNS, Unannounced, WEBHOOKS, WINDOW, WindowState};
+use crate::store::catalog::{LANE, LAST_AT, RUNS, Unannounced, WEBHOOKS, WINDOW, WindowState};
 use crate::store::outbox::delivery_id;
 use crate::store::write::Sealed;
 use crate::store::{self, Store};
@@ -50,6 +50,8 @@ pub(super) struct PlannedBatch {
 
 /// Live records by dataset, as the counting view last said.
 pub(super) type Live = Arc<Mutex<HashMap<DatasetId, i64>>>;
+/// Position of the last visible change by dataset, as far as this process has seen one.
+pub(super) type Last = Arc<Mutex<HashMap<DatasetId, u64>>>;
 /// Names by dataset.
 pub(super) type Names = Arc<RwLock<HashMap<DatasetId, Arc<DatasetName>>>>;
 
@@ -60,6 +62,7 @@ pub(super) struct Committer {
     pub watermark: watch::Sender<Position>,
     pub outbox: watch::Sender<u64>,
     pub live: Live,
+    pub last: Last,
     pub names: Names,
     pub announce: Option<Arc<dyn Announce>>,
     pub secret: [u8; 32],
@@ -116,14 +119,15 @@ impl Committer {
     fn commit(&mut self, group: Vec<Gathering>) -> Result<(), Error> {
         let epochs = group.len();
         let mut batch = self.store.batch();
-        let (mut answers, mut live) = (Vec::new(), Vec::new());
-        let (mut end, mut owed) = (0, 0);
+        let (mut answers, mut live, mut last) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut end, mut at, mut owed) = (0, Timestamp(0), 0);
         for Gathering { plan, parts } in group {
             let Some(plan) = plan else { continue };
-            end = plan.next;
-            owed += self.add(&mut batch, plan, parts, &mut answers, &mut live);
+            (end, at) = (plan.next, plan.at);
+            owed += self.add(&mut batch, plan, parts, &mut answers, &mut live, &mut last);
         }
         self.store.put_system(&mut batch, b"committed", &end.to_be_bytes());
+        self.store.put_system(&mut batch, LAST_AT, &at.0.to_be_bytes());
         if let Err(error) = self.store.write_synced(batch) {
             let error = Error::from(error);
             let _ = self.sequencer.send(sequencer::Input::Done(epochs));
@@ -131,6 +135,8 @@ impl Committer {
             return Err(error);
         }
         self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(live);
+        // Before the watermark: who is woken by it must not think that nothing is new.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
         self.watermark.send_replace(Position::first_of(end));
         let _ = self.sequencer.send(sequencer::Input::Done(epochs));
         for (answer, receipt, _room) in answers {
@@ -151,13 +157,14 @@ impl Committer {
         parts: Vec<Sealed>,
         answers: &mut Vec<(Answer, Receipt, Option<OwnedSemaphorePermit>)>,
         live: &mut Vec<(DatasetId, i64)>,
+        last: &mut BTreeMap<DatasetId, u64>,
     ) -> u64 {
         let mut counts: BTreeMap<(u32, DatasetId), Counts> = BTreeMap::new();
-        let (mut rejected, mut last) = (Vec::new(), BTreeMap::<DatasetId, u64>::new());
+        let mut rejected = Vec::new();
         for part in parts {
             part.counts.iter().for_each(|(at, c)| counts.entry(*at).or_default().add(c));
             part.last.iter().for_each(|(id, at)| {
-                let last = last.entry(*id).or_default();
+                let last: &mut u64 = last.entry(*id).or_default();
                 *last = (*last).max(*at);
             });
             rejected.extend(part.rejected);
@@ -177,8 +184,10 @@ impl Committer {
             for (dataset, window) in &planned.windows {
                 self.store.put_named(batch, WINDOW, u64::from(dataset.0), window);
             }
-            let mine: Vec<(DatasetId, Counts)> =
-                counts.range((slot, DatasetId(0))..=(slot, DatasetId(u32::MAX))).map(|((_, id), c)| (*id, *c)).collect();
+            let mine: Vec<(DatasetId, Counts)> = counts
+                .range((slot, DatasetId(0))..=(slot, DatasetId(u32::MAX)))
+                .map(|((_, id), c)| (*id, *c))
+                .collect();
             for (dataset, counts) in mine.iter().filter(|(id, c)| c.changes() > 0 && id.0 != 0) {
                 let to = last.get(dataset).copied().unwrap_or_default();
                 self.note(batch, plan.epoch, planned.cause, *dataset, counts, to);
@@ -197,7 +206,11 @@ impl Committer {
                 epoch: plan.epoch,
                 at: plan.at,
                 counts: mine,
-                rejected: rejected.iter().filter(|(s, _, _)| *s == slot).map(|(_, id, why)| (*id, why.clone())).collect(),
+                rejected: rejected
+                    .iter()
+                    .filter(|(s, _, _)| *s == slot)
+                    .map(|(_, id, why)| (*id, why.clone()))
+                    .collect(),
                 end: Position::first_of(plan.next),
             };
             answers.push((planned.answer, receipt, planned._room));
@@ -206,7 +219,15 @@ impl Committer {
     }
 
     /// Remembers what a cause has changed until it is announced.
-    fn note(&mut self, batch: &mut store::Batch, epoch: u64, cause: Cause, dataset: DatasetId, counts: &Counts, to: u64) {
+    fn note(
+        &mut self,
+        batch: &mut store::Batch,
+        epoch: u64,
+        cause: Cause,
+        dataset: DatasetId,
+        counts: &Counts,
+        to: u64,
+    ) {
         let fresh = Unannounced { from: Position::first_of(epoch).0 - 1, ..Unannounced::default() };
         let noted = match cause.via {
             Via::Poll => self.runs.entry((dataset, cause.number)).or_insert(fresh),

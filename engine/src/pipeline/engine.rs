@@ -1,16 +1,16 @@
 //! [`Engine`]: build, start, commit, read, stop.
 
 use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
-use super::committer::{self, Committer, Live, Names, run_prefix};
+use super::committer::{self, Committer, Last, Live, Names, run_prefix};
 use super::sequencer::{self, Sequencer, Submission, Windows};
 use super::worker::{self, Query, RING, Seat};
 use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options};
 use crate::dataflow::execute;
-use crate::state::Work;
 use crate::log::{Log, RocksLog};
 use crate::model::content::{Ignore, KeySeed};
-use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy, Timestamp};
+use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy};
 use crate::sink::Delivery;
+use crate::state::Work;
 use crate::store::Store;
 use crate::store::catalog::{DATASET, DatasetEntry, RUN_NUMBER, WEBHOOKS, WINDOW, WindowState};
 use crate::time::{Clock, entropy};
@@ -59,6 +59,7 @@ struct Inner {
     names: Names,
     windows: Windows,
     live: Live,
+    last: Last,
     watermark: watch::Receiver<Position>,
     outbox: watch::Receiver<u64>,
     room: Arc<Semaphore>,
@@ -81,7 +82,9 @@ impl Engine {
     pub fn open(options: Options) -> Result<Engine, Error> {
         let temporary = match &options.data_dir {
             Some(_) => None,
-            None => Some(tempfile::Builder::new().prefix("syncline-").tempdir().map_err(|e| Error::Storage(e.to_string()))?),
+            None => Some(
+                tempfile::Builder::new().prefix("syncline-").tempdir().map_err(|e| Error::Storage(e.to_string()))?,
+            ),
         };
         let folder = options.data_dir.as_deref().or(temporary.as_ref().map(|t| t.path()));
         let store = Arc::new(Store::open(folder.unwrap_or(std::path::Path::new("data")))?);
@@ -101,6 +104,7 @@ impl Engine {
         let mut seats = Vec::new();
         let treat = treatments(&catalog, &windows);
         let tables = load(&store, workers)?;
+        let last = last_positions(&tables);
         for tables in tables {
             let (ring, jobs) = bounded(RING);
             rings.push(ring);
@@ -124,6 +128,7 @@ impl Engine {
             watermark: watermark_sender,
             outbox: outbox_sender,
             live: live.clone(),
+            last: last.clone(),
             names: names.clone(),
             announce: options.announce,
             secret: derive(&secret, "deliveries"),
@@ -138,7 +143,7 @@ impl Engine {
             rings,
             committer: committer_inbox,
             next: first,
-            last_at: Timestamp(0),
+            last_at: store.last_at()?,
             in_flight: 0,
             waiting: VecDeque::new(),
         };
@@ -160,6 +165,7 @@ impl Engine {
                 names,
                 windows,
                 live,
+                last,
                 watermark,
                 outbox,
                 room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
@@ -231,13 +237,25 @@ impl Engine {
         self.submit_and_wait(batch, Vec::new(), false).await
     }
 
+    /// Hands a batch over and returns once it has its place behind all handed over before it; its outcome is waited for
+    /// with [`Underway::receipt`]. So several commits can be on their way without losing their order, which polling
+    /// several [`commit`](Engine::commit)s at once does not promise.
+    pub async fn hand_over(&self, batch: Batch) -> Result<Underway, Error> {
+        check(&batch)?;
+        self.begin(batch, Vec::new(), false).await
+    }
+
     async fn submit_and_wait(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Receipt, Error> {
+        self.begin(batch, extra, announce).await?.receipt().await
+    }
+
+    async fn begin(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Underway, Error> {
         let bytes: usize = batch.pages.iter().map(PageBuilder::bytes).sum();
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB);
         let room = self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)?;
         let (answer, answered) = oneshot::channel();
         self.submit(batch, extra, announce, answer, Some(room))?;
-        answered.await.unwrap_or(Err(Error::Stopped))
+        Ok(Underway(answered))
     }
 
     fn submit(
@@ -368,14 +386,25 @@ impl Engine {
         each: &mut dyn FnMut(&Dataset, Change) -> bool,
     ) -> Result<(), Error> {
         let by_id: HashMap<DatasetId, &Dataset> = datasets.iter().map(|d| (d.id, d)).collect();
-        let ids: Vec<DatasetId> = by_id.keys().copied().collect();
+        let ids = self.with_news(by_id.keys().copied(), after);
         let mut named = |id: DatasetId, change: Change| by_id.get(&id).is_none_or(|dataset| each(dataset, change));
         Ok(self.inner.store.changes(&ids, after, &mut named)?)
     }
 
+    /// Those of `datasets` that have a change at or after this place: the others need no look at the disk.
+    fn with_news(&self, datasets: impl Iterator<Item = DatasetId>, after: Cursor) -> Vec<DatasetId> {
+        let last = self.inner.last.lock().unwrap_or_else(PoisonError::into_inner);
+        datasets.filter(|id| last.get(id).is_some_and(|last| *last >= after.position.0)).collect()
+    }
+
     /// Prunes payloads of records up to and including `until`, at most `limit`. Returns how many, and the position of the
     /// last one looked at.
-    pub async fn prune(&self, dataset: &Dataset, until: Position, limit: usize) -> Result<(u64, Option<Position>), Error> {
+    pub async fn prune(
+        &self,
+        dataset: &Dataset,
+        until: Position,
+        limit: usize,
+    ) -> Result<(u64, Option<Position>), Error> {
         let candidates = self.inner.store.prunable(dataset.id, until, limit)?;
         let last = candidates.last().map(|(_, position)| Position(*position));
         if candidates.is_empty() {
@@ -462,6 +491,17 @@ impl Engine {
     }
 }
 
+/// A batch that was handed over. It is committed whether or not somebody waits for it.
+#[derive(Debug)]
+pub struct Underway(oneshot::Receiver<Result<Receipt, Error>>);
+
+impl Underway {
+    /// What the batch did, once it is durable and visible.
+    pub async fn receipt(self) -> Result<Receipt, Error> {
+        self.0.await.unwrap_or(Err(Error::Stopped))
+    }
+}
+
 impl Inner {
     fn join(&self) {
         let _ = self.inbox.send(sequencer::Input::Stop);
@@ -499,14 +539,25 @@ fn run_workers(workers: usize, seats: Vec<Option<Seat>>) {
 /// Each worker's tables, read at the same time.
 fn load(store: &Arc<Store>, workers: usize) -> Result<Vec<crate::state::Tables>, Error> {
     std::thread::scope(|scope| {
-        let loads: Vec<_> =
-            (0..workers as u64).map(|n| scope.spawn(move || store.load(n, workers as u64))).collect();
+        let loads: Vec<_> = (0..workers as u64).map(|n| scope.spawn(move || store.load(n, workers as u64))).collect();
         loads
             .into_iter()
-            .map(|load| load.join().unwrap_or_else(|_| Err(crate::store::Error::Disk("reading the tables failed".to_owned()))))
+            .map(|load| {
+                load.join().unwrap_or_else(|_| Err(crate::store::Error::Disk("reading the tables failed".to_owned())))
+            })
             .map(|tables| tables.map_err(Error::from))
             .collect()
     })
+}
+
+/// Where the last change of each dataset is.
+fn last_positions(tables: &[crate::state::Tables]) -> Last {
+    let mut last = HashMap::new();
+    for (dataset, table) in tables.iter().flat_map(|tables| &tables.0) {
+        let newest = table.iter().map(|entry| entry.position).max().unwrap_or(0);
+        last.entry(*dataset).and_modify(|last: &mut u64| *last = (*last).max(newest)).or_insert(newest);
+    }
+    Arc::new(Mutex::new(last))
 }
 
 fn read_catalog(store: &Store) -> Result<(Catalog, HashMap<DatasetId, Arc<DatasetName>>), Error> {

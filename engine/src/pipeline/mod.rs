@@ -13,7 +13,7 @@ mod sequencer;
 mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
-pub use engine::Engine;
+pub use engine::{Engine, Underway};
 
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;
@@ -59,7 +59,9 @@ pub enum Error {
     #[error("data_dir_locked: the data folder {0} is in use by another process; stop it or choose another folder")]
     Locked(PathBuf),
     /// The data folder was written by a newer version.
-    #[error("newer_data_format: the data folder has format {found}, this program reads up to {known}; use a newer program")]
+    #[error(
+        "newer_data_format: the data folder has format {found}, this program reads up to {known}; use a newer program"
+    )]
     NewerFormat {
         /// Format found.
         found: u32,

@@ -2,9 +2,9 @@
 
 use super::committer;
 use crate::dataflow::{Graph, Worker, build};
-use crate::state::{HIDDEN, Part, Stage, Tables, Touch, Work};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
+use crate::state::{HIDDEN, Part, Stage, Tables, Touch, Work};
 use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +20,7 @@ const FOLD_TIMES: usize = 4;
 /// What a worker is given.
 pub(super) enum Job {
     /// An epoch.
-    Epoch {
-        epoch: u64,
-        next: u64,
-        at: Timestamp,
-        work: Vec<Work>,
-    },
+    Epoch { epoch: u64, next: u64, at: Timestamp, work: Vec<Work> },
     /// A question.
     Ask(Query),
 }
@@ -120,7 +115,8 @@ struct Alarm(Sender<committer::Input>);
 impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = self.0.send(committer::Input::Part(0, Err(store::Error::Poisoned("a worker has failed".to_owned()))));
+            let _ =
+                self.0.send(committer::Input::Part(0, Err(store::Error::Poisoned("a worker has failed".to_owned()))));
         }
     }
 }

@@ -149,22 +149,23 @@ impl Default for Table {
 
 impl Table {
     #[inline]
-    fn shard(&mut self, key: &Key) -> &mut HashTable<Entry> {
-        // `split` has SPLIT elements, a power of two, so the mask keeps the index inside.
-        &mut self.split[(key[1] >> 8) as usize & (SPLIT - 1)]
+    fn shard(&mut self, half: u64) -> &mut HashTable<Entry> {
+        // Bits the hash tables themselves do not use. `split` has SPLIT elements, a power of two, so the mask keeps the
+        // index inside.
+        &mut self.split[(half >> 40) as usize & (SPLIT - 1)]
     }
 
     /// The entry of `key`.
     #[inline]
     pub fn get(&mut self, key: &Key) -> Option<&mut Entry> {
         let key = *key;
-        self.shard(&key).find_mut(key[0], |entry| entry.key == key)
+        self.shard(key[0]).find_mut(key[0], |entry| entry.key == key)
     }
 
     /// Puts the entry in, in place of one with its key.
     pub fn put(&mut self, entry: Entry) {
         let key = entry.key;
-        match self.shard(&key).entry(key[0], |e| e.key == key, |e| e.key[0]) {
+        match self.shard(key[0]).entry(key[0], |e| e.key == key, |e| e.key[0]) {
             hashbrown::hash_table::Entry::Occupied(mut there) => *there.get_mut() = entry,
             hashbrown::hash_table::Entry::Vacant(free) => {
                 free.insert(entry);
@@ -174,7 +175,7 @@ impl Table {
 
     /// Adds an entry whose key is not there yet.
     pub fn insert(&mut self, entry: Entry) {
-        self.shard(&entry.key).insert_unique(entry.key[0], entry, |e| e.key[0]);
+        self.shard(entry.key[0]).insert_unique(entry.key[0], entry, |e| e.key[0]);
     }
 
     /// All entries, in no order.
@@ -187,9 +188,9 @@ impl Table {
         self.split.iter_mut().flat_map(HashTable::iter_mut)
     }
 
-    /// The entries whose key begins with this half (one, but for an accident of hashing).
-    pub fn half<'a>(&'a mut self, half: u64) -> impl Iterator<Item = &'a mut Entry> {
-        self.split.iter_mut().filter_map(move |shard| shard.find_mut(half, |e| e.key[0] == half))
+    /// The entry whose key begins with this half (the first, should there be two by an accident of hashing).
+    pub fn half(&mut self, half: u64) -> Option<&mut Entry> {
+        self.shard(half).find_mut(half, |entry| entry.key[0] == half)
     }
 
     /// Entries in all.

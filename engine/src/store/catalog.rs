@@ -54,6 +54,8 @@ pub(crate) const LANE: &str = "lane";
 pub(crate) const WEBHOOKS: &str = "webhooks";
 /// Unannounced changes of runs: «runs/dataset/run».
 pub(crate) const RUNS: &str = "runs";
+/// Time of the last commit: a clock that was set back must not make later commits earlier.
+pub(crate) const LAST_AT: &[u8] = b"last_at";
 pub(crate) const RUN_NUMBER: &[u8] = b"run_number";
 
 impl Store {
@@ -62,10 +64,8 @@ impl Store {
         let mut found = Vec::new();
         let start = keys::named(prefix, 0);
         let head = &start[..prefix.len() + 1];
-        let scan = self.db.iterator_cf(
-            self.family(Family::System),
-            IteratorMode::From(&start, rocksdb::Direction::Forward),
-        );
+        let scan =
+            self.db.iterator_cf(self.family(Family::System), IteratorMode::From(&start, rocksdb::Direction::Forward));
         for item in scan {
             let (key, value) = item?;
             if !key.starts_with(head) {
@@ -89,6 +89,12 @@ impl Store {
     /// Removes a named value in a batch.
     pub(crate) fn delete_named(&self, batch: &mut WriteBatch, prefix: &str, number: u64) {
         batch.delete_cf(self.family(Family::System), keys::named(prefix, number));
+    }
+
+    /// Time of the last commit.
+    pub(crate) fn last_at(&self) -> Result<Timestamp> {
+        let bytes = self.system(LAST_AT)?;
+        Ok(Timestamp(bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_be_bytes)))
     }
 
     /// Puts a system value into a batch.

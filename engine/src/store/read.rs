@@ -3,8 +3,8 @@
 use super::codec::Meta;
 use super::write::decode;
 use super::{Error, Family, Result, Store, keys};
-use crate::state::HIDDEN;
 use crate::model::{self, Action, Cursor, DatasetId, Position};
+use crate::state::HIDDEN;
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 use std::cmp::Reverse;
@@ -24,7 +24,13 @@ impl Store {
         Ok(bytes.map_or(1, |bytes| keys::number(&bytes, 0)))
     }
 
-    fn scan<'a>(&'a self, snapshot: &'a Snapshot<'_>, family: Family, dataset: DatasetId, after: u64) -> Result<DBRawIterator<'a>> {
+    fn scan<'a>(
+        &'a self,
+        snapshot: &'a Snapshot<'_>,
+        family: Family,
+        dataset: DatasetId,
+        after: u64,
+    ) -> Result<DBRawIterator<'a>> {
         let end = Position::first_of(self.committed_in(snapshot)?).0;
         let mut options = ReadOptions::default();
         options.set_snapshot(snapshot);
@@ -74,7 +80,9 @@ impl Store {
         if position.0 >= Position::first_of(self.committed()?).0 {
             return Ok(None);
         }
-        let Some(meta) = self.meta(dataset, position.0)?.filter(|meta| meta.flags & HIDDEN == 0) else { return Ok(None) };
+        let Some(meta) = self.meta(dataset, position.0)?.filter(|meta| meta.flags & HIDDEN == 0) else {
+            return Ok(None);
+        };
         let payload = self.payload(dataset, meta.payload.unwrap_or(position.0))?.unwrap_or_default();
         Ok(Some(model::Record { meta: meta.public(position.0), payload: payload.into() }))
     }

@@ -2,8 +2,8 @@
 
 use super::write::{decode, decode_touch};
 use super::{Error, Family, Result, Store, codec, keys};
-use crate::state::{Entry, Fields, PATCHED, Tables};
 use crate::model::{DatasetId, Position, Timestamp};
+use crate::state::{Entry, Fields, PATCHED, Tables};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
 
 impl Store {
@@ -76,11 +76,15 @@ impl Store {
             let mut keys = touch.keys.iter();
             for (observed_at, n) in &touch.runs {
                 for key in keys.by_ref().take(*n as usize) {
-                    table.half(*key).for_each(|entry| seen(entry, epoch, generation, None, *observed_at));
+                    if let Some(entry) = table.half(*key) {
+                        seen(entry, epoch, generation, None, *observed_at);
+                    }
                 }
             }
             for (key, modified_at, observed_at) in &touch.moved {
-                table.half(*key).for_each(|entry| seen(entry, epoch, generation, Some(*modified_at), *observed_at));
+                if let Some(entry) = table.half(*key) {
+                    seen(entry, epoch, generation, Some(*modified_at), *observed_at);
+                }
             }
         }
         Ok(())

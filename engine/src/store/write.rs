@@ -2,8 +2,8 @@
 
 use super::codec::Meta;
 use super::{Error, Family, Result, Store, keys};
-use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
+use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
 use rocksdb::WriteBatch;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -103,7 +103,10 @@ impl Store {
     fn supersede(&self, dataset: DatasetId, old: u64, sealed: &mut Sealed) -> Result<Option<(u64, Meta)>> {
         let key = keys::record(dataset, old);
         let Some(bytes) = self.db.get_cf(self.family(Family::Cur), key)? else {
-            return Err(Error::Disk(format!("the change at {old} of dataset {} is missing; restore a backup", dataset.0)));
+            return Err(Error::Disk(format!(
+                "the change at {old} of dataset {} is missing; restore a backup",
+                dataset.0
+            )));
         };
         let meta = decode(&bytes)?;
         sealed.changes.push(Change::Delete(Family::Cur, key.to_vec()));
@@ -118,16 +121,7 @@ impl Store {
         let left: HashSet<(DatasetId, u64)> =
             part.staged.iter().filter_map(|staged| staged.old.map(|old| (staged.dataset, old))).collect();
         let family = |change: (DatasetId, u64)| if left.contains(&change) { Family::History } else { Family::Cur };
-        for (dataset, position, payload) in part.restored.drain(..) {
-            let key = keys::record(dataset, position);
-            if let Some(mut meta) = self.meta(dataset, position)? {
-                meta.flags &= !PRUNED;
-                meta.pruned_at = None;
-                let place = keys::record(dataset, meta.payload.unwrap_or(position));
-                sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
-                sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), payload));
-            }
-        }
+        // What was pruned before this epoch cannot be pruned in it, so whatever came back came after the pruning.
         for (dataset, position, slot) in part.pruned.drain(..) {
             let key = keys::record(dataset, position);
             let Some(mut meta) = self.meta(dataset, position)? else { continue };
@@ -139,6 +133,16 @@ impl Store {
             sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), only_id(&payload)));
             self.prune_owner(dataset, meta.payload, at, sealed)?;
             *sealed.pruned.entry(slot).or_default() += 1;
+        }
+        for (dataset, position, payload) in part.restored.drain(..) {
+            let key = keys::record(dataset, position);
+            if let Some(mut meta) = self.meta(dataset, position)? {
+                meta.flags &= !PRUNED;
+                meta.pruned_at = None;
+                let place = keys::record(dataset, meta.payload.unwrap_or(position));
+                sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
+                sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), payload));
+            }
         }
         Ok(())
     }

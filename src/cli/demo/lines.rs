@@ -80,7 +80,8 @@ impl Lines {
             figures.late,
             figures.never
         ));
-        let verdict = if equal { self.paint("32", "yes") } else { self.paint("31", "NO, please report this with the seed") };
+        let verdict =
+            if equal { self.paint("32", "yes") } else { self.paint("31", "NO, please report this with the seed") };
         self.say(&format!("records equal the provider's own listing: {verdict}"));
         self.say("\nnext: `syncline init` writes a first definition, `syncline serve` runs it; docs/demo.md explains the lines above");
     }
@@ -169,7 +170,12 @@ pub(super) async fn follow(engine: Engine, lines: std::sync::Arc<Lines>, shown: 
     }
 }
 
-fn as_json(dataset: &Dataset, change: &Change, before: Option<Map<String, Value>>, after: Option<Map<String, Value>>) -> Value {
+fn as_json(
+    dataset: &Dataset,
+    change: &Change,
+    before: Option<Map<String, Value>>,
+    after: Option<Map<String, Value>>,
+) -> Value {
     let changed = match (&before, &after, change.meta.action) {
         (Some(before), Some(after), Action::Updated) => changed(before, after),
         _ => Vec::new(),
@@ -195,7 +201,8 @@ fn object(bytes: &Option<bytes::Bytes>) -> Option<Map<String, Value>> {
 }
 
 fn changed(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
-    let mut names: Vec<String> = after.iter().filter(|(k, v)| before.get(*k) != Some(v)).map(|(k, _)| k.clone()).collect();
+    let mut names: Vec<String> =
+        after.iter().filter(|(k, v)| before.get(*k) != Some(v)).map(|(k, _)| k.clone()).collect();
     names.extend(before.keys().filter(|k| !after.contains_key(*k)).cloned());
     names
 }
@@ -209,7 +216,11 @@ fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Strin
 }
 
 fn summary(record: &Map<String, Value>) -> String {
-    SHOWN.iter().filter_map(|name| Some(format!("{name}={}", brief(Some(record.get(*name)?))))).collect::<Vec<_>>().join(" ")
+    SHOWN
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}", brief(Some(record.get(*name)?)))))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn brief(value: Option<&Value>) -> String {

@@ -46,9 +46,16 @@ pub(super) async fn play(stage: Arc<Stage>, lines: Arc<Lines>, over: Cancellatio
     let released_at = clock.now();
     let _ = held.release.send(());
     if overtaken {
-        lines.scene(&account, CONTACT, &format!("a webhook brought version {} meanwhile; now the page arrives", newer.version));
+        lines.scene(
+            &account,
+            CONTACT,
+            &format!("a webhook brought version {} meanwhile; now the page arrives", newer.version),
+        );
         if lost(&stage, &dataset, (newer.at, released_at), &*clock).await {
-            let told = format!("STALE: version {old} came by poll after version {} by webhook: skipped, no change", newer.version);
+            let told = format!(
+                "STALE: version {old} came by poll after version {} by webhook: skipped, no change",
+                newer.version
+            );
             lines.scene(&account, CONTACT, &told);
         }
     }
@@ -71,7 +78,8 @@ async fn seen_by_webhook(stage: &Stage, dataset: &Dataset, at: Timestamp, clock:
 /// Waits for the run with the held page to end; true if it skipped a record and the newer version still stands.
 async fn lost(stage: &Stage, dataset: &Dataset, (at, released_at): (Timestamp, Timestamp), clock: &dyn Clock) -> bool {
     let limit = clock.now().plus(SETTLE_MAX);
-    let keys: Vec<_> = stage.app.syncs.keys().into_iter().filter(|k| *k.connection == *dataset.name.connection).collect();
+    let keys: Vec<_> =
+        stage.app.syncs.keys().into_iter().filter(|k| *k.connection == *dataset.name.connection).collect();
     while clock.now() < limit {
         let status = stage.app.syncs.status(&keys).into_iter().next();
         if let Some(last) = status.and_then(|s| s.last).filter(|last| last.finished_at >= released_at) {

@@ -2,9 +2,7 @@
 
 use crate::api;
 use crate::cli::exit::{Fail, code};
-use crate::connectors::fake::{
-    ClientCourier, DefinitionOptions, Fake, FakeOptions, WebhookOptions, definition,
-};
+use crate::connectors::fake::{ClientCourier, DefinitionOptions, Fake, FakeOptions, WebhookOptions, definition};
 use crate::connectors::http::{Client, ClientOptions};
 use crate::control::config::{self, Origin};
 use crate::control::syncs::{RunError, RunOptions, SyncKey, TriggerOptions};
@@ -45,7 +43,8 @@ pub(super) struct Stage {
 impl Stage {
     /// Sets everything up; changes happen for `span`.
     pub async fn set(seed: u64, span: Duration, clock: Arc<dyn Clock>) -> Result<Stage, Fail> {
-        let folder = tempfile::Builder::new().prefix("syncline-demo-").tempdir().map_err(|e| broken("a temporary folder", e))?;
+        let folder =
+            tempfile::Builder::new().prefix("syncline-demo-").tempdir().map_err(|e| broken("a temporary folder", e))?;
         let listener = api::serve::bind("127.0.0.1:0").await?;
         let address = listener.local_addr().map_err(|e| broken("a local port", e))?;
         let hook = format!("http://{address}/hooks/fake");
@@ -56,10 +55,15 @@ impl Stage {
             .await
             .map_err(|e| broken("the fake provider", e))?;
         write_files(folder.path(), &fake, &secret).map_err(|e| broken("the demo's files", e))?;
-        let settings = config::load(&origin(folder.path())).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?.settings;
+        let settings =
+            config::load(&origin(folder.path())).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?.settings;
         let app = App::open(settings, clock).await?;
         let running = app.start();
-        tokio::spawn(api::serve::serve(listener, api::router(app.clone()), running.stopping()));
+        tokio::spawn(api::serve::serve(
+            listener,
+            api::router_until(app.clone(), running.stopping()),
+            running.stopping(),
+        ));
         Ok(Stage { fake, app, hook, running: Mutex::new(Some(running)), folder })
     }
 
@@ -93,7 +97,8 @@ impl Stage {
                 true
             })?;
             let truth = self.fake.truth(number).into_iter();
-            let truth: BTreeMap<_, _> = truth.filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect();
+            let truth: BTreeMap<_, _> =
+                truth.filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect();
             if records != truth {
                 return Ok(false);
             }

@@ -229,7 +229,8 @@ mod tests {
         let file = "listen: here\nworkers: 0\nwrokers: 2\napi_keys:\n- {name: a, key: literal, role: boss}\n\
                     - {name: b, key: 'env:SHORT', role: admin}\n- {name: c, key: 'env:NONE', role: admin}\n";
         let wrong = one(file).expect_err("bad");
-        let wanted = ["1:9 bad_address", "2:10 out_of_range", "3:1 unknown_key", "5:18 literal_secret", "5:33 bad_value"];
+        let wanted =
+            ["1:9 bad_address", "2:10 out_of_range", "3:1 unknown_key", "5:18 literal_secret", "5:33 bad_value"];
         for complaint in wanted {
             assert!(wrong.contains(&complaint.to_string()), "{complaint} in {wrong:?}");
         }
@@ -259,7 +260,13 @@ mod tests {
         let endpoint = one(good).expect("good").endpoints["a"].clone();
         assert_eq!((endpoint.schedule, endpoint.sync_always, endpoint.on_sync_error), (vec![0, 5, 60], true, true));
         assert_eq!(endpoint.secrets, [KEY]);
-        let bad = |file: &str| one(file).expect_err("bad").iter().map(|c| c.split(' ').next_back().unwrap_or("").to_owned()).collect::<Vec<_>>();
+        let bad = |file: &str| {
+            one(file)
+                .expect_err("bad")
+                .iter()
+                .map(|c| c.split(' ').next_back().unwrap_or("").to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(bad("endpoints: {a: {url: 'http://x/', secret: 'env:KEY'}}\n"), ["insecure_url"]);
         assert_eq!(bad("endpoints: {a: {url: 'ftp://x/', secret: 'env:KEY'}}\n"), ["bad_url"]);
         assert_eq!(bad("endpoints: {a: {url: 'https://x/'}}\n"), ["missing_key"]);

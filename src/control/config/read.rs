@@ -177,7 +177,8 @@ fn api_key(at: usize, node: Node, wrong: &mut Wrong) -> Option<ApiKey> {
     let node = node?;
     let text = secret(&node, &format!("`key` of {what}"), wrong)?;
     if text.len() < KEY_CHARS || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = format!("the key of {what} has {} characters; at least {KEY_CHARS} printable ones are wanted", text.len());
+        let message =
+            format!("the key of {what} has {} characters; at least {KEY_CHARS} printable ones are wanted", text.len());
         wrong.push(node.spot.complain("short_key", message).hint("make one with: openssl rand -hex 32"));
         return None;
     }
@@ -196,9 +197,7 @@ fn environment(fields: &mut Fields, wrong: &mut Wrong) -> Option<String> {
 
 fn is_name(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    (1..=128).contains(&text.len())
-        && text.bytes().all(word)
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+    (1..=128).contains(&text.len()) && text.bytes().all(word) && text.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 /// A secret: text that stands elsewhere.
@@ -208,12 +207,14 @@ fn secret(node: &Node, what: &str, wrong: &mut Wrong) -> Option<String> {
         return None;
     };
     if !node.referenced {
-        let complaint = node.spot.complain("literal_secret", format!("{what} is a secret and may not stand in the file"));
+        let complaint =
+            node.spot.complain("literal_secret", format!("{what} is a secret and may not stand in the file"));
         wrong.push(complaint.hint("write env:NAME or file:PATH"));
         return None;
     }
     // What could not be found was complained about; its stand-in is no secret.
-    let missing = |c: &Complaint| c.code == "unresolved_reference" && (c.line, c.col) == (node.spot.line, node.spot.col);
+    let missing =
+        |c: &Complaint| c.code == "unresolved_reference" && (c.line, c.col) == (node.spot.line, node.spot.col);
     (!wrong.iter().any(missing)).then(|| text.to_owned())
 }
 
@@ -320,7 +321,9 @@ fn log_kind(top: &mut Fields, wrong: &mut Wrong) {
                 spot.complain("not_in_this_release", "the log cannot be kept in Kafka by this release")
                     .hint("write `kind: embedded`, or leave it out"),
             ),
-            other => wrong.push(spot.complain("bad_value", format!("`{other}` is no kind of log")).hint("write embedded")),
+            other => {
+                wrong.push(spot.complain("bad_value", format!("`{other}` is no kind of log")).hint("write embedded"))
+            }
         }
     }
     log.finish(wrong);

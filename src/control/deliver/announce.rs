@@ -115,11 +115,13 @@ impl Announce for Announcer {
         let wanted = |endpoint: &Endpoint| {
             changes || (failed && endpoint.on_sync_error) || (!failed && notice.ended.is_some() && endpoint.sync_always)
         };
-        let mut receivers: Vec<String> = self.endpoints.iter().filter(|(_, e)| wanted(e)).map(|(n, _)| n.clone()).collect();
+        let mut receivers: Vec<String> =
+            self.endpoints.iter().filter(|(_, e)| wanted(e)).map(|(n, _)| n.clone()).collect();
         if self.overridden(notice) {
             // Its rules and secrets are those of the first endpoint; without any there is nothing to sign with.
             let first = self.endpoints.values().next().filter(|e| wanted(e));
-            receivers = first.iter().map(|_| override_name(&name.environment, &name.source, &name.connection)).collect();
+            receivers =
+                first.iter().map(|_| override_name(&name.environment, &name.source, &name.connection)).collect();
         }
         let owed = receivers.into_iter().map(|endpoint| {
             let lane = format!("{endpoint}|{}/{}/{}", name.environment, name.source, name.connection);
@@ -204,7 +206,8 @@ mod tests {
     #[test]
     fn failures_and_empty_runs() {
         let failed = notice(0, run(Some(("http_status", "500"))));
-        let body: Value = serde_json::from_slice(&owed(&announcer(&[("a", endpoint())]), &failed)[0].body).expect("json");
+        let body: Value =
+            serde_json::from_slice(&owed(&announcer(&[("a", endpoint())]), &failed)[0].body).expect("json");
         assert_eq!(body["success"], json!(false));
         assert_eq!(body["error"], json!({"type": "http_status", "description": "500"}));
         assert_eq!(body.get("responseResults"), None);

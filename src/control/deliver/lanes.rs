@@ -107,7 +107,8 @@ impl Lanes {
 
     fn wait(&mut self, name: &Arc<str>) {
         let Some(lane) = self.lanes.get(name) else { return };
-        if let (false, false, Some((_, at))) = (lane.busy, self.disabled.contains(&*lane.endpoint), lane.queue.front()) {
+        if let (false, false, Some((_, at))) = (lane.busy, self.disabled.contains(&*lane.endpoint), lane.queue.front())
+        {
             self.heads.insert((*at, name.clone()));
         }
     }

@@ -71,6 +71,8 @@ struct Inner {
     seen: seen::Seen,
     wishes: hydrate::Wishes,
     parked: parked::Parked,
+    /// Held by whoever processes the log: order needs a single one.
+    turn: tokio::sync::Mutex<()>,
     /// Entries up to here were processed.
     processed: AtomicU64,
     tally: Tally,
@@ -116,6 +118,7 @@ impl Hooks {
             seen: seen::Seen::default(),
             wishes,
             parked,
+            turn: tokio::sync::Mutex::new(()),
             processed,
             tally: Tally::default(),
             commits: watch::Sender::new(0),

@@ -128,7 +128,12 @@ pub(super) async fn expire(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     for (key, value) in inner.parts.engine.marks(Table::Parked, &[])? {
         let old = serde_json::from_slice::<Row>(&value).is_ok_and(|row| Timestamp(row.at).plus(KEEP) <= now);
         if let ([environment, source, name], true) = (key.as_slice(), old) {
-            tracing::warn!(environment, source, webhook = name, "a webhook found no connection in 7 days and is dropped");
+            tracing::warn!(
+                environment,
+                source,
+                webhook = name,
+                "a webhook found no connection in 7 days and is dropped"
+            );
             inner.parked.gone(environment, source, 1);
             marks.push(Mark::delete(Table::Parked, &[environment, source, name]));
         }

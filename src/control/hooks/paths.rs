@@ -120,7 +120,8 @@ fn entrances(parts: &Parts, definition: &Definition) -> Vec<Entrance> {
         environments.insert(DEFAULT.to_owned());
         environments.extend(parts.environments.iter().cloned());
     }
-    let each = environments.into_iter().map(|environment| Entrance { environment, source: source.clone(), connection: None });
+    let each =
+        environments.into_iter().map(|environment| Entrance { environment, source: source.clone(), connection: None });
     // A fixed path can stand for one environment only: the first one that has connections.
     if webhooks.path.is_some() { each.take(1).collect() } else { each.collect() }
 }
@@ -177,7 +178,8 @@ impl Hooks {
     fn own_secret(&self, entrance: &Entrance) -> Option<String> {
         let id = entrance.connection.as_deref()?;
         let account = self.inner.parts.connections.get(&entrance.environment, &entrance.source, id)?;
-        let named = ["credentials", "fields"].into_iter().zip([&account.connection.credentials, &account.connection.fields]);
+        let named =
+            ["credentials", "fields"].into_iter().zip([&account.connection.credentials, &account.connection.fields]);
         let said = named.filter_map(|(_, values)| values.get("webhook_secret")).find_map(Value::as_str);
         let derived = || self.inner.paths.derive("secret", entrance);
         Some(said.filter(|s| !s.is_empty()).map_or_else(derived, str::to_owned))

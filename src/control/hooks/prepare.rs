@@ -63,7 +63,14 @@ fn observe_all(inner: &Inner, observer: &Observer, stored: &StoredWebhook, draft
 }
 
 /// A batch that says only why the entry could not be taken.
-pub(super) fn refused(inner: &Inner, position: u64, place: Mark, code: &'static str, why: &str, at: Timestamp) -> Prepared {
+pub(super) fn refused(
+    inner: &Inner,
+    position: u64,
+    place: Mark,
+    code: &'static str,
+    why: &str,
+    at: Timestamp,
+) -> Prepared {
     add(&inner.tally.rejected, 1);
     let what = Quarantined { code, message: why.to_owned(), id: None, item: String::new() };
     let id = Cause::webhook(position).to_string();
@@ -159,7 +166,8 @@ impl<'a> Draft<'a> {
             Some(mark) => self.marks.push(mark),
             None => {
                 let most = super::parked::MOST;
-                let why = format!("{most} events of {source} wait for a connection with their {}; add it", parked.field);
+                let why =
+                    format!("{most} events of {source} wait for a connection with their {}; add it", parked.field);
                 self.refuse("", "too_many_parked", why);
             }
         }
@@ -182,7 +190,9 @@ impl<'a> Draft<'a> {
             }
             match effect {
                 Effect::Seen { stream, observation } => self.see(definition, connection, &stream, &observation)?,
-                Effect::Fetch { stream, key, partition, when } => self.wish(connection, stream, key, partition, when)?,
+                Effect::Fetch { stream, key, partition, when } => {
+                    self.wish(connection, stream, key, partition, when)?
+                }
             }
         }
         Ok(())

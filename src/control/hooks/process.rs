@@ -5,12 +5,10 @@ use super::seen::SeenKey;
 use super::{Inner, add, hydrate::Wish, quarantine};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, DatasetId};
-use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table};
+use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway};
 use crate::engine::source::Quarantined;
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio_util::sync::CancellationToken;
@@ -39,14 +37,11 @@ pub(super) fn place(engine: &Engine) -> Result<u64, Error> {
     }
 }
 
-/// A commit that has been handed over; its outcome can be asked for later.
-type Commit = Pin<Box<MaybeDone<BoxFuture<'static, Result<Receipt, Error>>>>>;
-
 /// A commit on its way.
 struct Flying {
     position: u64,
     bytes: usize,
-    commit: Commit,
+    commit: Underway,
     claimed: Vec<SeenKey>,
     wishes: Vec<Wish>,
 }
@@ -73,6 +68,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<()
 
 /// Processes what is in the log now.
 pub(super) async fn catch_up(inner: &Inner) -> Result<(), Error> {
+    let _turn = inner.turn.lock().await;
     let mut flying = Flights::default();
     let log = inner.parts.engine.log();
     let mut after = inner.processed.load(Ordering::Acquire);
@@ -105,20 +101,25 @@ impl Flights {
 
     async fn launch(&mut self, inner: &Inner, position: u64, bytes: &Bytes) -> Result<(), Error> {
         let Prepared { batch, claimed, wishes } = prepare(inner, position, bytes)?;
-        let engine = inner.parts.engine.clone();
-        let mut commit = Box::pin(maybe_done(async move { engine.commit(batch).await }.boxed()));
-        // The first poll hands the batch over: commits take their order from these polls.
-        let _ = futures_util::poll!(commit.as_mut());
+        let commit = match inner.parts.engine.hand_over(batch).await {
+            Ok(commit) => commit,
+            Err(error) => {
+                inner.seen.release(&claimed);
+                return match error {
+                    Error::BadBatch(why) => give_up(inner, position, &why).await,
+                    error => Err(error),
+                };
+            }
+        };
         self.bytes += bytes.len();
         self.queue.push_back(Flying { position, bytes: bytes.len(), commit, claimed, wishes });
         Ok(())
     }
 
     async fn land(&mut self, inner: &Inner) -> Result<(), Error> {
-        let Some(mut oldest) = self.queue.pop_front() else { return Ok(()) };
-        oldest.commit.as_mut().await;
+        let Some(oldest) = self.queue.pop_front() else { return Ok(()) };
+        let result = oldest.commit.receipt().await;
         self.bytes = self.bytes.saturating_sub(oldest.bytes);
-        let result = oldest.commit.as_mut().take_output().unwrap_or(Err(Error::Stopped));
         inner.seen.release(&oldest.claimed);
         match result {
             Ok(receipt) => {
@@ -126,7 +127,6 @@ impl Flights {
                 inner.wishes.add(oldest.wishes);
                 inner.committed();
             }
-            Err(Error::BadBatch(why)) => give_up(inner, oldest.position, &why).await?,
             Err(error) => return Err(error),
         }
         inner.processed.store(oldest.position, Ordering::Release);
@@ -156,12 +156,10 @@ pub(super) async fn rejected(inner: &Inner, position: u64, receipt: &Receipt) ->
     inner.parts.engine.commit(Batch { marks, ..Batch::default() }).await.map(drop)
 }
 
-/// The engine refused the batch as such: say so, and go on behind it.
+/// The engine refused the batch as such: say so in its place, and go on behind it.
 async fn give_up(inner: &Inner, position: u64, why: &str) -> Result<(), Error> {
     let now = inner.parts.engine.clock().now();
     tracing::error!(webhook = %Cause::webhook(position), why, "webhook could not be committed");
-    // Later entries may have moved the place on already; it must not go back.
-    let place = mark(position.max(place(&inner.parts.engine)?));
-    let prepared = refused(inner, position, place, "bad_batch", why, now);
+    let prepared = refused(inner, position, mark(position), "bad_batch", why, now);
     inner.parts.engine.commit(prepared.batch).await.map(drop)
 }

@@ -14,21 +14,23 @@ pub const KEEP: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 const EVERY: Duration = Duration::from_secs(60);
 /// Entries read at a time while looking for old ones.
 const PAGE: usize = 32;
+/// Minutes looked at in one sweep: after a long stop it takes several.
+const MINUTES: i64 = 20_000;
 /// Name of the minute up to which delivery ids were forgotten.
 const PLACE: &str = "webhook ids";
 
-/// Sweeps once a minute until `stop` is cancelled or the store fails.
+/// Sweeps at the start and once a minute until `stop` is cancelled or the store fails.
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<(), Error> {
     let clock = inner.parts.engine.clock();
     let mut trimmed = 0;
     loop {
-        tokio::select! {
-            () = clock.sleep(EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
         match once(&inner, clock.now(), &mut trimmed).await {
             Err(Error::Stopped) => return Ok(()),
             done => done?,
+        }
+        tokio::select! {
+            () = clock.sleep(EVERY) => {}
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }
@@ -47,7 +49,9 @@ async fn forget_ids(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     let current = now.seconds().div_euclid(60);
     // Ids live for days at most: without a place nothing older can stand.
     let oldest = current - i64::try_from(KEEP.as_secs() / 60).unwrap_or(i64::MAX) - 1;
-    for minute in stored.unwrap_or(oldest).max(oldest)..current {
+    let from = stored.unwrap_or(oldest);
+    let current = current.min(from + MINUTES);
+    for minute in from..current {
         let last = Timestamp::from_seconds((minute + 1).saturating_mul(60)).minus(Duration::from_micros(1));
         let mut marks = seen::forget(engine, last)?;
         if marks.is_empty() && minute + 1 < current {

@@ -1,7 +1,7 @@
 //! Syncs: one stream of one connection on a schedule; their state, and what can be asked of them.
 //!
 //! Promises: one run of a sync at a time; what a sync remembers is durable before anyone is told of it; an interrupted run
-//! is taken up again at its bookmark. Does not: decide *when* (see [`plan`](super::plan) and
+//! is taken up again at its bookmark. Does not: decide *when* (see [`plan`] and
 //! [`scheduler`](super::scheduler)) or read pages (the run driver of the engine does).
 //!
 //! | file | what |

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Version of the stored form.
 const FORMAT: u32 = 1;
 
-/// What was decided about one sync; what its runs achieved is the run driver's [`Progress`], kept beside it.
+/// What was decided about one sync; what its runs achieved is the run driver's `Progress`, kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SyncState {
     /// Version of the stored form.

@@ -22,16 +22,13 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, folder, seed, workers] = &arguments[..] else { panic!("usage: crash_child FOLDER SEED WORKERS") };
     let seed: u64 = seed.parse().expect("a seed");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (engine, sets) = open(Path::new(folder), workers.parse().expect("a number")).expect("opens");
         let next = place(&engine).expect("the place").map_or(0, |n| n + 1);
         say(&format!("open {next}"));
-        tokio::join!(
-            commits(&engine, &sets, history(seed), next),
-            appends(&engine, seed),
-            deliveries(&engine),
-        );
+        tokio::join!(commits(&engine, &sets, history(seed), next), appends(&engine, seed), deliveries(&engine),);
     });
 }
 

@@ -28,7 +28,8 @@ pub(super) fn deletes(
         match found.as_slice() {
             ["from_full_list"] => {
                 let again = deletes.from_full_list.is_some();
-                deletes.from_full_list = full_list(&mut fields, has_list, has_fetch, again, out).or(deletes.from_full_list);
+                deletes.from_full_list =
+                    full_list(&mut fields, has_list, has_fetch, again, out).or(deletes.from_full_list);
             }
             ["list"] => deletes.listings.extend(listing(&mut fields, around, level, out)),
             ["flag"] => {
@@ -66,13 +67,7 @@ fn refuse_second(second: bool, what: &str, spot: &Spot, out: &mut Out) {
     }
 }
 
-fn full_list(
-    fields: &mut Fields,
-    has_list: bool,
-    has_fetch: bool,
-    again: bool,
-    out: &mut Out,
-) -> Option<ConfirmRule> {
+fn full_list(fields: &mut Fields, has_list: bool, has_fetch: bool, again: bool, out: &mut Out) -> Option<ConfirmRule> {
     let spot = fields.spot.clone();
     refuse_second(again, "from_full_list", &spot, out);
     let on = fields.bool("from_full_list", out)?;

@@ -125,7 +125,8 @@ fn retry(node: Node, limits: &mut Limits, out: &mut Out) {
 }
 
 fn bad_backoff(text: &str, spot: &Spot) -> Complaint {
-    spot.complain("bad_backoff", format!("`{text}` is not a range of waits")).hint("write the first and the longest wait: 1s..10m")
+    spot.complain("bad_backoff", format!("`{text}` is not a range of waits"))
+        .hint("write the first and the longest wait: 1s..10m")
 }
 
 fn backoff(text: &str) -> Option<(Duration, Duration)> {

@@ -16,9 +16,9 @@ mod streams;
 mod verify;
 mod webhooks;
 
+pub use crate::expr::{TimeUnit, read_time};
 pub use crate::located::{Complaint, Reference};
 pub use parse::{Parsed, parse};
-pub use crate::expr::{TimeUnit, read_time};
 pub use preset::presets;
 pub use schedule::{MIN_INTERVAL, schedule};
 

@@ -72,7 +72,8 @@ fn definition(
     let limits = limits(fields.take("limits"), out);
     let outermost = Names::default();
     let base_url = base_url(&mut fields, &outermost, out);
-    let origin = base_url.as_ref().and_then(|t| t.as_literal()).and_then(|t| url::Url::parse(t).ok()).map(|u| u.origin());
+    let origin =
+        base_url.as_ref().and_then(|t| t.as_literal()).and_then(|t| url::Url::parse(t).ok()).map(|u| u.origin());
     let outermost = Names { origin, ..outermost };
     let level = source_level(&mut fields, &limits, &outermost, out);
     let partition_node = fields.take("partitions");

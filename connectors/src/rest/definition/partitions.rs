@@ -51,7 +51,9 @@ fn values(fields: &mut Fields, level: &Level, outer: &Names, out: &mut Out) -> O
             let values: Vec<String> = fields.texts("values", out)?.into_iter().map(|(text, _)| text).collect();
             let distinct: BTreeSet<&String> = values.iter().collect();
             if distinct.len() != values.len() || values.iter().any(String::is_empty) {
-                out.push(spot.complain("bad_value", format!("the values of {} must differ and not be empty", fields.what)));
+                out.push(
+                    spot.complain("bad_value", format!("the values of {} must differ and not be empty", fields.what)),
+                );
             }
             Some(PartitionValues::Fixed(values))
         }
@@ -79,7 +81,8 @@ fn values(fields: &mut Fields, level: &Level, outer: &Names, out: &mut Out) -> O
             Some(PartitionValues::Request { request: Box::new(request?), key: key? })
         }
         [] => {
-            let complaint = fields.spot.complain("missing_key", format!("{} does not say where its values come from", fields.what));
+            let complaint =
+                fields.spot.complain("missing_key", format!("{} does not say where its values come from", fields.what));
             out.push(complaint.hint("one of values, metadata, stream, request"));
             None
         }
@@ -99,7 +102,12 @@ pub(super) fn check(placed: &Placed, streams: &[Stream], out: &mut Out) {
     for (name, (partition, spot)) in placed {
         let PartitionValues::Stream { stream, .. } = &partition.values else { continue };
         if !streams.iter().any(|s| s.name == *stream) {
-            out.push(spot.complain("unknown_stream", format!("partition `{name}` reads stream `{stream}`, which is not there")));
+            out.push(
+                spot.complain(
+                    "unknown_stream",
+                    format!("partition `{name}` reads stream `{stream}`, which is not there"),
+                ),
+            );
         } else if reaches(name, name, placed, streams, &mut BTreeSet::new()) {
             let message = format!("the values of partition `{name}` depend on the partition itself");
             out.push(spot.complain("partition_cycle", message));

@@ -101,7 +101,9 @@ pub(super) fn expr(node: &Node, what: &str, out: &mut Out) -> Option<Expr> {
     let text = match &node.content {
         Content::Bool(_) | Content::Number(_) | Content::Text(_) => scalar(node, what, out)?,
         _ => {
-            out.push(bad_type(node, what, "an expression").hint("quote it if it holds `: `, ` #`, or begins with [ { or \""));
+            out.push(
+                bad_type(node, what, "an expression").hint("quote it if it holds `: `, ` #`, or begins with [ { or \""),
+            );
             return None;
         }
     };
@@ -169,11 +171,8 @@ pub(super) fn tree(node: &Node, names: &Names, out: &mut Out) -> Option<Tree> {
         Content::Map(map) => Tree::Map(
             map.iter()
                 .filter_map(|entry| {
-                    let key = Node {
-                        content: Content::Text(entry.key.clone()),
-                        spot: entry.spot.clone(),
-                        referenced: false,
-                    };
+                    let key =
+                        Node { content: Content::Text(entry.key.clone()), spot: entry.spot.clone(), referenced: false };
                     Some((template(&key, "a key of `body`", names, false, out)?, tree(&entry.value, names, out)?))
                 })
                 .collect(),
@@ -185,9 +184,8 @@ pub(super) fn tree(node: &Node, names: &Names, out: &mut Out) -> Option<Tree> {
 /// Whether `text` is a name of a source, connection or partition.
 pub(super) fn name(text: &str, what: &str, spot: &Spot, out: &mut Out) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let good = text.len() <= MAX_NAME
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(word);
+    let good =
+        text.len() <= MAX_NAME && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(word);
     if !good {
         let complaint = spot.complain("bad_name", format!("`{text}` cannot be the name of {what}"));
         out.push(complaint.hint("letters, digits, `_` and `-`, at most 128, beginning with a letter or digit"));
@@ -251,7 +249,8 @@ pub(super) fn header_at(fields: &mut Fields, key: &'static str, out: &mut Out) -
 pub(super) fn secret(node: &Node, what: &str, out: &mut Out) -> Option<String> {
     let text = scalar(node, what, out)?;
     if !node.referenced {
-        let complaint = node.spot.complain("literal_secret", format!("{what} is a secret and must not stand in the file"));
+        let complaint =
+            node.spot.complain("literal_secret", format!("{what} is a secret and must not stand in the file"));
         out.push(complaint.hint("write env:NAME or file:PATH"));
         return None;
     }

@@ -139,7 +139,12 @@ fn method(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<(String, 
     }
     let Some((method, node)) = found else {
         let message = format!("{} needs a method and path", fields.what);
-        out.push(fields.spot.complain("missing_key", message).hint("write `get: /path`; post, put, patch and delete work alike"));
+        out.push(
+            fields
+                .spot
+                .complain("missing_key", message)
+                .hint("write `get: /path`; post, put, patch and delete work alike"),
+        );
         return None;
     };
     let path = read::template(&node, &format!("the path of {}", fields.what), names, false, out)?;
@@ -187,7 +192,8 @@ fn decode(fields: &mut Fields, out: &mut Out) {
     match word.as_str() {
         "json" => {}
         "csv" | "xml" | "jsonl" | "gzip" => {
-            let complaint = spot.complain("not_in_this_release", format!("`decode: {word}` is not part of this release"));
+            let complaint =
+                spot.complain("not_in_this_release", format!("`decode: {word}` is not part of this release"));
             out.push(complaint.hint("answers are read as JSON"));
         }
         _ => out.push(spot.complain("bad_value", format!("`decode` is `{word}`; json is wanted"))),

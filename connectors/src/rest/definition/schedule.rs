@@ -173,13 +173,37 @@ mod tests {
     #[test]
     fn everyday_spellings() {
         for (text, seconds) in [
-            ("30s", 30), ("every 5m", 300), ("every half hour", 1_800), ("every hour", 3_600), ("every day", 86_400),
-            ("Every 2 Hours", 7_200), ("every 15 minutes", 900), ("every week", 604_800), ("every half day", 43_200),
-            ("every 1d", 86_400), ("hourly", 3_600), ("every 90sec", 90), ("half an hour", 1_800), ("every month", 2_592_000),
+            ("30s", 30),
+            ("every 5m", 300),
+            ("every half hour", 1_800),
+            ("every hour", 3_600),
+            ("every day", 86_400),
+            ("Every 2 Hours", 7_200),
+            ("every 15 minutes", 900),
+            ("every week", 604_800),
+            ("every half day", 43_200),
+            ("every 1d", 86_400),
+            ("hourly", 3_600),
+            ("every 90sec", 90),
+            ("half an hour", 1_800),
+            ("every month", 2_592_000),
         ] {
             assert_eq!(schedule(text), Ok(Tick::Every(Duration::from_secs(seconds))), "{text}");
         }
-        for text in ["", "every", "every 5", "5", "14s", "every 10 seconds", "0s", "every fortnight", "-5m", "400d", "every 99999999999999999999s", "1500ms"] {
+        for text in [
+            "",
+            "every",
+            "every 5",
+            "5",
+            "14s",
+            "every 10 seconds",
+            "0s",
+            "every fortnight",
+            "-5m",
+            "400d",
+            "every 99999999999999999999s",
+            "1500ms",
+        ] {
             assert!(schedule(text).is_err(), "{text}");
         }
     }

@@ -132,13 +132,7 @@ fn inherit(list: Option<&Node>, incremental: Node) -> Node {
     Node { content: Content::Map(merged), spot, referenced }
 }
 
-fn incremental(
-    node: Node,
-    around: &Around<'_>,
-    level: &Level,
-    has_list: bool,
-    out: &mut Out,
-) -> Option<Incremental> {
+fn incremental(node: Node, around: &Around<'_>, level: &Level, has_list: bool, out: &mut Out) -> Option<Incremental> {
     let names = Names { window: true, ..around.names.clone() };
     let mut fields = Fields::open(node, "`incremental`", out)?;
     let spot = fields.spot.clone();

@@ -2,8 +2,8 @@
 
 use super::read::{self, Out};
 use super::{
-    HashAlgorithm, HmacScheme, KeyForm, Part, Scheme, SignatureEncoding, SignatureFormat, StampPlace, StampRule, StampUnit,
-    Verify,
+    HashAlgorithm, HmacScheme, KeyForm, Part, Scheme, SignatureEncoding, SignatureFormat, StampPlace, StampRule,
+    StampUnit, Verify,
 };
 use crate::located::{Content, Fields, Node, Spot, bad_type, nearest};
 use base64::Engine as _;
@@ -118,12 +118,15 @@ fn scheme(fields: &mut Fields, out: &mut Out) -> Option<Scheme> {
             header.map(|header| Scheme::SharedSecret { header: header.to_ascii_lowercase() })
         }
         later if LATER.contains(&later) => {
-            let complaint = spot.complain("not_in_this_release", format!("`scheme: {later}` is not part of this release"));
+            let complaint =
+                spot.complain("not_in_this_release", format!("`scheme: {later}` is not part of this release"));
             out.push(complaint.hint("hmac, shared_secret and none are"));
             None
         }
         _ => {
-            out.push(spot.complain("bad_value", format!("`{word}` is not a scheme; hmac, shared_secret or none is wanted")));
+            out.push(
+                spot.complain("bad_value", format!("`{word}` is not a scheme; hmac, shared_secret or none is wanted")),
+            );
             None
         }
     }
@@ -239,7 +242,8 @@ fn part(node: &Node, out: &mut Out) -> Option<Part> {
             Some(name) if read::header_name(name, &node.spot, out) => Part::Header(name.to_ascii_lowercase()),
             Some(_) => return None,
             None => {
-                let complaint = node.spot.complain("bad_value", format!("{} is not a part of signed content", node.to_json()));
+                let complaint =
+                    node.spot.complain("bad_value", format!("{} is not a part of signed content", node.to_json()));
                 out.push(complaint.hint("ts, id, method, url, path, query, header:NAME, body, secret or {lit: text}"));
                 return None;
             }
@@ -276,51 +280,87 @@ fn presets() -> Vec<Preset> {
     let header = |name: &str| StampPlace::Header(name.to_owned());
     let hmac = |name, dedupe, scheme| Preset { name, scheme: Scheme::Hmac(scheme), dedupe };
     vec![
-        hmac("standard_webhooks", "$h[\"webhook-id\"]", HmacScheme {
-            format: SignatureFormat::List("v1".to_owned()),
-            encoding: Base64,
-            timestamp: stamp(header("webhook-timestamp"), StampUnit::Seconds),
-            content: vec![Part::Id, literal("."), Part::Stamp, literal("."), Part::Body],
-            key: KeyForm::Whsec,
-            ..plain("webhook-signature")
-        }),
-        hmac("github", "$h[\"x-github-delivery\"]", HmacScheme { format: prefix("sha256="), ..plain("x-hub-signature-256") }),
-        hmac("stripe", ".id", HmacScheme {
-            format: SignatureFormat::Kv("v1".to_owned()),
-            timestamp: stamp(StampPlace::Kv("t".to_owned()), StampUnit::Seconds),
-            content: vec![Part::Stamp, literal("."), Part::Body],
-            ..plain("stripe-signature")
-        }),
-        hmac("shopify", "$h[\"x-shopify-webhook-id\"]", HmacScheme { encoding: Base64, ..plain("x-shopify-hmac-sha256") }),
-        hmac("slack", ".event_id", HmacScheme {
-            format: prefix("v0="),
-            timestamp: stamp(header("x-slack-request-timestamp"), StampUnit::Seconds),
-            content: vec![literal("v0:"), Part::Stamp, literal(":"), Part::Body],
-            ..plain("x-slack-signature")
-        }),
-        hmac("linear", "$h[\"linear-delivery\"]", HmacScheme {
-            timestamp: Some(StampRule {
-                from: StampPlace::Body("webhookTimestamp".to_owned()),
-                unit: StampUnit::Millis,
-                past: FUTURE,
-                future: FUTURE,
-            }),
-            ..plain("linear-signature")
-        }),
+        hmac(
+            "standard_webhooks",
+            "$h[\"webhook-id\"]",
+            HmacScheme {
+                format: SignatureFormat::List("v1".to_owned()),
+                encoding: Base64,
+                timestamp: stamp(header("webhook-timestamp"), StampUnit::Seconds),
+                content: vec![Part::Id, literal("."), Part::Stamp, literal("."), Part::Body],
+                key: KeyForm::Whsec,
+                ..plain("webhook-signature")
+            },
+        ),
+        hmac(
+            "github",
+            "$h[\"x-github-delivery\"]",
+            HmacScheme { format: prefix("sha256="), ..plain("x-hub-signature-256") },
+        ),
+        hmac(
+            "stripe",
+            ".id",
+            HmacScheme {
+                format: SignatureFormat::Kv("v1".to_owned()),
+                timestamp: stamp(StampPlace::Kv("t".to_owned()), StampUnit::Seconds),
+                content: vec![Part::Stamp, literal("."), Part::Body],
+                ..plain("stripe-signature")
+            },
+        ),
+        hmac(
+            "shopify",
+            "$h[\"x-shopify-webhook-id\"]",
+            HmacScheme { encoding: Base64, ..plain("x-shopify-hmac-sha256") },
+        ),
+        hmac(
+            "slack",
+            ".event_id",
+            HmacScheme {
+                format: prefix("v0="),
+                timestamp: stamp(header("x-slack-request-timestamp"), StampUnit::Seconds),
+                content: vec![literal("v0:"), Part::Stamp, literal(":"), Part::Body],
+                ..plain("x-slack-signature")
+            },
+        ),
+        hmac(
+            "linear",
+            "$h[\"linear-delivery\"]",
+            HmacScheme {
+                timestamp: Some(StampRule {
+                    from: StampPlace::Body("webhookTimestamp".to_owned()),
+                    unit: StampUnit::Millis,
+                    past: FUTURE,
+                    future: FUTURE,
+                }),
+                ..plain("linear-signature")
+            },
+        ),
         hmac("attio", "$h[\"idempotency-key\"]", plain("attio-signature")),
-        hmac("intercom", ".id", HmacScheme {
-            algorithm: HashAlgorithm::Sha1,
-            format: prefix("sha1="),
-            ..plain("x-hub-signature")
-        }),
-        hmac("zendesk", "$h[\"x-zendesk-webhook-invocation-id\"]", HmacScheme {
-            encoding: Base64,
-            timestamp: stamp(header("x-zendesk-webhook-signature-timestamp"), StampUnit::Iso8601),
-            content: vec![Part::Stamp, Part::Body],
-            ..plain("x-zendesk-webhook-signature")
-        }),
-        hmac("typeform", ".event_id", HmacScheme { encoding: Base64, format: prefix("sha256="), ..plain("typeform-signature") }),
-        hmac("jira", "$h[\"x-atlassian-webhook-identifier\"]", HmacScheme { format: prefix("sha256="), ..plain("x-hub-signature") }),
+        hmac(
+            "intercom",
+            ".id",
+            HmacScheme { algorithm: HashAlgorithm::Sha1, format: prefix("sha1="), ..plain("x-hub-signature") },
+        ),
+        hmac(
+            "zendesk",
+            "$h[\"x-zendesk-webhook-invocation-id\"]",
+            HmacScheme {
+                encoding: Base64,
+                timestamp: stamp(header("x-zendesk-webhook-signature-timestamp"), StampUnit::Iso8601),
+                content: vec![Part::Stamp, Part::Body],
+                ..plain("x-zendesk-webhook-signature")
+            },
+        ),
+        hmac(
+            "typeform",
+            ".event_id",
+            HmacScheme { encoding: Base64, format: prefix("sha256="), ..plain("typeform-signature") },
+        ),
+        hmac(
+            "jira",
+            "$h[\"x-atlassian-webhook-identifier\"]",
+            HmacScheme { format: prefix("sha256="), ..plain("x-hub-signature") },
+        ),
         Preset { name: "gitlab", scheme: Scheme::SharedSecret { header: "x-gitlab-token".to_owned() }, dedupe: "" },
     ]
 }
@@ -331,7 +371,8 @@ fn named(name: &str, spot: &Spot, out: &mut Out) -> Option<Preset> {
         return Some(presets.swap_remove(at));
     }
     if ["hubspot_v3", "notion"].contains(&name) {
-        let complaint = spot.complain("not_in_this_release", format!("the preset `{name}` is not part of this release"));
+        let complaint =
+            spot.complain("not_in_this_release", format!("the preset `{name}` is not part of this release"));
         out.push(complaint.hint("describe the signature with `scheme: hmac`, if it can be"));
         return None;
     }

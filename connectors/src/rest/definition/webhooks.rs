@@ -15,7 +15,13 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 const MAX_REPLY: usize = 4 << 10;
 
 /// Reads `webhooks`.
-pub(super) fn webhooks(node: Node, streams: &[Stream], level: &Level, names: &Names, out: &mut Out) -> Option<Webhooks> {
+pub(super) fn webhooks(
+    node: Node,
+    streams: &[Stream],
+    level: &Level,
+    names: &Names,
+    out: &mut Out,
+) -> Option<Webhooks> {
     let mut fields = Fields::open(node, "`webhooks`", out)?;
     let per_connection = fields.word("scope", &[("app", false), ("connection", true)], out).unwrap_or(false);
     let proof = match fields.take("verify") {
@@ -41,7 +47,8 @@ pub(super) fn webhooks(node: Node, streams: &[Stream], level: &Level, names: &Na
     not_yet(&mut fields, level, names, out);
     let entries = fields.list("map", out).unwrap_or_default();
     if entries.is_empty() {
-        let complaint = fields.spot.complain("nothing_to_do", "`webhooks` has no `map`: nothing would become of an event");
+        let complaint =
+            fields.spot.complain("nothing_to_do", "`webhooks` has no `map`: nothing would become of an event");
         out.push(complaint.hint("say with `map` what the events mean"));
     }
     fields.finish(out);
@@ -71,7 +78,9 @@ fn path(fields: &mut Fields, verify: Option<&Verify>, out: &mut Out) -> Option<S
     let (path, spot) = fields.text("path", out)?;
     let segment = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
     let good = path.len() <= 200
-        && path.strip_prefix("/hooks/").is_some_and(|rest| rest.split('/').all(|s| segment(s) && s != "." && s != ".."));
+        && path
+            .strip_prefix("/hooks/")
+            .is_some_and(|rest| rest.split('/').all(|s| segment(s) && s != "." && s != ".."));
     if !good {
         let complaint = spot.complain("bad_value", format!("`{path}` cannot be the path of a webhook"));
         out.push(complaint.hint("write /hooks/ and letters, digits, - _ . ~ between slashes"));
@@ -190,7 +199,17 @@ fn entry(node: Node, streams: &[Stream], out: &mut Out) -> Option<WebhookMap> {
     }
     complete(&fields, stream.is_some(), has_key, &effect, hydrate, out);
     fields.finish(out);
-    Some(WebhookMap { when, all, stream: stream.map(|(s, _)| s), key, composite, effect: effect?, at, partition, hydrate })
+    Some(WebhookMap {
+        when,
+        all,
+        stream: stream.map(|(s, _)| s),
+        key,
+        composite,
+        effect: effect?,
+        at,
+        partition,
+        hydrate,
+    })
 }
 
 /// Complains about entries that say too little.

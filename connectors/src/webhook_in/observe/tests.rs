@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::rest::definition::parse;
-use crate::webhook_in::{Head, depth_of_json};
+use crate::webhook_in::{Head, depth};
 use proptest::prelude::*;
 use serde_json::json;
+use syncline_engine::model::Timestamp;
 use syncline_engine::source::Body;
 
 const TEXT: &str = r#"
@@ -39,7 +40,13 @@ fn observer(events: &str) -> Observer {
 
 fn stored(headers: &[(&str, &str)], body: &[u8]) -> StoredWebhook {
     let headers = headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let head = Head { environment: "e".into(), source: "crm".into(), received_at: 1_000_000_000_000_000, headers, ..Head::default() };
+    let head = Head {
+        environment: "e".into(),
+        source: "crm".into(),
+        received_at: 1_000_000_000_000_000,
+        headers,
+        ..Head::default()
+    };
     StoredWebhook { head, body: body.to_vec() }
 }
 
@@ -131,7 +138,7 @@ fn bodies_that_are_not_json() {
         let outcomes = observer("").observe(&stored(&[], body.as_bytes()), &accounts());
         assert!(matches!(&outcomes[0].verdict, Verdict::Rejected(why) if why.code == "bad_body"), "{body}");
     }
-    assert_eq!(depth_of_json(br#"{"a":"[[[[\"{{"}"#), 1);
+    assert_eq!(depth(br#"{"a":"[[[[\"{{"}"#), 1);
 }
 
 proptest! {

@@ -97,7 +97,19 @@ impl<'a> Drive<'a> {
         let open = !resumed && journey.part == Part::Full;
         let deadline = now.plus(order.timeout);
         let drive = Drive {
-            engine, order, journey, source, clock, halt, tell, progress, quarantine, deadline, resumed, pages: 0, open,
+            engine,
+            order,
+            journey,
+            source,
+            clock,
+            halt,
+            tell,
+            progress,
+            quarantine,
+            deadline,
+            resumed,
+            pages: 0,
+            open,
         };
         Ok(drive)
     }
@@ -164,7 +176,8 @@ impl<'a> Drive<'a> {
         journey.read = !end.doubts.iter().any(|doubt| doubt.starts_with(PAGE_SKIPPED));
         end.doubts.iter().for_each(|doubt| add_doubt(&mut journey.record, doubt));
         // The second look, if this was it, has been taken.
-        journey.confirm = if journey.stage == Stage::Again && end.confirm != Confirm::Never { Confirm::None } else { end.confirm };
+        journey.confirm =
+            if journey.stage == Stage::Again && end.confirm != Confirm::Never { Confirm::None } else { end.confirm };
         if journey.part != Part::Full {
             journey.confirm = Confirm::Never;
         }
@@ -310,7 +323,10 @@ impl<'a> Drive<'a> {
             self.journey.forget_notes = true;
             if self.journey.part == Part::Full {
                 self.journey.proven = false;
-                add_doubt(&mut self.journey.record, "stale_validators: an unchanged page names records that are not stored");
+                add_doubt(
+                    &mut self.journey.record,
+                    "stale_validators: an unchanged page names records that are not stored",
+                );
             }
         }
     }
@@ -381,7 +397,8 @@ impl<'a> Drive<'a> {
         };
         let finished = error.is_none();
         // A place that brought nothing but a refusal is no place to go on from.
-        let goes_on = error.as_ref().is_some_and(|failure| self.pages > 0 || failure.retry || failure.code == CANCELLED);
+        let goes_on =
+            error.as_ref().is_some_and(|failure| self.pages > 0 || failure.retry || failure.code == CANCELLED);
         let record = &mut self.journey.record;
         (record.status, record.ended_at) = (outcome, Some(now));
         record.error = error.map(|failure| (failure.code.to_string(), failure.message));

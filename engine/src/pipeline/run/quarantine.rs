@@ -40,7 +40,8 @@ pub(super) struct Quarantine {
 
 impl Quarantine {
     pub(super) fn load(engine: &Engine, dataset: &DatasetName) -> Result<Quarantine, Error> {
-        let scope = [&dataset.environment, &dataset.source, &dataset.connection, &dataset.model].map(|part| part.to_string());
+        let scope =
+            [&dataset.environment, &dataset.source, &dataset.connection, &dataset.model].map(|part| part.to_string());
         let parts = scope.each_ref().map(String::as_str);
         let kept = engine.marks(Table::Quarantine, &parts)?;
         let met = kept.into_iter().filter_map(|(rest, _)| rest.into_iter().next()).map(|key| (key, false)).collect();

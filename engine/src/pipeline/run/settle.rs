@@ -151,7 +151,13 @@ pub async fn reject(engine: &Engine, dataset: &Dataset, run: &str) -> Result<boo
     decide(engine, dataset, run, WindowOp::Abort(dataset.clone()), Outcome::Incomplete).await
 }
 
-async fn decide(engine: &Engine, dataset: &Dataset, run: &str, close: WindowOp, status: Outcome) -> Result<bool, Error> {
+async fn decide(
+    engine: &Engine,
+    dataset: &Dataset,
+    run: &str,
+    close: WindowOp,
+    status: Outcome,
+) -> Result<bool, Error> {
     let known = held(engine, &dataset.name)?.iter().any(|hold| hold.run == run);
     let cause = Cause::parse(run).filter(|_| known && engine.window_open(dataset));
     let Some(cause) = cause else { return Ok(false) };
