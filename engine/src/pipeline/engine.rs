@@ -103,7 +103,7 @@ impl Engine {
         let mut rings = Vec::new();
         let mut seats = Vec::new();
         let treat = treatments(&catalog, &windows);
-        let tables = load(&store, workers)?;
+        let tables = store.load(&datasets, workers)?;
         let last = last_positions(&tables);
         for tables in tables {
             let (ring, jobs) = bounded(RING);
@@ -534,20 +534,6 @@ fn run_workers(workers: usize, seats: Vec<Option<Seat>>) {
     if let Err(error) = execute(workers, move |worker| worker::run(worker, &seats)) {
         tracing::error!(error, "the workers could not be started");
     }
-}
-
-/// Each worker's tables, read at the same time.
-fn load(store: &Arc<Store>, workers: usize) -> Result<Vec<crate::state::Tables>, Error> {
-    std::thread::scope(|scope| {
-        let loads: Vec<_> = (0..workers as u64).map(|n| scope.spawn(move || store.load(n, workers as u64))).collect();
-        loads
-            .into_iter()
-            .map(|load| {
-                load.join().unwrap_or_else(|_| Err(crate::store::Error::Disk("reading the tables failed".to_owned())))
-            })
-            .map(|tables| tables.map_err(Error::from))
-            .collect()
-    })
 }
 
 /// Where the last change of each dataset is.

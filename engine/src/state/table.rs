@@ -115,6 +115,30 @@ impl Default for Spec {
 
 /// Sub-tables of a dataset: the largest resize moves a 64th of it.
 const SPLIT: usize = 64;
+/// Bits of the key that choose the sub-table.
+const CHOICE_BITS: u32 = 12;
+
+/// Which sub-table a key belongs to. Shares grow from one to two, evenly on a logarithmic scale, so that sub-tables double
+/// one after the other and not all at once: memory per record stays near its mean instead of swinging by half.
+static CHOICE: [u8; 1 << CHOICE_BITS] = shares();
+
+const fn shares() -> [u8; 1 << CHOICE_BITS] {
+    // The 64th root of two in 1/2^32: each share is so much greater than the one before.
+    const ROOT: u64 = 4_341_736_424;
+    let mut choice = [(SPLIT - 1) as u8; 1 << CHOICE_BITS];
+    // The first share in 1/2^32: 4096 / (1 + root + root² + … 64 terms).
+    let (mut share, mut end, mut shard, mut at) = (191_617_000_000_u64, 0_u64, 0_u8, 0_usize);
+    while (shard as usize) < SPLIT {
+        end += share;
+        while at < choice.len() && (at as u64) < end >> 32 {
+            choice[at] = shard;
+            at += 1;
+        }
+        share = ((share as u128 * ROOT as u128) >> 32) as u64;
+        shard += 1;
+    }
+    choice
+}
 
 /// All records of one dataset on one worker.
 pub struct Table {
@@ -150,9 +174,8 @@ impl Default for Table {
 impl Table {
     #[inline]
     fn shard(&mut self, half: u64) -> &mut HashTable<Entry> {
-        // Bits the hash tables themselves do not use. `split` has SPLIT elements, a power of two, so the mask keeps the
-        // index inside.
-        &mut self.split[(half >> 40) as usize & (SPLIT - 1)]
+        // Bits the hash tables themselves do not use. The mask keeps the index inside the choices, which name sub-tables.
+        &mut self.split[CHOICE[(half >> 40) as usize & ((1 << CHOICE_BITS) - 1)] as usize]
     }
 
     /// The entry of `key`.
@@ -225,6 +248,14 @@ mod tests {
     #[test]
     fn an_entry_has_72_bytes() {
         assert_eq!(std::mem::size_of::<Entry>(), 72);
+    }
+
+    #[test]
+    fn shares_grow_from_one_to_two() {
+        let shares: Vec<usize> = (0..SPLIT).map(|n| CHOICE.iter().filter(|c| usize::from(**c) == n).count()).collect();
+        assert_eq!(shares.iter().sum::<usize>(), CHOICE.len());
+        assert!(shares[0] >= 43 && shares[0] <= 46, "{shares:?}");
+        assert!(shares[SPLIT - 1] >= 84 && shares[SPLIT - 1] <= 92, "{shares:?}");
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub(crate) mod recover;
 pub(crate) mod write;
 
 use rocksdb::{
-    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch,
+    WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -122,8 +123,9 @@ impl Family {
         }
     }
 
-    fn options(self) -> Options {
+    fn options(self, cache: &Cache) -> Options {
         let mut table = BlockBasedOptions::default();
+        table.set_block_cache(cache);
         table.set_block_size(16 << 10);
         table.set_format_version(6);
         table.set_bloom_filter(10.0, false);
@@ -141,6 +143,11 @@ impl Family {
         options
     }
 }
+
+/// Blocks kept in memory, by all families together.
+const BLOCK_CACHE: usize = 64 << 20;
+/// Writes kept in memory until they go to a file, by all families together.
+const WRITE_BUFFERS: usize = 192 << 20;
 
 /// Name of the file that says the folder was set up: an emptied folder must not look like a new one.
 const MARKER: &str = "SYNCLINE";
@@ -164,7 +171,8 @@ impl Store {
         let mut options = database_options();
         options.create_if_missing(!known);
         options.create_missing_column_families(true);
-        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options()));
+        let cache = Cache::new_lru_cache(BLOCK_CACHE);
+        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options(&cache)));
         let db = DB::open_cf_descriptors(&options, &data, families)?;
         let store = Store { db: Arc::new(db), poison: OnceLock::new(), _lock: lock };
         store.check_format()?;
@@ -245,6 +253,7 @@ fn database_options() -> Options {
     options.set_max_total_wal_size(256 << 20);
     options.set_paranoid_checks(true);
     options.set_max_background_jobs(2);
+    options.set_db_write_buffer_size(WRITE_BUFFERS);
     options.set_keep_log_file_num(2);
     options.set_max_open_files(512);
     options.set_enable_pipelined_write(true);

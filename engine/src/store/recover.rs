@@ -3,8 +3,21 @@
 use super::write::{decode, decode_touch};
 use super::{Error, Family, Result, Store, codec, keys};
 use crate::model::{DatasetId, Position, Timestamp};
-use crate::state::{Entry, Fields, PATCHED, Tables};
+use crate::state::{DEAD, Entry, Fields, PATCHED, Tables};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
+
+/// Pieces a dataset is read in, where there are fewer datasets than this.
+const PIECES: usize = 16;
+/// Entries handed over at once.
+const BATCH: usize = 8_192;
+/// Batches that may wait for a builder.
+const BATCHES: usize = 8;
+
+/// From and to of a scan.
+type Piece = (Vec<u8>, Vec<u8>);
+/// An entry on its way to its table.
+type Loaded = (DatasetId, Entry);
 
 impl Store {
     /// Removes everything at or above the watermark, in these datasets. Nothing of it was ever visible.
@@ -38,29 +51,81 @@ impl Store {
         Ok(scan.valid())
     }
 
-    /// The tables of worker `worker` of `workers`, with versions and generations as they were.
-    pub(crate) fn load(&self, worker: u64, workers: u64) -> Result<Tables> {
+    /// The tables of all workers, with versions and generations as they were. `cur` is read once, in pieces that as many
+    /// threads as there are workers take in turn.
+    pub(crate) fn load(&self, datasets: &[DatasetId], workers: usize) -> Result<Vec<Tables>> {
+        let pieces = self.pieces(datasets)?;
+        std::thread::scope(|scope| {
+            let (senders, builders): (Vec<_>, Vec<_>) = (0..workers)
+                .map(|worker| {
+                    let (sender, entries) = bounded(BATCHES);
+                    (sender, scope.spawn(move || self.build(worker, workers, &entries)))
+                })
+                .unzip();
+            let scans: Vec<_> = (0..workers)
+                .map(|_| (senders.clone(), pieces.clone()))
+                .map(|(to, pieces)| scope.spawn(move || self.scan_pieces(&pieces, &to)))
+                .collect();
+            drop(senders);
+            let failed = || Error::Disk("a thread that reads the tables has failed".to_owned());
+            scans.into_iter().try_for_each(|scan| scan.join().unwrap_or_else(|_| Err(failed())))?;
+            builders.into_iter().map(|builder| builder.join().unwrap_or_else(|_| Err(failed()))).collect()
+        })
+    }
+
+    /// `cur` in pieces: few datasets are cut up, many are taken whole.
+    fn pieces(&self, datasets: &[DatasetId]) -> Result<Receiver<Piece>> {
+        let end = self.committed()?;
+        let cuts = if datasets.len() < PIECES { PIECES as u64 } else { 1 };
+        let (to, pieces) = unbounded();
+        for dataset in datasets {
+            for n in 0..cuts {
+                let at = |n: u64| keys::record(*dataset, Position::first_of(end / cuts * n).0).to_vec();
+                let last = keys::record(*dataset, Position::first_of(end).0).to_vec();
+                // The receiver is held here, so this cannot fail.
+                let _ = to.send((at(n), if n + 1 == cuts { last } else { at(n + 1) }));
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn scan_pieces(&self, pieces: &Receiver<Piece>, to: &[Sender<Vec<Loaded>>]) -> Result<()> {
+        let mut batches: Vec<Vec<Loaded>> = to.iter().map(|_| Vec::with_capacity(BATCH)).collect();
+        while let Ok((from, end)) = pieces.try_recv() {
+            let mut options = scan_options();
+            options.set_iterate_upper_bound(end);
+            let mut scan = self.db.raw_iterator_cf_opt(self.family(Family::Cur), options);
+            scan.seek(from);
+            while let (Some(key), Some(value)) = (scan.key(), scan.value()) {
+                let owner = (codec::route(value) % to.len().max(1) as u64) as usize;
+                if let (Some(batch), Some(to)) = (batches.get_mut(owner), to.get(owner)) {
+                    batch.push((keys::dataset(key), entry_of(key, value)?));
+                    if batch.len() >= BATCH {
+                        // A builder that is gone has failed and says so itself.
+                        let _ = to.send(std::mem::replace(batch, Vec::with_capacity(BATCH)));
+                    }
+                }
+                scan.next();
+            }
+            scan.status()?;
+        }
+        for (batch, to) in batches.into_iter().zip(to) {
+            let _ = to.send(batch);
+        }
+        Ok(())
+    }
+
+    fn build(&self, worker: usize, workers: usize, entries: &Receiver<Vec<Loaded>>) -> Result<Tables> {
         let mut tables = Tables::default();
-        let mut scan = self.db.raw_iterator_cf_opt(self.family(Family::Cur), scan_options());
-        scan.seek_to_first();
-        while let (Some(key), Some(value)) = (scan.key(), scan.value()) {
-            if codec::route(value) % workers == worker {
-                let meta = decode(value)?;
-                let mut entry = Entry::new(meta.key);
-                entry.set_flags(meta.flags);
-                entry.set_writer(meta.cause);
-                (entry.modified_at, entry.observed_at) = (meta.modified_at, meta.observed_at);
-                (entry.changed_at, entry.hash, entry.raw) = (meta.changed_at, meta.hash, meta.raw);
-                (entry.position, entry.generation) = (keys::position(key), meta.generation);
-                let table = tables.table(keys::dataset(key));
-                table.live += i64::from(!entry.is(crate::state::DEAD));
+        for batch in entries {
+            for (dataset, entry) in batch {
+                let table = tables.table(dataset);
+                table.live += i64::from(!entry.is(DEAD));
                 table.insert(entry);
             }
-            scan.next();
         }
-        scan.status()?;
         self.load_touched(&mut tables)?;
-        self.load_fields(&mut tables, worker, workers)?;
+        self.load_fields(&mut tables, worker as u64, workers as u64)?;
         Ok(tables)
     }
 
@@ -117,6 +182,18 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The entry of a stored change.
+fn entry_of(key: &[u8], value: &[u8]) -> Result<Entry> {
+    let meta = decode(value)?;
+    let mut entry = Entry::new(meta.key);
+    entry.set_flags(meta.flags);
+    entry.set_writer(meta.cause);
+    (entry.modified_at, entry.observed_at) = (meta.modified_at, meta.observed_at);
+    (entry.changed_at, entry.hash, entry.raw) = (meta.changed_at, meta.hash, meta.raw);
+    (entry.position, entry.generation) = (keys::position(key), meta.generation);
+    Ok(entry)
 }
 
 /// Applies a touch to an entry. Versions only grow, so the order of touches does not matter.
