@@ -7,8 +7,12 @@ set -uo pipefail
 
 export CARGO_TERM_COLOR=never # the results are read below
 
-cargo test --workspace --no-fail-fast "$@" 2>&1 </dev/null | awk '
-    { print; fflush() }
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+cargo test --workspace --no-fail-fast "$@" 2>&1 </dev/null | tee "$report"
+outcome=${PIPESTATUS[0]}
+
+awk '
     /^ +(Running|Doc-tests) / { started++ }
     /^test result: / {
         ended++
@@ -25,6 +29,4 @@ cargo test --workspace --no-fail-fast "$@" 2>&1 </dev/null | awk '
         if (!started) { print "no test ran"; exit 1 }
         print (passed + 0) " passed, " (failed + 0) " failed"
         exit (failed > 0 || passed == 0)
-    }'
-status=("${PIPESTATUS[@]}")
-[[ ${status[0]} -eq 0 && ${status[1]} -eq 0 ]]
+    }' "$report" && [[ $outcome -eq 0 ]]
