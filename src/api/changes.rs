@@ -99,7 +99,13 @@ fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -
     let after = match cursor.as_deref() {
         None | Some("earliest") => feed.earliest(),
         Some("now") => feed.now(),
-        Some(text) => feed.place(text).map_err(|error| Refusal::bad("invalid_cursor", error.to_string()))?,
+        Some(text) => {
+            let place = feed.place(text).map_err(|error| Refusal::bad("invalid_cursor", error.to_string()))?;
+            if feed.emptied_since(place)? {
+                return Err(Refusal::must_refetch("emptied"));
+            }
+            place
+        }
     };
     Ok(Ask { feed, after, wait })
 }

@@ -78,6 +78,14 @@ impl Refusal {
         Self::invalid(what, vec![Fault::new("invalid_cursor", &[field], message)])
     }
 
+    /// The cursor is ours, but what it stands in is gone.
+    pub(super) fn must_refetch(reason: &'static str) -> Self {
+        let message =
+            format!("{reason}: records were dropped on request after this cursor; read again from the beginning");
+        let faults = vec![Fault::new(reason, &["cursor"], message.clone())];
+        Refusal { faults, ..Self::new(StatusCode::CONFLICT, "must_refetch", message) }
+    }
+
     /// The connection is not known to this key.
     pub(super) fn unknown_connection(id: &str) -> Self {
         Self::bad("unknown_connection", format!("no connection `{id}` of this source; GET /connections lists them"))

@@ -61,6 +61,21 @@ impl Feed {
         self.engine.cursor_key().decode(&self.scope(), text)
     }
 
+    /// Whether something of the selection was dropped on request after this place.
+    pub(super) fn emptied_since(&self, place: Cursor) -> Result<bool, Error> {
+        for dataset in self.datasets() {
+            if self.engine.emptied_since(&dataset, place.position)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn datasets(&self) -> Vec<Dataset> {
+        let all = self.engine.datasets(&self.environment);
+        all.into_iter().filter(|d| self.selection.has(&d.name)).collect()
+    }
+
     /// Before everything.
     pub(super) fn earliest(&self) -> Cursor {
         Cursor { position: Position::START, dataset: DatasetId(0) }
@@ -79,8 +94,7 @@ impl Feed {
     pub(super) fn read(&self, after: Cursor) -> Result<Page, Error> {
         // Taken first: what is committed while we read lies behind it and is met at the next reading.
         let end = self.now();
-        let all = self.engine.datasets(&self.environment);
-        let datasets: Vec<Dataset> = all.into_iter().filter(|d| self.selection.has(&d.name)).collect();
+        let datasets = self.datasets();
         let mut page = Writer::new(self, after);
         self.engine.changes(&datasets, after, &mut |dataset, change| page.take(dataset, change))?;
         page.finish(end)

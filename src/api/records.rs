@@ -67,6 +67,11 @@ async fn list(
     let Some(dataset) = api.app.engine.find(&name) else {
         return Ok(Json(json!({"records": [], "next_cursor": null})).into_response());
     };
+    if let Start::After(place) = start
+        && api.app.engine.emptied_since(&dataset, place)?
+    {
+        return Err(Refusal::must_refetch("emptied"));
+    }
     let rows = Rows::new(api.app.engine.cursor_key(), scope, dataset.id, ask.limit);
     let page = if ask.ids.is_empty() {
         let engine = api.app.engine.clone();

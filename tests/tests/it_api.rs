@@ -175,6 +175,25 @@ async fn pruning_keeps_the_rows_and_says_whether_more_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_into_an_emptied_dataset_has_to_begin_anew() {
+    let dir = folder();
+    let served = Served::open(dir.path()).await;
+    let contacts = served.dataset("acme", "Contact");
+    served.put(&contacts, &[("a", Some(1)), ("b", Some(1))]).await;
+    let cursor = next(&served.records("model=Contact&limit=1").await).expect("more follows");
+    served.app.engine.clear(&contacts).await.expect("clears");
+    served.put(&contacts, &[("a", Some(1))]).await;
+    let refused = served.records(&format!("model=Contact&cursor={cursor}")).await;
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (409, Some("must_refetch")));
+    assert_eq!(refused.json()["error"]["errors"][0]["code"], "emptied");
+    let anew = served.records("model=Contact").await;
+    assert_eq!(rows(&anew), [row("a", 1, "ADDED")]);
+    let cursor = anew.json()["records"][0]["_nango_metadata"]["cursor"].as_str().map(str::to_owned).expect("cursor");
+    assert!(rows(&served.records(&format!("model=Contact&cursor={cursor}")).await).is_empty());
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_questions_for_records_are_refused_with_their_fields() {
     let dir = folder();
     let served = Served::open(dir.path()).await;

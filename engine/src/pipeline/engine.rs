@@ -415,7 +415,15 @@ impl Engine {
         Ok((receipt.counts.iter().find(|(id, _)| *id == COUNTS).map_or(0, |(_, c)| c.updated), last))
     }
 
-    /// Drops all records, history and windows of a dataset. Positions handed out earlier stay valid and find nothing.
+    /// Whether the dataset was emptied after a reader at `place` had read from it: what was dropped is told nowhere, so the
+    /// reader has to begin anew.
+    pub fn emptied_since(&self, dataset: &Dataset, place: Position) -> Result<bool, Error> {
+        let emptied = self.inner.store.emptied(dataset.id)?;
+        Ok(place > Position::START && emptied.is_some_and(|emptied| place.0 < emptied))
+    }
+
+    /// Drops all records, history and windows of a dataset. Positions handed out earlier find nothing of it; see
+    /// [`emptied_since`](Engine::emptied_since).
     pub async fn clear(&self, dataset: &Dataset) -> Result<(), Error> {
         let batch = Batch { close: vec![super::WindowOp::Abort(dataset.clone())], ..Batch::default() };
         self.submit_and_wait(batch, vec![Work::Clear { dataset: dataset.id }], false).await.map(drop)

@@ -56,6 +56,8 @@ pub(crate) const WEBHOOKS: &str = "webhooks";
 pub(crate) const RUNS: &str = "runs";
 /// Time of the last commit: a clock that was set back must not make later commits earlier.
 pub(crate) const LAST_AT: &[u8] = b"last_at";
+/// Position below which a dataset was emptied.
+pub(crate) const EMPTIED: &str = "emptied";
 pub(crate) const RUN_NUMBER: &[u8] = b"run_number";
 
 impl Store {
@@ -76,6 +78,11 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// Position below which everything of the dataset was dropped on request, if it ever was.
+    pub(crate) fn emptied(&self, dataset: DatasetId) -> Result<Option<u64>> {
+        Ok(self.system(&keys::named(EMPTIED, u64::from(dataset.0)))?.map(|bytes| keys::number(&bytes, 0)))
     }
 
     /// Puts a named value into a batch.

@@ -1,5 +1,6 @@
 //! Writing an epoch: each worker's bulk puts above the watermark, and the small part the committer makes visible.
 
+use super::catalog::EMPTIED;
 use super::codec::Meta;
 use super::{Error, Family, Result, Store, keys};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
@@ -222,6 +223,9 @@ fn only_id(payload: &[u8]) -> Vec<u8> {
 }
 
 fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
+    // Readers with an older place are told to begin anew.
+    let emptied = Position::first_of(epoch).0.to_be_bytes().to_vec();
+    changes.push(Change::Put(Family::System, keys::named(EMPTIED, u64::from(dataset.0)), emptied));
     let (from, to) = (keys::record(dataset, 0).to_vec(), keys::record(dataset, Position::first_of(epoch).0).to_vec());
     for family in [Family::Cur, Family::Pay, Family::History] {
         changes.push(Change::DeleteRange(family, from.clone(), to.clone()));
