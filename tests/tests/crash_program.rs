@@ -45,7 +45,8 @@ type Ledger = Arc<Mutex<BTreeMap<String, String>>>;
 
 #[test]
 fn killed_under_webhooks_it_has_each_answered_event_once() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(kill_under_webhooks());
 }
 
@@ -92,7 +93,11 @@ async fn kill_under_webhooks() {
     let expected: BTreeMap<String, Value> = (0..next).map(|n| (format!("r{n}"), json!(n))).collect();
     assert_eq!(rows, expected, "every event once, none made up");
     for change in poster.changes().await {
-        assert_eq!(change["action"].as_str().map(str::to_uppercase).as_deref(), Some("ADDED"), "nothing came twice: {change}");
+        assert_eq!(
+            change["action"].as_str().map(str::to_uppercase).as_deref(),
+            Some("ADDED"),
+            "nothing came twice: {change}"
+        );
     }
     told(&ledger, next).await;
     program.kill();
@@ -215,7 +220,12 @@ impl Poster {
 
     async fn get(&self, path: &str) -> Value {
         let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(KEY);
-        let answer = request.header("provider-config-key", "crm").header("connection-id", "acme").send().await.expect("an answer");
+        let answer = request
+            .header("provider-config-key", "crm")
+            .header("connection-id", "acme")
+            .send()
+            .await
+            .expect("an answer");
         let text = answer.text().await.expect("text");
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {text}"))
     }
