@@ -151,7 +151,7 @@ impl<'a> Merge<'a> {
             return self.whole_over_fields(place, row, entry, (version.0, version.1, hash));
         }
         if !entry.is(DEAD) && entry.hash == hash {
-            return self.same(entry, version, row.raw, Some(bytes));
+            return self.same(entry, version, row.raw, bytes);
         }
         let stale = self.strategy == Strategy::Latest && (version.0, version.1, hash) <= entry.version();
         if stale || self.overtaken(&entry, row) {
@@ -314,8 +314,8 @@ impl<'a> Merge<'a> {
             Err(wrong) => return Outcome::Rejected(wrong.to_string()),
         };
         if !entry.is(DEAD) && entry.hash == hash {
-            entry.set_flags(flags);
-            return self.same(entry, version, raw, None);
+            entry.set_flags(flags | (entry.flags() & PRUNED));
+            return self.same(entry, version, raw, content.as_bytes());
         }
         let (old, action) = (entry.position, self.revive(&entry));
         entry.set_flags(flags);
@@ -326,8 +326,8 @@ impl<'a> Merge<'a> {
     }
 
     /// The content stands; the record was seen, with these bytes.
-    fn same(&mut self, mut entry: Entry, version: (Timestamp, Timestamp), raw: u64, bytes: Option<&[u8]>) -> Outcome {
-        if let (true, Some(bytes)) = (entry.is(PRUNED), bytes) {
+    fn same(&mut self, mut entry: Entry, version: (Timestamp, Timestamp), raw: u64, bytes: &[u8]) -> Outcome {
+        if entry.is(PRUNED) {
             entry.set_flags(entry.flags() & !PRUNED);
             self.stage.part.restored.push((self.dataset, entry.position, bytes.to_vec()));
         }

@@ -434,7 +434,7 @@ impl Engine {
         Ok(self.inner.store.mark(table as u8, key)?)
     }
 
-    /// Marks whose key begins with these parts, in key order: (remaining parts, value).
+    /// Marks whose key begins with these parts, in order of (length, text) part by part: (remaining parts, value).
     pub fn marks(&self, table: Table, prefix: &[&str]) -> Result<Vec<(Vec<String>, Vec<u8>)>, Error> {
         Ok(self.inner.store.marks(table as u8, prefix)?)
     }

@@ -9,7 +9,7 @@ impl Store {
         Ok(self.db.get_cf(self.family(Family::Marks), keys::mark(table, parts))?)
     }
 
-    /// Marks below a prefix, in key order: (remaining parts, value).
+    /// Marks below a prefix, in order of (length, text) part by part: (remaining parts, value).
     pub(crate) fn marks(&self, table: u8, prefix: &[&str]) -> Result<Vec<(Vec<String>, Vec<u8>)>> {
         let start = keys::mark(table, prefix);
         let mut found = Vec::new();
