@@ -149,7 +149,7 @@ connections:
 fn settings_text() -> String {
     format!(
         "\
-# Settings of the server. All keys: docs/definitions.md. Each may also be set as SYNCLINE_… in the environment.
+# Settings of the server. All keys: docs/settings.md. Each may also be set as SYNCLINE_… in the environment.
 listen: 127.0.0.1:8080                   # API and webhooks
 data_dir: ./data                         # one process at a time
 sources: ./sources                       # folder of definitions
