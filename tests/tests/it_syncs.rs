@@ -203,6 +203,33 @@ async fn a_reset_lists_everything_again_and_can_drop_the_records_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_map_lists_everything_again_and_tells_what_differs() {
+    let place = Place::new(8).await;
+    let app = place.open().await;
+    let runs = async |app: &App| {
+        place.clock.advance(Duration::from_secs(1));
+        app.syncs.trigger(&key(app), TriggerOptions::default()).expect("begins");
+        let last = ran(app, place.clock.now()).await.last.expect("a run");
+        (last.kind, last.counts.added, last.counts.updated)
+    };
+    assert_eq!(runs(&app).await, (RunKind::Initial, 8, 0));
+    assert_eq!(runs(&app).await, (RunKind::Incremental, 0, 0));
+    app.stop().await.expect("a clean stop");
+    drop(app);
+
+    let file = place.file("fake.yaml");
+    let text = std::fs::read_to_string(&file).expect("read");
+    let mapped =
+        text.replace("    key: .id\n    modified_at", "    key: .id\n    map: {id: .id, who: .name}\n    modified_at");
+    assert_ne!(mapped, text);
+    std::fs::write(&file, mapped).expect("written");
+    let app = place.open().await;
+    assert_eq!(runs(&app).await, (RunKind::Full, 0, 8));
+    assert_eq!(runs(&app).await, (RunKind::Incremental, 0, 0));
+    app.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn frequency_pause_and_variants_outlive_the_program() {
     let place = Place::new(3).await;
     let app = place.open().await;

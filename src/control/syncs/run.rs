@@ -4,7 +4,7 @@
 //! Promises: a sync never has two runs; whatever happens inside the driver, the sync is free again afterwards, and a sync
 //! whose run could not even be stored rests before the next try.
 
-use super::state::RunKind;
+use super::state::{RunKind, shape};
 use super::{Running, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
 use crate::connectors::rest::definition::Stream;
 use crate::engine::model::Timestamp;
@@ -191,6 +191,7 @@ impl Syncs {
             self.reset(key, options.trigger.empty_cache).await?;
         }
         let order = self.order(key, &options)?;
+        let listed_before = self.table().get(key).and_then(|entry| entry.progress.last_full_at);
         let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?.clone();
         let heard = |record: &RunRecord, expected: Option<u64>| {
             if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
@@ -208,7 +209,23 @@ impl Syncs {
             }
             entry.rests_until = None;
         }
+        self.note_shape(key, listed_before, &report.progress).await?;
         Ok(report)
+    }
+
+    /// After a listing of everything: all records are now as the definition makes them.
+    async fn note_shape(&self, key: &SyncKey, before: Option<Timestamp>, progress: &Progress) -> Result<(), RunError> {
+        let Some((_, stream)) = self.behind(key).filter(|_| progress.last_full_at != before) else { return Ok(()) };
+        let current = shape(&stream);
+        let known = self.table().get(key).is_some_and(|entry| entry.state.shape.as_ref() == Some(&current));
+        if !known {
+            self.edit(key, |state| state.shape = Some(current)).await.map_err(|error| match error {
+                SyncError::Unknown(key) => RunError::Unknown(key),
+                SyncError::Engine(error) => RunError::Engine(error),
+                other => RunError::Engine(Error::Storage(other.to_string())),
+            })?;
+        }
+        Ok(())
     }
 
     /// What the next run is to do.
@@ -219,7 +236,8 @@ impl Syncs {
         let now = self.inner.clock.now();
         let mut table = self.table();
         let entry = table.get_mut(key).ok_or_else(unknown)?;
-        let full = options.trigger.full || entry.plan.full_due(&past_of(entry), now);
+        let reshaped = entry.state.shape.as_ref().is_some_and(|known| *known != shape(&stream));
+        let full = options.trigger.full || reshaped || entry.plan.full_due(&past_of(entry), now);
         let part = match options.since {
             Some(_) if stream.incremental.is_none() => return Err(RunError::NoWindow(stream.name)),
             Some(since) => Part::Incremental { since: since.min(now), until: now },
@@ -236,7 +254,7 @@ impl Syncs {
             deletes: deletes_due(&stream, &entry.progress, now),
             guard: stream.deletes.guard.map(|g| Guard { max_fraction: g.max_fraction, min_count: g.min_count }),
             timeout: entry.schedule.timeout,
-            fresh: options.trigger.reset || options.trigger.full || options.since.is_some(),
+            fresh: options.trigger.reset || options.trigger.full || reshaped || options.since.is_some(),
             seed: key.seed(),
         })
     }

@@ -3,10 +3,12 @@
 //! Promises: a value written by an older version is read; one by a newer version is refused, not guessed at.
 
 use super::SyncKey;
+use crate::connectors::rest::definition::Stream;
 use crate::engine::model::{Counts, Timestamp};
 use crate::engine::pipeline::run::{self, RunRecord};
 use crate::engine::pipeline::{Error, Mark, Table};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Version of the stored form.
 const FORMAT: u32 = 1;
@@ -27,6 +29,15 @@ pub(crate) struct SyncState {
     /// Made at run time, beside `base`.
     #[serde(default)]
     pub added: bool,
+    /// Hash of what made records of items ([`shape`]) when everything was last listed.
+    #[serde(default)]
+    pub shape: Option<String>,
+}
+
+/// What turns items into records, as a hash: when it changes, records made before have to be made again.
+pub(crate) fn shape(stream: &Stream) -> String {
+    let text = format!("{:?} {} {:?} {:?}", stream.key, stream.composite, stream.modified_at, stream.map);
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 /// The kind of a run as surfaces name it.
@@ -123,7 +134,7 @@ impl LastRun {
 impl SyncState {
     /// A sync that has not run.
     pub fn new(now: Timestamp, paused: bool, added: bool) -> Self {
-        SyncState { format: FORMAT, created_at: now, every: None, paused, added }
+        SyncState { format: FORMAT, created_at: now, every: None, paused, added, shape: None }
     }
 
     /// Reads the stored form.
