@@ -516,3 +516,48 @@ fn commit_times_rise_though_the_clock_was_set_back() {
         run(engine.stop()).expect("stops");
     }
 }
+
+/// Several datasets change at once while a reader follows them all: its place must never pass a change it has not met.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_of_many_datasets_misses_nothing() {
+    const DATASETS: usize = 6;
+    const EACH: usize = 400;
+    let options = Options { data_dir: None, workers: 2, clock: Arc::new(ManualClock::new(NOW)), announce: None };
+    let engine = Engine::open(options).expect("opens");
+    let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: vec![] };
+    let name = |n: usize| DatasetName::base("dev", "crm", &format!("account-{n}"), "Contact");
+    let sets: Vec<Dataset> = (0..DATASETS).map(|n| engine.dataset(&name(n), &spec).expect("dataset")).collect();
+    let written = Arc::new(AtomicBool::new(false));
+    let reader = tokio::task::spawn_blocking({
+        let (engine, sets, written) = (engine.clone(), sets.clone(), Arc::clone(&written));
+        move || {
+            let (mut place, mut met) = (Cursor { position: Position::START, dataset: DatasetId(0) }, 0);
+            loop {
+                let last = written.load(Ordering::SeqCst);
+                let from = place;
+                let each = &mut |set: &Dataset, change: syncline_engine::model::Change| {
+                    place = Cursor { position: change.meta.position, dataset: set.id };
+                    met += 1;
+                    true
+                };
+                engine.changes(&sets, from, each).expect("reads");
+                if last {
+                    return met;
+                }
+            }
+        }
+    });
+    let write = |set: &Dataset| {
+        let (engine, set) = (engine.clone(), set.clone());
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                engine.commit(saves(&engine, &set, [(n.to_string(), json!({}))])).await.expect("commits");
+            }
+        })
+    };
+    for writer in sets.iter().map(write).collect::<Vec<_>>() {
+        writer.await.expect("writes");
+    }
+    written.store(true, Ordering::SeqCst);
+    assert_eq!(reader.await.expect("reads"), DATASETS * EACH);
+}

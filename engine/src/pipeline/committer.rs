@@ -50,7 +50,7 @@ pub(super) struct PlannedBatch {
 
 /// Live records by dataset, as the counting view last said.
 pub(super) type Live = Arc<Mutex<HashMap<DatasetId, i64>>>;
-/// Position of the last visible change by dataset, as far as this process has seen one.
+/// Position of the last change by dataset: at least what is visible.
 pub(super) type Last = Arc<Mutex<HashMap<DatasetId, u64>>>;
 /// Names by dataset.
 pub(super) type Names = Arc<RwLock<HashMap<DatasetId, Arc<DatasetName>>>>;
@@ -128,6 +128,8 @@ impl Committer {
         }
         self.store.put_system(&mut batch, b"committed", &end.to_be_bytes());
         self.store.put_system(&mut batch, LAST_AT, &at.0.to_be_bytes());
+        // Before the write: a reader whose snapshot holds it must not pass by a dataset that it changes.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
         if let Err(error) = self.store.write_synced(batch) {
             let error = Error::from(error);
             let _ = self.sequencer.send(sequencer::Input::Done(epochs));
@@ -135,8 +137,6 @@ impl Committer {
             return Err(error);
         }
         self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(live);
-        // Before the watermark: who is woken by it must not think that nothing is new.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
         self.watermark.send_replace(Position::first_of(end));
         let _ = self.sequencer.send(sequencer::Input::Done(epochs));
         for (answer, receipt, _room) in answers {

@@ -386,15 +386,12 @@ impl Engine {
         each: &mut dyn FnMut(&Dataset, Change) -> bool,
     ) -> Result<(), Error> {
         let by_id: HashMap<DatasetId, &Dataset> = datasets.iter().map(|d| (d.id, d)).collect();
-        let ids = self.with_news(by_id.keys().copied(), after);
+        let ids: Vec<DatasetId> = by_id.keys().copied().collect();
         let mut named = |id: DatasetId, change: Change| by_id.get(&id).is_none_or(|dataset| each(dataset, change));
-        Ok(self.inner.store.changes(&ids, after, &mut named)?)
-    }
-
-    /// Those of `datasets` that have a change at or after this place: the others need no look at the disk.
-    fn with_news(&self, datasets: impl Iterator<Item = DatasetId>, after: Cursor) -> Vec<DatasetId> {
-        let last = self.inner.last.lock().unwrap_or_else(PoisonError::into_inner);
-        datasets.filter(|id| last.get(id).is_some_and(|last| *last >= after.position.0)).collect()
+        // Datasets without a change at or after this place need no look at the disk.
+        let last = || self.inner.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = |id: DatasetId| last().get(&id).is_some_and(|last| *last >= after.position.0);
+        Ok(self.inner.store.changes(&ids, after, &news, &mut named)?)
     }
 
     /// Prunes payloads of records up to and including `until`, at most `limit`. Returns how many, and the position of the

@@ -102,16 +102,19 @@ impl Store {
     }
 
     /// Changes of several datasets in order of commit after `after`, each handed to `each` until it returns false.
+    /// `news` says which datasets can have any: it must know of a commit before that is written.
     pub(crate) fn changes(
         &self,
         datasets: &[DatasetId],
         after: Cursor,
+        news: &dyn Fn(DatasetId) -> bool,
         each: &mut dyn FnMut(DatasetId, model::Change) -> bool,
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
         let mut scans = Vec::with_capacity(datasets.len() * 2);
         let mut next = BinaryHeap::new();
-        for dataset in datasets {
+        // Asked only now: a commit that the snapshot holds has said beforehand which datasets it changes.
+        for dataset in datasets.iter().filter(|dataset| news(**dataset)) {
             // At one position datasets come in order of their number; those up to the cursor's have been read.
             let from = if *dataset <= after.dataset { after.position.0 } else { after.position.0.saturating_sub(1) };
             for family in [Family::Cur, Family::History] {
