@@ -223,7 +223,7 @@ fn write_change(dataset: &Dataset, change: &Change, cursor: &str, last: bool, fi
     let tail = format!(
         ",\"time\":{},\"last\":{last},\"via\":\"{}\",\"cause\":\"{}\",\"first_listing\":{first_listing}}}",
         meta.position.epoch(),
-        via(meta.cause.via),
+        meta.cause.via.as_str(),
         meta.cause,
     );
     out.extend_from_slice(tail.as_bytes());
@@ -237,15 +237,6 @@ fn write_stamp(out: &mut Vec<u8>, at: Timestamp) {
     out.push(b'"');
     write_time(out, at, "Z");
     out.push(b'"');
-}
-
-fn via(via: Via) -> &'static str {
-    match via {
-        Via::Poll => "poll",
-        Via::Webhook => "webhook",
-        Via::Push => "push",
-        Via::View => "view",
-    }
 }
 
 /// The record's id, which every payload holds as text.

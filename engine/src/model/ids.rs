@@ -82,6 +82,18 @@ pub enum Via {
     View,
 }
 
+impl Via {
+    /// `poll`, `webhook`, `push` or `view`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Via::Poll => "poll",
+            Via::Webhook => "webhook",
+            Via::Push => "push",
+            Via::View => "view",
+        }
+    }
+}
+
 /// What made a change: a run, a webhook, a push. `number` is unique within its kind and store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause {

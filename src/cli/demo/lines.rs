@@ -122,7 +122,7 @@ impl Lines {
         };
         let who = format!("{} {} {id}", dataset.name.connection, dataset.name.model);
         let word = self.paint(colour, &format!("{word:<7}"));
-        format!("{} {word} {who:<18} {:<8} {what}", time(change.meta.last_modified_at), via(change.meta.cause.via))
+        format!("{} {word} {who:<18} {:<8} {what}", time(change.meta.last_modified_at), change.meta.cause.via.as_str())
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -191,7 +191,7 @@ fn as_json(
         "after": after,
         "changed": changed,
         "committed_at": change.meta.last_modified_at.to_string(),
-        "via": via(change.meta.cause.via),
+        "via": change.meta.cause.via.as_str(),
         "cause": change.meta.cause.to_string(),
     })
 }
@@ -232,15 +232,6 @@ fn brief(value: Option<&Value>) -> String {
     match text.chars().count() > VALUE_CHARS {
         true => text.chars().take(VALUE_CHARS - 1).chain(std::iter::once('…')).collect(),
         false => text,
-    }
-}
-
-fn via(via: Via) -> &'static str {
-    match via {
-        Via::Poll => "poll",
-        Via::Webhook => "webhook",
-        Via::Push => "push",
-        Via::View => "view",
     }
 }
 
