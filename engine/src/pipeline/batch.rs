@@ -104,6 +104,8 @@ pub struct Receipt {
     pub at: Timestamp,
     /// Counts per dataset.
     pub counts: Vec<(DatasetId, Counts)>,
+    /// Payloads dropped.
+    pub pruned: u64,
     /// What is wrong with rows that are no records, the first few of them.
     pub rejected: Vec<(DatasetId, String)>,
     /// First position after the batch: a watermark at or above it shows all of it.

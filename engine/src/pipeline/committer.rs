@@ -160,7 +160,7 @@ impl Committer {
         last: &mut BTreeMap<DatasetId, u64>,
     ) -> u64 {
         let mut counts: BTreeMap<(u32, DatasetId), Counts> = BTreeMap::new();
-        let mut rejected = Vec::new();
+        let (mut rejected, mut pruned) = (Vec::new(), BTreeMap::<u32, u64>::new());
         for part in parts {
             part.counts.iter().for_each(|(at, c)| counts.entry(*at).or_default().add(c));
             part.last.iter().for_each(|(id, at)| {
@@ -170,10 +170,7 @@ impl Committer {
             rejected.extend(part.rejected);
             live.extend(part.live);
             part.changes.into_iter().for_each(|change| self.store.add(batch, change));
-            for (slot, n) in part.pruned {
-                // Pruning is answered with the count of payloads dropped, under a dataset of its own batch.
-                counts.entry((slot, DatasetId(0))).or_default().updated += n;
-            }
+            part.pruned.iter().for_each(|(slot, n)| *pruned.entry(*slot).or_default() += n);
         }
         let mut owed = 0u32;
         for (slot, planned) in plan.batches.into_iter().enumerate() {
@@ -188,7 +185,7 @@ impl Committer {
                 .range((slot, DatasetId(0))..=(slot, DatasetId(u32::MAX)))
                 .map(|((_, id), c)| (*id, *c))
                 .collect();
-            for (dataset, counts) in mine.iter().filter(|(id, c)| c.changes() > 0 && id.0 != 0) {
+            for (dataset, counts) in mine.iter().filter(|(_, c)| c.changes() > 0) {
                 let to = last.get(dataset).copied().unwrap_or_default();
                 self.note(batch, plan.epoch, planned.cause, *dataset, counts, to);
             }
@@ -206,6 +203,7 @@ impl Committer {
                 epoch: plan.epoch,
                 at: plan.at,
                 counts: mine,
+                pruned: pruned.get(&slot).copied().unwrap_or(0),
                 rejected: rejected
                     .iter()
                     .filter(|(s, _, _)| *s == slot)

@@ -409,7 +409,7 @@ impl Engine {
         }
         let work = Work::Prune { dataset: dataset.id, records: Arc::new(candidates), slot: 0 };
         let receipt = self.submit_and_wait(Batch::default(), vec![work], false).await?;
-        Ok((receipt.counts.iter().find(|(id, _)| *id == COUNTS).map_or(0, |(_, c)| c.updated), last))
+        Ok((receipt.pruned, last))
     }
 
     /// Whether the dataset was emptied after a reader at `place` had read from it: what was dropped is told nowhere, so the
