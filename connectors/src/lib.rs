@@ -10,11 +10,13 @@
 //! | [`rest`] | a source described by a definition file |
 //! | [`webhook_in`] | verify, route, dedupe and map what providers post to us |
 //! | [`webhook_out`] | one signed attempt to tell a user's endpoint |
+//! | [`kafka`] | topics in, topics out, the log on topics |
 //! | [`fake`] | a seeded fake provider: demo, test bed, benchmark source |
 
 pub mod expr;
 pub mod fake;
 pub mod http;
+pub mod kafka;
 pub mod located;
 pub mod rest;
 pub mod webhook_in;

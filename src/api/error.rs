@@ -167,6 +167,10 @@ impl From<log::Error> for Refusal {
         match error {
             log::Error::Poisoned(_) => Refusal::busy("disk_full", error.to_string()),
             log::Error::Overloaded(_) => Refusal::busy("overloaded", error.to_string()),
+            log::Error::Unreachable(_) => Refusal::busy("log_unreachable", error.to_string()),
+            log::Error::Fenced(_) => Refusal::busy("fenced", error.to_string()),
+            log::Error::TooLarge { .. } => Refusal::bad("too_large", error.to_string()),
+            log::Error::Gone(_) => Refusal::internal(&error.to_string()),
         }
     }
 }

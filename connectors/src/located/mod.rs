@@ -134,6 +134,16 @@ impl Node {
         }
     }
 
+    /// Text as written: of a text, a number or a truth value.
+    pub fn scalar_text(&self) -> Option<String> {
+        match &self.content {
+            Content::Bool(value) => Some(value.to_string()),
+            Content::Number(number) => Some(number.to_string()),
+            Content::Text(text) => Some(text.clone()),
+            Content::Null | Content::List(_) | Content::Map(_) => None,
+        }
+    }
+
     /// Whether this is null.
     pub fn is_null(&self) -> bool {
         self.content == Content::Null

@@ -1,8 +1,10 @@
 //! WAIT: keeps what cannot be read again, durable before anyone is answered.
 
+mod changelog;
 mod memory;
 mod rocks;
 
+pub use changelog::{Changelog, Write};
 pub use memory::MemoryLog;
 pub use rocks::{RocksLog, WAITING_BYTES};
 
@@ -34,4 +36,21 @@ pub enum Error {
     /// More waits for the disk than is allowed.
     #[error("the log is overloaded: {0} bytes wait for the disk; try again later")]
     Overloaded(usize),
+    /// What lies elsewhere, on a broker, cannot be reached or does not answer in time.
+    #[error("the log cannot be reached: {0}")]
+    Unreachable(String),
+    /// Another process has taken over; what this one still wanted to write is refused.
+    #[error("fenced: another process has taken over ({0})")]
+    Fenced(String),
+    /// A place that is not there any more.
+    #[error("{0}")]
+    Gone(String),
+    /// An entry larger than the log takes.
+    #[error("an entry of {size} bytes is larger than the log takes ({most})")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The most.
+        most: usize,
+    },
 }

@@ -6,12 +6,16 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `kafka` | the part that is about Kafka |
 //! | `layers` | flags, environment and files → one tree |
 //! | `read` | the tree → [`Settings`] |
 
+mod kafka;
 mod layers;
 mod read;
 
+use crate::connectors::kafka::Cluster;
+use crate::connectors::kafka::output::Shape;
 use crate::connectors::located::{Complaint, in_order};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +45,31 @@ pub struct Settings {
     pub workers: usize,
     /// How the log is written.
     pub logs: Logs,
+    /// The Kafka cluster, where one is used.
+    pub kafka: Option<Kafka>,
+    /// Where the durable log is kept.
+    pub log: LogKind,
+}
+
+/// A Kafka cluster and what it is used for.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// How it is reached.
+    pub cluster: Cluster,
+    /// What is written to topics; `None`: nothing.
+    pub output: Option<Shape>,
+    /// Whether input topics are read.
+    pub input: bool,
+}
+
+/// Where the durable log is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKind {
+    /// In the store's RocksDB.
+    #[default]
+    Embedded,
+    /// In Kafka topics.
+    Kafka,
 }
 
 /// How the log of the program is written.
@@ -152,6 +181,8 @@ impl Default for Settings {
             allow_http: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             logs: Logs { format: LogFormat::Auto, level: "info".into() },
+            kafka: None,
+            log: LogKind::Embedded,
         }
     }
 }
@@ -277,12 +308,32 @@ mod tests {
     #[test]
     fn what_is_not_served_is_named() {
         let refused = |file: &str| one(file).expect_err("bad");
-        assert_eq!(refused("log: {kind: kafka}\n"), ["1:13 not_in_this_release"]);
         assert_eq!(refused("encryption: {keys: ['env:KEY']}\n"), ["1:13 not_in_this_release"]);
         assert!(one("encryption: off\nlog: {kind: embedded}\n").is_ok());
         let loaded = with(&["retention: {changes: 7d, payload: off}\nmetrics: {per_connection: true}\n"], &[], &[]);
         let codes: Vec<_> = loaded.expect("good").warnings.iter().map(|c| c.code).collect();
         assert_eq!(codes, ["not_in_this_release"; 3]);
+    }
+
+    #[test]
+    fn kafka_is_read_whole_and_keeps_what_its_promises_need() {
+        let file = "log: kafka\nkafka:\n  brokers: 'a:9092,b:9092'\n  prefix: crm\n  properties: {security.protocol: sasl_ssl, \
+                    sasl.password: 'env:KEY', queue.buffering.max.kbytes: 1024}\n  topics: {create: false, partitions: 12}\n  \
+                    output: {state: true, format: flat, by: connection}\n";
+        let settings = one(file).expect("good");
+        let kafka = settings.kafka.expect("set");
+        assert_eq!(settings.log, LogKind::Kafka);
+        assert_eq!((kafka.cluster.prefix.as_str(), kafka.cluster.topics.partitions), ("crm", 12));
+        assert_eq!(kafka.cluster.properties["sasl.password"], KEY);
+        assert_eq!(kafka.cluster.properties["queue.buffering.max.kbytes"], "1024");
+        assert!(!format!("{:?}", kafka.cluster).contains(KEY));
+        assert!(kafka.output.is_some_and(|shape| shape.state && shape.changes) && kafka.input);
+        let bad = "kafka:\n  brokers: nowhere\n  properties: {acks: 1, sasl.password: abc}\n  output: {format: avro}\n";
+        assert_eq!(
+            one(bad).expect_err("bad"),
+            ["2:12 bad_address", "3:16 fixed_property", "3:40 literal_secret", "4:20 bad_value"]
+        );
+        assert_eq!(one("log: {kind: kafka}\n").expect_err("bad"), ["1:6 kafka_not_set"]);
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub(super) const KEYS: [&str; 21] = [
 ];
 
 /// Keys that are known and do nothing yet.
-const LATER: [&str; 9] =
-    ["hooks_listen", "trusted_proxies", "tls", "kafka", "ingress", "variables", "metrics", "otlp", "dashboard"];
+const LATER: [&str; 8] =
+    ["hooks_listen", "trusted_proxies", "tls", "ingress", "variables", "metrics", "otlp", "dashboard"];
 
 /// Shortest API key.
 const KEY_CHARS: usize = 32;
@@ -50,7 +50,7 @@ const SECRETS_MAX: usize = 3;
 /// Most workers.
 const WORKERS_MAX: u64 = 64;
 
-type Wrong = Vec<Complaint>;
+pub(super) type Wrong = Vec<Complaint>;
 
 /// Reads all keys; what is wrong or absent keeps its default.
 pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
@@ -69,7 +69,7 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     settings.allow_http = egress(&mut top, wrong);
     settings.api_keys = api_keys(&mut top, wrong);
     endpoints(&mut top, &mut settings, wrong);
-    log_kind(&mut top, wrong);
+    super::kafka::read(&mut top, &mut settings, wrong);
     encryption(&mut top, wrong);
     retention(&mut top, wrong);
     if let Some(workers) = top.whole("workers", 1, WORKERS_MAX, wrong) {
@@ -218,6 +218,18 @@ fn secret(node: &Node, what: &str, wrong: &mut Wrong) -> Option<String> {
     (!wrong.iter().any(missing)).then(|| text.to_owned())
 }
 
+/// Text that may stand in the file, or a secret that may not.
+pub(super) fn secret_or_text(node: &Node, is_secret: bool, what: &str, wrong: &mut Wrong) -> Option<String> {
+    if is_secret {
+        return secret(node, what, wrong);
+    }
+    let text = node.scalar_text();
+    if text.is_none() {
+        wrong.push(node.spot.complain("bad_type", format!("{what} must be text or a number, not {}", node.kind())));
+    }
+    text
+}
+
 fn endpoints(top: &mut Fields, settings: &mut Settings, wrong: &mut Wrong) {
     let Some(node) = top.take("endpoints") else { return };
     let Some(mut all) = Fields::open(node, "`endpoints`", wrong) else { return };
@@ -309,24 +321,6 @@ fn schedule(fields: &mut Fields, wrong: &mut Wrong) -> Vec<u64> {
         }
     }
     waits
-}
-
-fn log_kind(top: &mut Fields, wrong: &mut Wrong) {
-    let Some(node) = top.take("log") else { return };
-    let Some(mut log) = Fields::open(node, "`log`", wrong) else { return };
-    if let Some((kind, spot)) = log.text("kind", wrong) {
-        match kind.as_str() {
-            "embedded" => {}
-            "kafka" => wrong.push(
-                spot.complain("not_in_this_release", "the log cannot be kept in Kafka by this release")
-                    .hint("write `kind: embedded`, or leave it out"),
-            ),
-            other => {
-                wrong.push(spot.complain("bad_value", format!("`{other}` is no kind of log")).hint("write embedded"))
-            }
-        }
-    }
-    log.finish(wrong);
 }
 
 /// Only `encryption: off` can be kept; silently storing in the clear what was asked to be encrypted would be a lie.

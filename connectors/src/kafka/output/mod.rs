@@ -1,0 +1,66 @@
+//! Changes → topics: what each change looks like there, and a producer whose effects appear once.
+//!
+//! | file | what it is |
+//! |---|---|
+
+/// What is written to topics, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// One message per change, kept for the topic's time.
+    pub changes: bool,
+    /// The latest content per record, compacted; a delete is a null.
+    pub state: bool,
+    /// How a change looks.
+    pub format: Format,
+    /// How a key looks.
+    pub key: KeyForm,
+    /// What decides the partition.
+    pub by: By,
+    /// A topic for each connection instead of one for all.
+    pub per_connection: bool,
+    /// What does not fit into a message is told as a reference instead of going to the dead letters.
+    pub claim_check: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape {
+            changes: true,
+            state: false,
+            format: Format::Debezium,
+            key: KeyForm::Json,
+            by: By::Record,
+            per_connection: false,
+            claim_check: false,
+        }
+    }
+}
+
+/// How a change looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Before, after, source and transaction.
+    Debezium,
+    /// A structured CloudEvent.
+    CloudEvents,
+    /// The content with `__op`, `__deleted`, `__ts_ms`.
+    Flat,
+}
+
+/// How a key looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyForm {
+    /// `["conn_1","123"]`.
+    Json,
+    /// `conn_1/123`.
+    Plain,
+}
+
+/// What decides the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The whole key.
+    Record,
+    /// The connection alone.
+    Connection,
+}
