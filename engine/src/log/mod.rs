@@ -5,7 +5,7 @@ mod memory;
 mod rocks;
 
 pub use changelog::{Changelog, Write};
-pub use memory::MemoryLog;
+pub use memory::{MemoryChangelog, MemoryLog};
 pub use rocks::{RocksLog, WAITING_BYTES};
 
 use async_trait::async_trait;
