@@ -3,11 +3,17 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`cluster`] | how a broker is reached: settings → clients |
+//! | `identity` | whether a topic is still the one it was |
+//! | [`log`] | the log on a partition, for several processes |
 //! | [`output`] | changes → topics |
+//! | `reader` | one partition read in order, by place |
 //! | [`topics`] | names of topics, made or refused with the command that makes them |
 
 pub mod cluster;
+mod identity;
+pub mod log;
 pub mod output;
+mod reader;
 pub mod topics;
 
 pub use cluster::{Cluster, NewTopics};
