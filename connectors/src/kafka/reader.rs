@@ -17,6 +17,21 @@ pub(super) const ASK: Duration = Duration::from_secs(10);
 /// Bytes read ahead of who reads; one larger message is read all the same.
 const AHEAD_KIB: usize = 8 << 10;
 
+/// How long the broker keeps a question open that it has nothing for: with who follows the end, who is answered the moment
+/// there is something; and with who goes from place to place, who cannot ask elsewhere before.
+const FOLLOWING_MS: u32 = 500;
+/// See [`FOLLOWING_MS`].
+const SEEKING_MS: u32 = 5;
+
+/// What a reader is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Staying at the end.
+    Follow,
+    /// Reading what is there from some place.
+    Seek,
+}
+
 /// What a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Isolation {
@@ -52,8 +67,15 @@ pub(super) fn unreachable(cluster: &str, what: &str, error: impl std::fmt::Displ
 
 impl Reader {
     /// A reader that is nowhere yet.
-    pub fn new(cluster: &Cluster, topic: &str, partition: i32, isolation: Isolation) -> Result<Reader, Error> {
+    pub fn new(
+        cluster: &Cluster,
+        topic: &str,
+        partition: i32,
+        isolation: Isolation,
+        purpose: Use,
+    ) -> Result<Reader, Error> {
         let mut config = cluster.client();
+        let wait = if purpose == Use::Follow { FOLLOWING_MS } else { SEEKING_MS };
         // The group's name is needed by the library and never joined: places are kept by who reads.
         config
             .set("group.id", format!("{}.reader", cluster.prefix))
@@ -63,7 +85,7 @@ impl Reader {
             .set("enable.partition.eof", "true")
             .set("isolation.level", if isolation == Isolation::All { "read_uncommitted" } else { "read_committed" })
             .set("fetch.min.bytes", "1")
-            .set("fetch.wait.max.ms", "500")
+            .set("fetch.wait.max.ms", wait.to_string())
             .set("fetch.error.backoff.ms", "50")
             .set("fetch.queue.backoff.ms", "5")
             .set("reconnect.backoff.ms", "50")

@@ -3,7 +3,7 @@
 //! Promises: entries in order without a hole; what was removed is said unless it was removed by trimming.
 
 use super::Shared;
-use crate::kafka::reader::{Isolation, Reader, Step};
+use crate::kafka::reader::{Isolation, Reader, Step, Use};
 use bytes::Bytes;
 use rdkafka::message::Message;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct Backlog {
 
 impl Backlog {
     pub(super) fn new(shared: Arc<Shared>, topic_id: Option<u128>) -> Result<Self, Error> {
-        let reader = Reader::new(&shared.cluster, &shared.topic, shared.partition, Isolation::All)?;
+        let reader = Reader::new(&shared.cluster, &shared.topic, shared.partition, Isolation::All, Use::Seek)?;
         Ok(Backlog { shared, topic_id, reader, at: None })
     }
 

@@ -4,7 +4,7 @@
 //! A broker that goes away is waited for. A topic that is not the one we opened any more is said, for good.
 
 use super::Shared;
-use crate::kafka::reader::{Isolation, Reader, Step};
+use crate::kafka::reader::{Isolation, Reader, Step, Use};
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Message};
 use std::collections::VecDeque;
@@ -98,8 +98,14 @@ impl Follower {
 
     fn run(self) {
         while !self.stopped() {
-            let begun = Reader::new(&self.shared.cluster, &self.shared.topic, self.shared.partition, Isolation::All)
-                .and_then(|reader| reader.seek(self.begin()).map(|()| reader));
+            let begun = Reader::new(
+                &self.shared.cluster,
+                &self.shared.topic,
+                self.shared.partition,
+                Isolation::All,
+                Use::Follow,
+            )
+            .and_then(|reader| reader.seek(self.begin()).map(|()| reader));
             match begun {
                 Ok(reader) => self.follow(&reader),
                 Err(error) => {
