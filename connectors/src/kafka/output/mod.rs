@@ -2,6 +2,19 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`envelope`] | a change → messages: pure |
+//! | `json` | pieces of JSON text |
+//! | [`large`] | what does not fit into a message: pure |
+//! | [`outlet`] | a dataset → its topics, keys and partitions: pure |
+//! | [`places`] | how far each producer has written |
+//! | [`writer`] | messages and the place behind them, in one transaction |
+
+pub mod envelope;
+mod json;
+pub mod large;
+pub mod outlet;
+pub mod places;
+pub mod writer;
 
 /// What is written to topics, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
