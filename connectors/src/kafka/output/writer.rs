@@ -272,7 +272,8 @@ impl Writer {
         self.look_at_halt()
     }
 
-    fn look_at_halt(&self) -> Result<(), Trouble> {
+    /// Whether it was asked to end.
+    pub fn look_at_halt(&self) -> Result<(), Trouble> {
         if !self.halt.load(Ordering::Relaxed) {
             return Ok(());
         }

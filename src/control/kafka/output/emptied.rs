@@ -1,4 +1,5 @@
-//! Notices datasets that were emptied behind the follower's back: between what it has written and what it writes next.
+//! Notices datasets that were emptied behind the follower's back: what they had not told yet is lost to the
+//! topics.
 //!
 //! What was dropped is told nowhere, so there is nothing to write for it: the topics keep what they were told, and it is
 //! counted and logged. A dataset is told once per emptying for as long as the follower lives.
@@ -12,20 +13,26 @@ use std::collections::HashMap;
 const LOOKS: usize = 64;
 
 /// What was noticed.
-#[derive(Default)]
 pub(super) struct Emptied {
-    /// How far each dataset had been written when it was looked at last.
+    /// What had been written when the follower began.
+    start: Position,
+    /// The watermark when each dataset was looked at last.
     seen: HashMap<DatasetId, Position>,
     turn: usize,
 }
 
 impl Emptied {
-    /// Looks at some datasets. `place` is what is written of all of them.
-    pub fn look(&mut self, engine: &Engine, datasets: &[Dataset], place: Position) -> Result<(), Error> {
+    /// For a follower that begins at `start`.
+    pub fn new(start: Position) -> Self {
+        Emptied { start, seen: HashMap::new(), turn: 0 }
+    }
+
+    /// Looks at some datasets. `now` is the watermark.
+    pub fn look(&mut self, engine: &Engine, datasets: &[Dataset], now: Position) -> Result<(), Error> {
         for _ in 0..datasets.len().min(LOOKS) {
             let Some(dataset) = datasets.get(self.turn % datasets.len()) else { break };
             self.turn = self.turn.wrapping_add(1);
-            let since = self.seen.insert(dataset.id, place).unwrap_or(place);
+            let since = self.seen.insert(dataset.id, now).unwrap_or(self.start);
             if engine.emptied_since(dataset, since)? {
                 metrics::counter!("syncline_kafka_output_emptied_total").increment(1);
                 tracing::warn!(code = "output_emptied", dataset = %dataset.name,

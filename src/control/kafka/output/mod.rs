@@ -200,8 +200,12 @@ impl Follower {
         // Datasets are listed after the end was looked at: whatever changed before the end is among them.
         self.outlets.refresh(&self.order.engine).await?;
         let batch = self.outlets.batch();
-        let mut scribe = match self.scribe.take().filter(|scribe| scribe.batch() <= batch) {
-            Some(scribe) => scribe,
+        let mut scribe = match self.scribe.take() {
+            Some(scribe) if scribe.batch() <= batch => scribe,
+            Some(scribe) => {
+                close(scribe).await;
+                self.open(end, batch).await?
+            }
             None => self.open(end, batch).await?,
         };
         let outlets = self.outlets.snapshot();
@@ -210,7 +214,6 @@ impl Follower {
             (scribe, result)
         });
         let (scribe, result) = blocking.await.map_err(|e| Held::Reopen(broken(&e)))?;
-        let result = result.map_err(Held::from);
         if !matches!(result, Err(Held::Reopen(_) | Held::Ended(_))) {
             self.scribe = Some(scribe);
         } else {

@@ -84,7 +84,7 @@ impl Scribe {
             place,
             cursors: order.engine.cursor_key(),
             first_listings: HashMap::new(),
-            emptied: Emptied::default(),
+            emptied: Emptied::new(place),
         })
     }
 
@@ -94,11 +94,11 @@ impl Scribe {
     }
 
     /// Writes everything before `end`; the new place.
-    pub fn write_up_to(&mut self, end: Position, known: &Snapshot) -> Result<Position, Trouble> {
+    pub fn write_up_to(&mut self, end: Position, known: &Snapshot) -> Result<Position, Held> {
         if end <= self.place {
             return Ok(self.place);
         }
-        self.emptied.look(&self.order.engine, &known.datasets, self.place).map_err(store)?;
+        self.emptied.look(&self.order.engine, &known.datasets, end).map_err(store)?;
         let mut numbers = Numbers::default();
         let mut after = Cursor { position: Position(self.place.0.saturating_sub(1)), dataset: DatasetId(u32::MAX) };
         loop {
@@ -110,6 +110,7 @@ impl Scribe {
                 }
                 let numbers = numbers.next(dataset.id, epoch);
                 after = Cursor { position: change.meta.position, dataset: dataset.id };
+                self.writer.look_at_halt()?;
                 if let Some(way) = known.ways.get(&dataset.id) {
                     self.write(way, dataset.id, change, numbers)?;
                 }
@@ -159,7 +160,7 @@ impl Scribe {
         Ok((page, complete))
     }
 
-    fn write(&mut self, way: &Way, dataset: DatasetId, change: &Change, numbers: (u64, u64)) -> Result<(), Trouble> {
+    fn write(&mut self, way: &Way, dataset: DatasetId, change: &Change, numbers: (u64, u64)) -> Result<(), Held> {
         let first_listing = self.first_listing(way, dataset, change.meta.cause).map_err(store)?;
         let cursor = self.cursors.encode(&way.scope, Cursor { position: change.meta.position, dataset });
         let spot = Spot {
@@ -175,13 +176,13 @@ impl Scribe {
                 sent = if large::fits(&message, target) {
                     writer.send(&message)
                 } else {
-                    let before = Cursor { position: change.meta.position, dataset: DatasetId(dataset.0 - 1) };
+                    let before = Cursor { position: change.meta.position, dataset: DatasetId(dataset.0.saturating_sub(1)) };
                     let before = self.cursors.encode(&way.scope, before);
                     writer.send(&instead(message, target, way, &before, shape.claim_check))
                 };
             }
         });
-        sent
+        sent.map_err(Held::from)
     }
 
     /// Whether the run behind a change was the first listing of its sync.
@@ -234,12 +235,7 @@ fn check(place: Option<&Place>, log: &str, end: Position, order: &Order) -> Resu
 }
 
 /// The store failed: nothing can be read any more.
-fn store(error: pipeline::Error) -> Trouble {
-    Trouble::Fenced(Failure {
-        code: "store",
-        message: format!("changes cannot be read: {error}"),
-        status: None,
-        retry: false,
-        retry_after: None,
-    })
+fn store(error: pipeline::Error) -> Held {
+    let message = format!("changes cannot be read: {error}");
+    Held::Ended(Failure { code: "store", message, status: None, retry: false, retry_after: None })
 }
