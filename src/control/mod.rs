@@ -9,6 +9,7 @@
 //! | [`syncs`] | syncs: their state, their runs, what can be asked of them |
 //! | [`scheduler`] | begins runs when their tick has come |
 //! | [`hooks`] | webhooks on their way in |
+//! | [`kafka`] | topics |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`scope`] | what cursors are bound to |
 //! | `notes` | what sources read back |
@@ -18,6 +19,7 @@ pub mod connections;
 pub mod definitions;
 pub mod deliver;
 pub mod hooks;
+pub mod kafka;
 mod notes;
 pub mod plan;
 pub mod scheduler;
@@ -138,6 +140,7 @@ impl App {
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
+        kafka::output::start(self, &tasks, &stop);
         tasks.close();
         Running { app: self.clone(), stop, tasks }
     }

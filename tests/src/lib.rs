@@ -10,4 +10,5 @@ pub mod oracle;
 pub mod served;
 pub mod serving;
 pub mod tools;
+pub mod topic;
 pub mod wire;

@@ -8,6 +8,7 @@
 //! | `identity` | whether a topic is still the one it was |
 //! | [`log`] | the log on a partition, for several processes |
 //! | [`members`] | who of a group owns which partitions |
+//! | [`murmur2`] | the hash by which Java clients choose a partition |
 //! | [`output`] | changes → topics |
 //! | `reader` | one partition read in order, by place |
 //! | [`topics`] | names of topics, made or refused with the command that makes them |
@@ -18,6 +19,7 @@ pub mod cluster;
 mod identity;
 pub mod log;
 pub mod members;
+pub mod murmur2;
 pub mod output;
 mod reader;
 pub mod topics;

@@ -246,6 +246,12 @@ impl Engine {
         mine.map(|(_, (dataset, _))| dataset.clone()).collect()
     }
 
+    /// All datasets of all environments, by name: for followers of the whole store.
+    pub fn every_dataset(&self) -> Vec<Dataset> {
+        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        catalog.by_name.values().map(|(dataset, _)| dataset.clone()).collect()
+    }
+
     /// A builder for records of `dataset`; see [`PageBuilder`].
     pub fn page(&self, dataset: &Dataset) -> PageBuilder {
         PageBuilder::new(dataset.id, self.inner.workers, self.inner.seed.clone())
