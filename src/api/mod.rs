@@ -13,6 +13,7 @@
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
+//! | [`front`] | all of them, where several processes share the connections |
 //! | `health` | `/healthz`, `/readyz` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
@@ -35,6 +36,7 @@ mod stamp;
 mod sync;
 mod unbuilt;
 
+pub mod front;
 pub mod hooks;
 pub mod inside;
 pub mod serve;
