@@ -17,7 +17,7 @@ use super::auth;
 use super::error::{Refusal, render};
 use crate::connectors::http::{Forward, Method, Url};
 use crate::control::App;
-use crate::control::partitions::{Node, Place};
+use crate::control::partitions::{Node, Place, gateway};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::source::Failure;
@@ -71,6 +71,9 @@ enum Concern {
 
 async fn answer(State(door): State<Door>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
+    if head.uri.path() == gateway::PATH {
+        return ask_provider(&door, &head, body).await;
+    }
     let Ok(caller) = auth::find(&head.headers, &door.node.front().settings.api_keys) else {
         // Hooks and probes need no key; for the rest the front has the right refusal.
         return pass(&door.front, Request::from_parts(head, body)).await;
@@ -97,6 +100,18 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
                            in their Kafka topic";
             Refusal::bad("name_a_connection", message.to_owned()).into_response()
         }
+    }
+}
+
+/// A question of another process to a provider.
+async fn ask_provider(door: &Door, head: &axum::http::request::Parts, body: Body) -> Response {
+    let proof = super::query::header(&head.headers, gateway::PROOF).unwrap_or_default();
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    match door.node.ask_provider(&proof, &body).await {
+        Some(answer) => answer.into_response(),
+        None => StatusCode::FORBIDDEN.into_response(),
     }
 }
 

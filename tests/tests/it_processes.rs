@@ -94,6 +94,29 @@ fn processes_share_connections_and_answer_for_each_other() {
 }
 
 #[test]
+fn gateways_ask_and_receive_while_engines_own_and_serve() {
+    run(async {
+        let polls = Polls::default();
+        let installation = Installation::new("roles", provider(polls.clone()).await);
+        let gateways = [installation.start(0, "gateway"), installation.start(1, "gateway")];
+        let engines = [installation.start(2, "engine"), installation.start(3, "engine")];
+        for connection in 0..CONNECTIONS {
+            let n = connection as usize;
+            gateways[n % 2].asker().post_until_taken(connection, "a", 1).await;
+            let deals = gateways[(n + 1) % 2].asker().records_once(connection, "Deal", 2).await;
+            assert_eq!(deals.len(), 2, "a gateway asked for the owner of connection {connection}");
+            let rows = engines[n % 2].asker().records_once(connection, "Contact", 1).await;
+            assert_eq!(rows, BTreeMap::from([("a".to_owned(), json!(1))]), "connection {connection}");
+        }
+        let counts = polls.lock().expect("lock").clone();
+        assert_eq!(counts, (0..CONNECTIONS).map(|c| (c, 1)).collect::<BTreeMap<_, _>>(), "each schedule ran once");
+        let asker = gateways[0].asker();
+        let ask = asker.client.post(format!("{}/internal/ask", asker.url)).header("syncline-proof", "guess").body("{}");
+        assert_eq!(ask.send().await.expect("an answer").status().as_u16(), 403, "others are not answered");
+    });
+}
+
+#[test]
 fn killed_and_paused_under_load_they_lose_and_double_nothing() {
     let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let (rounds, seed) = (number("PROCESS_ROUNDS", 4), number("PROCESS_SEED", 1));
