@@ -20,6 +20,7 @@ use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options};
 use syncline_engine::source::Failure;
 use syncline_engine::time::{ManualClock, SystemClock};
 use syncline_tests::history::{History, specs};
+use syncline_tests::serving::{Serving, answer};
 use syncline_tests::topic::{self, Told};
 use syncline_tests::{broker, compare};
 use tempfile::TempDir;
@@ -145,7 +146,10 @@ fn expected(changes: &[(Dataset, Change)], model: &str) -> Expected {
 fn found(told: &[Told]) -> Expected {
     let mut found = Expected::new();
     for message in told {
-        found.entry(message.key.clone()).or_default().push((message.sequence(), message.headers["syncline-op"].clone()));
+        found
+            .entry(message.key.clone())
+            .or_default()
+            .push((message.sequence(), message.headers["syncline-op"].clone()));
     }
     found
 }
@@ -300,7 +304,8 @@ fn keys_land_where_a_java_producer_puts_them() {
     let tools = ["--bootstrap-server", cluster.brokers.as_str(), "--topic", topic.as_str()];
     let make = ["org.apache.kafka.tools.TopicCommand", "--create", "--partitions", "7", "--replication-factor", "1"];
     broker::tool(&[&make[..1], &tools, &make[1..]].concat());
-    let keys: Vec<String> = (0..200).map(|n| serde_json::json!([format!("conn_{}", n % 7), format!("é{n}")]).to_string()).collect();
+    let keys: Vec<String> =
+        (0..200).map(|n| serde_json::json!([format!("conn_{}", n % 7), format!("é{n}")]).to_string()).collect();
     let input: String = keys.iter().map(|key| format!("{key}|x\n")).collect();
     let produce = ["org.apache.kafka.tools.ConsoleProducer"];
     let reading = ["--property", "parse.key=true", "--property", "key.separator=|"];
@@ -323,9 +328,9 @@ async fn each_change_appears_once_however_often_it_is_interrupted() {
     let writer = {
         let (engine, sets) = (engine.clone(), sets.clone());
         tokio::spawn(async move {
-            for from in (0..900).step_by(10) {
+            for from in (0..600).step_by(10) {
                 play(&engine, &sets, &history, from..from + 10).await;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         })
     };
@@ -656,7 +661,7 @@ fn injected_errors_lose_nothing() {
         let errors = vec![error; rng.random_range(1..4)];
         injected += errors.len();
         mock.request_errors(api, &errors);
-        let place = Place::new(Position::first_of(batch as u64 + 1), "log");
+        let place = Place::new(Position::first_of(batch as u64 + 1), "log", "one");
         for attempt in 0.. {
             assert!(attempt < 10, "SEED={seed}: batch {batch} with {error:?} is never written");
             let sent = (0..3).try_for_each(|n| writer.send(&plain(batch * 3 + n)));
@@ -671,7 +676,12 @@ fn injected_errors_lose_nothing() {
                         break;
                     }
                 }
-                Err(Trouble::Fenced(why)) => panic!("SEED={seed}: {error:?} is no fence: {why}"),
+                // What a transaction that was open too long looks like too: nobody else has written a place.
+                Err(Trouble::Fenced(why)) => {
+                    assert_eq!(error, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, "SEED={seed}: {why}");
+                    reopened += 1;
+                    writer = opened("one that was not superseded").0;
+                }
             }
         }
         mock.clear_request_errors(api);
@@ -683,4 +693,41 @@ fn injected_errors_lose_nothing() {
         .map(|message| message.value.as_deref().unwrap_or_default().parse().expect("a number"))
         .collect();
     assert_eq!(values, (0..240).collect(), "SEED={seed}");
+}
+
+/// The program itself, with `kafka.output` in its settings: webhooks and runs aside, everything between a commit and a topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_writes_topics_when_its_settings_say_so() {
+    let (folder, cluster) = (folder(), broker::cluster("program"));
+    let sources = folder.path().join("sources");
+    std::fs::create_dir(&sources).expect("a folder");
+    let definition = "source: crm\nbase_url: http://127.0.0.1:9\nauth: {type: none}\nstreams:\n  - name: Contact\n    key: .id\n    schedule: {every: 1h}\n    list: {get: /contacts}\n    schema: {type: object, required: [id]}\n";
+    std::fs::write(sources.join("crm.yaml"), definition).expect("a definition");
+    let kafka = serde_json::json!({
+        "brokers": cluster.brokers, "prefix": cluster.prefix, "topics": {"partitions": 3}, "input": false,
+        "output": {"format": "flat"},
+    });
+    let serving = Serving::start_with(folder.path(), &sources, serde_json::json!({"kafka": kafka})).await;
+    let engine = serving.engine();
+    let contacts = dataset(&engine, "default", "conn_1", "Contact");
+    put(&engine, &contacts, &[("1", r#"{"id":"1"}"#)], &[]).await;
+    let topic = topic_of(&cluster, "Contact", "changes");
+    let began = Instant::now();
+    let told = loop {
+        let told = topic::read(&cluster, &topic);
+        if !told.is_empty() {
+            break told;
+        }
+        assert!(began.elapsed() < PATIENCE, "nothing is written");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let hash = &told[0].headers["syncline-schema"];
+    let schema = answer(serving.get(&format!("/v1/schemas/{hash}"), "crm", "conn_1")).await;
+    assert_eq!(schema["required"], serde_json::json!(["id"]));
+    // The header's cursor goes on behind the change.
+    put(&engine, &contacts, &[("2", r#"{"id":"2"}"#)], &[]).await;
+    let path = format!("/v1/changes?cursor={}", told[0].headers["syncline-cursor"]);
+    let next = answer(serving.get(&path, "crm", "conn_1")).await;
+    assert_eq!((next["changes"][0]["key"].as_str(), next["changes"].as_array().map(Vec::len)), (Some("2"), Some(1)));
+    serving.stop().await;
 }

@@ -39,12 +39,14 @@ pub struct Place {
     pub epoch: u64,
     /// The log whose positions these are.
     pub log: String,
+    /// Who wrote it: a token of one running instance, by which it knows itself again.
+    pub writer: String,
 }
 
 impl Place {
-    /// Everything before `position` of `log` is written.
-    pub fn new(position: Position, log: &str) -> Self {
-        Place { format: FORMAT, position, epoch: position.epoch(), log: log.to_owned() }
+    /// Everything before `position` of `log` is written, says `writer`.
+    pub fn new(position: Position, log: &str, writer: &str) -> Self {
+        Place { format: FORMAT, position, epoch: position.epoch(), log: log.to_owned(), writer: writer.to_owned() }
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -55,7 +57,9 @@ impl Place {
     fn read(bytes: &[u8]) -> Result<Self, Failure> {
         let unreadable = |why: String| Failure {
             code: "place_unreadable",
-            message: format!("the place of the output cannot be read ({why}); was the topic written by a newer release?"),
+            message: format!(
+                "the place of the output cannot be read ({why}); was the topic written by a newer release?"
+            ),
             status: None,
             retry: false,
             retry_after: None,
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn places_are_read_back_and_others_refused() {
-        let place = Place::new(Position::first_of(5), "ab");
+        let place = Place::new(Position::first_of(5), "ab", "w");
         assert_eq!(Place::read(&place.bytes()).expect("a place"), place);
         assert_eq!(place.epoch, 5);
         let newer = Place { format: 2, ..place };

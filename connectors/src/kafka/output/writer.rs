@@ -47,7 +47,8 @@ pub enum Trouble {
     Again(Failure),
     /// What was committed is not known, or this producer is broken: open anew and go on behind the place read then.
     Reopen(Failure),
-    /// A younger writer of the same name has taken over: stop.
+    /// A younger writer of the same name has taken over, or the broker gave this one up for dead because a transaction was
+    /// open for too long. Which of the two, the place tells: whoever takes over writes it first.
     Fenced(Failure),
 }
 
