@@ -272,6 +272,9 @@ impl Follower {
             Err(Held::Reopen(failure)) => (failure, true),
         };
         metrics::counter!("syncline_kafka_output_errors_total", "code" => failure.code).increment(1);
+        if failure.code == "message_too_large" {
+            self.outlets.forget();
+        }
         let known = self.standing.borrow().trouble.as_ref().map(|trouble| trouble.code);
         if known == Some(failure.code) {
             tracing::debug!(code = failure.code, reopen, "topics still wait: {failure}");

@@ -67,6 +67,12 @@ impl Outlets {
         self.snapshot.clone()
     }
 
+    /// Asks again what the topics take, at the next refresh.
+    pub fn forget(&mut self) {
+        self.targets.clear();
+        self.snapshot = Snapshot::default();
+    }
+
     /// The largest batch that all topics take.
     pub fn batch(&self) -> usize {
         batch_for(self.targets.values())
