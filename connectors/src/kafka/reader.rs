@@ -104,7 +104,7 @@ impl Reader {
 
     /// The topic's id, if it can be had.
     pub fn topic_id(&self) -> Option<u128> {
-        topic_id(self.consumer.client(), &self.topic, ASK)
+        topic_id(self.consumer.client(), &self.topic)
     }
 
     /// The place of the first message written at `millis` or later; `None` if there is none.

@@ -139,7 +139,7 @@ impl SharedProducer {
 
     /// The topic's id, if it can be had. Blocks.
     pub(in crate::kafka) fn topic_id(&self, topic: &str) -> Option<u128> {
-        topic_id(self.current().client(), topic, ASK)
+        topic_id(self.current().client(), topic)
     }
 
     /// Writes the messages one after the other; the place of the last once all are acknowledged.
