@@ -17,6 +17,8 @@ pub mod board;
 pub mod changelog;
 pub mod cluster;
 mod identity;
+#[cfg(test)]
+mod injected;
 pub mod log;
 pub mod members;
 pub mod murmur2;
