@@ -9,6 +9,7 @@
 //! | [`syncs`] | syncs: their state, their runs, what can be asked of them |
 //! | [`scheduler`] | begins runs when their tick has come |
 //! | [`hooks`] | webhooks on their way in |
+//! | [`kafka`] | topics in and out |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`scope`] | what cursors are bound to |
 //! | `notes` | what sources read back |
@@ -18,6 +19,7 @@ pub mod connections;
 pub mod definitions;
 pub mod deliver;
 pub mod hooks;
+pub mod kafka;
 mod notes;
 pub mod plan;
 pub mod scheduler;
@@ -56,6 +58,8 @@ pub struct App {
     pub hooks: hooks::Hooks,
     /// Webhooks on their way out.
     pub outbox: deliver::Outbox,
+    /// Topics in, where a cluster is named.
+    pub inputs: Option<kafka::input::Inputs>,
 }
 
 /// Why the program could not open.
@@ -126,7 +130,17 @@ impl App {
         let endpoints = settings.endpoints.clone();
         let outbox =
             deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
-        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox }))
+        let inputs = settings.kafka.as_ref().map(|kafka| {
+            kafka::input::Inputs::open(kafka::input::Parts {
+                engine: engine.clone(),
+                cluster: kafka.cluster.clone(),
+                input: kafka.input,
+                definitions: definitions.clone(),
+                connections: connections.clone(),
+            })
+        });
+        let inputs = inputs.transpose()?;
+        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox, inputs }))
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.
@@ -138,6 +152,10 @@ impl App {
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
+        if let Some(inputs) = self.inputs.clone() {
+            let halt = stop.clone();
+            tasks.spawn(async move { ended("topics in", inputs.run(halt).await) });
+        }
         tasks.close();
         Running { app: self.clone(), stop, tasks }
     }

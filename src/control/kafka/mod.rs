@@ -1,0 +1,7 @@
+//! What joins Kafka with the engine: tasks and places.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`input`] | topics in: each message once |
+
+pub mod input;
