@@ -74,6 +74,13 @@ pub fn cluster(test: &str) -> Cluster {
     }
 }
 
+/// The same with something to read.
+pub fn tool_with(arguments: &[&str], input: &str) -> String {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), input).expect("input");
+    run(&[&["tool"], arguments].concat(), file.reopen().expect("a file").into())
+}
+
 /// Runs one of Kafka's own tools, e.g. `org.apache.kafka.tools.consumer.ConsoleConsumer`; what it printed.
 pub fn tool(arguments: &[&str]) -> String {
     script(&[&["tool"], arguments].concat())
@@ -85,10 +92,14 @@ fn start(folder: &Path) -> String {
 }
 
 fn script(arguments: &[&str]) -> String {
+    run(arguments, Stdio::null())
+}
+
+fn run(arguments: &[&str], input: Stdio) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka.sh");
     let errors = tempfile::NamedTempFile::new().expect("a file");
     let mut command = Command::new(&script);
-    command.args(arguments).stdin(Stdio::null()).stderr(errors.reopen().expect("a file"));
+    command.args(arguments).stdin(input).stderr(errors.reopen().expect("a file"));
     command.env("SYNCLINE_KAFKA_JARS", jars());
     // Its output goes to a pipe that no process of the script's keeps open: the broker's own goes to a file.
     let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", script.display()));

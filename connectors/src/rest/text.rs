@@ -292,8 +292,8 @@ mod tests {
             let text = if spaced { text.replace("\":", "\" : ").replace("}", " }") } else { text };
             prop_assume!(serde_json::from_str::<Value>(&text).is_ok());
             for stream in [
-                "{name: T, key: .id, list: {get: /a}}",
-                "{name: T, key: .k, modified_at: .at, list: {get: /a}}",
+                "{name: Thing, key: .id, list: {get: /a}}",
+                "{name: Thing, key: .k, modified_at: .at, list: {get: /a}}",
             ] {
                 let mapper = mapper(stream);
                 let givens = [
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn ordinary_records_take_the_quick_way() {
-        let mapper = mapper("{name: T, key: .id, modified_at: .at, list: {get: /a}}");
+        let mapper = mapper("{name: Thing, key: .id, modified_at: .at, list: {get: /a}}");
         for (text, wanted) in [
             (r#"{"id":"a","at":"2026-11-21T09:00:00Z","n":{"x":[1,{"y":2}]}}"#, None),
             (r#"{"n":1,"id":5,"at":5}"#, Some(r#"{"n":1,"id":"5","at":5}"#)),

@@ -9,7 +9,7 @@ use crate::connectors::kafka::input::{Bad, Key, Message};
 use crate::connectors::rest::definition::Topic;
 use crate::connectors::rest::mapping::Seen;
 use crate::connectors::rest::text::{Given, Row, RowBody, refuse_text};
-use crate::engine::model::{ID_CHARS, Timestamp};
+use crate::engine::model::{Timestamp, record_id};
 use crate::engine::pipeline::Error;
 use serde_json::{Map, Value};
 
@@ -33,7 +33,7 @@ impl Work {
         message: Message<'c>,
         at: Timestamp,
     ) -> Result<Outcome, Error> {
-        let (item, account) = match self.read(topic, message) {
+        let (item, account) = match self.item(topic, message) {
             Ok(read) => read,
             Err(bad) => return Ok(Outcome::Dead(bad)),
         };
@@ -99,7 +99,7 @@ impl Work {
     }
 
     /// The item, and environment and id of the connection it belongs to.
-    fn read<'c>(&self, topic: &Topic, message: Message<'c>) -> Result<(Item<'c>, (String, String)), Bad> {
+    fn item<'c>(&self, topic: &Topic, message: Message<'c>) -> Result<(Item<'c>, (String, String)), Bad> {
         let json = message.value().map(std::str::from_utf8).transpose();
         let json = json.map_err(|e| {
             Bad::new("not_utf8", format!("the value is not UTF-8 text after byte {}", e.valid_up_to()))
@@ -191,8 +191,7 @@ fn id_of_key(key: Option<&[u8]>, target: &super::target::Target) -> Result<Strin
         Ok(item @ Value::Object(_)) => target.mapper.key(&item, &target.vars()),
         Ok(_) => Err(format!("the key {text} names no record")),
         Err(_) if target.stream().composite => Err("the key is no list of parts".to_owned()),
-        Err(_) if text.is_empty() || text.chars().count() > ID_CHARS => Err("the key is empty or too long".to_owned()),
-        Err(_) => Ok(text.to_owned()),
+        Err(_) => record_id(&Value::from(text)).map_err(|e| e.to_string()),
     }
 }
 

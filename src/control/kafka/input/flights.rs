@@ -1,8 +1,8 @@
 //! Commits on their way: bounded, landed in order.
 
-use super::super::super::hooks::seen::{Seen, SeenKey};
+use crate::control::hooks::seen::{Seen, SeenKey};
 use crate::engine::model::{DatasetId, DatasetName, Timestamp};
-use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway};
+use crate::engine::pipeline::{Error, Mark, Receipt, Table, Underway};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -70,7 +70,8 @@ impl Flights {
         let Some(landed) = self.queue.pop_front() else { return Ok(()) };
         self.bytes = self.bytes.saturating_sub(landed.bytes);
         seen.release(&landed.claimed);
-        rejected(engine, &landed, &result?).await
+        let marks = rejected(engine, &landed, &result?);
+        if marks.is_empty() { Ok(()) } else { engine.put_marks(marks).await }
     }
 
     pub async fn land_all(&mut self, engine: &Engine, seen: &Seen) -> Result<(), Error> {
@@ -82,10 +83,7 @@ impl Flights {
 }
 
 /// Keeps what the engine found to be no record: text that is JSON for us and not for it, such as a field written twice.
-async fn rejected(engine: &Engine, landed: &Flying, receipt: &Receipt) -> Result<(), Error> {
-    if receipt.rejected.is_empty() {
-        return Ok(());
-    }
+fn rejected(engine: &Engine, landed: &Flying, receipt: &Receipt) -> Vec<Mark> {
     let now: Timestamp = engine.clock().now();
     let mut marks = Vec::new();
     for (n, (dataset, why)) in receipt.rejected.iter().enumerate() {
@@ -99,6 +97,8 @@ async fn rejected(engine: &Engine, landed: &Flying, receipt: &Receipt) -> Result
         let place: [&str; 5] = [&name.environment, &name.source, &name.connection, &name.model, &id];
         marks.push(Mark::put(Table::Quarantine, &place, kept.to_string()));
     }
-    metrics::counter!("syncline_kafka_records_total", "outcome" => "quarantined").increment(marks.len() as u64);
-    engine.commit(Batch { marks, ..Batch::default() }).await.map(drop)
+    if !marks.is_empty() {
+        metrics::counter!("syncline_kafka_records_total", "outcome" => "quarantined").increment(marks.len() as u64);
+    }
+    marks
 }

@@ -205,7 +205,7 @@ impl Work {
             if group.as_ref().is_some_and(full) {
                 self.launch(group.take()).await?;
             }
-            if !self.place(message).is_none_or(|next| message.offset() >= next) {
+            if self.place(message).is_some_and(|next| message.offset() < next) {
                 self.recount(message)?;
                 continue;
             }
@@ -281,7 +281,7 @@ impl Work {
         let engine = self.inner.parts.engine.clone();
         self.flights.make_room(&engine, &self.seen).await?;
         let dead = std::mem::take(&mut group.dead);
-        self.bury(&dead).await;
+        bury(&self.dead, &self.spec.topic, &dead).await;
         let Some(place) = self.places.get(&group.partition).cloned() else { return Ok(()) };
         let mut marks = vec![place.mark(&self.spec, group.partition)];
         marks.extend(group.listings.iter().filter_map(|dataset| self.listings.mark(&self.spec, *dataset)));
@@ -296,7 +296,7 @@ impl Work {
                 self.seen.release(&claimed);
                 let bad = Bad::new("bad_batch", format!("too much for one commit: {why}"));
                 let all: Vec<_> = messages.into_iter().map(|message| (message, bad.clone())).collect();
-                self.bury(&all).await;
+                bury(&self.dead, &self.spec.topic, &all).await;
                 engine.put_marks(vec![place.mark(&self.spec, all.first().map_or(0, |(m, _)| m.partition()))]).await?;
             }
             Err(error) => {
@@ -306,11 +306,6 @@ impl Work {
         }
         self.count(&tally);
         self.settle_all(ended).await
-    }
-
-    async fn bury(&self, dead: &[(Message<'_>, Bad)]) {
-        let all = dead.iter().map(|(message, why)| self.dead.bury(&self.spec.topic, *message, why));
-        futures_util::future::join_all(all).await;
     }
 
     /// Settles lists that have ended, once their last pages are committed.
@@ -345,6 +340,10 @@ impl Work {
             metrics::counter!("syncline_kafka_records_total", "outcome" => "quarantined").increment(tally.quarantined);
         }
     }
+}
+
+async fn bury(to: &Dead, topic: &str, dead: &[(Message<'_>, Bad)]) {
+    futures_util::future::join_all(dead.iter().map(|(message, why)| to.bury(topic, *message, why))).await;
 }
 
 async fn open_reader(

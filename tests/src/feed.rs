@@ -1,0 +1,124 @@
+//! What outside programs write to topics.
+
+use rdkafka::admin::AdminOptions;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use std::time::Duration;
+use syncline_connectors::kafka::Cluster;
+use syncline_connectors::kafka::topics::{Wanted, ensure};
+
+/// Longest wait for the broker.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// A message to be written.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// Its key.
+    pub key: Option<String>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its partition; by key if absent.
+    pub partition: Option<i32>,
+}
+
+/// A message of a key and a value.
+pub fn line(key: &str, value: impl Into<Vec<u8>>) -> Line {
+    Line { key: Some(key.to_owned()), value: Some(value.into()), ..Line::default() }
+}
+
+/// A message without a value.
+pub fn tombstone(key: &str) -> Line {
+    Line { key: Some(key.to_owned()), ..Line::default() }
+}
+
+impl Line {
+    /// With a header.
+    pub fn header(mut self, name: &str, value: impl ToString) -> Line {
+        self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+}
+
+/// An outside program.
+pub struct Feed {
+    producer: FutureProducer,
+    cluster: Cluster,
+}
+
+impl Feed {
+    /// An idempotent producer.
+    pub fn new(cluster: &Cluster) -> Feed {
+        Feed { producer: producer(cluster, None), cluster: cluster.clone() }
+    }
+
+    /// One that writes in transactions.
+    pub fn transactional(cluster: &Cluster, id: &str) -> Feed {
+        let feed = Feed { producer: producer(cluster, Some(id)), cluster: cluster.clone() };
+        feed.producer.init_transactions(WAIT).expect("transactions");
+        feed
+    }
+
+    /// The producer itself.
+    pub fn producer(&self) -> &FutureProducer {
+        &self.producer
+    }
+
+    /// Makes a topic.
+    pub async fn topic(&self, name: &str, partitions: i32) {
+        let wanted = Wanted::new(name).partitions(partitions).with("max.message.bytes", "90000000");
+        ensure(&self.cluster, &[wanted]).await.expect("a topic");
+    }
+
+    /// Removes a topic.
+    pub async fn remove(&self, name: &str) {
+        let admin = self.cluster.admin().expect("an admin");
+        let done = admin.delete_topics(&[name], &AdminOptions::new()).await.expect("an answer");
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+    }
+
+    /// Writes lines in order and waits until the broker has them all.
+    pub async fn write(&self, topic: &str, lines: &[Line]) {
+        let mut sent = Vec::with_capacity(lines.len());
+        for line in lines {
+            let mut headers = OwnedHeaders::new();
+            for (key, value) in &line.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            let mut record = FutureRecord::<str, [u8]>::to(topic).headers(headers);
+            record.key = line.key.as_deref();
+            record.payload = line.value.as_deref();
+            record.partition = line.partition;
+            loop {
+                match self.producer.send_result(record) {
+                    Ok(delivery) => break sent.push(delivery),
+                    Err((error, again)) => {
+                        let full = error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull);
+                        assert!(full, "{error}");
+                        record = again;
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                }
+            }
+        }
+        for delivery in sent {
+            delivery.await.expect("an answer").expect("written");
+        }
+    }
+}
+
+fn producer(cluster: &Cluster, transactions: Option<&str>) -> FutureProducer {
+    let mut config = cluster.client();
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "2")
+        .set("message.max.bytes", "90000000")
+        .set("queue.buffering.max.kbytes", "400000")
+        .set("partitioner", "murmur2_random");
+    if let Some(id) = transactions {
+        config.set("transactional.id", id);
+    }
+    config.create().expect("a producer")
+}
