@@ -2,6 +2,7 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rdkafka::consumer::Consumer;
 use rdkafka::producer::Producer;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,17 +301,10 @@ fn poison() -> Vec<(Line, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_is_in_the_dead_letters_and_reading_goes_on() {
-    let bench = Bench::new("poison", SHOP).await;
-    let input = bench.input();
-    bench.feed.remove(&input).await;
-    let bench = {
-        // Made again to take large messages, which needs a new beginning as well.
-        let Bench { dir: _, cluster, serving, feed } = bench;
-        serving.stop().await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        feed.topic(&input, 1).await;
-        Bench::on(cluster, SHOP).await
-    };
+    let cluster = broker::cluster("poison");
+    let input = format!("{}.in.shop", cluster.prefix);
+    Feed::new(&cluster).topic(&input, 1).await;
+    let bench = Bench::on(cluster, SHOP).await;
     let poison = poison();
     assert!(poison.len() >= 30);
     let mut wanted = BTreeMap::new();
@@ -507,30 +501,23 @@ async fn new_partitions_are_picked_up() {
     let bench = Bench::new("wider", SHOP).await;
     bench.settled(3).await;
     let admin = bench.cluster.admin().expect("an admin");
-    let more = rdkafka::admin::NewPartitions::new("", 5);
     let input = bench.input();
-    let more = rdkafka::admin::NewPartitions { topic_name: &input, ..more };
+    let more = rdkafka::admin::NewPartitions::new(&input, 5);
     admin.create_partitions(&[more], &rdkafka::admin::AdminOptions::new()).await.expect("wider");
     let began = Instant::now();
-    while topic::consumer(&bench.cluster).fetch_partitions(&input) < 5 {
+    let partitions = || {
+        let metadata = topic::consumer(&bench.cluster).fetch_metadata(Some(&input), WAIT).expect("metadata");
+        metadata.topics().first().map_or(0, |t| t.partitions().len())
+    };
+    while partitions() < 5 {
         assert!(began.elapsed() < WAIT);
     }
+    // A producer that has not seen the topic before.
+    let bench = Bench { feed: Feed::new(&bench.cluster), ..bench };
     bench.settled(5).await;
     let bench = bench.again().await;
     bench.settled(5).await;
     bench.serving.stop().await;
-}
-
-trait Partitions {
-    fn fetch_partitions(&self, topic: &str) -> usize;
-}
-
-impl Partitions for rdkafka::consumer::BaseConsumer {
-    fn fetch_partitions(&self, topic: &str) -> usize {
-        use rdkafka::consumer::Consumer;
-        let metadata = self.fetch_metadata(Some(topic), WAIT).expect("metadata");
-        metadata.topics().first().map_or(0, |t| t.partitions().len())
-    }
 }
 
 /// What the records must be after these writes: the last of each key.
@@ -619,6 +606,77 @@ async fn a_broker_that_dies_is_waited_for() {
     bench.write(&lines).await;
     equals(&bench, &oracle).await;
     bench.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_under_load_every_change_is_made_once() {
+    let seed = seed();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // Its settings are those of the program that is killed.
+    let Bench { dir, cluster, serving, feed } = Bench::new("killed", SHOP).await;
+    serving.stop().await;
+    let (mut oracle, input) = (Oracle::default(), format!("{}.in.shop", cluster.prefix));
+    for cycle in 0..4 {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_program"))
+            .arg("serve")
+            .current_dir(dir.path())
+            .env("TEST_KEY", syncline_tests::serving::KEY)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let until = Instant::now() + Duration::from_millis(rng.random_range(300..900));
+        while Instant::now() < until {
+            let lines: Vec<Line> = (0..200).map(|_| oracle.draw(&mut rng)).collect();
+            feed.write(&input, &lines).await;
+        }
+        assert!(program.try_wait().expect("a process").is_none(), "cycle {cycle}: it ran until it was killed");
+        // SIGKILL, by its id.
+        program.kill().expect("killed");
+        program.wait().expect("gone");
+    }
+    let serving = start(dir.path(), &cluster).await;
+    let bench = Bench { dir, cluster, serving, feed };
+    equals(&bench, &oracle).await;
+    println!("{} writes, {} changes", oracle.next, oracle.changes);
+    bench.serving.stop().await;
+}
+
+/// Prints what a record costs; run by hand: `cargo test --test it_kafka_in throughput -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn throughput() {
+    const COUNT: u64 = 200_000;
+    let Bench { dir, cluster, serving, feed } = Bench::new("throughput", SHOP).await;
+    serving.stop().await;
+    let input = format!("{}.in.shop", cluster.prefix);
+    let pad = "x".repeat(380);
+    for part in 0..COUNT / 10_000 {
+        let numbers = part * 10_000..(part + 1) * 10_000;
+        let record = |n: u64| json!({"id": format!("order-{n}"), "n": n, "pad": pad});
+        let value = |n: u64| message("acme", "Order", json!({"op": "upsert", "record": record(n)}));
+        let lines: Vec<Line> = numbers.map(|n| line(&format!("[\"acme\",\"Order\",\"{n}\"]"), value(n))).collect();
+        feed.write(&input, &lines).await;
+    }
+    drop(feed);
+    let cpu = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").expect("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+        (ticks(11) + ticks(12)) * 10_000.0
+    };
+    let before = cpu();
+    let began = Instant::now();
+    let serving = start(dir.path(), &cluster).await;
+    let engine = serving.app().engine.clone();
+    let name = syncline_engine::model::DatasetName::base("default", "shop", "acme", "Order");
+    while engine.find(&name).map_or(0, |dataset| engine.live(&dataset)) < COUNT {
+        assert!(began.elapsed() < Duration::from_secs(120));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (wall, spent) = (began.elapsed().as_secs_f64(), cpu() - before);
+    println!("{COUNT} messages in {wall:.2} s: {:.0}/s, {:.2} us CPU each", COUNT as f64 / wall, spent / COUNT as f64);
+    serving.stop().await;
 }
 
 fn seed() -> u64 {

@@ -62,11 +62,6 @@ impl Targets {
         self.known.get_mut(at)
     }
 
-    /// The target of this dataset, if it was met.
-    pub fn of(&self, dataset: &DatasetName) -> Option<&Target> {
-        self.known.iter().find(|target| *target.dataset.name == *dataset)
-    }
-
     /// Takes up what changed of the accounts.
     pub fn refresh(&mut self, parts: &Parts) {
         for target in &mut self.known {
