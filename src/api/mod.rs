@@ -11,6 +11,7 @@
 //! | `changes` | `/v1/changes` |
 //! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `schemas` | `/v1/schemas/input` |
+//! | `inputs` | `/v1/inputs` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -26,6 +27,7 @@ mod connections;
 mod error;
 mod feed;
 mod health;
+mod inputs;
 mod metadata;
 mod query;
 mod records;
@@ -76,6 +78,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
     let keyed = Router::new()
         .merge(records::router())
         .merge(changes::router())
+        .merge(inputs::router())
         .merge(runs::router())
         .merge(schemas::router())
         .merge(sync::router())

@@ -113,7 +113,7 @@ fn producer(cluster: &Cluster, transactions: Option<&str>) -> FutureProducer {
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        .set("linger.ms", "2")
+        .set("linger.ms", "0")
         .set("message.max.bytes", "90000000")
         .set("queue.buffering.max.kbytes", "400000")
         .set("partitioner", "murmur2_random");

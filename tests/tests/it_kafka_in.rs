@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use syncline::control::kafka::input::InputState;
 use syncline_connectors::kafka::Cluster;
+use syncline_connectors::kafka::input::Start;
 use syncline_tests::broker::{self, Broker};
 use syncline_tests::feed::{Feed, Line, line, tombstone};
 use syncline_tests::serving::Serving;
@@ -128,7 +129,9 @@ impl Bench {
 
     fn dead(&self) -> Vec<topic::Told> {
         let mut dead = topic::read(&self.cluster, &format!("{}.dlq", self.cluster.prefix));
-        dead.sort_by_key(|m| (m.headers["syncline-partition"].clone(), m.headers["syncline-offset"].parse::<u64>().ok()));
+        dead.sort_by_key(|m| {
+            (m.headers["syncline-partition"].clone(), m.headers["syncline-offset"].parse::<u64>().ok())
+        });
         dead
     }
 }
@@ -174,10 +177,24 @@ async fn every_operation_does_what_it_says() {
                 {"op": "delete", "key": 5}, {"op": "upsert", "record": {"id": "b2", "n": 5}}]})),
             line(key, message("acme", "Pair", json!({"op": "upsert", "record": {"a": 1, "b": "x"}}))),
             line(key, message("acme", "Pair", json!({"op": "patch", "key": [1, "x"], "patch": {"c": 2}}))),
-            line(key, message("acme", "Item", json!({"op": "upsert", "modified_at": "2026-01-02T00:00:00Z",
-                "record": {"id": "i", "sku": "new", "at": "2020-01-01T00:00:00Z"}}))),
-            line(key, message("acme", "Item", json!({"op": "upsert", "modified_at": 1_767_225_600_000i64,
-                "record": {"id": "i", "sku": "older", "at": "2029-01-01T00:00:00Z"}}))),
+            line(
+                key,
+                message(
+                    "acme",
+                    "Item",
+                    json!({"op": "upsert", "modified_at": "2026-01-02T00:00:00Z",
+                "record": {"id": "i", "sku": "new", "at": "2020-01-01T00:00:00Z"}}),
+                ),
+            ),
+            line(
+                key,
+                message(
+                    "acme",
+                    "Item",
+                    json!({"op": "upsert", "modified_at": 1_767_225_600_000i64,
+                "record": {"id": "i", "sku": "older", "at": "2029-01-01T00:00:00Z"}}),
+                ),
+            ),
             line(key, message("zenith", "Order", json!({"op": "upsert", "record": {"id": "z"}}))),
         ])
         .await;
@@ -207,6 +224,8 @@ async fn every_operation_does_what_it_says() {
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(String::from_utf8_lossy(&kept[0].1).contains("bad_key"), "{kept:?}");
     assert_eq!(bench.dead(), []);
+    let schema = syncline_tests::serving::answer(bench.serving.get("/v1/schemas/input", "shop", "acme")).await;
+    assert_eq!(schema["title"], "Syncline input message v1");
     let changes = bench.changes("acme", "Order").await;
     assert!(changes.iter().all(|c| c["cause"].as_str().is_some_and(|c| c.starts_with("psh_"))), "{changes:?}");
     bench.serving.stop().await;
@@ -226,7 +245,9 @@ async fn repeats_have_no_second_effect() {
     bench.become_("acme", "Order", &[("a", order("a", 2)), ("b", order("b", 3))]).await;
     bench.settled(3).await;
     bench = bench.again().await;
-    bench.write(&[with_id("e2", 7), with_id("e1", 7), numbered("p", 3, 7), numbered("p", 2, 7), numbered("q", 1, 7)]).await;
+    bench
+        .write(&[with_id("e2", 7), with_id("e1", 7), numbered("p", 3, 7), numbered("p", 2, 7), numbered("q", 1, 7)])
+        .await;
     // Another connection's ids are its own.
     let other = message("zenith", "Order", json!({"op": "upsert", "record": {"id": "a", "n": 1}, "id": "e1"}));
     bench.write(&[line("k", other), numbered("p", 4, 4)]).await;
@@ -410,11 +431,8 @@ async fn any_json_topic_can_be_a_stream() {
         assert!(began.elapsed() < WAIT, "{:?}", bench.changes("zenith", "Order").await);
         tokio::time::sleep(LOOK).await;
     }
-    let codes: BTreeSet<String> = bench
-        .dead()
-        .iter()
-        .filter_map(|m| m.headers["syncline-error"].split(':').next().map(str::to_owned))
-        .collect();
+    let codes: BTreeSet<String> =
+        bench.dead().iter().filter_map(|m| m.headers["syncline-error"].split(':').next().map(str::to_owned)).collect();
     assert_eq!(codes, BTreeSet::from(["not_json".to_owned(), "unknown_connection".to_owned()]));
     bench.serving.stop().await;
     // The whole value, the only connection, only what comes from now on.
@@ -493,6 +511,62 @@ async fn a_topic_made_again_stops_its_input_and_no_other() {
         bench.become_("acme", "Order", &[("other", order("other", round))]).await;
         bench = bench.again().await;
     }
+    let answer = syncline_tests::serving::answer(bench.serving.get("/v1/inputs", "shop", "acme")).await;
+    let stopped = answer["inputs"].as_array().expect("a list").iter().filter(|input| input["stopped"] == true);
+    assert_eq!(stopped.map(|input| input["error"]["code"].clone()).collect::<Vec<_>>(), ["topic_recreated"]);
+    // Somebody decides: everything in the new one.
+    let began = Instant::now();
+    while bench
+        .serving
+        .app()
+        .inputs
+        .as_ref()
+        .is_none_or(|inputs| inputs.restart("default", &name, Start::Earliest) == 0)
+    {
+        assert!(began.elapsed() < WAIT, "{:?}", bench.states());
+        tokio::time::sleep(LOOK).await;
+    }
+    while bench.records("acme", "Theirs").await.len() < 40 {
+        assert!(began.elapsed() < WAIT, "{:?}", bench.states());
+        tokio::time::sleep(LOOK).await;
+    }
+    bench.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_that_are_gone_stop_the_input() {
+    let cluster = broker::cluster("gone");
+    let name = format!("{}-theirs", cluster.prefix);
+    let definition = format!(
+        "source: shop\nstreams: [{{name: Order, key: .id, topic: {{name: {name}}}}}]\nconnections: {{acme: {{}}}}\n"
+    );
+    let feed = Feed::new(&cluster);
+    feed.topic(&name, 1).await;
+    feed.write(&name, &[line("a", r#"{"id":"a","n":1}"#)]).await;
+    let bench = Bench::on(cluster.clone(), &definition).await;
+    bench.become_("acme", "Order", &[("a", order("a", 1))]).await;
+    let Bench { dir, cluster, serving, feed: _ } = bench;
+    serving.stop().await;
+    let lines: Vec<Line> = (0..5).map(|n| line("b", format!(r#"{{"id":"b{n}"}}"#))).collect();
+    feed.write(&name, &lines).await;
+    // What was not read yet is dropped, as retention does.
+    let mut upto = rdkafka::TopicPartitionList::new();
+    upto.add_partition_offset(&name, 0, rdkafka::Offset::Offset(4)).expect("a place");
+    let admin = cluster.admin().expect("an admin");
+    admin.delete_records(&upto, &rdkafka::admin::AdminOptions::new()).await.expect("dropped");
+    let bench = Bench { serving: start(dir.path(), &cluster).await, dir, cluster, feed };
+    let began = Instant::now();
+    loop {
+        let states = bench.states();
+        if let Some((code, why)) = states.first().and_then(|state| state.stopped.clone()) {
+            assert_eq!(code, "offset_out_of_range");
+            assert!(why.contains("partition 0 holds offsets 4 to 6, 1 is next"), "{why}");
+            break;
+        }
+        assert!(began.elapsed() < WAIT, "{states:?}");
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(bench.records("acme", "Order").await.len(), 1, "nothing is skipped");
     bench.serving.stop().await;
 }
 
@@ -676,7 +750,26 @@ async fn throughput() {
     }
     let (wall, spent) = (began.elapsed().as_secs_f64(), cpu() - before);
     println!("{COUNT} messages in {wall:.2} s: {:.0}/s, {:.2} us CPU each", COUNT as f64 / wall, spent / COUNT as f64);
+    latency(&serving, &Feed::new(&cluster), &input).await;
     serving.stop().await;
+}
+
+/// From the call that writes a message to its visibility, at 200 a second.
+async fn latency(serving: &Serving, feed: &Feed, input: &str) {
+    let engine = &serving.app().engine;
+    let mut took = Vec::new();
+    for n in 0..600 {
+        let mut watermark = engine.watermark();
+        watermark.borrow_and_update();
+        let began = Instant::now();
+        let lines = [line("k", upsert("latency", n))];
+        let (_, seen) = tokio::join!(feed.write(input, &lines), watermark.changed());
+        seen.expect("a commit");
+        took.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    took.sort();
+    println!("written to visible: p50 {:?}, p99 {:?}", took[took.len() / 2], took[took.len() * 99 / 100]);
 }
 
 fn seed() -> u64 {

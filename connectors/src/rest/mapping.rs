@@ -126,7 +126,9 @@ impl Mapper {
         let complain = |code, reason: String| refuse(code, reason, Some(id.clone()), item);
         let modified_at = match given_at {
             Some(at) => Some(at),
-            None => self.modified_at(item, seen, vars).map_err(|e| complain("bad_time", format!("modified_at: {e}")))?,
+            None => {
+                self.modified_at(item, seen, vars).map_err(|e| complain("bad_time", format!("modified_at: {e}")))?
+            }
         };
         if let Some((flag, at)) = &self.stream.deletes.flag {
             let gone = flag.truthy(item, vars).map_err(|e| complain("bad_expression", format!("deletes.flag: {e}")))?;

@@ -249,10 +249,17 @@ mod tests {
     }
 
     fn seen() -> Seen {
-        Seen { observed_at: Timestamp::from_seconds(2_000_000_000), answered_at: Timestamp::from_seconds(2_000_000_000) }
+        Seen {
+            observed_at: Timestamp::from_seconds(2_000_000_000),
+            answered_at: Timestamp::from_seconds(2_000_000_000),
+        }
     }
 
-    fn both(mapper: &Mapper, text: &str, given: &Given<'static>) -> (Option<Row<'static>>, Result<Row<'static>, Quarantined>) {
+    fn both(
+        mapper: &Mapper,
+        text: &str,
+        given: &Given<'static>,
+    ) -> (Option<Row<'static>>, Result<Row<'static>, Quarantined>) {
         let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
         let item: Value = serde_json::from_str(text).expect("JSON");
         let slow = mapper.read_value(&item, given.clone(), seen(), &Vars::default());

@@ -559,7 +559,10 @@ impl Syncs {
             kind: entry.running.as_ref().map(|r| r.kind).or(last.as_ref().map(|l| l.kind)).unwrap_or(RunKind::Initial),
             frequency: frequency_of(entry),
             created_at: entry.state.created_at,
-            next_at: (!entry.state.paused && entry.polled).then(|| entry.plan.next(&past_of(entry))).flatten().map(|d| d.at),
+            next_at: (!entry.state.paused && entry.polled)
+                .then(|| entry.plan.next(&past_of(entry)))
+                .flatten()
+                .map(|d| d.at),
             live: self.inner.engine.live(&entry.dataset),
             checkpoint: entry.progress.since_base.map(|since| serde_json::json!({ "since": since.to_string() })),
             last,

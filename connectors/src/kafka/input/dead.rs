@@ -46,7 +46,8 @@ impl Dead {
             .set("message.max.bytes", MESSAGE_BYTES.to_string())
             .set("queue.buffering.max.kbytes", WAITING_KIB.to_string())
             .set("partitioner", "murmur2_random");
-        let producer = config.create().map_err(|e| failure("kafka_settings", "the dead letters have no producer", e))?;
+        let producer =
+            config.create().map_err(|e| failure("kafka_settings", "the dead letters have no producer", e))?;
         Ok(Dead { topic: topic.into(), producer, clock })
     }
 

@@ -244,9 +244,11 @@ impl<'a> Fields<'a> {
             }
         }
         let key = self.key.map(Key::read).transpose().map_err(|why| bad("key", &why.message))?;
-        let modified_at = self.modified_at.map(|raw| time(raw).ok_or_else(|| {
-            bad("modified_at", "is no time: write RFC 3339 (2026-11-21T09:00:00Z) or whole milliseconds since 1970")
-        }));
+        let modified_at = self.modified_at.map(|raw| {
+            time(raw).ok_or_else(|| {
+                bad("modified_at", "is no time: write RFC 3339 (2026-11-21T09:00:00Z) or whole milliseconds since 1970")
+            })
+        });
         let modified_at = modified_at.transpose()?;
         let op = match (&*op, self.record, self.patch, key) {
             ("upsert", Some(record), None, _) => Op::Upsert(record.get()),
@@ -295,7 +297,11 @@ impl<'a> Key<'a> {
         let mut texts = Vec::with_capacity(parts.len());
         for part in parts {
             let text = scalar_id(part.get())?;
-            texts.push(if is_number(part) { text.into_owned() } else { serde_json::Value::String(text.into()).to_string() });
+            texts.push(if is_number(part) {
+                text.into_owned()
+            } else {
+                serde_json::Value::String(text.into()).to_string()
+            });
         }
         let whole = serde_json::Value::String(format!("[{}]", texts.join(",")));
         record_id(&whole).map(Cow::Owned).map_err(|e| e.to_string())
@@ -331,9 +337,8 @@ fn listing(raw: &RawValue) -> Result<Listing<'_>, Bad> {
         Some("true") => true,
         Some(_) => return Err(bad("end", "is neither true nor false")),
     };
-    let total = page.total.map(|raw| {
-        whole(raw).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| bad("total", "is no count"))
-    });
+    let total =
+        page.total.map(|raw| whole(raw).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| bad("total", "is no count")));
     match (end, total.transpose()?) {
         (true, None) => Err(bad("total", "is missing: the last page says how many keys the list has")),
         (true, total) => Ok(Listing { id, partition, end: total }),
@@ -406,7 +411,9 @@ mod tests {
     fn a_null_with_three_parts_is_a_delete() {
         let gone = parse_gone(Some(br#"["c","Order","A-17"]"#)).expect("a delete");
         assert_eq!((gone.stream.as_ref(), gone.entries[0].op), ("Order", Op::Delete));
-        for key in [None, Some(&b"x"[..]), Some(br#"["c"]"#), Some(br#"["c","s","k","more"]"#), Some(br#"["c","s",null]"#)] {
+        for key in
+            [None, Some(&b"x"[..]), Some(br#"["c"]"#), Some(br#"["c","s","k","more"]"#), Some(br#"["c","s",null]"#)]
+        {
             assert_eq!(parse_gone(key).expect_err("no delete").code, "bad_key", "{key:?}");
         }
     }
@@ -426,7 +433,10 @@ mod tests {
             (&format!("{{{head},\"records\":[{{\"op\":\"patch\",\"key\":1}}]}}"), "`records[0].patch` is missing"),
             (&format!("{{{head},\"records\":[],\"key\":1}}"), "`key` beside `records`"),
             (&format!("{{{head},\"recrods\":[]}}"), "unknown field `recrods`"),
-            (&format!("{{{head},\"records\":[],\"listing\":{{\"id\":\"x\",\"end\":true}}}}"), "`listing.total` is missing"),
+            (
+                &format!("{{{head},\"records\":[],\"listing\":{{\"id\":\"x\",\"end\":true}}}}"),
+                "`listing.total` is missing",
+            ),
         ] {
             let why = parse(json.as_bytes()).expect_err(json).to_string();
             assert!(why.contains(reason), "{json}: {why}");

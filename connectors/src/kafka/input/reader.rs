@@ -184,7 +184,10 @@ impl Shared {
             next.insert(partition, begin(&wanted.topic, partition, start, ends)?);
         }
         if let Some(lost) = wanted.partitions.keys().find(|p| **p >= described.partitions) {
-            return Err(out_of_range(&wanted.topic, format!("partition {lost} is gone: a topic never loses partitions")));
+            return Err(out_of_range(
+                &wanted.topic,
+                format!("partition {lost} is gone: a topic never loses partitions"),
+            ));
         }
         let mut assignment = TopicPartitionList::new();
         for (partition, offset) in &next {
@@ -266,9 +269,9 @@ impl Shared {
         use RDKafkaErrorCode as Code;
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Some(self.out_of_range()),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId) => {
-                self.look().err()
-            }
+            Some(
+                Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId,
+            ) => self.look().err(),
             Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
                 Some(failure("kafka_refused", &format!("topic {} may not be read", self.topic), error))
             }
@@ -357,14 +360,16 @@ fn begin(topic: &str, partition: i32, start: Start, (low, high): (i64, i64)) -> 
 }
 
 fn out_of_range(topic: &str, why: String) -> Failure {
-    let message = format!("topic {topic}: {why}; decide where to go on, see «Offsets gone» in docs/kafka.md");
+    let message = format!(
+        "topic {topic}: {why}; decide where to go on: POST /v1/inputs/TOPIC/restart with {{\"start\": \"earliest\"}} or latest"
+    );
     Failure { code: "offset_out_of_range", message, status: None, retry: false, retry_after: None }
 }
 
 fn recreated(topic: &str, known: &str, found: &str) -> Failure {
     let message = format!(
         "topic {topic} was deleted and made again (its id was {known} and is {found}): stored offsets mean nothing in it; \
-         decide where to go on, see «Offsets gone» in docs/kafka.md"
+         decide where to go on: POST /v1/inputs/TOPIC/restart with {{\"start\": \"earliest\"}} or latest"
     );
     Failure { code: "topic_recreated", message, status: None, retry: false, retry_after: None }
 }

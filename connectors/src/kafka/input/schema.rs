@@ -8,7 +8,18 @@ use serde_json::{Map, Value, json};
 
 /// For each field values that fit and values that do not.
 fn fields() -> Vec<(&'static str, Vec<Value>)> {
-    let names = || vec![json!("c"), json!("c"), json!("c"), json!(""), json!(5), json!(null), json!("é".repeat(256)), json!("é".repeat(255))];
+    let names = || {
+        vec![
+            json!("c"),
+            json!("c"),
+            json!("c"),
+            json!(""),
+            json!(5),
+            json!(null),
+            json!("é".repeat(256)),
+            json!("é".repeat(255)),
+        ]
+    };
     let item = |extra: Value| {
         let mut item = json!({"op": "delete", "key": "k"});
         if let (Some(item), Some(extra)) = (item.as_object_mut(), extra.as_object()) {
@@ -22,8 +33,33 @@ fn fields() -> Vec<(&'static str, Vec<Value>)> {
         ("stream", names()),
         ("variant", names()),
         ("id", vec![json!("x"), json!("x"), json!(""), json!("x".repeat(257)), json!(1), json!(null)]),
-        ("op", vec![json!("upsert"), json!("upsert"), json!("patch"), json!("delete"), json!("UPSERT"), json!(null), json!(1)]),
-        ("key", vec![json!("k"), json!("k"), json!(7), json!(["a", 1]), json!([]), json!([null]), json!([["a"]]), json!({}), json!(null), json!("")]),
+        (
+            "op",
+            vec![
+                json!("upsert"),
+                json!("upsert"),
+                json!("patch"),
+                json!("delete"),
+                json!("UPSERT"),
+                json!(null),
+                json!(1),
+            ],
+        ),
+        (
+            "key",
+            vec![
+                json!("k"),
+                json!("k"),
+                json!(7),
+                json!(["a", 1]),
+                json!([]),
+                json!([null]),
+                json!([["a"]]),
+                json!({}),
+                json!(null),
+                json!(""),
+            ],
+        ),
         ("record", vec![json!({}), json!({"id": 1}), json!({"id": 1}), json!([]), json!(null), json!("x")]),
         ("patch", vec![json!({}), json!({"a": [1]}), json!(null), json!(3)]),
         (
@@ -88,8 +124,8 @@ fn fields() -> Vec<(&'static str, Vec<Value>)> {
 fn message() -> impl Strategy<Value = Value> {
     let all = fields();
     let count = all.len();
-    (subsequence((3..count).collect::<Vec<_>>(), 0..5), proptest::collection::vec(any::<u64>(), count), 0..10u8).prop_map(
-        move |(some, picks, needed)| {
+    (subsequence((3..count).collect::<Vec<_>>(), 0..5), proptest::collection::vec(any::<u64>(), count), 0..10u8)
+        .prop_map(move |(some, picks, needed)| {
             let mut map = Map::new();
             for (n, (name, values)) in all.iter().enumerate() {
                 let there = if n < 3 { needed != 9 || picks[n] % 2 == 0 } else { some.contains(&n) };
@@ -101,8 +137,7 @@ fn message() -> impl Strategy<Value = Value> {
                 }
             }
             Value::Object(map)
-        },
-    )
+        })
 }
 
 fn validator() -> jsonschema::Validator {

@@ -99,7 +99,9 @@ fn listings(fields: &mut Fields, around: &Around<'_>, level: &Level, out: &mut O
         // Legal where the source's input topic is read; whoever knows the settings drops this or makes it an error.
         let message = format!("{} has neither `list` nor `incremental` nor `topic`", fields.what);
         let complaint = fields.spot.complain("no_request", message).warn();
-        out.push(complaint.hint("add one of them, or `kafka` to syncline.yaml: then the source's input topic feeds it"));
+        out.push(
+            complaint.hint("add one of them, or `kafka` to syncline.yaml: then the source's input topic feeds it"),
+        );
     }
     let incremental = incremental_node.map(|node| {
         let node = inherit(list_node.as_ref(), node);

@@ -13,7 +13,8 @@ const NAME_CHARS: usize = 249;
 pub(super) fn topic(node: Node, out: &mut Out) -> Option<Topic> {
     let spot = node.spot.clone();
     let mut fields = Fields::open(node, "`topic`", out)?;
-    let complaint = spot.complain("kafka_not_set", "`topic` is read from a Kafka cluster, which the settings must name");
+    let complaint =
+        spot.complain("kafka_not_set", "`topic` is read from a Kafka cluster, which the settings must name");
     out.push(complaint.warn().hint("add `kafka: {brokers: \"HOST:9092\"}` to syncline.yaml"));
     let name = fields.require_text("name", out).and_then(|(name, spot)| {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

@@ -46,7 +46,12 @@ pub(super) enum Met {
 
 impl Work {
     /// Takes a message of an input topic into the group.
-    pub fn message<'c>(&mut self, group: &mut Group<'c>, message: Message<'c>, at: Timestamp) -> Result<Outcome, Error> {
+    pub fn message<'c>(
+        &mut self,
+        group: &mut Group<'c>,
+        message: Message<'c>,
+        at: Timestamp,
+    ) -> Result<Outcome, Error> {
         let input = match message.value() {
             Some(value) => message::parse(value),
             None => message::parse_gone(message.key()),
@@ -120,7 +125,13 @@ impl Work {
     }
 
     /// One entry: the id it is about, or why it cannot be taken.
-    fn entry(&mut self, group: &mut Group<'_>, at: usize, entry: &Entry<'_>, when: Timestamp) -> Result<String, Quarantined> {
+    fn entry(
+        &mut self,
+        group: &mut Group<'_>,
+        at: usize,
+        entry: &Entry<'_>,
+        when: Timestamp,
+    ) -> Result<String, Quarantined> {
         let stray = || Quarantined { code: "bad_record", message: "no target".into(), id: None, item: String::new() };
         let target = self.targets.get_mut(at).ok_or_else(stray)?;
         let composite = target.stream().composite;
@@ -132,7 +143,12 @@ impl Work {
         let id = id.map_err(|why| refuse_text("bad_key", format!("key: {why}"), None, item))?;
         if entry.modified_at.is_some_and(|at| !(TIMES[0]..=TIMES[1]).contains(&at.0)) {
             let id = id.map(Cow::into_owned);
-            return Err(refuse_text("bad_time", "modified_at lies outside of the years -9999 to 9999".into(), id, item));
+            return Err(refuse_text(
+                "bad_time",
+                "modified_at lies outside of the years -9999 to 9999".into(),
+                id,
+                item,
+            ));
         }
         let seen = Seen { observed_at: when, answered_at: self.now };
         let engine = &self.inner.parts.engine;
@@ -203,7 +219,10 @@ impl Work {
         let target = self.targets.get(target)?;
         let both = input.listing.is_some() && target.stream().list.is_some();
         both.then(|| {
-            let message = format!("stream `{}` has a `list` of its own: two full lists would delete each other's records", input.stream);
+            let message = format!(
+                "stream `{}` has a `list` of its own: two full lists would delete each other's records",
+                input.stream
+            );
             Bad::new("listing_not_allowed", message)
         })
     }

@@ -52,9 +52,8 @@ impl Work {
             Met::Bad(bad) => return Ok(Outcome::Dead(bad)),
         }
         if let Item::Gone = item {
-            let id = self.targets.get(target).map_or_else(|| Err(String::new()), |target| {
-                id_of_key(message.key(), target)
-            });
+            let id =
+                self.targets.get(target).map_or_else(|| Err(String::new()), |target| id_of_key(message.key(), target));
             let id = match id {
                 Ok(id) => id,
                 Err(why) => return Ok(Outcome::Dead(Bad::new("bad_key", format!("a delete by key: {why}")))),
@@ -101,9 +100,8 @@ impl Work {
     /// The item, and environment and id of the connection it belongs to.
     fn item<'c>(&self, topic: &Topic, message: Message<'c>) -> Result<(Item<'c>, (String, String)), Bad> {
         let json = message.value().map(std::str::from_utf8).transpose();
-        let json = json.map_err(|e| {
-            Bad::new("not_utf8", format!("the value is not UTF-8 text after byte {}", e.valid_up_to()))
-        })?;
+        let json = json
+            .map_err(|e| Bad::new("not_utf8", format!("the value is not UTF-8 text after byte {}", e.valid_up_to())))?;
         let not_json = |e: serde_json::Error| Bad::new("not_json", format!("the value is not JSON: {e}"));
         if topic.value.is_none() && topic.connection.is_none() {
             let Some(json) = json else { return Ok((Item::Gone, self.only()?)) };
@@ -143,7 +141,10 @@ impl Work {
             [one] => Ok(one.clone()),
             all => {
                 let source = &self.spec.definition.source;
-                let message = format!("source {source} has {} connections: write `topic.connection`, which says whose", all.len());
+                let message = format!(
+                    "source {source} has {} connections: write `topic.connection`, which says whose",
+                    all.len()
+                );
                 Err(Bad::new("unknown_connection", message))
             }
         }

@@ -1,9 +1,9 @@
 //! Commits on their way: bounded, landed in order.
 
 use crate::control::hooks::seen::{Seen, SeenKey};
+use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Error, Mark, Receipt, Table, Underway};
-use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::json;

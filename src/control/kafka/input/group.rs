@@ -7,8 +7,8 @@ use crate::connectors::kafka::input::{Bad, Message};
 use crate::control::hooks::seen::{self, SeenKey};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
-use crate::engine::pipeline::{Batch, Dataset, Mark, PageBuilder, Table, WindowOp};
 use crate::engine::pipeline::run::{Kept, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX};
+use crate::engine::pipeline::{Batch, Dataset, Mark, PageBuilder, Table, WindowOp};
 use crate::engine::source::Quarantined;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,7 +118,11 @@ impl<'c> Group<'c> {
     }
 
     /// The batch, its datasets, and the ids it used up.
-    pub fn finish(mut self, spec: &Spec, marks: Vec<Mark>) -> (Batch, Vec<(DatasetId, Arc<DatasetName>)>, Vec<SeenKey>) {
+    pub fn finish(
+        mut self,
+        spec: &Spec,
+        marks: Vec<Mark>,
+    ) -> (Batch, Vec<(DatasetId, Arc<DatasetName>)>, Vec<SeenKey>) {
         self.marks.extend(marks);
         let entry = format!("kafka.{}", self.cause);
         self.marks.extend(seen::marks(&entry, &self.claimed));

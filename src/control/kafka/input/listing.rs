@@ -93,6 +93,12 @@ impl Listings {
         }
     }
 
+    /// Marks that give all open lists up: their topic is not what it was.
+    pub fn give_up(&mut self, spec: &Spec) -> Vec<Mark> {
+        let open = std::mem::take(&mut self.0);
+        open.values().map(|open| Mark::delete(Table::Place, &key(spec, &open.dataset.name))).collect()
+    }
+
     /// Lists whose last page was committed, but not their settlement.
     pub fn unsettled(&self) -> Vec<DatasetId> {
         self.0.values().filter(|open| open.state.ended).map(|open| open.dataset.id).collect()
@@ -133,9 +139,7 @@ impl Listings {
         // What an earlier list found missing is no longer the question.
         let held = driver::held(engine, &dataset.name)?;
         let name = &dataset.name;
-        let lift = |hold: &Hold| {
-            Mark::delete(Table::Held, &[&name.environment, &name.source, &name.model, &hold.run])
-        };
+        let lift = |hold: &Hold| Mark::delete(Table::Held, &[&name.environment, &name.source, &name.model, &hold.run]);
         Ok((WindowOp::Restart(dataset.clone()), held.iter().map(lift).collect()))
     }
 

@@ -29,12 +29,15 @@ mod target;
 mod task;
 
 use crate::connectors::kafka::Cluster;
+use crate::connectors::kafka::input::Start;
+use crate::connectors::kafka::input::reader::FINAL;
 use crate::connectors::rest::definition::Definition;
 use crate::control::connections::Connections;
 use crate::engine::Engine;
 use crate::engine::pipeline::Error;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What inputs need of the program.
@@ -61,6 +64,8 @@ struct Inner {
     parts: Parts,
     numbers: place::Numbers,
     states: Mutex<BTreeMap<String, InputState>>,
+    /// Where stopped inputs shall begin anew, by name and topic.
+    restarts: watch::Sender<BTreeMap<(String, String), Start>>,
 }
 
 /// How one input stands.
@@ -70,6 +75,8 @@ pub struct InputState {
     pub topic: String,
     /// What it is read for: `SOURCE` or `SOURCE/STREAM`.
     pub name: String,
+    /// Whose dead letters it writes to, and who may see it.
+    pub environment: String,
     /// Whether it is being read.
     pub reading: bool,
     /// Why not: code and text.
@@ -80,7 +87,9 @@ impl Inputs {
     /// Looks up what is to be read. Nothing runs yet; see [`run`](Inputs::run).
     pub fn open(parts: Parts) -> Result<Inputs, Error> {
         let numbers = place::Numbers::load(&parts.engine)?;
-        Ok(Inputs { inner: Arc::new(Inner { parts, numbers, states: Mutex::default() }) })
+        Ok(Inputs {
+            inner: Arc::new(Inner { parts, numbers, states: Mutex::default(), restarts: watch::Sender::default() }),
+        })
     }
 
     /// Reads all topics until `stop` is cancelled or the store fails.
@@ -95,9 +104,29 @@ impl Inputs {
         .map(drop)
     }
 
+    /// Lets inputs of this topic that have stopped for good begin anew, without the places they had: from the oldest message
+    /// there is, or from what is written from now on. How many there are.
+    pub fn restart(&self, environment: &str, topic: &str, start: Start) -> usize {
+        let states = self.states().into_iter();
+        let mut count = 0;
+        for state in states.filter(|s| s.environment == environment && s.topic == topic && s.is_final()) {
+            tracing::warn!(topic, input = state.name, ?start, "an input begins anew");
+            count += 1;
+            self.inner.restarts.send_modify(|all| _ = all.insert((state.name, state.topic), start));
+        }
+        count
+    }
+
     /// How the inputs stand, by name.
     pub fn states(&self) -> Vec<InputState> {
         self.inner.states.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+impl InputState {
+    /// Whether only a person can say how it goes on.
+    pub fn is_final(&self) -> bool {
+        self.stopped.as_ref().is_some_and(|(code, _)| FINAL.contains(&code.as_str()))
     }
 }
 

@@ -48,6 +48,12 @@ impl Place {
     }
 }
 
+/// Marks that forget where an input stood.
+pub(super) fn forget(places: &BTreeMap<i32, Place>, spec: &Spec) -> Vec<Mark> {
+    let key = |partition: &i32| [PLACE.to_owned(), spec.name.clone(), spec.topic.clone(), partition.to_string()];
+    places.keys().map(|p| Mark::delete(Table::Place, &key(p).each_ref().map(String::as_str))).collect()
+}
+
 /// Places of all partitions of an input.
 pub(super) fn load(engine: &Engine, spec: &Spec) -> Result<BTreeMap<i32, Place>, Error> {
     let mut places = BTreeMap::new();

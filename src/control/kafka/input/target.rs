@@ -2,10 +2,10 @@
 
 use super::Parts;
 use super::spec::Spec;
+use crate::connectors::expr::Vars;
 use crate::connectors::kafka::input::Bad;
 use crate::connectors::rest::definition::Stream;
 use crate::connectors::rest::mapping::{self, Mapper};
-use crate::connectors::expr::Vars;
 use crate::control::connections::Account;
 use crate::engine::model::DatasetName;
 use crate::engine::pipeline::{Dataset, DatasetSpec, Error, Table};
@@ -102,7 +102,8 @@ impl Targets {
         let stream = spec.definition.stream(name.stream);
         let taken = account.streams.as_ref().is_none_or(|only| only.iter().any(|s| s == name.stream));
         let Some(stream) = stream.filter(|_| taken) else {
-            let whose = if stream.is_some() { format!("connection `{}`", name.connection) } else { format!("source {source}") };
+            let whose =
+                if stream.is_some() { format!("connection `{}`", name.connection) } else { format!("source {source}") };
             return Ok(Err(Bad::new("unknown_stream", format!("{whose} has no stream `{}`", name.stream))));
         };
         let mut dataset = DatasetName::base(name.environment, source, name.connection, &stream.name);
@@ -114,7 +115,8 @@ impl Targets {
             Some(dataset) => dataset,
             None if &*dataset.variant == BASE => parts.engine.dataset(&dataset, &spec)?,
             None => {
-                let message = format!("stream `{}` has no variant `{}` for this connection", stream.name, dataset.variant);
+                let message =
+                    format!("stream `{}` has no variant `{}` for this connection", stream.name, dataset.variant);
                 return Ok(Err(Bad::new("unknown_variant", message)));
             }
         };

@@ -63,7 +63,7 @@ impl From<Failure> for Trouble {
 }
 
 /// Reads a topic until `stop` is cancelled or the store fails.
-pub(super) async fn run(inner: Arc<Inner>, spec: Spec, stop: CancellationToken) -> Result<(), Error> {
+pub(super) async fn run(inner: Arc<Inner>, mut spec: Spec, stop: CancellationToken) -> Result<(), Error> {
     let clock = inner.parts.engine.clock();
     let mut wait = AGAIN[0];
     let mut said = "";
@@ -79,11 +79,14 @@ pub(super) async fn run(inner: Arc<Inner>, spec: Spec, stop: CancellationToken) 
             Err(Trouble::Kafka(failure)) => failure,
         };
         let stopped = Some((failure.code.to_owned(), failure.message.clone()));
-        inner.tell(InputState { topic: spec.topic.clone(), name: spec.name.clone(), reading: false, stopped });
+        inner.tell(state(&spec, stopped));
         if FINAL.contains(&failure.code) {
             tracing::error!(topic = spec.topic, input = spec.name, %failure, "this input has stopped; the others go on");
-            stop.cancelled().await;
-            return Ok(());
+            tokio::select! {
+                start = restarted(&inner, &spec) => spec.start = start?,
+                () = stop.cancelled() => return Ok(()),
+            }
+            continue;
         }
         if said != failure.code {
             tracing::warn!(topic = spec.topic, input = spec.name, %failure, "this topic cannot be read now; trying again");
@@ -97,6 +100,25 @@ pub(super) async fn run(inner: Arc<Inner>, spec: Spec, stop: CancellationToken) 
     }
 }
 
+fn state(spec: &Spec, stopped: Option<(String, String)>) -> InputState {
+    let (topic, name, environment) = (spec.topic.clone(), spec.name.clone(), spec.environment.clone());
+    InputState { topic, name, environment, reading: stopped.is_none(), stopped }
+}
+
+/// Waits until somebody says where to begin anew, and forgets the places of before.
+async fn restarted(inner: &Inner, spec: &Spec) -> Result<Start, Error> {
+    let key = (spec.name.clone(), spec.topic.clone());
+    let mut restarts = inner.restarts.subscribe();
+    let start = restarts.wait_for(|all| all.contains_key(&key)).await.map_err(|_| Error::Stopped)?.get(&key).copied();
+    inner.restarts.send_modify(|all| _ = all.remove(&key));
+    let engine = &inner.parts.engine;
+    let mut listings = Listings::load(engine, spec)?;
+    let mut marks = place::forget(&place::load(engine, spec)?, spec);
+    marks.extend(listings.give_up(spec));
+    engine.put_marks(marks).await?;
+    Ok(start.unwrap_or(spec.start))
+}
+
 async fn attempt(
     inner: &Arc<Inner>,
     spec: &Spec,
@@ -105,7 +127,7 @@ async fn attempt(
 ) -> Result<(), Trouble> {
     let (mut work, mut reader) = Work::open(inner.clone(), spec.clone()).await?;
     *wait = AGAIN[0];
-    inner.tell(InputState { topic: spec.topic.clone(), name: spec.name.clone(), reading: true, stopped: None });
+    inner.tell(state(spec, None));
     work.settle_all(work.listings.unsettled()).await?;
     let ended = work.read(&mut reader, stop).await;
     // What was handed over is committed in any case; the marks say so when the topic is opened again.
@@ -201,7 +223,8 @@ impl Work {
     async fn work(&mut self, chunk: &Chunk) -> Result<(), Error> {
         let mut group: Option<Group<'_>> = None;
         for message in chunk.messages() {
-            let full = |g: &Group<'_>| g.partition != message.partition() || g.bytes >= GROUP_BYTES || !g.ended.is_empty();
+            let full =
+                |g: &Group<'_>| g.partition != message.partition() || g.bytes >= GROUP_BYTES || !g.ended.is_empty();
             if group.as_ref().is_some_and(full) {
                 self.launch(group.take()).await?;
             }
@@ -287,7 +310,8 @@ impl Work {
         marks.extend(group.listings.iter().filter_map(|dataset| self.listings.mark(&self.spec, *dataset)));
         let (tally, ended, bytes) = (group.tally, std::mem::take(&mut group.ended), group.bytes);
         let messages = std::mem::take(&mut group.messages);
-        let what = format!("topic {} partition {} offsets {}..{}", self.spec.topic, group.partition, group.first, place.next);
+        let what =
+            format!("topic {} partition {} offsets {}..{}", self.spec.topic, group.partition, group.first, place.next);
         let cause = group.cause.to_string();
         let (batch, datasets, claimed) = group.finish(&self.spec, marks);
         match engine.hand_over(batch).await {
