@@ -76,8 +76,10 @@ impl Bench {
             let gone = !row["_nango_metadata"]["deleted_at"].is_null();
             row.as_object_mut().map(|row| row.shift_remove("_nango_metadata"));
             let id = row["id"].as_str().expect("an id").to_owned();
+            // One that changes while it is read is met again, as it is then.
+            records.remove(&id);
             if !gone {
-                assert!(records.insert(id, row).is_none(), "a record twice");
+                records.insert(id, row);
             }
         }
         records
@@ -459,10 +461,10 @@ async fn aborted_transactions_are_never_seen() {
     let writer = Feed::transactional(&bench.cluster, &format!("{}-writer", bench.cluster.prefix));
     for round in 0..6u64 {
         writer.producer().begin_transaction().expect("begun");
-        let id = if round % 2 == 0 { "kept" } else { "aborted" };
+        let id = if round & 1 == 0 { "kept" } else { "aborted" };
         let lines: Vec<Line> = (0..20).map(|n| line(&n.to_string(), upsert(&format!("{id}{n}"), round))).collect();
         writer.write(&input, &lines).await;
-        match round % 2 {
+        match round & 1 {
             0 => writer.producer().commit_transaction(WAIT).expect("committed"),
             _ => writer.producer().abort_transaction(WAIT).expect("aborted"),
         }
@@ -478,7 +480,7 @@ async fn aborted_transactions_are_never_seen() {
 async fn a_topic_made_again_stops_its_input_and_no_other() {
     let cluster = broker::cluster("again");
     let name = format!("{}-theirs", cluster.prefix);
-    let definition = format!("{SHOP}").replace("key: .id}\n  - {name: Item", &format!("key: .id}}\n  - {{name: Theirs, key: .id, topic: {{name: {name}, connection: '\"acme\"'}}}}\n  - {{name: Item"));
+    let definition = SHOP.replace("key: .id}\n  - {name: Item", &format!("key: .id}}\n  - {{name: Theirs, key: .id, topic: {{name: {name}, connection: '\"acme\"'}}}}\n  - {{name: Item"));
     let feed = Feed::new(&cluster);
     feed.topic(&name, 1).await;
     let mut bench = Bench::on(cluster, &definition).await;
@@ -507,13 +509,13 @@ async fn a_topic_made_again_stops_its_input_and_no_other() {
             assert!(began.elapsed() < WAIT, "round {round}: {states:?}");
             tokio::time::sleep(LOOK).await;
         }
+        let answer = syncline_tests::serving::answer(bench.serving.get("/v1/inputs", "shop", "acme")).await;
+        let stopped = answer["inputs"].as_array().expect("a list").iter().filter(|input| input["stopped"] == true);
+        assert_eq!(stopped.map(|input| input["error"]["code"].clone()).collect::<Vec<_>>(), ["topic_recreated"]);
         bench.write(&[line("k", upsert("other", round))]).await;
         bench.become_("acme", "Order", &[("other", order("other", round))]).await;
         bench = bench.again().await;
     }
-    let answer = syncline_tests::serving::answer(bench.serving.get("/v1/inputs", "shop", "acme")).await;
-    let stopped = answer["inputs"].as_array().expect("a list").iter().filter(|input| input["stopped"] == true);
-    assert_eq!(stopped.map(|input| input["error"]["code"].clone()).collect::<Vec<_>>(), ["topic_recreated"]);
     // Somebody decides: everything in the new one.
     let began = Instant::now();
     while bench

@@ -12,7 +12,6 @@
 //! | `fetch` | one record by key |
 //! | `request`, `answer` | placeholders into a request; rules over an answer |
 //! | [`notes`] | what a source reads back from the store |
-//! | [`text`] | records that stay the text they came as |
 
 mod answer;
 pub mod definition;
@@ -25,7 +24,6 @@ pub mod notes;
 mod partitions;
 mod request;
 mod source;
-pub mod text;
 
 pub use notes::Notes;
 pub use source::RestSource;

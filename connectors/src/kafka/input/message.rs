@@ -5,6 +5,7 @@
 //! is not looked at here: a record that is bad does not make its message bad.
 
 use super::raw::{Few, is_number, is_object, present, text, whole};
+use crate::rest::mapping::text::scalar_id;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -306,21 +307,6 @@ impl<'a> Key<'a> {
         let whole = serde_json::Value::String(format!("[{}]", texts.join(",")));
         record_id(&whole).map(Cow::Owned).map_err(|e| e.to_string())
     }
-}
-
-/// The id that a string or number stands for. JSON text.
-pub(crate) fn scalar_id(json: &str) -> Result<Cow<'_, str>, String> {
-    // Most keys are short plain strings or whole numbers: their text is the id.
-    let plain = match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) if (1..=ID_CHARS - 1).contains(&inner.len()) && !inner.contains('\\') => Some(inner),
-        None if json.len() < 18 && !json.starts_with('0') && json.bytes().all(|b| b.is_ascii_digit()) => Some(json),
-        _ => None,
-    };
-    if let Some(plain) = plain {
-        return Ok(Cow::Borrowed(plain));
-    }
-    let value = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    record_id(&value).map(Cow::Owned).map_err(|e| e.to_string())
 }
 
 fn listing(raw: &RawValue) -> Result<Listing<'_>, Bad> {

@@ -128,11 +128,11 @@ fn message() -> impl Strategy<Value = Value> {
         .prop_map(move |(some, picks, needed)| {
             let mut map = Map::new();
             for (n, (name, values)) in all.iter().enumerate() {
-                let there = if n < 3 { needed != 9 || picks[n] % 2 == 0 } else { some.contains(&n) };
+                let there = if n < 3 { needed != 9 || picks[n] & 1 == 0 } else { some.contains(&n) };
                 if there {
                     // Half of the time the first value, which fits.
                     let pick = picks[n] as usize;
-                    let value = if pick % 2 == 0 { &values[0] } else { &values[(pick / 2) % values.len()] };
+                    let value = if pick & 1 == 0 { &values[0] } else { &values[(pick / 2) % values.len()] };
                     map.insert((*name).to_owned(), value.clone());
                 }
             }

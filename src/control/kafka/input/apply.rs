@@ -6,7 +6,7 @@ use super::target::Name;
 use super::task::Work;
 use crate::connectors::kafka::input::{Bad, Entry, Input, Message, Op, message};
 use crate::connectors::rest::mapping::Seen;
-use crate::connectors::rest::text::{Given, RowBody, refuse_text};
+use crate::connectors::rest::mapping::text::{Given, RowBody, refuse_text};
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::Error;
 use crate::engine::source::Quarantined;

@@ -8,7 +8,7 @@ use crate::connectors::expr::Vars;
 use crate::connectors::kafka::input::{Bad, Key, Message};
 use crate::connectors::rest::definition::Topic;
 use crate::connectors::rest::mapping::Seen;
-use crate::connectors::rest::text::{Given, Row, RowBody, refuse_text};
+use crate::connectors::rest::mapping::text::{Given, Row, RowBody, refuse_text};
 use crate::engine::model::{Timestamp, record_id};
 use crate::engine::pipeline::Error;
 use serde_json::{Map, Value};

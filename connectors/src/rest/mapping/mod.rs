@@ -3,8 +3,10 @@
 //! Promises: numbers stay exact; an item that cannot be taken is handed back with its reason, never dropped and never an
 //! error of the page. The same way is gone by polled items, fetched ones and those a webhook carries.
 
+pub mod text;
+
+use self::text::not_future;
 use super::definition::{Map, OnInvalid, Stream, TimeUnit};
-use super::text::not_future;
 use crate::expr::{EvalError, Expr, Vars};
 use serde_json::Value;
 use std::sync::Arc;

@@ -3,17 +3,19 @@
 //! Promises: the same outcome as [`Mapper::read`] gives for the parsed item (compared by test); text that needs a closer look
 //! goes that way. The text must be valid JSON, and an object.
 
-use super::mapping::{FUTURE_MAX, Mapped, Mapper, RESERVED, Seen, refuse};
+use super::{FUTURE_MAX, Mapped, Mapper, RESERVED, Seen, refuse};
 use crate::expr::{Vars, read_time};
-use crate::kafka::input::message::scalar_id;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
-use syncline_engine::model::Timestamp;
+use syncline_engine::model::{Timestamp, record_id};
 use syncline_engine::source::{Body, Quarantined};
 
 /// Nesting the quick way walks through; deeper text goes the other way, which refuses what is too deep.
 const DEPTH: usize = 100;
+
+/// Ids of so many bytes are never too long.
+const PLAIN_BYTES: usize = 255;
 
 /// What whoever handed the item over says of it; it wins over what the stream reads.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +61,7 @@ impl Mapper {
             return Ok(row);
         }
         let item: Value = serde_json::from_str(text).map_err(|error| {
-            let item: String = text.chars().take(super::mapping::ITEM_BYTES_MAX / 4).collect();
+            let item: String = text.chars().take(super::ITEM_BYTES_MAX / 4).collect();
             Quarantined { code: "bad_record", message: format!("the record cannot be read: {error}"), id: None, item }
         })?;
         self.read_value(&item, given, seen, &vars())
@@ -113,6 +115,21 @@ impl Mapper {
         let modified_at = modified_at.map(|at| not_future(at, seen));
         Some(Row { body: RowBody::Whole(with_id(text, &id, found.id, found.empty)?), id, modified_at, warning: None })
     }
+}
+
+/// The id that a string or number stands for. JSON text.
+pub fn scalar_id(json: &str) -> Result<Cow<'_, str>, String> {
+    // Most keys are short plain strings or whole numbers: their text is the id.
+    let plain = match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) if (1..=PLAIN_BYTES).contains(&inner.len()) && !inner.contains('\\') => Some(inner),
+        None if json.len() < 18 && !json.starts_with('0') && json.bytes().all(|b| b.is_ascii_digit()) => Some(json),
+        _ => None,
+    };
+    if let Some(plain) = plain {
+        return Ok(Cow::Borrowed(plain));
+    }
+    let value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    record_id(&value).map(Cow::Owned).map_err(|e| e.to_string())
 }
 
 pub(super) fn not_future(at: Timestamp, seen: Seen) -> Timestamp {
@@ -232,7 +249,7 @@ fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// A complaint about a field that is not in the item's text.
 pub fn refuse_text(code: &'static str, message: String, id: Option<String>, text: &str) -> Quarantined {
-    let cut: String = text.chars().take(super::mapping::ITEM_BYTES_MAX / 4).collect();
+    let cut: String = text.chars().take(super::ITEM_BYTES_MAX / 4).collect();
     Quarantined { item: cut, ..refuse(code, message, id, &Value::Null) }
 }
 
