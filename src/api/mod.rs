@@ -10,7 +10,7 @@
 //! | `records` | `/records`, `/records/prune` |
 //! | `changes` | `/v1/changes` |
 //! | `runs` | `/v1/runs`, `/v1/deletes` |
-//! | `schemas` | `/v1/schemas/input` |
+//! | `input_schema` | `/v1/schemas/input` |
 //! | `inputs` | `/v1/inputs` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
@@ -27,6 +27,7 @@ mod connections;
 mod error;
 mod feed;
 mod health;
+mod input_schema;
 mod inputs;
 mod metadata;
 mod query;
@@ -34,7 +35,7 @@ mod records;
 mod request;
 mod rows;
 mod runs;
-mod schemas;
+
 mod stamp;
 mod sync;
 mod unbuilt;
@@ -80,7 +81,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(changes::router())
         .merge(inputs::router())
         .merge(runs::router())
-        .merge(schemas::router())
+        .merge(input_schema::router())
         .merge(sync::router())
         .merge(connections::router())
         .merge(metadata::router())

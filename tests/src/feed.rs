@@ -1,8 +1,12 @@
 //! What outside programs write to topics.
 
 use rdkafka::admin::AdminOptions;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use syncline_connectors::kafka::Cluster;
 use syncline_connectors::kafka::topics::{Wanted, ensure};
@@ -105,6 +109,63 @@ impl Feed {
         for delivery in sent {
             delivery.await.expect("an answer").expect("written");
         }
+    }
+}
+
+/// A message that could not be taken, as it lies in the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buried {
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// Its headers as text.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Buried {
+    /// Partition and offset it came from.
+    pub fn place(&self) -> (i32, i64) {
+        let number = |name: &str| self.headers[name].parse::<i64>().expect("a number");
+        (number("syncline-partition") as i32, number("syncline-offset"))
+    }
+
+    /// The code of the reason.
+    pub fn code(&self) -> &str {
+        self.headers["syncline-error"].split(':').next().unwrap_or_default()
+    }
+}
+
+/// The dead letters of a cluster's prefix, in the order of the places they came from.
+pub fn dead(cluster: &Cluster) -> Vec<Buried> {
+    let name = format!("{}.dlq", cluster.prefix);
+    let consumer = crate::topic::consumer(cluster);
+    let metadata = consumer.fetch_metadata(Some(&name), WAIT).expect("metadata");
+    let mut open = metadata.topics().first().map_or(0, |t| t.partitions().len() as i32);
+    let mut list = TopicPartitionList::new();
+    for partition in 0..open {
+        list.add_partition_offset(&name, partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&list).expect("an assignment");
+    let mut all = Vec::new();
+    while open > 0 {
+        match consumer.poll(WAIT).expect("an answer") {
+            Ok(message) => all.push(buried(&message)),
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    all.sort_by_key(Buried::place);
+    all
+}
+
+fn buried(message: &impl Message) -> Buried {
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Buried {
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
     }
 }
 

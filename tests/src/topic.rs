@@ -76,7 +76,7 @@ pub fn read(cluster: &Cluster, topic: &str) -> Vec<Told> {
 
 /// A message as read.
 pub fn told(message: &impl Message) -> Told {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Told {
         partition: message.partition(),
