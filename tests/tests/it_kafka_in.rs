@@ -605,11 +605,16 @@ struct Oracle {
     records: BTreeMap<String, Value>,
     changes: usize,
     next: u64,
+    /// Messages that may come again: by id or number they are known.
+    known: Vec<Line>,
 }
 
 impl Oracle {
     /// A message with its effects on us.
     fn draw(&mut self, rng: &mut ChaCha8Rng) -> Line {
+        if rng.random_bool(0.1) && !self.known.is_empty() {
+            return self.known[rng.random_range(0..self.known.len())].clone();
+        }
         let mut entries = Vec::new();
         let batch = rng.random_bool(0.2);
         let id = rng.random_range(0..300u32);
@@ -631,8 +636,19 @@ impl Oracle {
                 entries.push(json!({"op": "upsert", "record": record}));
             }
         }
-        let body = if batch { json!({"records": entries}) } else { entries.remove(0) };
-        line(&format!("[\"acme\",{id}]"), message("acme", "Order", body))
+        let mut body = if batch { json!({"records": entries}) } else { entries.remove(0) };
+        let how = rng.random_range(0..10);
+        if how < 3 {
+            body["id"] = json!(format!("m{}", self.next));
+        }
+        let mut line = line(&format!("[\"acme\",{id}]"), message("acme", "Order", body));
+        if (3..6).contains(&how) {
+            line = line.header("syncline-producer", "oracle").header("syncline-seq", self.next);
+        }
+        if how < 6 {
+            self.known.push(line.clone());
+        }
+        line
     }
 }
 
