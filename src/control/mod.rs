@@ -174,6 +174,7 @@ impl App {
                 input: kafka.input,
                 definitions: definitions.clone(),
                 connections: connections.clone(),
+                neighbours: part.neighbours.clone(),
             })
         });
         let inputs = inputs.transpose()?;

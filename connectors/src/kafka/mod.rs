@@ -5,7 +5,7 @@
 //! | [`board`] | small values that every process sees, on a compacted topic |
 //! | [`changelog`] | a store's own writes, on a partition of a compacted topic |
 //! | [`cluster`] | how a broker is reached: settings → clients |
-//! | `identity` | whether a topic is still the one it was |
+//! | `identity` | what the broker says of a topic: which one it is |
 //! | [`log`] | the log on a partition, for several processes |
 //! | [`members`] | who of a group owns which partitions |
 //! | [`murmur2`] | the hash by which Java clients choose a partition |

@@ -67,6 +67,12 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// Environment and id of the other parts' connections of a source.
+    pub fn of_source(&self, source: &str) -> Vec<(String, String)> {
+        let of = self.accounts.iter().filter(|(name, _)| name == source);
+        of.map(|(_, c)| (c.environment.clone(), c.id.clone())).collect()
+    }
+
     /// Whether an event that is nobody's here is another part's to keep.
     fn keep(&self, environment: &str, source: &str, field: &str, value: &str) -> bool {
         let mine = |(of, c): &&(String, Connection)| of == source && c.environment == environment;

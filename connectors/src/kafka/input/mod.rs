@@ -5,7 +5,6 @@
 //! | [`message`] | the JSON message of an input topic → a checked value; pure |
 //! | [`reader`] | a topic's partitions → chunks of messages, or a named reason why not |
 //! | [`chunk`] | many messages in one piece of memory |
-//! | [`identity`] | which topic this is: one deleted and made again has another id |
 //! | [`dead`] | messages that cannot be taken, written to the dead letters |
 //!
 //! Promises: nothing is skipped silently (a gap stops the input with a name); aborted transactions are never seen; what waits
@@ -13,7 +12,6 @@
 
 pub mod chunk;
 pub mod dead;
-pub mod identity;
 pub mod message;
 mod raw;
 pub mod reader;

@@ -6,8 +6,8 @@
 //! `topic_recreated`); what the broker cannot answer just now is waited for. Partitions added to the topic are picked up.
 
 use super::chunk::Chunk;
-use super::identity::{Unclear, describe, known_end};
 use crate::kafka::cluster::{Cluster, failure};
+use crate::kafka::identity::{Unclear, describe, known_end};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -20,6 +20,8 @@ use syncline_engine::model::Failure;
 use syncline_engine::time::Clock;
 use tokio::sync::mpsc;
 
+/// Longest wait for the description of a topic.
+const DESCRIBED: Duration = Duration::from_secs(10);
 /// Chunks that wait to be taken.
 pub const CHUNKS: usize = 4;
 /// Bytes the client may hold beyond them, over all partitions, KiB.
@@ -162,13 +164,13 @@ impl Shared {
     fn open(config: &ClientConfig, wanted: Wanted) -> Result<Shared, Failure> {
         let unreachable = |e: &dyn std::fmt::Display| failure("kafka_unreachable", "the topic cannot be read", e);
         let probe: BaseConsumer = config.create().map_err(|e| settings(&e))?;
-        let described = match describe(probe.client(), &wanted.topic) {
+        let described = match describe(probe.client(), &wanted.topic, DESCRIBED) {
             Ok(described) => described,
             Err(Unclear::Missing) => return Err(missing(&wanted.topic)),
             Err(Unclear::Failed(why)) => return Err(unreachable(&why)),
         };
-        if let Some(known) = wanted.id.as_deref().filter(|known| *known != described.id && !known.is_empty()) {
-            return Err(recreated(&wanted.topic, known, &described.id));
+        if let Some(known) = wanted.id.as_deref().filter(|known| *known != described.id_text() && !known.is_empty()) {
+            return Err(recreated(&wanted.topic, known, &described.id_text()));
         }
         // The client's bound is per partition.
         let mut config = config.clone();
@@ -198,7 +200,7 @@ impl Shared {
         consumer.assign(&assignment).map_err(|e| settings(&e))?;
         Ok(Shared {
             topic: wanted.topic,
-            id: described.id,
+            id: described.id_text(),
             rest: wanted.rest.is_some(),
             consumer,
             stop: AtomicBool::new(false),
@@ -305,14 +307,14 @@ impl Shared {
 
     /// Looks at the topic as a whole: whether it is the same, whether it has new partitions.
     fn look(&self) -> Result<(), Failure> {
-        let described = match describe(self.consumer.client(), &self.topic) {
+        let described = match describe(self.consumer.client(), &self.topic, DESCRIBED) {
             Ok(described) => described,
             Err(Unclear::Missing) => return Err(missing(&self.topic)),
             // Asked again later.
             Err(Unclear::Failed(_)) => return Ok(()),
         };
-        if described.id != self.id && !described.id.is_empty() && !self.id.is_empty() {
-            return Err(recreated(&self.topic, &self.id, &described.id));
+        if described.id.is_some() && described.id_text() != self.id && !self.id.is_empty() {
+            return Err(recreated(&self.topic, &self.id, &described.id_text()));
         }
         if !self.rest {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use super::group::Group;
 use super::repeats::Numbered;
-use super::target::Name;
+use super::target::{ELSEWHERE, Name};
 use super::task::Work;
 use crate::connectors::kafka::input::{Bad, Entry, Input, Message, Op, message};
 use crate::connectors::rest::mapping::Seen;
@@ -35,6 +35,19 @@ pub(super) enum Outcome {
     Later,
     /// It cannot be taken.
     Dead(Bad),
+    /// It cannot be taken, and it is nobody's: of all parts of an installation one keeps it.
+    Nobodys(Bad),
+}
+
+impl Outcome {
+    /// Of a message for which there is no target.
+    pub fn stray(bad: Bad) -> Outcome {
+        match bad.code {
+            ELSEWHERE => Outcome::Ignored,
+            "unknown_connection" | "ambiguous_connection" => Outcome::Nobodys(bad),
+            _ => Outcome::Dead(bad),
+        }
+    }
 }
 
 /// Whether a message has been met.
@@ -58,7 +71,7 @@ impl Work {
         };
         let input = match input {
             Ok(input) => input,
-            Err(bad) => return Ok(Outcome::Dead(bad)),
+            Err(bad) => return Ok(Outcome::Nobodys(bad)),
         };
         let environment = self.spec.environment.clone();
         let name = Name {
@@ -69,7 +82,7 @@ impl Work {
         };
         let target = match self.targets.find(&self.inner.parts, &self.spec, name)? {
             Ok(target) => target,
-            Err(bad) => return Ok(Outcome::Dead(bad)),
+            Err(bad) => return Ok(Outcome::stray(bad)),
         };
         if let Some(bad) = self.listing_refused(target, &input) {
             return Ok(Outcome::Dead(bad));

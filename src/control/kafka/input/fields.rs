@@ -35,7 +35,7 @@ impl Work {
     ) -> Result<Outcome, Error> {
         let (item, account) = match self.item(topic, message) {
             Ok(read) => read,
-            Err(bad) => return Ok(Outcome::Dead(bad)),
+            Err(bad) => return Ok(Outcome::Nobodys(bad)),
         };
         if matches!(item, Item::Nothing) {
             return Ok(Outcome::Ignored);
@@ -44,7 +44,7 @@ impl Work {
         let name = Name { environment: &environment, connection: &connection, stream, variant: None };
         let target = match self.targets.find(&self.inner.parts, &self.spec, name)? {
             Ok(target) => target,
-            Err(bad) => return Ok(Outcome::Dead(bad)),
+            Err(bad) => return Ok(Outcome::stray(bad)),
         };
         match self.met(group, &connection, None, message)? {
             Met::New => {}

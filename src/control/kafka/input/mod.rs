@@ -33,6 +33,7 @@ use crate::connectors::kafka::input::Start;
 use crate::connectors::kafka::input::reader::FINAL;
 use crate::connectors::rest::definition::Definition;
 use crate::control::connections::Connections;
+use crate::control::hooks::Neighbours;
 use crate::engine::Engine;
 use crate::engine::pipeline::Error;
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ pub struct Parts {
     pub definitions: BTreeMap<String, Arc<Definition>>,
     /// Accounts.
     pub connections: Arc<Connections>,
+    /// What is known of the other parts of the installation, if there are any: every part reads every topic.
+    pub neighbours: Option<Neighbours>,
 }
 
 /// All topics that are read. Cheap to clone.

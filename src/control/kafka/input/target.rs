@@ -53,6 +53,9 @@ pub(super) struct Name<'a> {
     pub variant: Option<&'a str>,
 }
 
+/// Code of messages for connections of other parts: no fault, and nothing to do here.
+pub(super) const ELSEWHERE: &str = "elsewhere";
+
 impl Targets {
     pub fn get(&self, at: usize) -> Option<&Target> {
         self.known.get(at)
@@ -95,6 +98,10 @@ impl Targets {
     fn make(&mut self, parts: &Parts, spec: &Spec, name: Name<'_>) -> Result<Result<Target, Bad>, Error> {
         let source = &spec.definition.source;
         let Some(account) = parts.connections.get(name.environment, source, name.connection) else {
+            let others = parts.neighbours.as_ref().map(|n| n.of_source(source)).unwrap_or_default();
+            if others.iter().any(|(of, id)| of == name.environment && id == name.connection) {
+                return Ok(Err(Bad::new(ELSEWHERE, "the connection belongs to another part")));
+            }
             let hint = "declare it under `connections`";
             let message = format!("source {source} has no connection `{}`; {hint}", name.connection);
             return Ok(Err(Bad::new("unknown_connection", message)));

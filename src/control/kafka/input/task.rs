@@ -16,7 +16,7 @@ use crate::connectors::kafka::topics;
 use crate::control::hooks::seen::Seen;
 use crate::engine::model::{Failure, Timestamp};
 use crate::engine::pipeline::Error;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,10 @@ pub(super) struct Work {
     pub sequences: Sequences,
     pub seen: Seen,
     pub places: BTreeMap<i32, Place>,
-    /// (environment, id) of the source's connections.
+    /// (environment, id) of the source's connections, those of other parts included.
     pub accounts: Vec<(String, String)>,
+    /// Whether messages of nobody are this part's to keep.
+    keeps_strays: bool,
     /// Our clock at the current chunk.
     pub now: Timestamp,
     flights: Flights,
@@ -146,7 +148,11 @@ impl Work {
         let dead = Dead::open(cluster, &spec.environment, engine.clock()).await?;
         let reader = open_reader(&inner, &spec, &places, &mut listings).await?;
         let accounts = inner.parts.connections.of_source(&spec.definition.source);
-        let accounts = accounts.iter().map(|a| (a.key.environment.clone(), a.key.id.clone())).collect();
+        let own: BTreeSet<_> = accounts.iter().map(|a| (a.key.environment.clone(), a.key.id.clone())).collect();
+        let others = inner.parts.neighbours.as_ref().map(|n| n.of_source(&spec.definition.source)).unwrap_or_default();
+        let accounts: Vec<_> = own.iter().cloned().chain(others).collect();
+        // The part with the first of the connections keeps what is nobody's.
+        let keeps_strays = accounts.iter().min().is_none_or(|first| own.contains(first));
         let now = engine.clock().now();
         let topic_id = reader.id().to_owned();
         let mut work = Work {
@@ -158,6 +164,7 @@ impl Work {
             seen: Seen::default(),
             places,
             accounts,
+            keeps_strays,
             now,
             flights: Flights::default(),
             dead,
@@ -276,7 +283,8 @@ impl Work {
             Outcome::Applied => group.tally.applied += 1,
             Outcome::Duplicate => group.tally.duplicate += 1,
             Outcome::Ignored => group.tally.ignored += 1,
-            Outcome::Dead(bad) => {
+            Outcome::Nobodys(_) if !self.keeps_strays => group.tally.ignored += 1,
+            Outcome::Dead(bad) | Outcome::Nobodys(bad) => {
                 group.tally.dead += 1;
                 group.dead.push((message, bad));
             }
