@@ -10,6 +10,7 @@
 //! | [`scheduler`] | begins runs when their tick has come |
 //! | [`hooks`] | webhooks on their way in |
 //! | [`deliver`] | webhooks on their way out |
+//! | [`metrics`] | what is counted and timed |
 //! | [`scope`] | what cursors are bound to |
 //! | `notes` | what sources read back |
 
@@ -18,6 +19,7 @@ pub mod connections;
 pub mod definitions;
 pub mod deliver;
 pub mod hooks;
+pub mod metrics;
 mod notes;
 pub mod plan;
 pub mod scheduler;
@@ -109,6 +111,7 @@ impl App {
         settings: config::Settings,
         definitions: BTreeMap<String, Arc<Definition>>,
     ) -> Result<Arc<App>, OpenError> {
+        metrics::begin(settings.metrics.per_connection);
         let rest = definitions::sources(&settings, &definitions, &engine)?;
         let sources = rest.iter().map(|(name, source)| (name.clone(), source.clone() as Arc<dyn Source>)).collect();
         let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
@@ -134,6 +137,7 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(scheduler::schedule(self.syncs.clone(), self.engine.clock(), stop.clone()));
+        tasks.spawn(metrics::sum_up(self.engine.clock(), stop.clone()));
         let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
