@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(200);
 enum Obstacle {
     /// No answer.
     Silence,
+    /// A connection, cut off at our first word: so does a broker that wants TLS and is spoken to without. One that is just
+    /// starting may do it too, so this counts only when it stays so.
+    HungUp,
     /// An answer, but no TLS connection, or one side speaks TLS and the other does not.
     Tls,
     /// Who we are is not believed.
@@ -51,6 +54,8 @@ impl Cluster {
         let mut config = self.client();
         // Quick to try again: whoever waits here is a person or the program's start.
         config.set("reconnect.backoff.max.ms", "500");
+        // The lowest level on which it says that a broker hung up.
+        config.set_log_level(RDKafkaLogLevel::Info);
         let client: ThreadedProducer<Witness> =
             config.create_with_context(Witness::default()).map_err(|error| self.unmade(&error))?;
         for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
@@ -59,7 +64,7 @@ impl Cluster {
             }
             // Only time can help against silence; trying again helps against nothing else.
             match client.context().heard() {
-                Some((obstacle, reason)) if obstacle > Obstacle::Silence => return Err(self.explain(obstacle, &reason)),
+                Some((obstacle, reason)) if obstacle > Obstacle::HungUp => return Err(self.explain(obstacle, &reason)),
                 _ => {}
             }
         }
@@ -74,6 +79,11 @@ impl Cluster {
                 "cannot be reached",
                 "see whether the broker runs and listens there, and whether `kafka.brokers` and, for a broker with TLS or \
                  passwords, `security.protocol` in `kafka.properties` are right",
+            ),
+            Obstacle::HungUp => (
+                "kafka_tls",
+                "hangs up on a client that speaks without TLS",
+                "set `security.protocol` in `kafka.properties` to ssl or sasl_ssl",
             ),
             Obstacle::Tls => (
                 "kafka_tls",
@@ -110,9 +120,11 @@ impl Witness {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Log lines begin with the thread that wrote them.
     fn keep(&self, obstacle: Obstacle, reason: &str) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if heard.as_ref().is_none_or(|(known, _)| obstacle > *known) {
+            let reason = reason.strip_prefix("[thrd:").and_then(|r| r.split_once("]: ")).map_or(reason, |(_, r)| r);
             *heard = Some((obstacle, short(reason)));
         }
     }
@@ -127,12 +139,16 @@ fn sort(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<Obstacle> {
         | Code::UnsupportedSASLMechanism
         | Code::IllegalSASLState => Some(Obstacle::Denied),
         Code::SSL => Some(Obstacle::Tls),
-        // A broker that wants TLS hangs up on a client without: librdkafka guesses the reason right.
-        Code::BrokerTransportFailure if reason.contains("security.protocol") => Some(Obstacle::Tls),
+        Code::BrokerTransportFailure if hung_up(reason) => Some(Obstacle::HungUp),
         // Said after every single failure when there is one broker: says nothing.
         Code::AllBrokersDown => None,
         _ => Some(Obstacle::Silence),
     }
+}
+
+/// Whether a broker cut the connection at the very first question, which is about versions.
+fn hung_up(reason: &str) -> bool {
+    reason.contains("Disconnected") && (reason.contains("APIVERSION_QUERY") || reason.contains("security.protocol"))
 }
 
 /// Without what only librdkafka's authors can use: `… (after 5ms in state CONNECT, 1 identical error(s) suppressed)`.
@@ -149,7 +165,10 @@ impl ClientContext for Witness {
     }
 
     fn log(&self, _level: RDKafkaLogLevel, area: &str, text: &str) {
-        // What matters of it comes to `error` too.
+        // Most of what matters comes to `error` too.
+        if area == "FAIL" && hung_up(text) {
+            self.keep(Obstacle::HungUp, text);
+        }
         tracing::debug!(target: "librdkafka", area, "{text}");
     }
 }
@@ -178,9 +197,9 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_hangs_up_on_plain_text_is_a_matter_of_tls() {
-        let told = "Disconnected: verify that security.protocol is correctly configured";
-        assert_eq!(sort(Some(RDKafkaErrorCode::BrokerTransportFailure), told), Some(Obstacle::Tls));
+    fn a_broker_that_hangs_up_at_the_first_word_is_told_apart() {
+        let told = "a:1: Disconnected: connection closed by peer (after 36ms in state APIVERSION_QUERY)";
+        assert_eq!(sort(Some(RDKafkaErrorCode::BrokerTransportFailure), told), Some(Obstacle::HungUp));
         assert_eq!(sort(Some(RDKafkaErrorCode::BrokerTransportFailure), "timed out"), Some(Obstacle::Silence));
     }
 }
