@@ -9,6 +9,7 @@
 //! | [`syncs`] | syncs: their state, their runs, what can be asked of them |
 //! | [`scheduler`] | begins runs when their tick has come |
 //! | [`hooks`] | webhooks on their way in |
+//! | [`kafka`] | topics |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`metrics`] | what is counted and timed |
 //! | [`scope`] | what cursors are bound to |
@@ -19,6 +20,7 @@ pub mod connections;
 pub mod definitions;
 pub mod deliver;
 pub mod hooks;
+pub mod kafka;
 pub mod metrics;
 mod notes;
 pub mod plan;
@@ -142,6 +144,7 @@ impl App {
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
+        kafka::output::start(self, &tasks, &stop);
         tasks.close();
         Running { app: self.clone(), stop, tasks }
     }

@@ -56,7 +56,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         // What cannot be ended here ends with the program: `start` named its number.
-        let _ = run(&["kill", &self.place()]);
+        let _ = run(&["kill", &self.place()], Stdio::null());
     }
 }
 
@@ -94,6 +94,13 @@ pub fn cluster(test: &str) -> Cluster {
     }
 }
 
+/// The same with something to read.
+pub fn tool_with(arguments: &[&str], input: &str) -> String {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), input).expect("input");
+    fed(&[&["tool"], arguments].concat(), file.reopen().expect("a file").into())
+}
+
 /// Runs one of Kafka's own tools, e.g. `org.apache.kafka.tools.consumer.ConsoleConsumer`; what it printed.
 pub fn tool(arguments: &[&str]) -> String {
     script(&[&["tool"], arguments].concat())
@@ -106,15 +113,19 @@ fn start(folder: &Path) -> String {
 
 /// What the script printed; a test that needs a broker fails with what the script said when there is none to be had.
 fn script(arguments: &[&str]) -> String {
-    run(arguments).unwrap_or_else(|why| panic!("kafka.sh {}: {why}", arguments.first().unwrap_or(&"")))
+    fed(arguments, Stdio::null())
 }
 
-fn run(arguments: &[&str]) -> Result<String, String> {
+fn fed(arguments: &[&str], input: Stdio) -> String {
+    run(arguments, input).unwrap_or_else(|why| panic!("kafka.sh {}: {why}", arguments.first().unwrap_or(&"")))
+}
+
+fn run(arguments: &[&str], input: Stdio) -> Result<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka.sh");
     let told = |e: std::io::Error| format!("{}: {e}", script.display());
     let errors = tempfile::NamedTempFile::new().map_err(told)?;
     let mut command = Command::new(&script);
-    command.args(arguments).stdin(Stdio::null()).stderr(errors.reopen().map_err(told)?);
+    command.args(arguments).stdin(input).stderr(errors.reopen().map_err(told)?);
     command.env("SYNCLINE_KAFKA_JARS", jars());
     // Its output goes to a pipe that no process of the script's keeps open: the broker's own goes to a file.
     let output = command.output().map_err(told)?;

@@ -4,9 +4,11 @@
 pub mod broker;
 pub mod compare;
 pub mod crash;
+pub mod elsewhere;
 pub mod history;
 pub mod oracle;
 pub mod served;
 pub mod serving;
 pub mod tools;
+pub mod topic;
 pub mod wire;

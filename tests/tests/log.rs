@@ -7,10 +7,13 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use syncline_connectors::kafka::log::{KafkaLog, SharedProducer, log_topic};
+use syncline_connectors::kafka::{Cluster, topics};
 use syncline_engine::Engine;
-use syncline_engine::log::{Log, MemoryLog};
+use syncline_engine::log::{Error, Log, MemoryLog};
 use syncline_engine::pipeline::Options;
 use syncline_engine::time::SystemClock;
+use syncline_tests::broker::{self, Broker};
 use tempfile::TempDir;
 
 /// An implementation under test.
@@ -72,6 +75,48 @@ impl Subject for Memory {
     }
 }
 
+/// The log on a topic of a real broker.
+struct Kafka {
+    cluster: Cluster,
+    topic: String,
+    log: Option<Arc<KafkaLog>>,
+}
+
+impl Kafka {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(Kafka::on(broker::cluster("log")))
+    }
+
+    async fn on(cluster: Cluster) -> Self {
+        let wanted = log_topic(&cluster);
+        topics::ensure(&cluster, std::slice::from_ref(&wanted)).await.expect("the topic");
+        let mut kafka = Kafka { cluster, topic: wanted.name, log: None };
+        kafka.log = Some(kafka.another().await);
+        kafka
+    }
+
+    /// The same log as another process would open it.
+    async fn another(&self) -> Arc<KafkaLog> {
+        Arc::new(KafkaLog::open(&self.cluster, &self.topic, PARTITION).await.expect("opens"))
+    }
+}
+
+/// The partition under test.
+const PARTITION: i32 = 1;
+
+impl Subject for Kafka {
+    fn log(&self) -> Arc<dyn Log> {
+        self.log.clone().expect("open")
+    }
+
+    async fn reopen(&mut self) -> bool {
+        self.log = None;
+        self.log = Some(self.another().await);
+        true
+    }
+}
+
 fn run(test: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -121,6 +166,7 @@ macro_rules! suite {
 
 suite!(stored, Stored::new());
 suite!(memory, Memory::default());
+suite!(kafka, Kafka::new());
 
 fn all(log: &Arc<dyn Log>) -> Vec<(u64, Bytes)> {
     let mut all: Vec<(u64, Bytes)> = Vec::new();
@@ -133,6 +179,11 @@ fn all(log: &Arc<dyn Log>) -> Vec<(u64, Bytes)> {
         }
         all.extend(page);
     }
+}
+
+/// What reading after the end may give: nothing, or the word that it was never there.
+fn nothing(read: Result<Vec<(u64, Bytes)>, Error>) -> bool {
+    matches!(read.as_deref(), Ok([]) | Err(Error::Gone(_)))
 }
 
 fn text(n: u64) -> Vec<u8> {
@@ -151,7 +202,7 @@ async fn positions_begin_at_one_and_rise_by_one(subject: impl Subject) {
     let positions: Vec<u64> = log.read(1, 2).expect("reads").into_iter().map(|(p, _)| p).collect();
     assert_eq!(positions, [2, 3]);
     assert!(log.read(4, 10).expect("reads").is_empty());
-    assert!(log.read(u64::MAX, 10).expect("reads").is_empty());
+    assert!(nothing(log.read(u64::MAX, 10)));
     assert!(log.read(0, 0).expect("reads").is_empty());
 }
 
@@ -294,12 +345,242 @@ async fn it_behaves_like_a_list(mut subject: impl Subject) {
             }
             _ => {
                 let (after, limit) = (rng.random_range(0..=end + 2), rng.random_range(1..20usize));
-                let read = subject.log().read(after, limit).expect("reads");
+                let read = subject.log().read(after, limit);
+                if after > end {
+                    assert!(nothing(read), "read({after}, {limit}) in round {round}");
+                    continue;
+                }
+                let read = read.expect("reads");
                 let expected: Vec<_> =
                     model.range(after + 1..).take(limit).map(|(p, e)| (*p, Bytes::from(e.clone()))).collect();
                 assert_eq!(read, expected, "read({after}, {limit}) in round {round}");
             }
         }
         assert_eq!(*subject.log().end().borrow(), end);
+    }
+}
+
+/// Kafka alone: several processes, a broker that goes away, and a topic that is not what it was.
+mod kafka_only {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn what_another_process_appends_wakes_the_watcher_and_is_read() {
+        run(async {
+            let kafka = Kafka::on(broker::cluster("two")).await;
+            let (ours, theirs) = (kafka.log(), kafka.another().await);
+            let mut end = ours.end();
+            for n in 1..=50u64 {
+                theirs.append(vec![text(n)]).await.expect("appends");
+                tokio::time::timeout(Duration::from_secs(5), end.wait_for(|end| *end >= n))
+                    .await
+                    .expect("woken")
+                    .expect("there");
+                assert_eq!(ours.read(n - 1, 10).expect("reads"), [(n, Bytes::from(text(n)))]);
+            }
+        });
+    }
+
+    #[test]
+    fn two_processes_append_at_once_and_read_the_same() {
+        run(async {
+            let kafka = Kafka::on(broker::cluster("race")).await;
+            let logs: [Arc<dyn Log>; 2] = [kafka.log(), kafka.another().await];
+            let writers = logs.iter().enumerate().map(|(who, log)| async move {
+                for n in 0..200u64 {
+                    log.append(vec![format!("{who} {n}").into_bytes()]).await.expect("appends");
+                }
+            });
+            join_all(writers).await;
+            let mut end = logs[0].end();
+            end.wait_for(|end| *end == 400).await.expect("there");
+            let entries = all(&logs[0]);
+            assert!(entries.iter().map(|(p, _)| *p).eq(1..=400));
+            let texts: Vec<_> = entries.iter().map(|(_, e)| String::from_utf8_lossy(e).into_owned()).collect();
+            for who in 0..2 {
+                let own = texts.iter().filter(|t| t.starts_with(&format!("{who} ")));
+                assert!(own.cloned().eq((0..200).map(|n| format!("{who} {n}"))), "the order of one writer holds");
+            }
+            logs[1].end().wait_for(|end| *end == 400).await.expect("there");
+            assert_eq!(all(&logs[1]), entries);
+        });
+    }
+
+    #[test]
+    fn partitions_share_a_producer_and_stay_apart() {
+        run(async {
+            let kafka = Kafka::on(broker::cluster("parts")).await;
+            let producer = SharedProducer::new(&kafka.cluster).expect("a producer");
+            let open = |partition| KafkaLog::open_with(&producer, &kafka.topic, partition);
+            let logs = [open(0).await.expect("opens"), open(2).await.expect("opens")];
+            let (a, b) = tokio::join!(
+                join_all((0..30).map(|n| logs[0].append(vec![text(n)]))),
+                join_all((100..110).map(|n| logs[1].append(vec![text(n)])))
+            );
+            assert!(a.iter().chain(&b).all(Result::is_ok));
+            assert_eq!((*logs[0].end().borrow(), *logs[1].end().borrow()), (30, 10));
+            assert_eq!(logs[0].read(29, 5).expect("reads"), [(30, Bytes::from(text(29)))]);
+            assert_eq!(logs[1].read(0, 1).expect("reads"), [(1, Bytes::from(text(100)))]);
+        });
+    }
+
+    #[test]
+    fn too_large_is_refused_at_once_and_nothing_of_it_is_there() {
+        run(async {
+            let kafka = Kafka::on(broker::cluster("large")).await;
+            let refused = kafka.log().append(vec![text(1), vec![0; 64 << 20]]).await;
+            assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+            let many = (0..65).map(|_| vec![0; 1 << 20]).collect();
+            let refused = kafka.log().append(many).await;
+            assert!(matches!(refused, Err(Error::Overloaded(_))), "{refused:?}");
+            assert_eq!(kafka.log().append(vec![vec![7; 60 << 20]]).await.expect("appends"), 1);
+            assert_eq!(kafka.another().await.read(0, 9).expect("reads")[0].1.len(), 60 << 20);
+        });
+    }
+
+    #[test]
+    fn a_broker_killed_amid_appends_loses_and_doubles_nothing() {
+        let broker = Broker::start();
+        let cluster = Cluster { brokers: broker.address().to_owned(), ..broker::cluster("killed") };
+        run(async move {
+            let kafka = Kafka::on(cluster).await;
+            let (log, reader) = (kafka.log(), kafka.another().await);
+            let stop = Arc::new(AtomicBool::new(false));
+            let writers: Vec<_> = (0..4)
+                .map(|who| {
+                    let (log, stop) = (log.clone(), stop.clone());
+                    tokio::spawn(async move {
+                        let mut n = 0u64;
+                        while !stop.load(Ordering::Relaxed) {
+                            let pair = vec![format!("{who} {n} a").into_bytes(), format!("{who} {n} b").into_bytes()];
+                            log.append(pair).await.expect("the broker is back within the bound");
+                            n += 1;
+                        }
+                        n
+                    })
+                })
+                .collect();
+            let follower = tokio::spawn(follow(reader, stop.clone()));
+            for _ in 0..2 {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                tokio::task::block_in_place(|| {
+                    broker.kill();
+                    broker.restart();
+                });
+                let at = *log.end().borrow();
+                log.end().wait_for(|end| *end > at + 50).await.expect("it goes on");
+            }
+            stop.store(true, Ordering::Relaxed);
+            let counts: Vec<u64> = join_all(writers).await.into_iter().map(|n| n.expect("a writer")).collect();
+            let entries = all(&kafka.log());
+            assert!(entries.iter().map(|(p, _)| *p).eq(1..=entries.len() as u64), "no gap");
+            let texts: Vec<_> = entries.iter().map(|(_, e)| String::from_utf8_lossy(e).into_owned()).collect();
+            for (who, count) in counts.into_iter().enumerate() {
+                let own = texts.iter().filter(|t| t.starts_with(&format!("{who} "))).cloned();
+                let expected = (0..count).flat_map(|n| [format!("{who} {n} a"), format!("{who} {n} b")]);
+                assert!(own.eq(expected), "each entry of writer {who} once and in order");
+            }
+            let followed = follower.await.expect("the follower");
+            assert_eq!(followed[..], entries[..followed.len()], "who read along saw the same");
+            assert!(followed.len() > 100);
+        });
+    }
+
+    /// Reads along until told to stop.
+    async fn follow(log: Arc<KafkaLog>, stop: Arc<AtomicBool>) -> Vec<(u64, Bytes)> {
+        let mut read: Vec<(u64, Bytes)> = Vec::new();
+        let mut end = log.end();
+        while !stop.load(Ordering::Relaxed) {
+            end.borrow_and_update();
+            loop {
+                match log.read(read.last().map_or(0, |e| e.0), 32) {
+                    Ok(page) if page.is_empty() => break,
+                    Ok(page) => read.extend(page),
+                    Err(Error::Unreachable(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(200), end.changed()).await;
+        }
+        read
+    }
+
+    #[test]
+    fn a_broker_that_stays_away_is_said_within_the_bound() {
+        let broker = Broker::start();
+        let cluster = Cluster { brokers: broker.address().to_owned(), ..broker::cluster("away") };
+        run(async move {
+            let kafka = Kafka::on(cluster).await;
+            kafka.log().append(vec![text(1)]).await.expect("appends");
+            tokio::task::block_in_place(|| broker.kill());
+            let refused = kafka.log().append(vec![text(2)]).await;
+            assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
+            tokio::task::block_in_place(|| broker.restart());
+            let position = kafka.log().append(vec![text(3)]).await.expect("appends");
+            let entries = all(&(kafka.another().await as Arc<dyn Log>));
+            assert_eq!(entries.last(), Some(&(position, Bytes::from(text(3)))));
+        });
+    }
+
+    #[test]
+    fn a_place_that_has_gone_is_said() {
+        run(async {
+            let mut kafka = Kafka::on(broker::cluster("gone")).await;
+            kafka.log().append((1..=10).map(text).collect()).await.expect("appends");
+            let reader = kafka.another().await;
+            assert_eq!(reader.read(0, 1).expect("reads").len(), 1);
+            // Not by who reads: to that one it is a loss.
+            kafka.log().trim(6).expect("trims");
+            let read = reader.read(3, 5);
+            assert!(matches!(read, Err(Error::Gone(_))), "{read:?}");
+            assert_eq!(reader.read(6, 9).expect("reads").len(), 4);
+            kafka.reopen().await;
+            let opened = kafka.another().await;
+            assert!(matches!(opened.check(2), Err(Error::Gone(_))));
+            assert!(matches!(opened.check(11), Err(Error::Gone(_))));
+            assert!(opened.check(6).is_ok() && opened.check(10).is_ok());
+        });
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_said() {
+        run(async {
+            let kafka = Kafka::on(broker::cluster("anew")).await;
+            kafka.log().append((1..=10).map(text).collect()).await.expect("appends");
+            let before = kafka.log.as_ref().and_then(|log| log.topic_id()).expect("an id");
+            kafka.log().read(0, 10).expect("reads");
+            delete(&kafka.cluster, &kafka.topic).await;
+            topics::ensure(&kafka.cluster, &[log_topic(&kafka.cluster)]).await.expect("the topic");
+            let fresh = kafka.another().await;
+            assert_ne!(fresh.topic_id(), Some(before));
+            // Longer than the old one was: its length alone does not give it away.
+            fresh.append((1..=30).map(text).collect()).await.expect("appends");
+            let told = tokio::time::timeout(Duration::from_secs(40), async {
+                loop {
+                    match kafka.log().read(0, 1).and(kafka.log().read(10, 1)) {
+                        Err(Error::Gone(why)) => return why,
+                        _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                    }
+                }
+            });
+            let why = told.await.expect("said in time");
+            assert!(why.contains("made anew") || why.contains("ends at"), "{why}");
+        });
+    }
+
+    async fn delete(cluster: &Cluster, topic: &str) {
+        let (brokers, topic) = (cluster.brokers.clone(), topic.to_owned());
+        let deleted = tokio::task::spawn_blocking(move || {
+            broker::tool(&[
+                "org.apache.kafka.tools.TopicCommand",
+                "--bootstrap-server",
+                &brokers,
+                "--delete",
+                "--topic",
+                &topic,
+            ])
+        });
+        deleted.await.expect("deleted");
     }
 }

@@ -14,6 +14,7 @@ use syncline_engine::model::{DatasetName, Position, Timestamp};
 use syncline_engine::pipeline::{Dataset, Error, Filter, Options, Receipt};
 use syncline_engine::time::{Clock, ManualClock};
 use syncline_tests::compare::{self, Times, batch, compare, compare_missing, read_pages, tally};
+use syncline_tests::elsewhere::Elsewhere;
 use syncline_tests::oracle::{Body, Oracle, Row, Rule, Step, Window, Writer};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -155,6 +156,29 @@ proptest! {
         bench.op(Op::Reopen(3 - workers));
     }
 
+}
+
+proptest! {
+    // Each move opens another store: these histories cost more than the others.
+    #![proptest_config(ProptestConfig { cases: cases().cases.div_ceil(3), ..cases() })]
+
+    #[test]
+    fn an_engine_that_moves_from_machine_to_machine_stays_the_same(
+        workers in 1..=2usize,
+        ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
+    ) {
+        let mut bench = Bench::moving(&specs(), workers);
+        for op in ops {
+            bench.op(op);
+        }
+        bench.op(Op::Reopen(3 - workers));
+        bench.op(Op::Reopen(workers));
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
     #[test]
     fn latest_ends_alike_whatever_the_order_of_arrival(
         seeds in prop::collection::vec(seed(1), 2..=5),
@@ -240,6 +264,8 @@ fn row(seed: &Seed, now: i64, unique: i64, sent: &[Row]) -> Row {
 /// An engine and the oracle beside it.
 struct Bench {
     folder: TempDir,
+    /// Set where the engine is a copy of what lies elsewhere.
+    elsewhere: Option<Elsewhere>,
     runtime: Runtime,
     clock: Arc<ManualClock>,
     engine: Option<Engine>,
@@ -255,11 +281,21 @@ struct Bench {
 
 impl Bench {
     fn new(specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
+        Bench::at(None, specs, workers)
+    }
+
+    /// Whose engine moves to another machine at every opening: an empty one, or one that it had left earlier.
+    fn moving(specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
+        Bench::at(Some(Elsewhere::default()), specs, workers)
+    }
+
+    fn at(elsewhere: Option<Elsewhere>, specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(ManualClock::new(Timestamp(BEGIN)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut bench = Bench {
             folder,
+            elsewhere,
             runtime,
             clock,
             engine: None,
@@ -278,7 +314,26 @@ impl Bench {
 
     fn open(&mut self, workers: usize) {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        self.engine = Some(open(self.folder.path(), workers, clock).expect("opens"));
+        let opened = match &mut self.elsewhere {
+            None => open(self.folder.path(), workers, clock).expect("opens"),
+            Some(elsewhere) => {
+                elsewhere.openings += 1;
+                // Three machines, one of which is always new.
+                let machine = self.folder.path().join((elsewhere.openings % 3).to_string());
+                if elsewhere.openings % 3 == 0 {
+                    let _ = std::fs::remove_dir_all(&machine);
+                }
+                if elsewhere.openings % 2 == 0 {
+                    elsewhere.changelog.compact();
+                }
+                let _inside = self.runtime.enter();
+                let engine = elsewhere.open(&machine, workers, clock).expect("opens");
+                let claim = self.runtime.block_on(engine.claim("bench"));
+                assert_eq!(claim.expect("a claim"), elsewhere.openings);
+                engine
+            }
+        };
+        self.engine = Some(opened);
         let specs = self.specs.iter().enumerate();
         self.sets = specs.map(|(n, (rule, ignore))| self.dataset(&format!("Model{n}"), *rule, ignore)).collect();
     }
@@ -307,7 +362,12 @@ impl Bench {
                 self.write(vec![step], None);
             }
             Op::Together(writes, extra) => {
-                let steps = writes.iter().map(|write| self.step(write)).collect();
+                let steps: Vec<Step> = writes.iter().map(|write| self.step(write)).collect();
+                if self.elsewhere.is_some() {
+                    // Runs go through the log and others do not: what is handed over at once has no order there.
+                    steps.into_iter().for_each(|step| self.write(vec![step], None));
+                    return self.check();
+                }
                 self.write(steps, extra.map(|(at, extra)| (at.index(writes.len()), extra)));
             }
             Op::Reopen(workers) => {

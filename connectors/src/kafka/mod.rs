@@ -2,14 +2,28 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`board`] | small values that every process sees, on a compacted topic |
+//! | [`changelog`] | a store's own writes, on a partition of a compacted topic |
 //! | [`check`] | whether a broker answers, and if not, why |
 //! | [`cluster`] | how a broker is reached: settings → clients |
+//! | `identity` | whether a topic is still the one it was |
+//! | [`log`] | the log on a partition, for several processes |
+//! | [`members`] | who of a group owns which partitions |
+//! | [`murmur2`] | the hash by which Java clients choose a partition |
 //! | [`output`] | changes → topics |
+//! | `reader` | one partition read in order, by place |
 //! | [`topics`] | names of topics, made or refused with the command that makes them |
 
+pub mod board;
+pub mod changelog;
 pub mod check;
 pub mod cluster;
+mod identity;
+pub mod log;
+pub mod members;
+pub mod murmur2;
 pub mod output;
+mod reader;
 pub mod topics;
 
 pub use cluster::{Cluster, NewTopics};

@@ -5,7 +5,7 @@ mod memory;
 mod rocks;
 
 pub use changelog::{Changelog, Write};
-pub use memory::MemoryLog;
+pub use memory::{MemoryChangelog, MemoryLog};
 pub use rocks::{RocksLog, WAITING_BYTES};
 
 use async_trait::async_trait;
@@ -17,7 +17,8 @@ pub trait Log: Send + Sync + 'static {
     /// Appends the entries in order and returns the position of the last one, once they are synced to disk.
     async fn append(&self, entries: Vec<Vec<u8>>) -> Result<u64, Error>;
 
-    /// Up to `limit` entries after position `after`, in order.
+    /// Up to `limit` entries after position `after`, in order. After the end there is nothing; a log that others may have
+    /// emptied or replaced answers `Error::Gone` to a position it never had.
     fn read(&self, after: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, Error>;
 
     /// Forgets every entry up to and including `through`.

@@ -93,6 +93,31 @@ pub enum Table {
     Setting = 11,
     /// Deletes held for approval: as `Run`.
     Held = 12,
+    /// Whose batches count, where batches go through a log: («reign»).
+    Reign = 13,
+}
+
+impl Table {
+    const ALL: [Table; 13] = [
+        Table::Connection,
+        Table::Sync,
+        Table::Run,
+        Table::Bookmark,
+        Table::Note,
+        Table::Dedupe,
+        Table::Place,
+        Table::Quarantine,
+        Table::Parked,
+        Table::Hydrate,
+        Table::Setting,
+        Table::Held,
+        Table::Reign,
+    ];
+
+    /// The table with this number.
+    pub(super) fn numbered(number: u8) -> Option<Table> {
+        Table::ALL.into_iter().find(|table| *table as u8 == number)
+    }
 }
 
 /// What a committed batch did.

@@ -15,8 +15,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-/// Who waits for a batch.
-pub(super) type Answer = oneshot::Sender<Result<Receipt, Error>>;
+/// Who waits for a batch: whoever handed it over, and, where it came through the log, whoever had put it there.
+pub(super) struct Answer {
+    to: oneshot::Sender<Result<Receipt, Error>>,
+    also: Option<oneshot::Sender<Result<Receipt, Error>>>,
+}
+
+impl Answer {
+    /// An answer and the end where it arrives.
+    pub(super) fn new(also: Option<oneshot::Sender<Result<Receipt, Error>>>) -> (Answer, Outcome) {
+        let (to, outcome) = oneshot::channel();
+        (Answer { to, also }, outcome)
+    }
+
+    /// Tells the outcome. Callers that have gone away no longer wait for it.
+    pub(super) fn send(self, outcome: Result<Receipt, Error>) {
+        if let Some(also) = self.also {
+            let _ = also.send(outcome.clone());
+        }
+        let _ = self.to.send(outcome);
+    }
+}
+
+/// Where an answer arrives.
+pub(super) type Outcome = oneshot::Receiver<Result<Receipt, Error>>;
 
 /// Epochs one synced write may cover.
 const GROUP: usize = 16;
@@ -112,7 +134,7 @@ impl Committer {
         let plans: Vec<Plan> = gathering.into_values().filter_map(|g| g.plan).collect();
         let _ = self.sequencer.send(sequencer::Input::Done(plans.len()));
         for batch in plans.into_iter().flat_map(|plan| plan.batches) {
-            let _ = batch.answer.send(Err(error.clone()));
+            batch.answer.send(Err(error.clone()));
         }
     }
 
@@ -121,27 +143,30 @@ impl Committer {
         let mut batch = self.store.batch();
         let (mut answers, mut live, mut last) = (Vec::new(), Vec::new(), BTreeMap::new());
         let (mut end, mut at, mut owed) = (0, Timestamp(0), 0);
+        let mut gathered = Ok(());
         for Gathering { plan, parts } in group {
             let Some(plan) = plan else { continue };
             (end, at) = (plan.next, plan.at);
-            owed += self.add(&mut batch, plan, parts, &mut answers, &mut live, &mut last);
+            match self.add(&mut batch, plan, parts, &mut answers, &mut live, &mut last) {
+                Ok(more) => owed += more,
+                Err(error) => gathered = Err(error),
+            }
         }
         self.store.put_system(&mut batch, b"committed", &end.to_be_bytes());
         self.store.put_system(&mut batch, LAST_AT, &at.0.to_be_bytes());
         // Before the write: a reader whose snapshot holds it must not pass by a dataset that it changes.
         self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
-        if let Err(error) = self.store.write_synced(batch) {
+        if let Err(error) = gathered.and_then(|()| self.store.write_synced(batch)) {
             let error = Error::from(error);
             let _ = self.sequencer.send(sequencer::Input::Done(epochs));
-            answers.into_iter().for_each(|(answer, _, _)| drop(answer.send(Err(error.clone()))));
+            answers.into_iter().for_each(|(answer, _, _)| answer.send(Err(error.clone())));
             return Err(error);
         }
         self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(live);
         self.watermark.send_replace(Position::first_of(end));
         let _ = self.sequencer.send(sequencer::Input::Done(epochs));
         for (answer, receipt, _room) in answers {
-            // A caller that has gone away no longer waits for the answer.
-            let _ = answer.send(Ok(receipt));
+            answer.send(Ok(receipt));
         }
         if owed > 0 {
             self.outbox.send_modify(|n| *n += owed);
@@ -158,7 +183,7 @@ impl Committer {
         answers: &mut Vec<(Answer, Receipt, Option<OwnedSemaphorePermit>)>,
         live: &mut Vec<(DatasetId, i64)>,
         last: &mut BTreeMap<DatasetId, u64>,
-    ) -> u64 {
+    ) -> store::Result<u64> {
         let mut counts: BTreeMap<(u32, DatasetId), Counts> = BTreeMap::new();
         let (mut rejected, mut pruned) = (Vec::new(), BTreeMap::<u32, u64>::new());
         for part in parts {
@@ -169,7 +194,7 @@ impl Committer {
             });
             rejected.extend(part.rejected);
             live.extend(part.live);
-            part.changes.into_iter().for_each(|change| self.store.add(batch, change));
+            part.changes.into_iter().try_for_each(|change| self.store.add(batch, change))?;
             part.pruned.iter().for_each(|(slot, n)| *pruned.entry(*slot).or_default() += n);
         }
         let mut owed = 0u32;
@@ -213,7 +238,7 @@ impl Committer {
             };
             answers.push((planned.answer, receipt, planned._room));
         }
-        u64::from(owed)
+        Ok(u64::from(owed))
     }
 
     /// Remembers what a cause has changed until it is announced.

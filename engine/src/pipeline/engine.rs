@@ -1,14 +1,15 @@
 //! [`Engine`]: build, start, commit, read, stop.
 
 use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
-use super::committer::{self, Committer, Last, Live, Names, run_prefix};
+use super::committer::{Answer, Committer, Last, Live, Names, Outcome, run_prefix};
 use super::sequencer::{self, Sequencer, Submission, Windows};
+use super::through::{Entered, Through};
 use super::worker::{self, Query, RING, Seat};
-use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options};
+use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options, Remote};
 use crate::dataflow::execute;
 use crate::log::{Log, RocksLog};
 use crate::model::content::{Ignore, KeySeed};
-use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy};
+use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy, Via};
 use crate::sink::Delivery;
 use crate::state::Work;
 use crate::store::Store;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// KiB that may be on their way through the engine before callers wait.
 const ROOM_KIB: u32 = 64 << 10;
@@ -51,6 +52,8 @@ pub struct Engine {
 struct Inner {
     store: Arc<Store>,
     log: Arc<dyn Log>,
+    /// Set where batches of runs go through the log.
+    through: Option<Through>,
     clock: Arc<dyn Clock>,
     workers: usize,
     seed: KeySeed,
@@ -80,6 +83,17 @@ struct Catalog {
 impl Engine {
     /// Opens the data folder, recovers, starts the workers.
     pub fn open(options: Options) -> Result<Engine, Error> {
+        Engine::open_over(options, None)
+    }
+
+    /// Opens a data folder that is a copy of what lies elsewhere: it is brought to where the changelog is, then the engine
+    /// starts as [`open`](Engine::open) does. Every write goes to the changelog before it takes effect, batches of runs go
+    /// through the log (see [`enter`](Engine::enter)).
+    pub fn open_copy(options: Options, remote: Remote) -> Result<Engine, Error> {
+        Engine::open_over(options, Some(remote))
+    }
+
+    fn open_over(options: Options, remote: Option<Remote>) -> Result<Engine, Error> {
         let temporary = match &options.data_dir {
             Some(_) => None,
             None => Some(
@@ -87,9 +101,15 @@ impl Engine {
             ),
         };
         let folder = options.data_dir.as_deref().or(temporary.as_ref().map(|t| t.path()));
-        let store = Arc::new(Store::open(folder.unwrap_or(std::path::Path::new("data")))?);
-        let log: Arc<dyn Log> = Arc::new(RocksLog::open(store.database()).map_err(|e| Error::Storage(e.to_string()))?);
-        let secret = store.secret(entropy)?;
+        let (changelog, remote) = match remote {
+            Some(Remote { log, changelog, secret }) => (Some(changelog), Some((log, secret))),
+            None => (None, None),
+        };
+        let store = Arc::new(Store::open(folder.unwrap_or(std::path::Path::new("data")), changelog)?);
+        let (log, secret, through) = match remote {
+            Some((log, secret)) => (log, known_secret(&store, secret)?, Some(Through::open(&store)?)),
+            None => (own_log(&store)?, store.secret(entropy)?, None),
+        };
         let seed = KeySeed::new(&derive(&secret, "keys"));
         let (catalog, names) = read_catalog(&store)?;
         let datasets: Vec<DatasetId> = names.keys().copied().chain([COUNTS]).collect();
@@ -157,6 +177,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 store,
                 log,
+                through,
                 clock: options.clock,
                 workers,
                 seed,
@@ -207,7 +228,7 @@ impl Engine {
         self.inner.names.write().unwrap_or_else(PoisonError::into_inner).insert(dataset.id, dataset.name.clone());
         drop(catalog);
         // Not waited for: whatever is submitted after it is treated so.
-        let (answer, _) = oneshot::channel();
+        let (answer, _) = Answer::new(None);
         self.submit(Batch::default(), vec![treat(dataset.id, spec)], false, answer, None)?;
         Ok(dataset)
     }
@@ -230,6 +251,12 @@ impl Engine {
         mine.map(|(_, (dataset, _))| dataset.clone()).collect()
     }
 
+    /// All datasets of all environments, by name: for followers of the whole store.
+    pub fn every_dataset(&self) -> Vec<Dataset> {
+        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        catalog.by_name.values().map(|(dataset, _)| dataset.clone()).collect()
+    }
+
     /// A builder for records of `dataset`; see [`PageBuilder`].
     pub fn page(&self, dataset: &Dataset) -> PageBuilder {
         PageBuilder::new(dataset.id, self.inner.workers, self.inner.seed.clone())
@@ -250,15 +277,54 @@ impl Engine {
         self.begin(batch, Vec::new(), false).await
     }
 
+    /// Takes an entry of the log that the engine itself had put there: a batch of a run, or a claim. Entries are to be
+    /// entered in the order of the log; `marks` (the place behind the entry) are stored in the same commit.
+    ///
+    /// A batch of an owner that was replaced before the entry is not applied; its marks are.
+    pub async fn enter(&self, entry: &[u8], marks: Vec<Mark>) -> Result<Entered, Error> {
+        let Some(through) = &self.inner.through else {
+            return Err(Error::BadBatch("this engine keeps its own log; it has no entries of the engine's".to_owned()));
+        };
+        match through.open_entry(entry, self.inner.workers, &self.inner.seed)? {
+            super::through::Taken::Batch(mut batch, waiter) => {
+                batch.marks.extend(marks);
+                let kib = kib_of(&batch);
+                let room = self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)?;
+                let (answer, answered) = Answer::new(waiter);
+                self.submit(batch, Vec::new(), false, answer, Some(room))?;
+                Ok(Entered { underway: Underway(answered), applied: true })
+            }
+            super::through::Taken::Marks(more) => {
+                let marks = marks.into_iter().chain(more).collect();
+                let underway = self.begin(Batch { marks, ..Batch::default() }, Vec::new(), false).await?;
+                Ok(Entered { underway, applied: false })
+            }
+        }
+    }
+
+    /// Makes this engine the one whose batches count: appends a claim to the log and waits until it was entered. Returns the
+    /// number of the reign; `Fenced` if another owner was quicker.
+    pub async fn claim(&self, owner: &str) -> Result<u64, Error> {
+        match &self.inner.through {
+            Some(through) => through.claim(&*self.inner.log, owner).await,
+            None => Ok(0),
+        }
+    }
+
     async fn submit_and_wait(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Receipt, Error> {
         self.begin(batch, extra, announce).await?.receipt().await
     }
 
     async fn begin(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Underway, Error> {
-        let bytes: usize = batch.pages.iter().map(PageBuilder::bytes).sum();
-        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB);
+        let kib = kib_of(&batch);
         let room = self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)?;
-        let (answer, answered) = oneshot::channel();
+        if let Some(through) = &self.inner.through
+            && extra.is_empty()
+            && batch.cause.is_some_and(|cause| cause.via == Via::Poll)
+        {
+            return through.append(&*self.inner.log, &batch).await.map(Underway);
+        }
+        let (answer, answered) = Answer::new(None);
         self.submit(batch, extra, announce, answer, Some(room))?;
         Ok(Underway(answered))
     }
@@ -268,7 +334,7 @@ impl Engine {
         batch: Batch,
         extra: Vec<Work>,
         announce: bool,
-        answer: committer::Answer,
+        answer: Answer,
         room: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<(), Error> {
         let submission = Submission { batch, extra, announce, answer, room };
@@ -503,7 +569,7 @@ impl Engine {
 
 /// A batch that was handed over. It is committed whether or not somebody waits for it.
 #[derive(Debug)]
-pub struct Underway(oneshot::Receiver<Result<Receipt, Error>>);
+pub struct Underway(pub(super) Outcome);
 
 impl Underway {
     /// What the batch did, once it is durable and visible.
@@ -534,6 +600,26 @@ impl Drop for Inner {
 
 /// The dataset of the counting view. Number 0 is never handed out, so its rows meet no reader.
 const COUNTS: DatasetId = DatasetId(0);
+
+/// Room a batch takes while it is on its way.
+fn kib_of(batch: &Batch) -> u32 {
+    let bytes: usize = batch.pages.iter().map(PageBuilder::bytes).sum();
+    u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB)
+}
+
+fn own_log(store: &Store) -> Result<Arc<dyn Log>, Error> {
+    Ok(Arc::new(RocksLog::open(store.database()).map_err(|e| Error::Storage(e.to_string()))?))
+}
+
+/// The secret of an installation of several processes: hashes of ids depend on it, so it never changes.
+fn known_secret(store: &Store, secret: [u8; 32]) -> Result<[u8; 32], Error> {
+    match store.secret(|| secret)? {
+        known if known == secret => Ok(secret),
+        _ => {
+            Err(Error::Foreign("the changelog was written with another secret; use the installation's own".to_owned()))
+        }
+    }
+}
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| Error::Storage(e.to_string()))

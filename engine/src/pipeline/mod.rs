@@ -8,13 +8,17 @@
 mod batch;
 mod committer;
 mod engine;
+mod entry;
 pub mod run;
 mod sequencer;
+mod through;
 mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{Engine, Underway};
+pub use through::{Entered, is_own};
 
+use crate::log::{Changelog, Log};
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;
 use crate::store;
@@ -32,6 +36,16 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Turns ended runs and webhook-made changes into owed deliveries.
     pub announce: Option<Arc<dyn Announce>>,
+}
+
+/// A log and a changelog outside this machine: the data folder is a copy that can be rebuilt from them.
+pub struct Remote {
+    /// Where webhooks, and the batches of runs, are kept before they take effect.
+    pub log: Arc<dyn Log>,
+    /// Where every write of the store goes before it takes effect.
+    pub changelog: Arc<dyn Changelog>,
+    /// The installation's secret, the same for every process of it.
+    pub secret: [u8; 32],
 }
 
 /// How the records of a dataset are treated.
@@ -83,6 +97,15 @@ pub enum Error {
     /// A batch breaks a bound or names nothing.
     #[error("bad batch: {0}")]
     BadBatch(String),
+    /// The changelog or the log elsewhere cannot be used.
+    #[error("{0}")]
+    Remote(String),
+    /// The data folder is a copy of another changelog.
+    #[error("foreign_data_dir: {0}")]
+    Foreign(String),
+    /// Another process has taken over.
+    #[error("fenced: {0}")]
+    Fenced(String),
     /// The engine is shutting down.
     #[error("the engine has stopped")]
     Stopped,
@@ -95,6 +118,8 @@ impl From<store::Error> for Error {
             store::Error::NewerFormat(found) => Error::NewerFormat { found, known: store::FORMAT },
             store::Error::Disk(text) => Error::Storage(text),
             store::Error::Poisoned(text) => Error::Poisoned(text),
+            store::Error::Changelog(text) => Error::Remote(text),
+            store::Error::Gone(text) => Error::Foreign(text),
         }
     }
 }

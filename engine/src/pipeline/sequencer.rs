@@ -147,7 +147,7 @@ impl Cut {
     fn add(&mut self, submission: Submission, windows: &mut HashMap<DatasetId, WindowState>) {
         let Submission { batch, extra, announce, answer, room } = submission;
         if let Err(refused) = check_windows(&batch, windows) {
-            let _ = answer.send(Err(refused));
+            answer.send(Err(refused));
             return;
         }
         let slot = self.batches.len() as u32;

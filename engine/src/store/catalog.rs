@@ -1,8 +1,9 @@
 //! Names and small state of the store itself: datasets, windows, the installation's secret, counters.
 
+use super::Batch;
 use super::{Family, Result, Store, keys};
 use crate::model::{Counts, DatasetId, DatasetName, Strategy, Timestamp};
-use rocksdb::{IteratorMode, WriteBatch};
+use rocksdb::IteratorMode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -80,22 +81,27 @@ impl Store {
         Ok(found)
     }
 
+    /// The value named `prefix`/`number`.
+    pub(crate) fn named_one<T: DeserializeOwned>(&self, prefix: &str, number: u64) -> Result<Option<T>> {
+        Ok(self.system(&keys::named(prefix, number))?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
     /// Position below which everything of the dataset was dropped on request, if it ever was.
     pub(crate) fn emptied(&self, dataset: DatasetId) -> Result<Option<u64>> {
         Ok(self.system(&keys::named(EMPTIED, u64::from(dataset.0)))?.map(|bytes| keys::number(&bytes, 0)))
     }
 
     /// Puts a named value into a batch.
-    pub(crate) fn put_named<T: Serialize>(&self, batch: &mut WriteBatch, prefix: &str, number: u64, value: &T) {
+    pub(crate) fn put_named<T: Serialize>(&self, batch: &mut Batch, prefix: &str, number: u64, value: &T) {
         // Values here are plain structs: they always serialise.
         if let Ok(bytes) = serde_json::to_vec(value) {
-            batch.put_cf(self.family(Family::System), keys::named(prefix, number), bytes);
+            self.put(batch, Family::System, keys::named(prefix, number), bytes);
         }
     }
 
     /// Removes a named value in a batch.
-    pub(crate) fn delete_named(&self, batch: &mut WriteBatch, prefix: &str, number: u64) {
-        batch.delete_cf(self.family(Family::System), keys::named(prefix, number));
+    pub(crate) fn delete_named(&self, batch: &mut Batch, prefix: &str, number: u64) {
+        self.delete(batch, Family::System, keys::named(prefix, number));
     }
 
     /// Time of the last commit.
@@ -105,8 +111,8 @@ impl Store {
     }
 
     /// Puts a system value into a batch.
-    pub(crate) fn put_system(&self, batch: &mut WriteBatch, key: &[u8], value: &[u8]) {
-        batch.put_cf(self.family(Family::System), key, value);
+    pub(crate) fn put_system(&self, batch: &mut Batch, key: &[u8], value: &[u8]) {
+        self.put(batch, Family::System, key, value);
     }
 
     /// The installation's secret, made by `fresh` on the first start.
@@ -115,7 +121,7 @@ impl Store {
             return Ok(known);
         }
         let secret = fresh();
-        let mut batch = WriteBatch::default();
+        let mut batch = self.batch();
         self.put_system(&mut batch, b"secret", &secret);
         self.write_synced(batch)?;
         Ok(secret)
@@ -123,7 +129,7 @@ impl Store {
 
     /// Registers or changes a dataset, durably.
     pub(crate) fn put_dataset(&self, id: DatasetId, entry: &DatasetEntry) -> Result<()> {
-        let mut batch = WriteBatch::default();
+        let mut batch = self.batch();
         self.put_named(&mut batch, DATASET, u64::from(id.0), entry);
         self.write_synced(batch)
     }

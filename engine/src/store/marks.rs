@@ -1,7 +1,7 @@
 //! Marks: small values the program stores with its batches.
 
-use super::{Family, Result, Store, keys};
-use rocksdb::{Direction, IteratorMode, WriteBatch};
+use super::{Batch, Family, Result, Store, keys};
+use rocksdb::{Direction, IteratorMode};
 
 impl Store {
     /// A mark.
@@ -24,11 +24,11 @@ impl Store {
     }
 
     /// Puts or removes a mark in a batch.
-    pub(crate) fn set_mark(&self, batch: &mut WriteBatch, table: u8, parts: &[String], value: Option<&[u8]>) {
+    pub(crate) fn set_mark(&self, batch: &mut Batch, table: u8, parts: &[String], value: Option<&[u8]>) {
         let key = keys::mark(table, parts);
         match value {
-            Some(value) => batch.put_cf(self.family(Family::Marks), key, value),
-            None => batch.delete_cf(self.family(Family::Marks), key),
+            Some(value) => self.put(batch, Family::Marks, key, value),
+            None => self.delete(batch, Family::Marks, key),
         }
     }
 }

@@ -20,6 +20,7 @@
 
 pub(crate) mod catalog;
 pub(crate) mod codec;
+mod copy;
 pub(crate) mod keys;
 pub(crate) mod marks;
 pub(crate) mod outbox;
@@ -27,6 +28,7 @@ pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod write;
 
+use crate::log::Changelog;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch,
     WriteOptions,
@@ -52,6 +54,12 @@ pub enum Error {
     /// A write failed earlier.
     #[error("{0}")]
     Poisoned(String),
+    /// The changelog cannot be read.
+    #[error("the changelog cannot be read: {0}")]
+    Changelog(String),
+    /// The changelog is not the one this store was a copy of.
+    #[error("{0}")]
+    Gone(String),
 }
 
 impl From<rocksdb::Error> for Error {
@@ -60,8 +68,7 @@ impl From<rocksdb::Error> for Error {
     }
 }
 
-/// A batch of writes, all or nothing.
-pub(crate) type Batch = WriteBatch;
+pub(crate) use copy::Batch;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -69,12 +76,15 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 pub struct Store {
     db: Arc<DB>,
     poison: OnceLock<String>,
+    /// Where every write goes as well, if the store is a copy of a changelog.
+    copy: Option<copy::Copy>,
     /// Held until the store goes.
     _lock: Lock,
 }
 
-/// The families, in the order they were introduced.
+/// The families, in the order they were introduced: their numbers stand in changelogs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Family {
     Cur,
     Pay,
@@ -99,6 +109,10 @@ impl Family {
         Family::Log,
         Family::System,
     ];
+
+    fn numbered(number: u8) -> Option<Family> {
+        Family::ALL.into_iter().find(|family| *family as u8 == number)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -153,8 +167,9 @@ const WRITE_BUFFERS: usize = 192 << 20;
 const MARKER: &str = "SYNCLINE";
 
 impl Store {
-    /// Opens the folder, or sets it up if it is new.
-    pub fn open(folder: &Path) -> Result<Store> {
+    /// Opens the folder, or sets it up if it is new. With a `changelog` the folder is a copy of it and is brought to where
+    /// it is; a folder that belongs to another changelog is refused with [`Error::Gone`].
+    pub fn open(folder: &Path, changelog: Option<Arc<dyn Changelog>>) -> Result<Store> {
         let disk = |e: std::io::Error| Error::Disk(format!("{}: {e}", folder.display()));
         std::fs::create_dir_all(folder).map_err(disk)?;
         let lock = Lock::take(folder)?;
@@ -174,7 +189,11 @@ impl Store {
         let cache = Cache::new_lru_cache(BLOCK_CACHE);
         let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options(&cache)));
         let db = DB::open_cf_descriptors(&options, &data, families)?;
-        let store = Store { db: Arc::new(db), poison: OnceLock::new(), _lock: lock };
+        let mut store = Store { db: Arc::new(db), poison: OnceLock::new(), copy: None, _lock: lock };
+        if let Some(changelog) = changelog {
+            store.catch_up(&*changelog)?;
+            store.copy = Some(copy::Copy::new(changelog));
+        }
         store.check_format()?;
         if !known {
             std::fs::write(&marker, b"This folder belongs to Syncline. Do not remove single files.\n").map_err(disk)?;
@@ -185,8 +204,8 @@ impl Store {
     fn check_format(&self) -> Result<()> {
         match self.system(b"format")? {
             None => {
-                let mut batch = WriteBatch::default();
-                batch.put_cf(self.family(Family::System), b"format", FORMAT.to_be_bytes());
+                let mut batch = self.batch();
+                self.put(&mut batch, Family::System, b"format", FORMAT.to_be_bytes());
                 self.write_synced(batch)
             }
             Some(bytes) => match <[u8; 4]>::try_from(&bytes[..]).map(u32::from_be_bytes) {
@@ -214,28 +233,22 @@ impl Store {
         Ok(self.db.get_cf(self.family(Family::System), key)?)
     }
 
-    /// Bulk puts above the watermark: in the write-ahead log, not yet synced.
-    pub(crate) fn write_unsynced(&self, batch: WriteBatch) -> Result<()> {
-        self.write(batch, false)
+    fn check_poison(&self) -> Result<()> {
+        self.poison.get().map_or(Ok(()), |reason| Err(Error::Poisoned(reason.clone())))
     }
 
-    /// A commit: durable when this returns.
-    pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<()> {
-        self.write(batch, true)
+    /// Nothing more is written until a restart has read again what is there.
+    fn poisoned(&self, reason: String) -> Error {
+        let _ = self.poison.set(reason.clone());
+        Error::Poisoned(reason)
     }
 
     fn write(&self, batch: WriteBatch, sync: bool) -> Result<()> {
-        if let Some(reason) = self.poison.get() {
-            return Err(Error::Poisoned(reason.clone()));
-        }
+        self.check_poison()?;
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(|error| {
-            // What the disk has is unknown now: nothing more is written until a restart has read it again.
-            let reason = error.into_string();
-            let _ = self.poison.set(reason.clone());
-            Error::Poisoned(reason)
-        })
+        // After a failure it is unknown what the disk has.
+        self.db.write_opt(batch, &options).map_err(|error| self.poisoned(error.into_string()))
     }
 
     /// Writes what is in memory to its files, for a quick restart.

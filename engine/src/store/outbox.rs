@@ -1,8 +1,8 @@
 //! The outbox: deliveries owed, in order of the commits that made them owed.
 
-use super::{Error, Family, Result, Store};
+use super::{Batch, Error, Family, Result, Store};
 use crate::model::Delivery;
-use rocksdb::{Direction, IteratorMode, WriteBatch};
+use rocksdb::{Direction, IteratorMode};
 
 /// Where a delivery stands: (epoch, number within it).
 fn key(epoch: u64, number: u32) -> [u8; 12] {
@@ -71,20 +71,20 @@ impl Store {
     }
 
     /// Puts a new delivery into a batch.
-    pub(crate) fn owe(&self, batch: &mut WriteBatch, epoch: u64, number: u32, delivery: &Delivery) {
+    pub(crate) fn owe(&self, batch: &mut Batch, epoch: u64, number: u32, delivery: &Delivery) {
         if let Ok(bytes) = serde_json::to_vec(delivery) {
-            batch.put_cf(self.family(Family::Outbox), key(epoch, number), bytes);
+            self.put(batch, Family::Outbox, key(epoch, number), bytes);
         }
     }
 
     /// Changes or removes a delivery. An unknown id changes nothing.
     pub(crate) fn settle(&self, id: &str, after: Option<&Delivery>) -> Result<()> {
         let Some(key) = place(id) else { return Ok(()) };
-        let mut batch = WriteBatch::default();
+        let mut batch = self.batch();
         match after.map(serde_json::to_vec) {
-            Some(Ok(bytes)) => batch.put_cf(self.family(Family::Outbox), key, bytes),
+            Some(Ok(bytes)) => self.put(&mut batch, Family::Outbox, key, bytes),
             Some(Err(error)) => return Err(Error::Disk(error.to_string())),
-            None => batch.delete_cf(self.family(Family::Outbox), key),
+            None => self.delete(&mut batch, Family::Outbox, key),
         }
         self.write_synced(batch)
     }

@@ -1,11 +1,11 @@
 //! After a start: what was written above the watermark goes, and each worker's tables are read back in one scan.
 
 use super::write::{decode, decode_touch};
-use super::{Error, Family, Result, Store, codec, keys};
+use super::{Batch, Error, Family, Result, Store, codec, keys};
 use crate::model::{DatasetId, Position, Timestamp};
 use crate::state::{DEAD, Entry, Fields, PATCHED, Tables};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use rocksdb::{IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{IteratorMode, ReadOptions};
 
 /// Pieces a dataset is read in, where there are fewer datasets than this.
 const PIECES: usize = 16;
@@ -22,24 +22,30 @@ type Loaded = (DatasetId, Entry);
 impl Store {
     /// Removes everything at or above the watermark, in these datasets. Nothing of it was ever visible.
     pub(crate) fn trim(&self, datasets: &[DatasetId]) -> Result<()> {
+        let batch = self.uncommitted(datasets)?;
+        if batch.is_empty() { Ok(()) } else { self.write_synced(batch) }
+    }
+
+    /// What removes everything at or above the watermark.
+    pub(super) fn uncommitted(&self, datasets: &[DatasetId]) -> Result<Batch> {
         let epoch = self.committed()?;
-        let mut batch = WriteBatch::default();
+        let mut batch = self.batch();
         for dataset in datasets {
             let next = DatasetId(dataset.0.saturating_add(1));
             let (from, to) = (keys::record(*dataset, Position::first_of(epoch).0), keys::record(next, 0));
             for family in [Family::Cur, Family::Pay, Family::History] {
                 if self.any(family, &from, &to)? {
-                    batch.delete_range_cf(self.family(family), from, to);
+                    self.delete_range(&mut batch, family, &from, &to)?;
                 }
             }
         }
         for item in self.db.iterator_cf_opt(self.family(Family::Touched), scan_options(), IteratorMode::Start) {
             let (key, _) = item?;
             if keys::number(&key, 6) >= epoch {
-                batch.delete_cf(self.family(Family::Touched), key);
+                self.delete(&mut batch, Family::Touched, key);
             }
         }
-        if batch.is_empty() { Ok(()) } else { self.write_synced(batch) }
+        Ok(batch)
     }
 
     fn any(&self, family: Family, from: &[u8], to: &[u8]) -> Result<bool> {

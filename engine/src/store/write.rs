@@ -2,10 +2,9 @@
 
 use super::catalog::EMPTIED;
 use super::codec::Meta;
-use super::{Error, Family, Result, Store, keys};
+use super::{Batch, Error, Family, Result, Store, keys};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
 use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
-use rocksdb::WriteBatch;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What must wait for the commit: changes below the watermark.
@@ -41,14 +40,14 @@ impl Store {
         if part.is_empty() {
             return Ok(sealed);
         }
-        let mut bulk = WriteBatch::default();
+        let mut bulk = self.batch();
         for dataset in &part.cleared {
             clear(*dataset, epoch, &mut sealed.changes);
         }
         self.put_records(epoch, &part, &mut bulk, &mut sealed)?;
         for ((dataset, generation), touch) in &part.touched {
             let key = keys::touched(*dataset, worker, epoch, *generation);
-            bulk.put_cf(self.family(Family::Touched), key, encode_touch(touch));
+            self.put(&mut bulk, Family::Touched, key, encode_touch(touch));
         }
         for dataset in &part.folded {
             sealed.changes.push(Change::DeleteRange(
@@ -69,8 +68,7 @@ impl Store {
         Ok(sealed)
     }
 
-    fn put_records(&self, epoch: u64, part: &Part, bulk: &mut WriteBatch, sealed: &mut Sealed) -> Result<()> {
-        let (cur, pay, history) = (self.family(Family::Cur), self.family(Family::Pay), self.family(Family::History));
+    fn put_records(&self, epoch: u64, part: &Part, bulk: &mut Batch, sealed: &mut Sealed) -> Result<()> {
         let first = Position::first_of(epoch).0;
         let replaced = |staged: &Staged| staged.old.filter(|old| *old >= first).map(|old| (staged.dataset, old));
         let superseded: HashSet<(DatasetId, u64)> = part.staged.iter().filter_map(replaced).collect();
@@ -84,13 +82,13 @@ impl Store {
             };
             let meta = meta_of(staged, old);
             if let Some(payload) = part.bytes(&staged.content) {
-                bulk.put_cf(pay, key, payload);
+                self.put(bulk, Family::Pay, key, payload);
             }
             if !superseded.contains(&(staged.dataset, staged.position)) {
-                bulk.put_cf(cur, key, meta.encode());
+                self.put(bulk, Family::Cur, key, meta.encode());
             } else {
                 if meta.flags & HIDDEN == 0 {
-                    bulk.put_cf(history, key, meta.encode());
+                    self.put(bulk, Family::History, key, meta.encode());
                 }
                 here.insert((staged.dataset, staged.position), meta);
             }
@@ -165,17 +163,13 @@ impl Store {
     }
 
     /// Adds waiting changes to the committer's batch.
-    pub(crate) fn add(&self, batch: &mut WriteBatch, change: Change) {
+    pub(crate) fn add(&self, batch: &mut Batch, change: Change) -> Result<()> {
         match change {
-            Change::Put(family, key, value) => batch.put_cf(self.family(family), key, value),
-            Change::Delete(family, key) => batch.delete_cf(self.family(family), key),
-            Change::DeleteRange(family, from, to) => batch.delete_range_cf(self.family(family), from, to),
+            Change::Put(family, key, value) => self.put(batch, family, key, value),
+            Change::Delete(family, key) => self.delete(batch, family, key),
+            Change::DeleteRange(family, from, to) => return self.delete_range(batch, family, &from, &to),
         }
-    }
-
-    /// An empty commit batch.
-    pub(crate) fn batch(&self) -> WriteBatch {
-        WriteBatch::default()
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Inner, add, hydrate::Wish, quarantine};
 use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::{Cause, DatasetId};
-use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway};
+use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
 use crate::engine::source::Quarantined;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -101,6 +101,9 @@ impl Flights {
     }
 
     async fn launch(&mut self, inner: &Inner, position: u64, bytes: &Bytes) -> Result<(), Error> {
+        if is_own(bytes) {
+            return self.enter(inner, position, bytes).await;
+        }
         let Prepared { batch, claimed, wishes } = prepare(inner, position, bytes)?;
         let commit = match inner.parts.engine.hand_over(batch).await {
             Ok(commit) => commit,
@@ -117,6 +120,20 @@ impl Flights {
         Ok(())
     }
 
+    /// An entry that the engine had put there itself: a batch of a run that goes through the log.
+    async fn enter(&mut self, inner: &Inner, position: u64, bytes: &Bytes) -> Result<(), Error> {
+        match inner.parts.engine.enter(bytes, vec![mark(position)]).await {
+            Ok(entered) => {
+                let (commit, bytes) = (entered.underway, bytes.len());
+                self.bytes += bytes;
+                self.queue.push_back(Flying { position, bytes, commit, claimed: Vec::new(), wishes: Vec::new() });
+                Ok(())
+            }
+            Err(Error::BadBatch(why)) => give_up(inner, position, &why).await,
+            Err(error) => Err(error),
+        }
+    }
+
     async fn land(&mut self, inner: &Inner) -> Result<(), Error> {
         let Some(oldest) = self.queue.pop_front() else { return Ok(()) };
         let result = oldest.commit.receipt().await;
@@ -129,6 +146,8 @@ impl Flights {
                 inner.wishes.add(oldest.wishes);
                 inner.committed();
             }
+            // The sender of the batch hears it too; here it only must not stand in the way.
+            Err(Error::NoWindow(_)) => inner.parts.engine.put_marks(vec![mark(oldest.position)]).await?,
             Err(error) => return Err(error),
         }
         inner.processed.store(oldest.position, Ordering::Release);

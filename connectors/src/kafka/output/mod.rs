@@ -2,6 +2,21 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`envelope`] | a change → messages: pure |
+//! | `json` | pieces of JSON text |
+//! | [`large`] | what does not fit into a message: pure |
+//! | [`outlet`] | a dataset → its topics, keys and partitions: pure |
+//! | [`places`] | how far each producer has written |
+//! | [`targets`] | the topics, made or refused, and what they take |
+//! | [`writer`] | messages and the place behind them, in one transaction |
+
+pub mod envelope;
+mod json;
+pub mod large;
+pub mod outlet;
+pub mod places;
+pub mod targets;
+pub mod writer;
 
 /// What is written to topics, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,256 @@
+//! Changes → messages. Pure: the same change always gives the same bytes; no clock, no chance, no memory.
+//!
+//! Promises: payloads are passed on as they are stored, byte for byte. They are read only to name the record's key (where it
+//! does not stand first) and, for an update, the top-level fields that changed.
+//!
+//! What `op` says: `r` for a record first seen by the first listing of its sync, `c`, `u`, `d`. `source.snapshot` is `true`
+//! for every change that listing made and `false` for others. `first` and `last`, which Debezium knows too, are not said:
+//! which change is the last of a listing is not known when it is written.
+
+use super::outlet::{Outlet, Target};
+use super::{Format, Shape, json};
+use std::sync::Arc;
+use syncline_engine::model::{Action, Change, Position};
+
+/// Version in Debezium's `source` block.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// One message, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition, where it is not the key's.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; `None` is Kafka's delete.
+    pub value: Option<Vec<u8>>,
+    /// Headers in order.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// Commit time, epoch milliseconds.
+    pub timestamp: i64,
+}
+
+impl Message {
+    /// Bytes of key, value and headers.
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+}
+
+/// Where a change stands, as far as it does not know itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot<'a> {
+    /// Name of the producer: with the sequence it names a message for ever.
+    pub producer: &'a str,
+    /// The change's own place, as `/v1/changes` of the whole environment takes it.
+    pub cursor: &'a str,
+    /// Its number among all changes of its engine time, from 1.
+    pub order: u64,
+    /// Its number among those of its dataset and engine time, from 1.
+    pub order_in_dataset: u64,
+    /// Whether the first listing of the sync made it.
+    pub first_listing: bool,
+}
+
+impl Spot<'_> {
+    /// Rises with every change of a producer, and is the same whenever the change is written.
+    pub fn sequence(&self, change: &Change) -> u64 {
+        Position::first_of(change.meta.position.epoch()).0.saturating_add(self.order)
+    }
+}
+
+/// The letter of what happened.
+pub(super) fn op(change: &Change, spot: &Spot<'_>) -> &'static str {
+    match change.meta.action {
+        Action::Added if spot.first_listing => "r",
+        Action::Added => "c",
+        Action::Updated => "u",
+        Action::Deleted => "d",
+    }
+}
+
+/// What is told of a change, at most three messages: the change, a null behind a delete where that topic is compacted, and
+/// the record's latest content.
+pub fn messages(shape: &Shape, outlet: &Outlet, change: &Change, spot: &Spot<'_>, each: &mut dyn FnMut(Message, &Target)) {
+    let key = outlet.key(&json::id_of(change));
+    let headers = headers(shape, outlet, change, spot, &key);
+    let gone = change.meta.action == Action::Deleted;
+    let make = |target: &Target, value: Option<Vec<u8>>, headers: Vec<(&'static str, Vec<u8>)>| Message {
+        topic: target.name.clone(),
+        partition: outlet.partition(target),
+        key: key.clone(),
+        value,
+        headers,
+        timestamp: change.meta.last_modified_at.millis(),
+    };
+    if let Some(target) = &outlet.changes {
+        let value = match shape.format {
+            Format::Debezium => debezium(outlet, change, spot),
+            Format::CloudEvents => cloud_event(outlet, change, spot, &key),
+            Format::Flat => flat(change, spot),
+        };
+        each(make(target, Some(value), headers.clone()), target);
+        if gone && target.compacted {
+            each(make(target, None, headers.clone()), target);
+        }
+    }
+    if let Some(target) = &outlet.state {
+        let content = change.after.as_deref().filter(|_| !gone).map(<[u8]>::to_vec);
+        let mut headers = headers;
+        for (name, value) in &mut headers {
+            if *name == "content-type" {
+                *value = b"application/json".to_vec();
+            }
+        }
+        each(make(target, content, headers), target);
+    }
+}
+
+/// Headers: CloudEvents in binary mode, then our own.
+fn headers(
+    shape: &Shape,
+    outlet: &Outlet,
+    change: &Change,
+    spot: &Spot<'_>,
+    key: &[u8],
+) -> Vec<(&'static str, Vec<u8>)> {
+    let content: &[u8] = match shape.format {
+        Format::CloudEvents => b"application/cloudevents+json",
+        Format::Debezium | Format::Flat => b"application/json",
+    };
+    let mut headers = vec![
+        ("ce_specversion", b"1.0".to_vec()),
+        ("ce_type", event_type(change).as_bytes().to_vec()),
+        ("ce_source", outlet.source.clone().into_bytes()),
+        ("ce_id", event_id(outlet, change).into_bytes()),
+        ("ce_time", change.meta.last_modified_at.to_string().into_bytes()),
+        ("ce_subject", key.to_vec()),
+        ("content-type", content.to_vec()),
+        ("syncline-op", op(change, spot).as_bytes().to_vec()),
+        ("syncline-cursor", spot.cursor.as_bytes().to_vec()),
+        ("syncline-cause", change.meta.cause.to_string().into_bytes()),
+        ("syncline-producer", spot.producer.as_bytes().to_vec()),
+        ("syncline-seq", spot.sequence(change).to_string().into_bytes()),
+    ];
+    if let Some(schema) = &outlet.schema {
+        headers.push(("syncline-schema", schema.as_bytes().to_vec()));
+    }
+    headers
+}
+
+fn event_type(change: &Change) -> &'static str {
+    match change.meta.action {
+        Action::Added => "syncline.record.added.v1",
+        Action::Updated => "syncline.record.updated.v1",
+        Action::Deleted => "syncline.record.deleted.v1",
+    }
+}
+
+/// Unique together with the event's source: positions are unique within a dataset.
+fn event_id(outlet: &Outlet, change: &Change) -> String {
+    format!("{}-{}", outlet.log, change.meta.position.0)
+}
+
+/// What was there before and after, as formats with both say it: a delete has no after.
+fn images(change: &Change) -> (Option<&[u8]>, Option<&[u8]>) {
+    let gone = change.meta.action == Action::Deleted;
+    (change.before.as_deref(), change.after.as_deref().filter(|_| !gone))
+}
+
+fn sized(change: &Change) -> Vec<u8> {
+    let size = [&change.before, &change.after].iter().map(|p| p.as_ref().map_or(4, |p| p.len())).sum::<usize>();
+    Vec::with_capacity(size + 640)
+}
+
+fn debezium(outlet: &Outlet, change: &Change, spot: &Spot<'_>) -> Vec<u8> {
+    let (meta, name) = (&change.meta, &outlet.name);
+    let (before, after) = images(change);
+    let epoch = meta.position.epoch();
+    let mut out = sized(change);
+    out.extend_from_slice(b"{\"before\":");
+    json::payload(&mut out, before);
+    out.extend_from_slice(b",\"after\":");
+    json::payload(&mut out, after);
+    let head = format!(",\"op\":\"{}\",\"ts_ms\":{}", op(change, spot), meta.last_modified_at.millis());
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(b",\"source\":{\"version\":\"");
+    out.extend_from_slice(VERSION.as_bytes());
+    out.extend_from_slice(b"\",\"connector\":");
+    json::quote(&mut out, &name.source);
+    out.extend_from_slice(b",\"name\":\"syncline\",\"ts_ms\":");
+    json::millis(&mut out, meta.modified_at);
+    out.extend_from_slice(format!(",\"snapshot\":\"{}\",\"db\":", spot.first_listing).as_bytes());
+    json::quote(&mut out, &name.connection);
+    out.extend_from_slice(b",\"table\":");
+    json::quote(&mut out, &outlet.stream);
+    let tail = format!(
+        ",\"sequence\":\"[\\\"{epoch}\\\",\\\"{}\\\"]\",\"via\":\"{}\",\"cause\":\"{}\",\"changed\":",
+        spot.order,
+        meta.cause.via.as_str(),
+        meta.cause
+    );
+    out.extend_from_slice(tail.as_bytes());
+    json::list(&mut out, &json::changed(change));
+    let transaction = format!(
+        "}},\"transaction\":{{\"id\":\"{epoch}\",\"total_order\":{},\"data_collection_order\":{}}}}}",
+        spot.order, spot.order_in_dataset
+    );
+    out.extend_from_slice(transaction.as_bytes());
+    out
+}
+
+fn cloud_event(outlet: &Outlet, change: &Change, spot: &Spot<'_>, key: &[u8]) -> Vec<u8> {
+    let meta = &change.meta;
+    let (before, after) = images(change);
+    let mut out = sized(change);
+    let head =
+        format!("{{\"specversion\":\"1.0\",\"type\":\"{}\",\"source\":\"{}\"", event_type(change), outlet.source);
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(format!(",\"id\":\"{}\",\"time\":", event_id(outlet, change)).as_bytes());
+    json::time(&mut out, meta.last_modified_at);
+    out.extend_from_slice(b",\"subject\":");
+    json::quote(&mut out, &String::from_utf8_lossy(key));
+    out.extend_from_slice(b",\"datacontenttype\":\"application/json\",\"data\":{\"before\":");
+    json::payload(&mut out, before);
+    out.extend_from_slice(b",\"after\":");
+    json::payload(&mut out, after);
+    out.extend_from_slice(format!(",\"op\":\"{}\",\"changed\":", op(change, spot)).as_bytes());
+    json::list(&mut out, &json::changed(change));
+    out.extend_from_slice(b",\"modified_at\":");
+    json::time(&mut out, meta.modified_at);
+    let tail = format!(
+        ",\"time\":{},\"order\":{},\"via\":\"{}\",\"cause\":\"{}\",\"first_listing\":{}}}}}",
+        meta.position.epoch(),
+        spot.order,
+        meta.cause.via.as_str(),
+        meta.cause,
+        spot.first_listing
+    );
+    out.extend_from_slice(tail.as_bytes());
+    out
+}
+
+/// The content itself, for a delete the last one, with three fields more.
+fn flat(change: &Change, spot: &Spot<'_>) -> Vec<u8> {
+    let mut out = sized(change);
+    let (body, more) = json::open_object(change.after.as_deref().or(change.before.as_deref()).unwrap_or(b"{}"));
+    out.extend_from_slice(body);
+    if more {
+        out.push(b',');
+    }
+    let tail = format!(
+        "\"__op\":\"{}\",\"__deleted\":\"{}\",\"__ts_ms\":{}}}",
+        op(change, spot),
+        change.meta.action == Action::Deleted,
+        change.meta.last_modified_at.millis()
+    );
+    out.extend_from_slice(tail.as_bytes());
+    out
+}
+
+#[cfg(test)]
+#[path = "envelope_tests.rs"]
+mod tests;

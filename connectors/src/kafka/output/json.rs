@@ -1,0 +1,135 @@
+//! Small pieces of JSON text, written without reading the payloads they stand beside. Pure.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use syncline_engine::model::{Action, Change, Timestamp};
+
+/// How most payloads begin.
+const ID_FIRST: &[u8] = b"{\"id\":\"";
+
+/// Text as a JSON string.
+pub(super) fn quote(out: &mut Vec<u8>, text: &str) {
+    // Into memory, so it cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Text that needs no escapes, such as base64.
+pub(super) fn quote_plain(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+/// A payload as it is; `null` where there is none.
+pub(super) fn payload(out: &mut Vec<u8>, payload: Option<&[u8]>) {
+    out.extend_from_slice(payload.unwrap_or(b"null"));
+}
+
+/// A time as RFC 3339 in UTC; `null` where there is none.
+pub(super) fn time(out: &mut Vec<u8>, at: Timestamp) {
+    match at {
+        Timestamp::NONE => out.extend_from_slice(b"null"),
+        at => quote_plain(out, &at.to_string()),
+    }
+}
+
+/// A time as epoch milliseconds; `null` where there is none.
+pub(super) fn millis(out: &mut Vec<u8>, at: Timestamp) {
+    match at {
+        Timestamp::NONE => out.extend_from_slice(b"null"),
+        at => out.extend_from_slice(at.millis().to_string().as_bytes()),
+    }
+}
+
+/// A list of texts.
+pub(super) fn list(out: &mut Vec<u8>, texts: &[String]) {
+    out.push(b'[');
+    for (at, text) in texts.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        quote(out, text);
+    }
+    out.push(b']');
+}
+
+/// An object's text without its last brace; `{` for an empty one. The flag says whether a comma must follow.
+pub(super) fn open_object(payload: &[u8]) -> (&[u8], bool) {
+    let body = payload.iter().rposition(|b| *b == b'}').and_then(|end| payload.get(..end)).unwrap_or(b"{");
+    let empty = body.iter().all(|b| b.is_ascii_whitespace() || *b == b'{');
+    (body, !empty)
+}
+
+/// The record's id, which every payload holds as text.
+pub(super) fn id_of(change: &Change) -> String {
+    let payload = change.after.as_deref().or(change.before.as_deref()).unwrap_or_default();
+    plain_first_id(payload).map(str::to_owned).unwrap_or_else(|| read_id(payload))
+}
+
+/// The id of a payload that begins with it and writes it without escapes.
+fn plain_first_id(payload: &[u8]) -> Option<&str> {
+    let rest = payload.strip_prefix(ID_FIRST)?;
+    let end = rest.iter().position(|b| matches!(b, b'"' | b'\\'))?;
+    let plain = rest.get(end) == Some(&b'"');
+    rest.get(..end).filter(|_| plain).and_then(|id| std::str::from_utf8(id).ok())
+}
+
+fn read_id(payload: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Id {
+        id: String,
+    }
+    serde_json::from_slice::<Id>(payload).map(|p| p.id).unwrap_or_default()
+}
+
+/// Top-level fields that differ between before and after of an update, in alphabetical order.
+pub(super) fn changed(change: &Change) -> Vec<String> {
+    let (Action::Updated, Some(before), Some(after)) = (change.meta.action, &change.before, &change.after) else {
+        return Vec::new();
+    };
+    let (before, after) = (fields(before), fields(after));
+    let differs = |(name, old): &(&String, &&RawValue)| !after.get(*name).is_some_and(|new| same(old, new));
+    let mut names: Vec<String> = before.iter().filter(differs).map(|(name, _)| name.clone()).collect();
+    names.extend(after.keys().filter(|name| !before.contains_key(*name)).cloned());
+    names.sort();
+    names
+}
+
+fn fields(payload: &[u8]) -> BTreeMap<String, &RawValue> {
+    serde_json::from_slice(payload).unwrap_or_default()
+}
+
+fn same(old: &RawValue, new: &RawValue) -> bool {
+    // Equal text is the usual case; unequal text may still differ in the order of fields only.
+    let read = |raw: &RawValue| serde_json::from_str::<Value>(raw.get());
+    old.get() == new.get() || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_found_however_they_are_written() {
+        for (payload, id) in [
+            (&br#"{"id":"1","a":"}"}"#[..], "1"),
+            (br#"{"a":{"id":"2"},"id":"3"}"#, "3"),
+            (br#"{"id":"a\"b"}"#, "a\"b"),
+            (br#"{"id":"\u0041"}"#, "A"),
+            (br#"{ "id": "5" }"#, "5"),
+            ("{\"id\":\"ä\"}".as_bytes(), "ä"),
+        ] {
+            let found = plain_first_id(payload).map(str::to_owned).unwrap_or_else(|| read_id(payload));
+            assert_eq!(found, id);
+        }
+    }
+
+    #[test]
+    fn objects_are_opened_for_more_fields() {
+        assert_eq!(open_object(br#"{"a":"}"}"#), (&br#"{"a":"}""#[..], true));
+        assert_eq!(open_object(b"{}"), (&b"{"[..], false));
+        assert_eq!(open_object(b"{ }"), (&b"{ "[..], false));
+    }
+}

@@ -1,0 +1,168 @@
+//! How far each producer has written, in the compacted topic `{prefix}.log.places`: key = name of the producer, value = a
+//! [`Place`] as JSON, written in the transaction of the messages before it.
+//!
+//! Promise: a place read with [`Patience::Settled`] is the last one committed before the reading began. A transaction of
+//! another producer that is still open hides what stands behind it in the topic; it is waited for.
+
+use crate::kafka::cluster::{Cluster, failure};
+use crate::kafka::topics::{self, Wanted};
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use syncline_engine::model::{Failure, Position};
+
+/// Form of a place.
+const FORMAT: u32 = 1;
+/// Size of the topic's files: small, so that old places go soon.
+const SEGMENT_BYTES: &str = "16777216";
+/// Places looked at first, from the topic's end; a thousand times as many next, then all.
+const TAIL: i64 = 1_000;
+/// Longest wait for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Waits for transactions of others that are open: longer than the broker keeps them.
+const OPEN_LOOKS: u32 = 1_400;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How far a producer has written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Form of this value.
+    pub format: u32,
+    /// Everything before this position is in the topics.
+    pub position: Position,
+    /// The engine time of `position`, for people.
+    pub epoch: u64,
+    /// The log whose positions these are.
+    pub log: String,
+}
+
+impl Place {
+    /// Everything before `position` of `log` is written.
+    pub fn new(position: Position, log: &str) -> Self {
+        Place { format: FORMAT, position, epoch: position.epoch(), log: log.to_owned() }
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        // Plain fields into memory: cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, Failure> {
+        let unreadable = |why: String| Failure {
+            code: "place_unreadable",
+            message: format!("the place of the output cannot be read ({why}); was the topic written by a newer release?"),
+            status: None,
+            retry: false,
+            retry_after: None,
+        };
+        let place: Place = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
+        if place.format == FORMAT { Ok(place) } else { Err(unreadable(format!("format {}", place.format))) }
+    }
+}
+
+/// The topic of places.
+pub fn topic(cluster: &Cluster) -> String {
+    topics::name(&[&cluster.prefix, "log", "places"])
+}
+
+/// The topic of places as it should be.
+pub fn wanted(cluster: &Cluster) -> Wanted {
+    Wanted::new(topic(cluster)).partitions(1).with("cleanup.policy", "compact").with("segment.bytes", SEGMENT_BYTES)
+}
+
+/// What a reader waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// For nothing: transactions that are open may hide later places.
+    Now,
+    /// For every transaction that was open when the reading began.
+    Settled,
+}
+
+/// The last place of a producer. Blocks.
+pub fn read(cluster: &Cluster, name: &str, patience: Patience) -> Result<Option<Place>, Failure> {
+    let topic = topic(cluster);
+    let lost = |e: KafkaError| failure("kafka_unreachable", &format!("places cannot be read from {topic}"), e);
+    let consumer = consumer(cluster, "read_committed").map_err(lost)?;
+    let end = match patience {
+        Patience::Now => consumer.fetch_watermarks(&topic, 0, ANSWER).map_err(lost)?.1,
+        Patience::Settled => settled(cluster, &consumer, &topic).map_err(lost)?.ok_or_else(|| {
+            let what = "a transaction of another producer stays open in the topic of places";
+            failure("transaction_open", what, "it is waited for again")
+        })?,
+    };
+    let (low, _) = consumer.fetch_watermarks(&topic, 0, ANSWER).map_err(lost)?;
+    let mut from = (end - TAIL).max(low);
+    loop {
+        if let Some(bytes) = last_of(&consumer, &topic, name, from).map_err(lost)? {
+            return Place::read(&bytes).map(Some);
+        }
+        if from <= low {
+            return Ok(None);
+        }
+        from = if end - from <= TAIL { (end - TAIL * 1_000).max(low) } else { low };
+    }
+}
+
+/// The topic's end, once everything before it is committed or aborted; `None` if it never was.
+fn settled(cluster: &Cluster, committed: &BaseConsumer, topic: &str) -> Result<Option<i64>, KafkaError> {
+    let (_, end) = consumer(cluster, "read_uncommitted")?.fetch_watermarks(topic, 0, ANSWER)?;
+    for _ in 0..OPEN_LOOKS {
+        if committed.fetch_watermarks(topic, 0, ANSWER)?.1 >= end {
+            return Ok(Some(end));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(None)
+}
+
+/// The last value with this key, from an offset to the end.
+fn last_of(consumer: &BaseConsumer, topic: &str, name: &str, from: i64) -> Result<Option<Vec<u8>>, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(from))?;
+    consumer.assign(&list)?;
+    let mut found = None;
+    loop {
+        match consumer.poll(ANSWER) {
+            Some(Ok(message)) => {
+                if message.key() == Some(name.as_bytes()) {
+                    found = message.payload().map(<[u8]>::to_vec);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
+            Some(Err(error)) => return Err(error),
+            None => return Err(KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut)),
+        }
+    }
+}
+
+fn consumer(cluster: &Cluster, isolation: &str) -> Result<BaseConsumer, KafkaError> {
+    let mut config = cluster.client();
+    config.set("group.id", format!("{}.places", cluster.prefix));
+    config.set("isolation.level", isolation);
+    config.set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false");
+    config.set("enable.partition.eof", "true");
+    config.set("auto.offset.reset", "earliest");
+    config.create()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_back_and_others_refused() {
+        let place = Place::new(Position::first_of(5), "ab");
+        assert_eq!(Place::read(&place.bytes()).expect("a place"), place);
+        assert_eq!(place.epoch, 5);
+        let newer = Place { format: 2, ..place };
+        assert_eq!(Place::read(&newer.bytes()).expect_err("newer").code, "place_unreadable");
+        assert!(Place::read(b"{}").is_err());
+    }
+}

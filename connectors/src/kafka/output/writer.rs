@@ -1,0 +1,365 @@
+//! A producer whose effects appear once: messages and the place behind them become visible together, or not at all.
+//!
+//! Promises: what was sent since the last [`Writer::commit`] is visible to `read_committed` readers if and only if the place
+//! of that commit is the one read back; a writer opened under a name ends all older ones of that name, wherever they run
+//! (they meet [`Trouble::Fenced`]); when an outcome is unknown that is said ([`Trouble::Reopen`]), never guessed.
+//!
+//! Everything blocks; each wait is bounded and looks at the halt flag at least once in [`TRY`].
+
+use super::envelope::Message;
+use super::places::{self, Patience, Place};
+use crate::kafka::cluster::{Cluster, failure};
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use syncline_engine::model::Failure;
+
+/// One try of anything that waits for the broker.
+const TRY: Duration = Duration::from_secs(1);
+/// Tries to begin, to commit, to abort.
+const TRIES: u32 = 30;
+/// Waits of [`TRY`] for messages to be taken by the broker: longer than librdkafka's own patience with them.
+const DELIVERY_TRIES: u32 = 90;
+/// Between two looks at the last reports on their way.
+const LOOK: Duration = Duration::from_micros(50);
+/// Largest batch of messages where nothing smaller is asked for.
+pub const BATCH_BYTES: usize = 1_000_000;
+
+/// Ours unless the settings say otherwise.
+const DEFAULTS: [(&str, &str); 7] = [
+    ("compression.type", "lz4"),
+    ("linger.ms", "0"),
+    ("retry.backoff.ms", "2"),
+    ("retry.backoff.max.ms", "100"),
+    ("transaction.timeout.ms", "60000"),
+    ("queue.buffering.max.kbytes", "65536"),
+    ("partitioner", "murmur2_random"),
+];
+
+/// Why a writer could not go on, by what is to be done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing since the last commit is visible or will be: write it again.
+    Again(Failure),
+    /// What was committed is not known, or this producer is broken: open anew and go on behind the place read then.
+    Reopen(Failure),
+    /// A younger writer of the same name has taken over: stop.
+    Fenced(Failure),
+}
+
+impl Trouble {
+    /// What went wrong.
+    pub fn failure(&self) -> &Failure {
+        match self {
+            Trouble::Again(failure) | Trouble::Reopen(failure) | Trouble::Fenced(failure) => failure,
+        }
+    }
+}
+
+/// What is known of messages on their way.
+#[derive(Default)]
+struct Deliveries {
+    state: Mutex<Underway>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct Underway {
+    outstanding: usize,
+    failed: Option<KafkaError>,
+}
+
+impl Deliveries {
+    fn lock(&self) -> MutexGuard<'_, Underway> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits a bounded time for a report.
+    fn wait(&self, state: MutexGuard<'_, Underway>, longest: Duration) {
+        drop(self.moved.wait_timeout(state, longest).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Callbacks of the producer.
+#[derive(Clone)]
+struct Reports(Arc<Deliveries>);
+
+impl ClientContext for Reports {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Said once by whoever meets its effect.
+        tracing::debug!(%error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let mut state = self.0.lock();
+        state.outstanding = state.outstanding.saturating_sub(1);
+        if let Err((error, _)) = result {
+            state.failed.get_or_insert_with(|| error.clone());
+        }
+        let wake = state.outstanding == 0 || state.failed.is_some();
+        drop(state);
+        if wake {
+            self.0.moved.notify_all();
+        }
+    }
+}
+
+/// See the module.
+pub struct Writer {
+    producer: ThreadedProducer<Reports>,
+    deliveries: Arc<Deliveries>,
+    name: String,
+    places: String,
+    /// Set by whoever wants this to end.
+    halt: Arc<AtomicBool>,
+    open: bool,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Writer {
+    /// Takes over the name, and answers with the last place written under it. `batch` bounds batches of messages; the
+    /// topic of places must exist.
+    pub fn open(
+        cluster: &Cluster,
+        name: &str,
+        batch: usize,
+        halt: Arc<AtomicBool>,
+    ) -> Result<(Writer, Option<Place>), Trouble> {
+        let deliveries = Arc::new(Deliveries::default());
+        let producer = config(cluster, name, batch)
+            .create_with_context(Reports(deliveries.clone()))
+            .map_err(|e| Trouble::Reopen(failure("kafka_settings", "the Kafka producer cannot be made", e)))?;
+        let (name, places) = (name.to_owned(), places::topic(cluster));
+        let writer = Writer { producer, deliveries, name, places, halt, open: false, messages: 0, bytes: 0 };
+        writer.begin_life()?;
+        let place = places::read(cluster, &writer.name, Patience::Settled).map_err(Trouble::Reopen)?;
+        Ok((writer, place))
+    }
+
+    /// Ends older writers and what they had begun.
+    fn begin_life(&self) -> Result<(), Trouble> {
+        for _ in 0..TRIES {
+            match self.producer.init_transactions(TRY) {
+                Ok(()) => return Ok(()),
+                Err(error) if retriable(&error) => self.look_at_halt()?,
+                Err(error) => return Err(self.classify("the producer cannot begin", error)),
+            }
+        }
+        Err(Trouble::Reopen(failure("kafka_unreachable", "the producer cannot begin", "no answer from the broker")))
+    }
+
+    /// Messages and bytes sent since the last commit.
+    pub fn pending(&self) -> (usize, usize) {
+        (self.messages, self.bytes)
+    }
+
+    /// Sends a message in the current transaction, or begins one. Waits while too much is on its way.
+    pub fn send(&mut self, message: &Message) -> Result<(), Trouble> {
+        if !self.open {
+            if let Err(error) = self.producer.begin_transaction() {
+                return Err(self.classify("a transaction cannot begin", error));
+            }
+            self.open = true;
+        }
+        for _ in 0..DELIVERY_TRIES {
+            // Counted first: the report may come before `send` returns.
+            self.deliveries.lock().outstanding += 1;
+            let sent = self.producer.send(record(message));
+            if sent.is_err() {
+                let mut state = self.deliveries.lock();
+                state.outstanding = state.outstanding.saturating_sub(1);
+            }
+            match sent {
+                Ok(()) => {
+                    self.messages += 1;
+                    self.bytes += message.bytes();
+                    return Ok(());
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => self.wait_for_room()?,
+                Err((error, _)) => return Err(self.give_up("a message cannot be sent", error)),
+            }
+        }
+        Err(self.give_up("a message cannot be sent", KafkaError::Canceled))
+    }
+
+    /// Makes everything sent since the last commit visible, together with the place behind it.
+    pub fn commit(&mut self, place: &Place) -> Result<(), Trouble> {
+        let (topic, key) = (Arc::from(self.places.as_str()), self.name.clone().into_bytes());
+        let value = Some(place.bytes());
+        self.send(&Message { topic, partition: Some(0), key, value, headers: Vec::new(), timestamp: 0 })?;
+        self.delivered()?;
+        for _ in 0..TRIES {
+            match self.producer.commit_transaction(TRY) {
+                Ok(()) => {
+                    self.fresh();
+                    return Ok(());
+                }
+                Err(error) if retriable(&error) => self.look_at_halt()?,
+                Err(error) => return Err(self.give_up("a transaction cannot be committed", error)),
+            }
+        }
+        Err(Trouble::Reopen(failure("commit_unknown", "a transaction may or may not be committed", "no answer")))
+    }
+
+    /// Forgets everything sent since the last commit.
+    pub fn abort(&mut self) -> Result<(), Trouble> {
+        if !self.open {
+            return Ok(());
+        }
+        for _ in 0..TRIES {
+            match self.producer.abort_transaction(TRY) {
+                Ok(()) => {
+                    self.drained();
+                    self.fresh();
+                    return Ok(());
+                }
+                Err(error) if retriable(&error) => self.look_at_halt()?,
+                Err(error) => return Err(self.classify("a transaction cannot be aborted", error)),
+            }
+        }
+        Err(Trouble::Reopen(failure("kafka_unreachable", "a transaction cannot be aborted", "no answer")))
+    }
+
+    fn fresh(&mut self) {
+        (self.open, self.messages, self.bytes) = (false, 0, 0);
+        self.deliveries.lock().failed = None;
+    }
+
+    /// Waits until the broker has taken everything.
+    fn delivered(&mut self) -> Result<(), Trouble> {
+        for _ in 0..DELIVERY_TRIES {
+            let state = self.deliveries.lock();
+            if let Some(error) = state.failed.clone() {
+                drop(state);
+                return Err(self.give_up("a message was not taken", error));
+            }
+            if state.outstanding == 0 {
+                drop(state);
+                self.drained();
+                return Ok(());
+            }
+            self.deliveries.wait(state, TRY);
+            self.look_at_halt()?;
+        }
+        Err(self.give_up("messages were not taken", KafkaError::Canceled))
+    }
+
+    /// The last report is counted before librdkafka lets go of it; a commit begun in between would wait for 100 ms.
+    fn drained(&self) {
+        let mut looks = 0u32;
+        while self.producer.in_flight_count() > 0 && looks < 2_000 {
+            std::thread::sleep(LOOK);
+            looks += 1;
+        }
+    }
+
+    fn wait_for_room(&mut self) -> Result<(), Trouble> {
+        let state = self.deliveries.lock();
+        if let Some(error) = state.failed.clone() {
+            drop(state);
+            return Err(self.give_up("a message was not taken", error));
+        }
+        self.deliveries.wait(state, LOOK * 20);
+        self.look_at_halt()
+    }
+
+    /// Whether it was asked to end.
+    pub fn look_at_halt(&self) -> Result<(), Trouble> {
+        if !self.halt.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Trouble::Reopen(failure("stopped", "the output was asked to end", "it goes on at the next start")))
+    }
+
+    /// Aborts where that helps.
+    fn give_up(&mut self, what: &str, error: KafkaError) -> Trouble {
+        match self.classify(what, error) {
+            Trouble::Again(why) => match self.abort() {
+                Ok(()) => Trouble::Again(why),
+                Err(worse) => worse,
+            },
+            other => other,
+        }
+    }
+
+    fn classify(&self, what: &str, error: KafkaError) -> Trouble {
+        let fatal = self.producer.client().fatal_error();
+        let code = match (&fatal, &error) {
+            (Some((code, _)), _) => *code,
+            (None, KafkaError::Transaction(error)) => error.code(),
+            (None, error) => error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown),
+        };
+        let reason = fatal.as_ref().map_or_else(|| error.to_string(), |(_, text)| text.clone());
+        let is_fenced = matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced);
+        if is_fenced {
+            let message = format!(
+                "another instance writes to topics as `{}` now, so this one stops ({reason}); give every installation a `kafka.prefix` of its own",
+                self.name
+            );
+            return Trouble::Fenced(Failure {
+                code: "output_fenced",
+                message,
+                status: None,
+                retry: false,
+                retry_after: None,
+            });
+        }
+        let abortable = match &error {
+            KafkaError::Transaction(error) => error.txn_requires_abort(),
+            _ => true,
+        };
+        let failure = failure("kafka_write", what, reason);
+        if fatal.is_none() && abortable { Trouble::Again(failure) } else { Trouble::Reopen(failure) }
+    }
+}
+
+fn retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
+        // Messages still on their way when a commit was asked for.
+        KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut) => true,
+        _ => false,
+    }
+}
+
+fn config(cluster: &Cluster, name: &str, batch: usize) -> rdkafka::config::ClientConfig {
+    let mut config = cluster.client();
+    for (key, value) in DEFAULTS {
+        if !cluster.properties.contains_key(key) {
+            config.set(key, value);
+        }
+    }
+    // Ours alone: other values would break what readers of keys count on.
+    config.set("partitioner", "murmur2_random");
+    config.set("enable.idempotence", "true");
+    config.set("acks", "all");
+    config.set("transactional.id", format!("{}/{name}/out", cluster.prefix));
+    if batch < BATCH_BYTES {
+        config.set("batch.size", batch.to_string());
+    }
+    config
+}
+
+fn record(message: &Message) -> BaseRecord<'_, [u8], [u8], ()> {
+    let mut record = BaseRecord::to(&message.topic).key(message.key.as_slice());
+    record.payload = message.value.as_deref();
+    record.partition = message.partition;
+    record.timestamp = (message.timestamp != 0).then_some(message.timestamp);
+    if !message.headers.is_empty() {
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        for (key, value) in &message.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        record.headers = Some(headers);
+    }
+    record
+}

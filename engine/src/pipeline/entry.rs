@@ -1,0 +1,334 @@
+//! Batches of runs as bytes: how they lie in a log between who made them and who applies them.
+//!
+//! Format: numbers little-endian, texts and byte strings with their length (4 bytes) in front. Rows go as they are, hashes
+//! included, since all processes of an installation share one secret. What cannot be read is named, never guessed.
+
+use super::batch::{Batch, Mark, PageBuilder, Table, WindowOp};
+use super::{Dataset, Error};
+use crate::model::content::KeySeed;
+use crate::model::{Cause, DatasetId, DatasetName, Timestamp, Via};
+use crate::sink::RunEnd;
+use crate::state::{Kind, Row, Rows};
+use std::sync::Arc;
+
+/// Finds a dataset by its number.
+pub(super) type Find<'a> = &'a dyn Fn(DatasetId) -> Option<Arc<DatasetName>>;
+
+/// Writes a batch.
+pub(super) fn encode(batch: &Batch, out: &mut Vec<u8>) {
+    match batch.cause {
+        Some(cause) => {
+            out.push(1 + via_number(cause.via));
+            out.extend_from_slice(&cause.number.to_le_bytes());
+        }
+        None => out.push(0),
+    }
+    windows(&batch.open, out);
+    number(batch.pages.len(), out);
+    batch.pages.iter().for_each(|page| rows(&page.rows, out));
+    windows(&batch.close, out);
+    number(batch.marks.len(), out);
+    batch.marks.iter().for_each(|mark| put_mark(mark, out));
+    match &batch.end_run {
+        Some((dataset, end)) => {
+            out.push(1);
+            number(dataset.id.0 as usize, out);
+            put_end(end, out);
+        }
+        None => out.push(0),
+    }
+}
+
+fn number(n: usize, out: &mut Vec<u8>) {
+    // Lengths here are bounded far below 4 GiB by what a batch may hold.
+    out.extend_from_slice(&(n as u32).to_le_bytes());
+}
+
+fn bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    number(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+fn windows(ops: &[WindowOp], out: &mut Vec<u8>) {
+    number(ops.len(), out);
+    for op in ops {
+        let (kind, dataset) = match op {
+            WindowOp::Start(dataset) => (0, dataset),
+            WindowOp::Restart(dataset) => (1, dataset),
+            WindowOp::Sweep(dataset) => (2, dataset),
+            WindowOp::Abort(dataset) => (3, dataset),
+        };
+        out.push(kind);
+        number(dataset.id.0 as usize, out);
+    }
+}
+
+fn rows(rows: &Rows, out: &mut Vec<u8>) {
+    number(rows.dataset.0 as usize, out);
+    bytes(&rows.bytes, out);
+    number(rows.len as usize, out);
+    for row in rows.parts.iter().flatten() {
+        out.push(match row.kind {
+            Kind::Whole => 0,
+            Kind::Patch => 1,
+            Kind::Gone => 2,
+        });
+        for n in [row.key[0], row.key[1], row.raw, row.modified_at.0 as u64, row.observed_at.0 as u64] {
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+        for n in [row.from, row.len, row.place] {
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+    }
+}
+
+fn put_mark(mark: &Mark, out: &mut Vec<u8>) {
+    out.push(mark.table as u8);
+    number(mark.key.len(), out);
+    mark.key.iter().for_each(|part| bytes(part.as_bytes(), out));
+    match &mark.value {
+        Some(value) => {
+            out.push(1);
+            bytes(value, out);
+        }
+        None => out.push(0),
+    }
+}
+
+fn put_end(end: &RunEnd, out: &mut Vec<u8>) {
+    bytes(end.sync.as_bytes(), out);
+    bytes(end.kind.as_bytes(), out);
+    out.extend_from_slice(&end.started_at.unwrap_or(Timestamp::NONE).0.to_le_bytes());
+    match &end.error {
+        Some((kind, text)) => {
+            out.push(1);
+            bytes(kind.as_bytes(), out);
+            bytes(text.as_bytes(), out);
+        }
+        None => out.push(0),
+    }
+}
+
+/// Reads a batch back for an engine of so many workers.
+pub(super) fn decode(entry: &[u8], workers: usize, seed: &KeySeed, find: Find<'_>) -> Result<Batch, Error> {
+    let mut reader = Reader { rest: entry, find };
+    let batch = reader.batch(workers, seed).ok_or_else(|| {
+        Error::BadBatch("a batch in the log is damaged or names an unknown dataset; it cannot be applied".to_owned())
+    })?;
+    if reader.rest.is_empty() {
+        Ok(batch)
+    } else {
+        Err(Error::BadBatch("a batch in the log is longer than it says; it was written by a newer program".to_owned()))
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    find: Find<'a>,
+}
+
+impl<'a> Reader<'a> {
+    fn batch(&mut self, workers: usize, seed: &KeySeed) -> Option<Batch> {
+        let cause = match self.byte()? {
+            0 => None,
+            n => Some(Cause { via: via_of(n - 1)?, number: self.long()? }),
+        };
+        let open = self.windows()?;
+        let pages = (0..self.number()?).map(|_| self.page(workers, seed)).collect::<Option<Vec<_>>>()?;
+        let close = self.windows()?;
+        let marks = (0..self.number()?).map(|_| self.mark()).collect::<Option<Vec<_>>>()?;
+        let end_run = match self.byte()? {
+            0 => None,
+            _ => Some((self.dataset()?, self.end()?)),
+        };
+        Some(Batch { cause, open, pages, close, marks, end_run })
+    }
+
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.rest.split_at_checked(n)?;
+        self.rest = tail;
+        Some(head)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1).map(|b| b[0])
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().ok().map(u32::from_le_bytes)
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    fn time(&mut self) -> Option<Timestamp> {
+        self.long().map(|n| Timestamp(n as i64))
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let n = self.number()? as usize;
+        self.take(n)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+
+    fn dataset(&mut self) -> Option<Dataset> {
+        let id = DatasetId(self.number()?);
+        Some(Dataset { id, name: (self.find)(id)? })
+    }
+
+    fn windows(&mut self) -> Option<Vec<WindowOp>> {
+        let op = |kind: u8, dataset: Dataset| {
+            Some(match kind {
+                0 => WindowOp::Start(dataset),
+                1 => WindowOp::Restart(dataset),
+                2 => WindowOp::Sweep(dataset),
+                3 => WindowOp::Abort(dataset),
+                _ => return None,
+            })
+        };
+        (0..self.number()?).map(|_| op(self.byte()?, self.dataset()?)).collect()
+    }
+
+    fn page(&mut self, workers: usize, seed: &KeySeed) -> Option<PageBuilder> {
+        let dataset = self.dataset()?.id;
+        let mut page = PageBuilder::new(dataset, workers, seed.clone());
+        page.rows.bytes = self.bytes()?.to_vec();
+        let len = self.number()?;
+        let mut all = (0..len).map(|_| self.row()).collect::<Option<Vec<Row>>>()?;
+        // They came worker by worker; another number of workers needs them in their own order first.
+        all.sort_unstable_by_key(|row| row.place);
+        let size = page.rows.bytes.len();
+        for row in all {
+            if (row.from as usize).checked_add(row.len as usize)? > size {
+                return None;
+            }
+            let part = row.key[1] as usize % page.rows.parts.len();
+            page.rows.parts.get_mut(part)?.push(row);
+        }
+        page.rows.len = len;
+        Some(page)
+    }
+
+    fn row(&mut self) -> Option<Row> {
+        let kind = match self.byte()? {
+            0 => Kind::Whole,
+            1 => Kind::Patch,
+            2 => Kind::Gone,
+            _ => return None,
+        };
+        let key = [self.long()?, self.long()?];
+        let raw = self.long()?;
+        let (modified_at, observed_at) = (self.time()?, self.time()?);
+        let (from, len, place) = (self.number()?, self.number()?, self.number()?);
+        Some(Row { key, raw, modified_at, observed_at, from, len, place, kind })
+    }
+
+    fn mark(&mut self) -> Option<Mark> {
+        let table = Table::numbered(self.byte()?)?;
+        let key = (0..self.number()?).map(|_| self.text()).collect::<Option<Vec<_>>>()?;
+        let value = match self.byte()? {
+            0 => None,
+            _ => Some(self.bytes()?.to_vec()),
+        };
+        Some(Mark { table, key, value })
+    }
+
+    fn end(&mut self) -> Option<RunEnd> {
+        let (sync, kind) = (self.text()?, self.text()?);
+        let started_at = Some(self.time()?).filter(|at| *at != Timestamp::NONE);
+        let error = match self.byte()? {
+            0 => None,
+            _ => Some((self.text()?, self.text()?)),
+        };
+        Some(RunEnd { sync, kind, started_at, error })
+    }
+}
+
+fn via_number(via: Via) -> u8 {
+    match via {
+        Via::Poll => 0,
+        Via::Webhook => 1,
+        Via::Push => 2,
+        Via::View => 3,
+    }
+}
+
+fn via_of(number: u8) -> Option<Via> {
+    [Via::Poll, Via::Webhook, Via::Push, Via::View].into_iter().find(|via| via_number(*via) == number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Cause;
+
+    fn dataset(n: u32) -> Dataset {
+        Dataset { id: DatasetId(n), name: Arc::new(DatasetName::base("e", "s", "c", &n.to_string())) }
+    }
+
+    fn sample(workers: usize) -> Batch {
+        let seed = KeySeed::new(&[7; 32]);
+        let mut page = PageBuilder::new(DatasetId(2), workers, seed);
+        for n in 0..50 {
+            let id = n.to_string();
+            page.save(&id, Some(Timestamp(n)), Timestamp(9), format!("{{\"id\":\"{id}\"}}").as_bytes());
+            page.patch(&id, None, Timestamp(10), b"{}");
+            page.delete(&id, None, Timestamp(11), Some(Timestamp(5)));
+        }
+        let end = RunEnd {
+            sync: "s".into(),
+            kind: "FULL".into(),
+            started_at: Some(Timestamp(3)),
+            error: Some(("a".into(), "b".into())),
+        };
+        Batch {
+            cause: Some(Cause::run(77)),
+            open: vec![WindowOp::Restart(dataset(2))],
+            pages: vec![page],
+            close: vec![WindowOp::Sweep(dataset(2)), WindowOp::Abort(dataset(3))],
+            marks: vec![Mark::put(Table::Run, &["a", ""], vec![0, 255]), Mark::delete(Table::Held, &["x"])],
+            end_run: Some((dataset(3), end)),
+        }
+    }
+
+    fn text(batch: &Batch) -> String {
+        let rows: Vec<_> = batch.pages.iter().map(|page| &page.rows).collect();
+        let Batch { cause, open, close, marks, end_run, .. } = batch;
+        format!("{cause:?} {open:?} {rows:?} {close:?} {marks:?} {end_run:?}")
+    }
+
+    fn read(bytes: &[u8], workers: usize) -> Result<Batch, Error> {
+        decode(bytes, workers, &KeySeed::new(&[7; 32]), &|id| Some(dataset(id.0).name))
+    }
+
+    #[test]
+    fn a_batch_comes_back_whatever_the_number_of_workers() {
+        for (from, to) in [(1, 1), (1, 3), (3, 2), (4, 1)] {
+            let mut bytes = Vec::new();
+            encode(&sample(from), &mut bytes);
+            assert_eq!(text(&read(&bytes, to).expect("whole")), text(&sample(to)), "{from} to {to} workers");
+        }
+    }
+
+    #[test]
+    fn damage_is_refused_and_never_a_panic() {
+        let mut bytes = Vec::new();
+        encode(&sample(2), &mut bytes);
+        for cut in 0..bytes.len() {
+            assert!(read(&bytes[..cut], 2).is_err(), "cut at {cut}");
+        }
+        for at in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 0xff;
+            // Whether it is refused depends on the byte; it must only not be fatal.
+            let _ = read(&altered, 2);
+        }
+        bytes.push(0);
+        assert!(read(&bytes, 2).is_err());
+        assert!(decode(&bytes, 2, &KeySeed::new(&[7; 32]), &|_| None).is_err(), "unknown dataset");
+    }
+}

@@ -1,0 +1,160 @@
+//! Batches of writes, and the copy of every write that goes to a changelog before it takes effect here.
+//!
+//! Promises: with a changelog nothing is visible here that is not durable there; a store read back from it equals the store
+//! that wrote it, however often it moved. Bulk writes, which nobody sees yet, travel with the commit after them. Because the
+//! changelog is the truth, nothing is synced here: what a crash takes from the local files is read again.
+
+use super::{Error, Family, Result, Store};
+use crate::log::{self, Changelog, Write};
+use crate::model::DatasetId;
+use rocksdb::{Direction, IteratorMode, WriteBatch};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Place in the changelog up to which this store has it. Of this machine alone, never copied.
+const PLACE: &[u8] = b"changelog_place";
+
+/// A batch of writes, all or nothing. Made by [`Store::batch`].
+pub(crate) struct Batch {
+    rocks: WriteBatch,
+    /// The same writes for the changelog; `None` where there is none.
+    copy: Option<Vec<Write>>,
+}
+
+/// The changelog of a store and what waits to go there.
+pub(super) struct Copy {
+    to: Arc<dyn Changelog>,
+    /// Bulk writes since the last commit.
+    pending: Mutex<Vec<Write>>,
+    /// One commit at a time, in the order in which they are visible here.
+    turn: Mutex<()>,
+}
+
+impl Copy {
+    pub(super) fn new(to: Arc<dyn Changelog>) -> Copy {
+        Copy { to, pending: Mutex::default(), turn: Mutex::default() }
+    }
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rocks.is_empty()
+    }
+}
+
+impl Store {
+    /// An empty batch.
+    pub(crate) fn batch(&self) -> Batch {
+        Batch { rocks: WriteBatch::default(), copy: self.copy.as_ref().map(|_| Vec::new()) }
+    }
+
+    /// Puts a value.
+    pub(crate) fn put(&self, batch: &mut Batch, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        if let Some(copy) = &mut batch.copy {
+            copy.push(Write { key: named(family, key), value: Some(value.to_vec()) });
+        }
+        batch.rocks.put_cf(self.family(family), key, value);
+    }
+
+    /// Removes a value.
+    pub(crate) fn delete(&self, batch: &mut Batch, family: Family, key: impl AsRef<[u8]>) {
+        let key = key.as_ref();
+        if let Some(copy) = &mut batch.copy {
+            copy.push(Write { key: named(family, key), value: None });
+        }
+        batch.rocks.delete_cf(self.family(family), key);
+    }
+
+    /// Removes what lies from `from` to before `to`. A changelog keeps no ranges, so there it is one delete per key.
+    pub(crate) fn delete_range(&self, batch: &mut Batch, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
+        if let Some(copy) = &mut batch.copy {
+            let start = IteratorMode::From(from, Direction::Forward);
+            for item in self.db.iterator_cf(self.family(family), start) {
+                let (key, _) = item?;
+                if &*key >= to {
+                    break;
+                }
+                copy.push(Write { key: named(family, &key), value: None });
+            }
+        }
+        batch.rocks.delete_range_cf(self.family(family), from, to);
+        Ok(())
+    }
+
+    /// Bulk puts above the watermark: in the write-ahead log, not yet synced.
+    pub(crate) fn write_unsynced(&self, mut batch: Batch) -> Result<()> {
+        if let (Some(copy), Some(writes)) = (&self.copy, batch.copy.take()) {
+            copy.pending.lock().unwrap_or_else(PoisonError::into_inner).extend(writes);
+        }
+        self.write(batch.rocks, false)
+    }
+
+    /// A commit: durable when this returns.
+    pub(crate) fn write_synced(&self, mut batch: Batch) -> Result<()> {
+        let Some(copy) = &self.copy else { return self.write(batch.rocks, true) };
+        let _turn = copy.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_poison()?;
+        let mut writes = std::mem::take(&mut *copy.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        writes.append(batch.copy.get_or_insert_default());
+        let place = copy.to.commit(&writes).map_err(|error| {
+            // Whether it is there is unknown now: nothing more is written until the changelog was read again.
+            self.poisoned(error.to_string())
+        })?;
+        batch.rocks.put_cf(self.family(Family::System), PLACE, place.to_be_bytes());
+        self.write(batch.rocks, false)
+    }
+
+    /// Brings a store to where its changelog is. What an earlier owner had written here and not committed goes first: what
+    /// others have written at the same places since must not mix with it.
+    pub(super) fn catch_up(&self, from: &dyn Changelog) -> Result<()> {
+        let uncommitted = self.uncommitted(&self.known_datasets()?)?;
+        self.write(uncommitted.rocks, false)?;
+        let place = self.system(PLACE)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let mut failed = None;
+        let replayed = from.replay(place, &mut |writes, place| {
+            self.apply(&writes, place).map_err(|error| {
+                let text = error.to_string();
+                failed = Some(error);
+                log::Error::Poisoned(text)
+            })
+        });
+        match (replayed, failed) {
+            (_, Some(error)) => Err(error),
+            (Err(log::Error::Gone(text)), None) => Err(Error::Gone(text)),
+            (Err(error), None) => Err(Error::Changelog(error.to_string())),
+            (Ok(_), None) => Ok(()),
+        }
+    }
+
+    /// Applies writes of the changelog as they are.
+    fn apply(&self, writes: &[Write], place: u64) -> Result<()> {
+        let mut rocks = WriteBatch::default();
+        for write in writes {
+            let Some((number, key)) = write.key.split_first() else { continue };
+            let Some(family) = Family::numbered(*number) else {
+                return Err(Error::Disk(format!(
+                    "the changelog holds writes of a family {number} that this program does not know; use a newer program"
+                )));
+            };
+            match &write.value {
+                Some(value) => rocks.put_cf(self.family(family), key, value),
+                None => rocks.delete_cf(self.family(family), key),
+            }
+        }
+        rocks.put_cf(self.family(Family::System), PLACE, place.to_be_bytes());
+        self.write(rocks, false)
+    }
+
+    fn known_datasets(&self) -> Result<Vec<DatasetId>> {
+        let known = self.named::<serde::de::IgnoredAny>(super::catalog::DATASET)?;
+        Ok(std::iter::once(0).chain(known.into_iter().map(|(id, _)| id as u32)).map(DatasetId).collect())
+    }
+}
+
+/// The key of a write: the family's number in front.
+fn named(family: Family, key: &[u8]) -> Vec<u8> {
+    let mut named = Vec::with_capacity(key.len() + 1);
+    named.push(family as u8);
+    named.extend_from_slice(key);
+    named
+}

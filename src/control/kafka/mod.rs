@@ -1,0 +1,9 @@
+//! What joins Kafka with the engine: tasks, and the places they have come to.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`output`] | changes → topics: follows an engine's change stream |
+//! | [`schemas`] | JSON Schemas of streams by their hash |
+
+pub mod output;
+pub mod schemas;

@@ -1,0 +1,282 @@
+//! Changes → topics: follows an engine's change stream and writes it to Kafka, every change once.
+//!
+//! Promises: all datasets of all environments are followed, new ones as they appear, in order of commit; whole engine times
+//! become visible together; each change appears once to `read_committed` readers, whatever is killed when, because the place
+//! is stored in the transaction of the messages before it. A broker that is slow or away holds up nobody else: changes wait
+//! in the store, and it is said once, and once when it is over.
+//!
+//! What ends it for good, with a named error: a younger instance of the same name (`output_fenced`), topics that are ahead
+//! of this data folder (`topic_ahead`) or were written from another (`topic_foreign`), names that Kafka cannot keep apart
+//! (`topic_clash`), a place it cannot read (`place_unreadable`). What may pass is tried again, with growing waits.
+//!
+//! A dataset that was emptied on request tells nobody which records it had. Its topics keep what they were told; a full
+//! listing brings what there is now as changes. It is counted and logged (`output_emptied`).
+//!
+//! | file | what |
+//! |---|---|
+//! | `emptied` | notices datasets that were emptied behind the follower's back |
+//! | `outlets` | datasets → their topics, made when a dataset appears |
+//! | `scribe` | one round: changes up to the watermark → transactions. Blocks |
+
+mod emptied;
+mod outlets;
+mod scribe;
+
+use super::schemas::Schemas;
+use crate::connectors::kafka::Cluster;
+use crate::connectors::kafka::output::writer::Trouble;
+use crate::connectors::kafka::output::{Shape, places};
+use crate::control::App;
+use crate::engine::Engine;
+use crate::engine::model::Position;
+use crate::engine::source::Failure;
+use crate::engine::time::{Backoff, Chance};
+use outlets::Outlets;
+use scribe::Scribe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// First and longest wait before another attempt.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+/// What is followed, and where to.
+#[derive(Clone)]
+pub struct Order {
+    /// The engine whose changes are written.
+    pub engine: Engine,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// What is written, and how.
+    pub shape: Shape,
+    /// Name of the producer: one engine, one name.
+    pub name: String,
+    /// Schemas named in headers.
+    pub schemas: Arc<Schemas>,
+}
+
+/// How a follower stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Everything before this position is in the topics.
+    pub place: Position,
+    /// What holds it up, or has ended it.
+    pub trouble: Option<Failure>,
+    /// It has ended and will not go on by itself.
+    pub ended: bool,
+}
+
+/// What is to be done about a failure.
+enum Held {
+    /// Wait, then go on.
+    Again(Failure),
+    /// Wait, then begin with a new producer.
+    Reopen(Failure),
+    /// Stop for good.
+    Ended(Failure),
+}
+
+impl From<Failure> for Held {
+    fn from(failure: Failure) -> Self {
+        // A topic that is missing may be made by somebody any time.
+        if failure.retry || failure.code == "topic_missing" { Held::Again(failure) } else { Held::Ended(failure) }
+    }
+}
+
+impl From<Trouble> for Held {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Again(failure) => Held::Again(failure),
+            Trouble::Reopen(failure) if failure.retry => Held::Reopen(failure),
+            Trouble::Reopen(failure) | Trouble::Fenced(failure) => Held::Ended(failure),
+        }
+    }
+}
+
+/// Name of the producer where one engine serves all.
+pub const MAIN: &str = "main";
+
+/// Starts the follower of an app, if its settings ask for one.
+pub(in crate::control) fn start(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
+    let Some(kafka) = &app.settings.kafka else { return };
+    let Some(shape) = kafka.output.clone() else { return };
+    let order = Order {
+        engine: app.engine.clone(),
+        cluster: kafka.cluster.clone(),
+        shape,
+        name: MAIN.to_owned(),
+        schemas: Arc::new(Schemas::of(&app.definitions)),
+    };
+    let (standing, _) = watch::channel(Standing::default());
+    // It says itself why it ended.
+    let follower = follow(order, standing, stop.clone());
+    tasks.spawn(async move { follower.await.ok() });
+}
+
+/// Follows the engine until `stop`, or until something ends it for good.
+pub async fn follow(order: Order, standing: watch::Sender<Standing>, stop: CancellationToken) -> Result<(), Failure> {
+    let mut watermark = order.engine.watermark();
+    let mut follower = Follower::new(order, standing);
+    let halting = follower.halt.clone();
+    let ended = loop {
+        let end = *watermark.borrow_and_update();
+        let result = {
+            let cycle = follower.cycle(end);
+            tokio::pin!(cycle);
+            tokio::select! {
+                result = &mut cycle => result,
+                () = stop.cancelled() => {
+                    // What is under way ends within a moment: it is all written, or not at all.
+                    halting.store(true, Ordering::Relaxed);
+                    let _ = cycle.await;
+                    break Ok(());
+                }
+            }
+        };
+        let wait = follower.note(result);
+        tokio::select! {
+            () = stop.cancelled() => break Ok(()),
+            next = next(wait, &follower.order.engine, &mut watermark) => if let Err(end) = next { break end },
+        }
+    };
+    if let Err(failure) = &ended {
+        tracing::error!(code = failure.code, name = follower.order.name, "topics are not written any more: {failure}");
+        follower.tell(|standing| (standing.trouble, standing.ended) = (Some(failure.clone()), true));
+    }
+    ended
+}
+
+/// What comes after a round.
+enum Wait {
+    /// The next commit.
+    Commit,
+    /// Some time.
+    Span(Duration),
+    /// Nothing more.
+    Never(Failure),
+}
+
+/// `Err` ends the follower.
+async fn next(
+    wait: Wait,
+    engine: &Engine,
+    watermark: &mut watch::Receiver<Position>,
+) -> Result<(), Result<(), Failure>> {
+    match wait {
+        Wait::Commit => watermark.changed().await.map_err(|_| Ok(())),
+        Wait::Span(span) => {
+            engine.clock().sleep(span).await;
+            Ok(())
+        }
+        Wait::Never(failure) => Err(Err(failure)),
+    }
+}
+
+struct Follower {
+    order: Order,
+    log: String,
+    outlets: Outlets,
+    scribe: Option<Scribe>,
+    halt: Arc<AtomicBool>,
+    backoff: Backoff,
+    standing: watch::Sender<Standing>,
+}
+
+impl Follower {
+    fn new(order: Order, standing: watch::Sender<Standing>) -> Self {
+        let log = outlets::log_of(&order.engine, "");
+        let outlets = Outlets::new(&order);
+        let seed = order.engine.secret("kafka output");
+        let chance = Chance::from_seed(seed.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)));
+        let backoff = Backoff::new(WAITS.0, WAITS.1, true, chance);
+        Follower { order, log, outlets, scribe: None, halt: Arc::default(), backoff, standing }
+    }
+
+    /// Writes everything before `end`, with a producer made for it if there is none.
+    async fn cycle(&mut self, end: Position) -> Result<Position, Held> {
+        // Datasets are listed after the end was looked at: whatever changed before the end is among them.
+        self.outlets.refresh(&self.order.engine).await?;
+        let batch = self.outlets.batch();
+        let mut scribe = match self.scribe.take() {
+            Some(scribe) if scribe.batch() <= batch => scribe,
+            Some(scribe) => {
+                close(scribe).await;
+                self.open(end, batch).await?
+            }
+            None => self.open(end, batch).await?,
+        };
+        let outlets = self.outlets.snapshot();
+        let blocking = tokio::task::spawn_blocking(move || {
+            let result = scribe.write_up_to(end, &outlets);
+            (scribe, result)
+        });
+        let (scribe, result) = blocking.await.map_err(|e| Held::Reopen(broken(&e)))?;
+        if !matches!(result, Err(Held::Reopen(_) | Held::Ended(_))) {
+            self.scribe = Some(scribe);
+        } else {
+            close(scribe).await;
+        }
+        result
+    }
+
+    async fn open(&self, end: Position, batch: usize) -> Result<Scribe, Held> {
+        let order = self.order.clone();
+        topics_of_places(&order.cluster).await?;
+        let (log, halt) = (self.log.clone(), self.halt.clone());
+        let opened = tokio::task::spawn_blocking(move || Scribe::open(&order, log, end, batch, halt)).await;
+        opened.map_err(|e| Held::Reopen(broken(&e)))?
+    }
+
+    /// Tells how a round went, and says what to wait for.
+    fn note(&mut self, result: Result<Position, Held>) -> Wait {
+        let (failure, reopen) = match result {
+            Ok(place) => {
+                let end = *self.order.engine.watermark().borrow();
+                self.tell(|standing| standing.place = place);
+                metrics::gauge!("syncline_kafka_output_lag_epochs").set(end.epoch().saturating_sub(place.epoch()) as f64);
+                self.well();
+                return if place < end { Wait::Span(Duration::ZERO) } else { Wait::Commit };
+            }
+            Err(Held::Ended(failure)) => return Wait::Never(failure),
+            Err(Held::Again(failure)) => (failure, false),
+            Err(Held::Reopen(failure)) => (failure, true),
+        };
+        metrics::counter!("syncline_kafka_output_errors_total", "code" => failure.code).increment(1);
+        let known = self.standing.borrow().trouble.as_ref().map(|trouble| trouble.code);
+        if known == Some(failure.code) {
+            tracing::debug!(code = failure.code, reopen, "topics still wait: {failure}");
+        } else {
+            tracing::warn!(code = failure.code, "topics wait, nothing is lost: {failure}");
+        }
+        self.tell(|standing| standing.trouble = Some(failure));
+        Wait::Span(self.backoff.next_wait())
+    }
+
+    fn well(&mut self) {
+        self.backoff.reset();
+        if self.standing.borrow().trouble.is_some() {
+            tracing::info!(name = self.order.name, "topics are written again");
+            self.tell(|standing| standing.trouble = None);
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Standing)) {
+        self.standing.send_modify(change);
+    }
+}
+
+async fn topics_of_places(cluster: &Cluster) -> Result<(), Failure> {
+    crate::connectors::kafka::topics::ensure(cluster, &[places::wanted(cluster)]).await.map(drop)
+}
+
+/// A producer says goodbye for a while: not on a thread that serves others.
+async fn close(scribe: Scribe) {
+    let _ = tokio::task::spawn_blocking(move || drop(scribe)).await;
+}
+
+fn broken(error: &tokio::task::JoinError) -> Failure {
+    crate::connectors::kafka::cluster::failure("output_broken", "a round of the output ended early", error)
+}

@@ -1,0 +1,58 @@
+//! A log and a changelog in memory that outlive the engines over them: what a broker is to the machines of an installation.
+
+use std::path::Path;
+use std::sync::Arc;
+use syncline_engine::Engine;
+use syncline_engine::log::{Log, MemoryChangelog, MemoryLog};
+use syncline_engine::pipeline::{Error, Mark, Options, Remote, Table, is_own};
+use syncline_engine::time::Clock;
+
+/// What lies elsewhere.
+#[derive(Default)]
+pub struct Elsewhere {
+    /// Its log.
+    pub log: Arc<MemoryLog>,
+    /// Its changelog.
+    pub changelog: MemoryChangelog,
+    /// How often an engine was opened over it.
+    pub openings: u64,
+}
+
+const PLACE: [&str; 1] = ["log"];
+
+impl Elsewhere {
+    /// Opens an engine over it and enters the log from where the changelog says, until the engine stops. Inside a runtime.
+    pub fn open(&self, folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
+        let options = Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None };
+        let changelog = Arc::new(self.changelog.open());
+        let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32] })?;
+        tokio::spawn(enter(engine.clone(), self.log.clone()));
+        Ok(engine)
+    }
+}
+
+/// Enters the log's entries in order until the engine has stopped.
+pub async fn enter(engine: Engine, log: Arc<dyn Log>) {
+    let mut end = log.end();
+    let stored = engine.mark(Table::Place, &PLACE).expect("the place");
+    let mut place: u64 = stored.map_or(0, |bytes| String::from_utf8_lossy(&bytes).parse().expect("a number"));
+    loop {
+        for (position, entry) in log.read(place, 100).expect("entries") {
+            assert!(is_own(&entry), "only the engine writes here");
+            let marks = vec![Mark::put(Table::Place, &PLACE, position.to_string())];
+            match engine.enter(&entry, marks.clone()).await {
+                Ok(entered) => match entered.underway.receipt().await {
+                    // A refused batch has no effect; the place is behind it all the same.
+                    Err(Error::NoWindow(_)) => drop(engine.put_marks(marks).await),
+                    Err(_) => return,
+                    Ok(_) => {}
+                },
+                Err(_) => return,
+            }
+            place = position;
+        }
+        if end.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Engines over a log and a changelog elsewhere: an owner that was replaced does no harm, and what is elsewhere is enough.
+
+use std::sync::Arc;
+use std::time::Duration;
+use syncline_engine::Engine;
+use syncline_engine::log::Log;
+use syncline_engine::model::{Cause, DatasetName, Strategy, Timestamp};
+use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Filter, Options, Remote, WindowOp};
+use syncline_engine::time::{ManualClock, SystemClock};
+use syncline_tests::compare::read_pages;
+use syncline_tests::elsewhere::Elsewhere;
+use tempfile::tempdir;
+
+fn dataset(engine: &Engine) -> Dataset {
+    let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: vec![] };
+    engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).expect("a dataset")
+}
+
+/// A batch that saves these records.
+fn saves(engine: &Engine, cause: Cause, records: &[(&str, i64)]) -> Batch {
+    let mut page = engine.page(&dataset(engine));
+    for (id, value) in records {
+        let payload = serde_json::json!({"id": id, "v": value}).to_string();
+        page.save(id, None, Timestamp::from_seconds(*value), payload.as_bytes());
+    }
+    Batch { cause: Some(cause), pages: vec![page], ..Batch::default() }
+}
+
+/// All records as text.
+fn records(engine: &Engine) -> Vec<String> {
+    let all = read_pages(engine, &dataset(engine), Filter::ALL, 10).expect("records");
+    all.into_iter().map(|(meta, payload)| format!("{:?} {payload}", meta.action)).collect()
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Timestamp::from_seconds(1_700_000_000)))
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("in time")
+}
+
+#[tokio::test]
+async fn an_owner_that_was_replaced_without_knowing_it_changes_nothing() {
+    let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
+    // Paused: nobody enters the log for it.
+    let changelog = Arc::new(elsewhere.changelog.open());
+    let options = Options { data_dir: Some(folder.path().join("old")), workers: 1, clock: clock(), announce: None };
+    let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32] };
+    let old = Engine::open_copy(options, remote).expect("opens");
+    let claim = tokio::spawn({
+        let old = old.clone();
+        async move { old.claim("old").await }
+    });
+    let entry = wait_for_entry(&*elsewhere.log, 1).await;
+    old.enter(&entry, vec![]).await.expect("entered").underway.receipt().await.expect("stored");
+    assert_eq!(soon(claim).await.expect("no panic").expect("the first claim"), 1);
+    old.commit(saves(&old, Cause::webhook(1), &[("a", 1)])).await.expect("the owner commits");
+
+    let new = elsewhere.open(&folder.path().join("new"), 1, clock()).expect("opens");
+    assert_eq!(soon(new.claim("new")).await.expect("the next claim"), 2);
+    assert_eq!(records(&new), [r#"Added {"id":"a","v":1}"#]);
+
+    // It wakes up and goes on: its batch, and the deletes of its listing, are passed over by whoever reads the log …
+    let mut late = saves(&old, Cause::run(1), &[("a", 99), ("z", 99)]);
+    late.open = vec![WindowOp::Restart(dataset(&old))];
+    late.close = vec![WindowOp::Sweep(dataset(&old))];
+    let late = old.hand_over(late).await.expect("it is in the log");
+    // … and what it commits by itself is refused elsewhere, so that it takes no effect here.
+    let own = old.commit(saves(&old, Cause::webhook(2), &[("y", 99)])).await;
+    assert!(matches!(&own, Err(Error::Poisoned(why)) if why.contains("fenced")), "{own:?}");
+    assert_eq!(records(&old), [r#"Added {"id":"a","v":1}"#], "nothing of it is visible");
+    let receipt = soon(new.commit(saves(&new, Cause::run(2), &[("b", 2)]))).await.expect("the new owner goes on");
+    assert_eq!(receipt.counts_of(&dataset(&new)).added, 1);
+    assert_eq!(records(&new), [r#"Added {"id":"a","v":1}"#, r#"Added {"id":"b","v":2}"#]);
+    drop(late);
+}
+
+#[tokio::test]
+async fn an_owner_that_hears_of_its_successor_refuses_by_itself() {
+    let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
+    let old = elsewhere.open(&folder.path().join("old"), 1, clock()).expect("opens");
+    soon(old.claim("old")).await.expect("a claim");
+    let late = saves(&old, Cause::run(1), &[("a", 1)]);
+    let new = elsewhere.open(&folder.path().join("new"), 2, clock()).expect("opens");
+    soon(new.claim("new")).await.expect("a claim");
+    let refused = soon(old.commit(late)).await;
+    assert!(matches!(refused, Err(Error::Fenced(_) | Error::Poisoned(_))), "{refused:?}");
+    soon(new.commit(saves(&new, Cause::run(1), &[("b", 1)]))).await.expect("the new owner commits");
+    assert_eq!(records(&new), [r#"Added {"id":"b","v":1}"#]);
+}
+
+#[tokio::test]
+async fn batches_that_were_logged_and_not_applied_are_applied_by_the_next_owner() {
+    let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
+    let old = elsewhere.open(&folder.path().join("old"), 1, clock()).expect("opens");
+    soon(old.claim("old")).await.expect("a claim");
+    soon(old.commit(saves(&old, Cause::run(1), &[("a", 1)]))).await.expect("applied");
+    // The machine goes: this batch reaches the log and no engine.
+    let next = elsewhere.log.end().borrow().to_owned() + 1;
+    let batch = saves(&old, Cause::run(1), &[("b", 2)]);
+    let handed = old.hand_over(batch).await.expect("it is in the log");
+    let _new = elsewhere.changelog.open();
+    drop(handed);
+    wait_for_entry(&*elsewhere.log, next).await;
+    let new = elsewhere.open(&folder.path().join("new"), 1, clock()).expect("opens");
+    soon(new.claim("new")).await.expect("a claim");
+    assert_eq!(records(&new), [r#"Added {"id":"a","v":1}"#, r#"Added {"id":"b","v":2}"#]);
+}
+
+#[tokio::test]
+async fn another_secret_is_refused() {
+    let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
+    let engine = elsewhere.open(&folder.path().join("one"), 1, clock()).expect("opens");
+    engine.stop().await.expect("stops");
+    let changelog = Arc::new(elsewhere.changelog.open());
+    let options = Options { data_dir: None, workers: 1, clock: Arc::new(SystemClock), announce: None };
+    let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [8; 32] };
+    let refused = Engine::open_copy(options, remote).err();
+    assert!(matches!(&refused, Some(Error::Foreign(why)) if why.contains("secret")), "{refused:?}");
+}
+
+async fn wait_for_entry(log: &dyn Log, position: u64) -> Vec<u8> {
+    let mut end = log.end();
+    soon(end.wait_for(|end| *end >= position)).await.expect("an entry");
+    log.read(position - 1, 1).expect("entries")[0].1.to_vec()
+}
