@@ -46,14 +46,8 @@ pub fn run(args: &Args, broker: &Broker, system: &System, work: &Work, folder: &
     let (input, output) = (format!("{name}.records"), format!("{name}.bench.Contact.changes"));
     broker.make(&[&input, &output], args.partitions)?;
     let reader = Reader::start(broker, &output, args.partitions)?;
-    let order = Order {
-        brokers: &broker.address,
-        input: &input,
-        output: &output,
-        name: &name,
-        folder,
-        threads: args.threads,
-    };
+    let order =
+        Order { brokers: &broker.address, input: &input, output: &output, name: &name, folder, threads: args.threads };
     eprintln!("peers: {}", system.version);
     let mut process = system.start(&order)?;
     let bench = Bench { broker, work, input: &input, reader: &reader };
