@@ -26,7 +26,10 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     // The port first: it is quickly had and quickly given back.
     let listener = api::serve::bind(&settings.listen).await?;
     let address = listener.local_addr().map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
-    kafka_must_answer(&settings).await?;
+    tokio::select! {
+        answered = kafka_must_answer(&settings) => answered?,
+        code = signals.wait() => return Ok(ExitCode::from(code)),
+    }
     let app = settings::open(settings).await?;
     let running = app.start();
     announce(&app, address)?;
