@@ -65,7 +65,7 @@ pub(super) async fn demand(State(api): State<Api>, mut request: Request, next: N
 }
 
 /// The caller, or code and message of the refusal.
-fn find(headers: &HeaderMap, keys: &[ApiKey]) -> Result<Caller, (&'static str, &'static str)> {
+pub(super) fn find(headers: &HeaderMap, keys: &[ApiKey]) -> Result<Caller, (&'static str, &'static str)> {
     let header = headers.get(AUTHORIZATION);
     let text = header.and_then(|v| v.to_str().ok()).unwrap_or_default();
     let key = bearer(text).unwrap_or_default();

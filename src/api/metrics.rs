@@ -21,8 +21,7 @@ pub(super) fn router() -> Router<Api> {
 }
 
 async fn show(State(api): State<Api>) -> Result<Response, Refusal> {
-    let app = api.app.clone();
-    let text = api.read(move || Ok(scrape(&app))).await?;
+    let text = api.read(|| Ok(scrape())).await?;
     let elsewhere = || Refusal::busy("metrics_elsewhere", "the program around this one collects the metrics");
     let mut response = text.ok_or_else(elsewhere)?.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(FORMAT));

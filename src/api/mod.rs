@@ -14,6 +14,7 @@
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
 //! | `metrics` | `/metrics` |
+//! | [`front`] | all of them, where several processes share the connections |
 //! | `health` | `/healthz`, `/readyz` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
@@ -37,6 +38,7 @@ mod stamp;
 mod sync;
 mod unbuilt;
 
+pub mod front;
 pub mod hooks;
 pub mod inside;
 pub mod serve;

@@ -5,9 +5,13 @@ use super::signals::Signals;
 use super::{Common, settings, show};
 use crate::api;
 use crate::control::App;
-use crate::control::config::{LogKind, Settings};
+use crate::control::config::{Duty, LogKind, Settings};
+use crate::control::partitions::Node;
+use crate::engine::time::SystemClock;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -30,6 +34,9 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
         answered = kafka_must_answer(&settings) => answered?,
         code = signals.wait() => return Ok(ExitCode::from(code)),
     }
+    if settings.log == LogKind::Kafka {
+        return among_others(settings, listener, address, signals).await;
+    }
     let app = settings::open(settings).await?;
     let running = app.start();
     announce(&app, address)?;
@@ -48,6 +55,46 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     running.stop().await?;
     tracing::info!("stopped");
     Ok(ExitCode::from(code))
+}
+
+/// Serves as one process among others, with the log in Kafka.
+async fn among_others(
+    settings: Settings,
+    listener: tokio::net::TcpListener,
+    address: SocketAddr,
+    mut signals: Signals,
+) -> Result<ExitCode, Fail> {
+    let role = settings.process.role;
+    let node = Node::start(settings, Arc::new(SystemClock), &format!("http://{address}")).await?;
+    let stop = CancellationToken::new();
+    show::line(&format!("syncline {} listening on http://{address}", env!("CARGO_PKG_VERSION")))?;
+    show::line(&format!("role     {}", word(role)))?;
+    for name in node.front().definitions.keys() {
+        let connections = node.front().connections.of_source(name).len();
+        show::line(&format!("source   {name}: {connections} connection(s) over {} partitions", node.spread().count))?;
+        for url in node.front().hooks.urls(name) {
+            show::line(&format!("webhook  {name}: {url}"))?;
+        }
+    }
+    let router =
+        api::front::router(node.clone(), stop.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
+    let serving = tokio::spawn(api::serve::serve(listener, router, stop.clone()));
+    let code = signals.wait().await;
+    signals.hard();
+    tracing::info!("stopping");
+    stop.cancel();
+    let _ = serving.await;
+    node.stop().await?;
+    tracing::info!("stopped");
+    Ok(ExitCode::from(code))
+}
+
+fn word(role: Duty) -> &'static str {
+    match role {
+        Duty::Gateway => "gateway: takes webhooks, asks providers",
+        Duty::Engine => "engine: owns partitions, merges and serves",
+        Duty::All => "all: takes webhooks, asks providers, owns partitions",
+    }
 }
 
 fn must_have_keys(settings: &Settings) -> Result<(), Fail> {

@@ -10,6 +10,7 @@
 //! | [`scheduler`] | begins runs when their tick has come |
 //! | [`hooks`] | webhooks on their way in |
 //! | [`kafka`] | topics |
+//! | [`partitions`] | several processes, each with a part of the connections |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`metrics`] | what is counted and timed |
 //! | [`scope`] | what cursors are bound to |
@@ -23,6 +24,7 @@ pub mod hooks;
 pub mod kafka;
 pub mod metrics;
 mod notes;
+pub mod partitions;
 pub mod plan;
 pub mod scheduler;
 pub mod scope;
@@ -60,6 +62,23 @@ pub struct App {
     pub hooks: hooks::Hooks,
     /// Webhooks on their way out.
     pub outbox: deliver::Outbox,
+    /// Which part of the installation it is.
+    pub part: Part,
+}
+
+/// The part of an installation that an app stands for.
+#[derive(Clone)]
+pub struct Part {
+    /// Its name among the parts.
+    pub name: String,
+    /// What is known of the other parts; `None` if there is only one.
+    pub neighbours: Option<hooks::Neighbours>,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Part { name: kafka::output::MAIN.to_owned(), neighbours: None }
+    }
 }
 
 /// Why the program could not open.
@@ -113,6 +132,16 @@ impl App {
         settings: config::Settings,
         definitions: BTreeMap<String, Arc<Definition>>,
     ) -> Result<Arc<App>, OpenError> {
+        Self::of_part(engine, settings, definitions, Part::default()).await
+    }
+
+    /// As [`with`](App::with), for one part of an installation that has several.
+    pub async fn of_part(
+        engine: Engine,
+        settings: config::Settings,
+        definitions: BTreeMap<String, Arc<Definition>>,
+        part: Part,
+    ) -> Result<Arc<App>, OpenError> {
         metrics::begin(settings.metrics.per_connection);
         let rest = definitions::sources(&settings, &definitions, &engine)?;
         let sources = rest.iter().map(|(name, source)| (name.clone(), source.clone() as Arc<dyn Source>)).collect();
@@ -125,21 +154,23 @@ impl App {
             connections: connections.clone(),
             public_url: settings.public_url.clone(),
             environments: settings.api_keys.iter().map(|key| key.environment.clone()).collect(),
+            neighbours: part.neighbours.clone(),
         })?;
         let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
         let client = Client::new(options, engine.clock())?;
         let endpoints = settings.endpoints.clone();
         let outbox =
             deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
-        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox }))
+        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox, part }))
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.
     pub fn start(self: &Arc<Self>) -> Running {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(scheduler::schedule(self.syncs.clone(), self.engine.clock(), stop.clone()));
+        metrics::include(self);
         tasks.spawn(metrics::sum_up(self.engine.clock(), stop.clone()));
+        tasks.spawn(reign(self.clone(), stop.clone()));
         let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
@@ -154,6 +185,18 @@ impl App {
     pub async fn stop(&self) -> Result<(), engine::pipeline::Error> {
         self.syncs.stop().await;
         self.engine.stop().await
+    }
+}
+
+/// Runs begin once the log says that this engine's batches count; at once where the log is the engine's own.
+async fn reign(app: Arc<App>, stop: CancellationToken) {
+    let claimed = tokio::select! {
+        claimed = app.engine.claim(&app.part.name) => claimed,
+        () = stop.cancelled() => return,
+    };
+    match claimed {
+        Ok(_) => scheduler::schedule(app.syncs.clone(), app.engine.clock(), stop).await,
+        Err(why) => tracing::warn!(part = app.part.name, %why, "no runs begin here"),
     }
 }
 

@@ -25,7 +25,7 @@ impl Elsewhere {
     pub fn open(&self, folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
         let options = Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None };
         let changelog = Arc::new(self.changelog.open());
-        let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32] })?;
+        let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32], part: 0 })?;
         tokio::spawn(enter(engine.clone(), self.log.clone()));
         Ok(engine)
     }

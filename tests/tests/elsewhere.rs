@@ -46,7 +46,7 @@ async fn an_owner_that_was_replaced_without_knowing_it_changes_nothing() {
     // Paused: nobody enters the log for it.
     let changelog = Arc::new(elsewhere.changelog.open());
     let options = Options { data_dir: Some(folder.path().join("old")), workers: 1, clock: clock(), announce: None };
-    let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32] };
+    let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
     let old = Engine::open_copy(options, remote).expect("opens");
     let claim = tokio::spawn({
         let old = old.clone();
@@ -115,7 +115,7 @@ async fn another_secret_is_refused() {
     engine.stop().await.expect("stops");
     let changelog = Arc::new(elsewhere.changelog.open());
     let options = Options { data_dir: None, workers: 1, clock: Arc::new(SystemClock), announce: None };
-    let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [8; 32] };
+    let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [8; 32], part: 0 };
     let refused = Engine::open_copy(options, remote).err();
     assert!(matches!(&refused, Some(Error::Foreign(why)) if why.contains("secret")), "{refused:?}");
 }

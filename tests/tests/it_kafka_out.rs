@@ -141,7 +141,10 @@ fn expected(changes: &[(Dataset, Change)], model: &str) -> Expected {
 fn found(told: &[Told]) -> Expected {
     let mut found = Expected::new();
     for message in told {
-        found.entry(message.key.clone()).or_default().push((message.sequence(), message.headers["syncline-op"].clone()));
+        found
+            .entry(message.key.clone())
+            .or_default()
+            .push((message.sequence(), message.headers["syncline-op"].clone()));
     }
     found
 }
@@ -296,7 +299,8 @@ fn keys_land_where_a_java_producer_puts_them() {
     let tools = ["--bootstrap-server", cluster.brokers.as_str(), "--topic", topic.as_str()];
     let make = ["org.apache.kafka.tools.TopicCommand", "--create", "--partitions", "7", "--replication-factor", "1"];
     broker::tool(&[&make[..1], &tools, &make[1..]].concat());
-    let keys: Vec<String> = (0..200).map(|n| serde_json::json!([format!("conn_{}", n % 7), format!("é{n}")]).to_string()).collect();
+    let keys: Vec<String> =
+        (0..200).map(|n| serde_json::json!([format!("conn_{}", n % 7), format!("é{n}")]).to_string()).collect();
     let input: String = keys.iter().map(|key| format!("{key}|x\n")).collect();
     let produce = ["org.apache.kafka.tools.ConsoleProducer"];
     let reading = ["--reader-property", "parse.key=true", "--reader-property", "key.separator=|"];

@@ -148,6 +148,7 @@ impl Bench {
             connections: connections.clone(),
             public_url: Some("https://hooks.example".to_owned()),
             environments: Vec::new(),
+            neighbours: None,
         })
         .expect("hooks");
         Bench { dir, clock, definition, provider, engine, connections, hooks, endpoints }

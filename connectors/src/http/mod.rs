@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `client` | one request, one answer: time and size bounded, no foreign redirects, no proxy from the environment |
+//! | `forward` | a request handed on to another process of the same installation |
 //! | [`auth`] | lays the credentials of a connection into a request |
 //! | [`limits`] | the budget of a connection: token buckets, open requests, the provider's own hints |
 //! | [`conditional`] | validators kept with a page, so that an unchanged page costs one short answer |
@@ -13,9 +14,11 @@
 pub mod auth;
 mod client;
 pub mod conditional;
+mod forward;
 pub mod limits;
 pub mod paginate;
 
 pub use client::{Answer, Client, ClientOptions, Outgoing};
-pub use reqwest::Url;
+pub use forward::{Forward, Passed};
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+pub use reqwest::{Method, Url};

@@ -26,6 +26,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 const ROOM_KIB: u32 = 64 << 10;
 /// Run numbers are reserved in blocks, so that most cost no write.
 const RUN_BLOCK: u64 = 1_000;
+/// Bits of a run's number that count within its part.
+const PART_BITS: u32 = 40;
 /// Times a read by id follows a record that keeps moving.
 const FOLLOW: usize = 64;
 
@@ -54,6 +56,7 @@ struct Inner {
     log: Arc<dyn Log>,
     /// Set where batches of runs go through the log.
     through: Option<Through>,
+    part: u16,
     clock: Arc<dyn Clock>,
     workers: usize,
     seed: KeySeed,
@@ -102,13 +105,13 @@ impl Engine {
         };
         let folder = options.data_dir.as_deref().or(temporary.as_ref().map(|t| t.path()));
         let (changelog, remote) = match remote {
-            Some(Remote { log, changelog, secret }) => (Some(changelog), Some((log, secret))),
+            Some(Remote { log, changelog, secret, part }) => (Some(changelog), Some((log, secret, part))),
             None => (None, None),
         };
         let store = Arc::new(Store::open(folder.unwrap_or(std::path::Path::new("data")), changelog)?);
-        let (log, secret, through) = match remote {
-            Some((log, secret)) => (log, known_secret(&store, secret)?, Some(Through::open(&store)?)),
-            None => (own_log(&store)?, store.secret(entropy)?, None),
+        let (log, secret, through, part) = match remote {
+            Some((log, secret, part)) => (log, known_secret(&store, secret)?, Some(Through::open(&store)?), part),
+            None => (own_log(&store)?, store.secret(entropy)?, None, 0),
         };
         let seed = KeySeed::new(&derive(&secret, "keys"));
         let (catalog, names) = read_catalog(&store)?;
@@ -178,6 +181,7 @@ impl Engine {
                 store,
                 log,
                 through,
+                part,
                 clock: options.clock,
                 workers,
                 seed,
@@ -390,7 +394,17 @@ impl Engine {
             self.inner.store.write_synced(batch)?;
             *reserved = number + RUN_BLOCK;
         }
-        Ok(number)
+        Ok(u64::from(self.inner.part) << PART_BITS | number)
+    }
+
+    /// The part of the installation that gave a number to a run; 0 where there is only one.
+    pub fn part_of(run: u64) -> u16 {
+        (run >> PART_BITS) as u16
+    }
+
+    /// Why nothing more is written, once a write has failed: the engine has to be opened again.
+    pub fn failed(&self) -> Option<String> {
+        self.inner.store.poisoning()
     }
 
     /// The durable log for what cannot be read again.

@@ -46,6 +46,8 @@ pub struct Remote {
     pub changelog: Arc<dyn Changelog>,
     /// The installation's secret, the same for every process of it.
     pub secret: [u8; 32],
+    /// Which part of the installation this engine is: numbers of runs begin with it, so that no two parts give the same.
+    pub part: u16,
 }
 
 /// How the records of a dataset are treated.

@@ -237,6 +237,11 @@ impl Store {
         self.poison.get().map_or(Ok(()), |reason| Err(Error::Poisoned(reason.clone())))
     }
 
+    /// The failure after which nothing more is written.
+    pub(crate) fn poisoning(&self) -> Option<String> {
+        self.poison.get().cloned()
+    }
+
     /// Nothing more is written until a restart has read again what is there.
     fn poisoned(&self, reason: String) -> Error {
         let _ = self.poison.set(reason.clone());

@@ -1,14 +1,17 @@
 //! `kafka` and `log` of the settings: the cluster, the topics in and out, and where the log is kept.
 
 use super::read::{Wrong, secret_or_text};
-use super::{Kafka, LogKind, Settings};
+use super::{Duty, Kafka, LogKind, Process, Settings};
 use crate::connectors::kafka::cluster::FIXED;
 use crate::connectors::kafka::output::{By, Format, KeyForm, Shape};
 use crate::connectors::kafka::{Cluster, NewTopics};
 use crate::connectors::located::{Content, Fields, Node};
+use std::time::Duration;
 
 /// Most partitions of a topic we make.
 const PARTITIONS_MAX: u64 = 1_000;
+/// Shortest session: heartbeats need time to travel.
+const SESSION_LEAST: Duration = Duration::from_millis(500);
 /// Most copies of a partition.
 const REPLICATION_MAX: u64 = 9;
 /// Properties whose values are secrets: references, never literals.
@@ -20,15 +23,15 @@ pub(super) fn read(top: &mut Fields, settings: &mut Settings, wrong: &mut Wrong)
     settings.kafka = top.take("kafka").and_then(|node| kafka(node, wrong));
     let Some(node) = top.take("log") else { return };
     let spot = node.spot.clone();
-    settings.log = log(node, wrong).unwrap_or_default();
+    settings.log = log(node, &mut settings.process, wrong).unwrap_or_default();
     if settings.log == LogKind::Kafka && settings.kafka.is_none() {
         let complaint = spot.complain("kafka_not_set", "the log is to be kept in Kafka, but no broker is named");
         wrong.push(complaint.hint("add `kafka: {brokers: \"HOST:9092\"}`"));
     }
 }
 
-/// `log: kafka`, or `log: {kind: kafka}`.
-fn log(node: Node, wrong: &mut Wrong) -> Option<LogKind> {
+/// `log: kafka`, or `log: {kind: kafka, role: …, url: …, partitions: …, session: …}`.
+fn log(node: Node, process: &mut Process, wrong: &mut Wrong) -> Option<LogKind> {
     const KINDS: [(&str, LogKind); 2] = [("embedded", LogKind::Embedded), ("kafka", LogKind::Kafka)];
     if let Some(word) = node.text() {
         let found = KINDS.iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind);
@@ -39,7 +42,27 @@ fn log(node: Node, wrong: &mut Wrong) -> Option<LogKind> {
         return found;
     }
     let mut fields = Fields::open(node, "`log`", wrong)?;
+    const DUTIES: [(&str, Duty); 3] = [("gateway", Duty::Gateway), ("engine", Duty::Engine), ("all", Duty::All)];
     let kind = fields.word("kind", &KINDS, wrong);
+    process.role = fields.word("role", &DUTIES, wrong).unwrap_or(process.role);
+    if let Some(n) = fields.whole("partitions", 1, PARTITIONS_MAX, wrong) {
+        process.partitions = i32::try_from(n).unwrap_or(process.partitions);
+    }
+    if let Some((session, spot)) = fields.duration("session", wrong) {
+        if session < SESSION_LEAST {
+            let message = format!("`session` is {session:?}; at least {SESSION_LEAST:?} are wanted");
+            wrong.push(spot.complain("out_of_range", message));
+        }
+        process.session = session;
+    }
+    if let Some((url, spot)) = fields.text("url", wrong) {
+        let good = url::Url::parse(&url).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+        if !good {
+            let complaint = spot.complain("bad_url", format!("`{url}` is not a URL other processes could call"));
+            wrong.push(complaint.hint("write http://10.0.0.5:8080"));
+        }
+        process.url = Some(url.trim_end_matches('/').to_owned());
+    }
     fields.finish(wrong);
     kind
 }

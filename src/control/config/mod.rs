@@ -20,6 +20,7 @@ use crate::connectors::located::{Complaint, in_order};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Waits before each try of a delivery, in seconds: 12 tries over 75.7 hours.
 pub const SCHEDULE: [u64; 12] = [0, 5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
@@ -51,6 +52,8 @@ pub struct Settings {
     pub log: LogKind,
     /// Who sees `/metrics`, and how much.
     pub metrics: Metrics,
+    /// What this process is among others, where the log is in Kafka.
+    pub process: Process,
 }
 
 /// Who sees `/metrics`, and how much.
@@ -71,6 +74,36 @@ pub struct Kafka {
     pub output: Option<Shape>,
     /// Whether input topics are read.
     pub input: bool,
+}
+
+/// One process of an installation that has several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// What it does.
+    pub role: Duty,
+    /// Where the others reach it; its own address if nothing is said.
+    pub url: Option<String>,
+    /// Partitions connections are spread over; the same for all processes, and for ever.
+    pub partitions: i32,
+    /// A process that is silent for so long has lost its partitions.
+    pub session: Duration,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Process { role: Duty::All, url: None, partitions: 6, session: Duration::from_secs(10) }
+    }
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Asks providers and takes webhooks; owns nothing.
+    Gateway,
+    /// Owns partitions: merges and serves. Asks providers through gateways.
+    Engine,
+    /// Both.
+    All,
 }
 
 /// Where the durable log is kept.
@@ -195,6 +228,7 @@ impl Default for Settings {
             kafka: None,
             log: LogKind::Embedded,
             metrics: Metrics::default(),
+            process: Process::default(),
         }
     }
 }

@@ -28,7 +28,7 @@ pub use receive::{Incoming, Reply};
 
 use super::connections::Connections;
 use crate::connectors::rest::definition::Definition;
-use crate::connectors::webhook_in::{Observer, Refusal};
+use crate::connectors::webhook_in::{Observer, Refusal, owns};
 use crate::engine::Engine;
 use crate::engine::pipeline::{Error, Mark, Table};
 use crate::engine::source::{Connection, Quarantined, Source};
@@ -53,6 +53,25 @@ pub struct Parts {
     pub public_url: Option<String>,
     /// Environments of the API keys; those of connections are added.
     pub environments: Vec<String>,
+    /// What is known of the other parts of the installation, if there are any.
+    pub neighbours: Option<Neighbours>,
+}
+
+/// The connections of the other parts. Requests that name no connection reach all parts; each takes what is its own.
+#[derive(Clone)]
+pub struct Neighbours {
+    /// Source and connection.
+    pub accounts: Vec<(String, Connection)>,
+    /// Whether this part keeps what belongs to no connection, by environment and source.
+    pub home: Arc<dyn Fn(&str, &str) -> bool + Send + Sync>,
+}
+
+impl Neighbours {
+    /// Whether an event that is nobody's here is another part's to keep.
+    fn keep(&self, environment: &str, source: &str, field: &str, value: &str) -> bool {
+        let mine = |(of, c): &&(String, Connection)| of == source && c.environment == environment;
+        !(self.home)(environment, source) || self.accounts.iter().filter(mine).any(|(_, c)| owns(c, field, value))
+    }
 }
 
 /// Webhooks on their way in. Cheap to clone.

@@ -29,6 +29,8 @@ pub(super) struct Draft<'a> {
     environment: &'a str,
     source: &'a str,
     received_at: Timestamp,
+    /// The request named no connection.
+    of_all: bool,
     pages: Vec<(DatasetId, PageBuilder)>,
     marks: Vec<Mark>,
     claimed: Vec<(SeenKey, Timestamp)>,
@@ -88,6 +90,7 @@ impl<'a> Draft<'a> {
             environment: &stored.head.environment,
             source: &stored.head.source,
             received_at: stored.received_at(),
+            of_all: stored.head.connection.is_none(),
             pages: Vec::new(),
             marks: Vec::new(),
             claimed: Vec::new(),
@@ -100,6 +103,8 @@ impl<'a> Draft<'a> {
         add(&self.inner.tally.events, 1);
         let Outcome { index, event_id, verdict } = outcome;
         match verdict {
+            // A request to all parts is complained about once.
+            Verdict::Rejected(_) if self.is_elsewhere() => Ok(()),
             Verdict::Rejected(what) => {
                 add(&self.inner.tally.rejected, 1);
                 told::event(self.source, "rejected");
@@ -142,6 +147,12 @@ impl<'a> Draft<'a> {
         Ok(Prepared { batch, claimed, wishes: self.wishes })
     }
 
+    /// Whether the request went to all parts and another one keeps what is nobody's.
+    fn is_elsewhere(&self) -> bool {
+        let neighbours = self.inner.parts.neighbours.as_ref();
+        self.of_all && neighbours.is_some_and(|n| !(n.home)(self.environment, self.source))
+    }
+
     fn claim(&mut self, connection: &str, id: Option<&EventId>) -> Result<bool, Error> {
         let Some(id) = id else { return Ok(true) };
         let key = [self.environment, self.source, connection, &id.text].map(str::to_owned);
@@ -160,6 +171,10 @@ impl<'a> Draft<'a> {
         field: String,
         value: String,
     ) -> Result<(), Error> {
+        let neighbours = self.inner.parts.neighbours.as_ref();
+        if neighbours.is_some_and(|n| n.keep(self.environment, self.source, &field, &value)) {
+            return Ok(());
+        }
         add(&self.inner.tally.unrouted, 1);
         told::event(self.source, "unrouted");
         if definition.webhooks.as_ref().is_some_and(|w| w.drop_unrouted) || !self.claim("", id.as_ref())? {

@@ -10,11 +10,11 @@ pub mod told;
 use super::App;
 use crate::engine::pipeline::Table;
 use crate::engine::time::Clock;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,11 @@ const AMOUNTS: [f64; 8] = [1.0, 10.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 
 const SUM_UP: Duration = Duration::from_secs(5);
 
 static COLLECTED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+/// Apps of this process that were started.
+static APPS: Mutex<Vec<Weak<App>>> = Mutex::new(Vec::new());
+/// Records there are, by source and stream, as they were told last.
+type Live = BTreeMap<(String, String), u64>;
+static LIVE: Mutex<Live> = Mutex::new(BTreeMap::new());
 /// One for the process, as what is collected is.
 static PER_CONNECTION: AtomicBool = AtomicBool::new(false);
 
@@ -36,7 +41,6 @@ pub fn begin(per_connection: bool) {
     COLLECTED.get_or_init(|| match install() {
         Ok(handle) => {
             describe();
-            counter!("syncline_errors_total").absolute(0);
             gauge!("syncline_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             Some(handle)
         }
@@ -56,10 +60,22 @@ fn install() -> Result<PrometheusHandle, BuildError> {
 }
 
 /// Everything collected so far, with what is looked up only now; `None` where somebody else collects.
-pub fn scrape(app: &App) -> Option<String> {
+pub fn scrape() -> Option<String> {
     let handle = COLLECTED.get()?.as_ref()?;
-    look_up(app);
+    look_up();
     Some(handle.render())
+}
+
+/// Includes an app that was started in what is looked up, for as long as it is there: a process has several where it owns
+/// several partitions.
+pub(super) fn include(app: &Arc<App>) {
+    let mut apps = lock(&APPS);
+    apps.retain(|app| app.strong_count() > 0);
+    apps.push(Arc::downgrade(app));
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sums up what was timed until `stop` is cancelled.
@@ -76,21 +92,33 @@ pub(super) async fn sum_up(clock: Arc<dyn Clock>, stop: CancellationToken) {
 }
 
 /// What is cheaper to look up when asked than to keep up to date.
-fn look_up(app: &App) {
-    gauge!("syncline_log_position").set(*app.engine.log().end().borrow() as f64);
-    gauge!("syncline_webhooks_processed_position").set(app.hooks.processed() as f64);
-    if let Ok(held) = app.engine.marks(Table::Held, &[]) {
-        gauge!("syncline_deletes_held").set(held.len() as f64);
+fn look_up() {
+    let apps: Vec<Arc<App>> = lock(&APPS).iter().filter_map(Weak::upgrade).collect();
+    let (mut end, mut processed, mut held) = (0, 0, 0);
+    // Streams that are told as none where they have gone to another process.
+    let mut live = std::mem::take(&mut *lock(&LIVE));
+    live.values_mut().for_each(|records| *records = 0);
+    for app in &apps {
+        end += *app.engine.log().end().borrow();
+        processed += app.hooks.processed();
+        held += app.engine.marks(Table::Held, &[]).map_or(0, |held| held.len());
+        count_live(app, &mut live);
     }
+    gauge!("syncline_log_position").set(end as f64);
+    gauge!("syncline_webhooks_processed_position").set(processed as f64);
+    gauge!("syncline_deletes_held").set(held as f64);
+    for ((source, stream), records) in &live {
+        gauge!("syncline_records_live", "source" => source.clone(), "stream" => stream.clone()).set(*records as f64);
+    }
+    *lock(&LIVE) = live;
+}
+
+fn count_live(app: &App, live: &mut Live) {
     let mut environments: BTreeSet<&str> = app.settings.api_keys.iter().map(|key| key.environment.as_str()).collect();
     environments.insert("default");
-    let mut live: BTreeMap<(String, String), u64> = BTreeMap::new();
     for dataset in environments.iter().flat_map(|environment| app.engine.datasets(environment)) {
         let of = (dataset.name.source.to_string(), dataset.name.model.to_string());
         *live.entry(of).or_default() += app.engine.live(&dataset);
-    }
-    for ((source, stream), records) in live {
-        gauge!("syncline_records_live", "source" => source, "stream" => stream).set(records as f64);
     }
 }
 

@@ -74,7 +74,13 @@ pub(super) fn op(change: &Change, spot: &Spot<'_>) -> &'static str {
 
 /// What is told of a change, at most three messages: the change, a null behind a delete where that topic is compacted, and
 /// the record's latest content.
-pub fn messages(shape: &Shape, outlet: &Outlet, change: &Change, spot: &Spot<'_>, each: &mut dyn FnMut(Message, &Target)) {
+pub fn messages(
+    shape: &Shape,
+    outlet: &Outlet,
+    change: &Change,
+    spot: &Spot<'_>,
+    each: &mut dyn FnMut(Message, &Target),
+) {
     let key = outlet.key(&json::id_of(change));
     let headers = headers(shape, outlet, change, spot, &key);
     let gone = change.meta.action == Action::Deleted;

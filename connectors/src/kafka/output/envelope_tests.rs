@@ -47,11 +47,12 @@ fn text(message: &Message) -> &str {
 #[test]
 fn debezium_is_the_agreed_text() {
     let written = all(&Shape::default(), &update(), false, false);
-    let wanted = r#"{"before":{"id":"1","email":"a@x"},"after":{"id":"1","email":"b@x"},"op":"u","ts_ms":1790000000123,"#
-        .to_owned()
-        + r#""source":{"version":"0.1.0","connector":"hubspot","name":"syncline","ts_ms":1789999999000,"snapshot":"false","#
-        + r#""db":"conn_1","table":"Contact","sequence":"[\"8812\",\"3\"]","via":"webhook","cause":"whk_00000000000005","#
-        + r#""changed":["email"]},"transaction":{"id":"8812","total_order":3,"data_collection_order":2}}"#;
+    let wanted =
+        r#"{"before":{"id":"1","email":"a@x"},"after":{"id":"1","email":"b@x"},"op":"u","ts_ms":1790000000123,"#
+            .to_owned()
+            + r#""source":{"version":"0.1.0","connector":"hubspot","name":"syncline","ts_ms":1789999999000,"snapshot":"false","#
+            + r#""db":"conn_1","table":"Contact","sequence":"[\"8812\",\"3\"]","via":"webhook","cause":"whk_00000000000005","#
+            + r#""changed":["email"]},"transaction":{"id":"8812","total_order":3,"data_collection_order":2}}"#;
     assert_eq!(text(&written[0]), wanted);
     assert_eq!((written.len(), written[0].key.as_slice()), (1, &br#"["conn_1","1"]"#[..]));
     assert_eq!(written[0].timestamp, 1_790_000_000_123);
@@ -131,7 +132,8 @@ fn state_is_the_content_as_it_is() {
 #[test]
 fn a_first_listing_reads() {
     let added = change(Action::Added, None, Some(r#"{"id":"1"}"#));
-    let of = |first| serde_json::from_str::<Value>(text(&all(&Shape::default(), &added, first, false)[0])).expect("JSON");
+    let of =
+        |first| serde_json::from_str::<Value>(text(&all(&Shape::default(), &added, first, false)[0])).expect("JSON");
     assert_eq!((&of(true)["op"], &of(true)["source"]["snapshot"]), (&json!("r"), &json!("true")));
     assert_eq!((&of(false)["op"], &of(false)["source"]["snapshot"]), (&json!("c"), &json!("false")));
     assert_eq!(of(false)["before"], Value::Null);

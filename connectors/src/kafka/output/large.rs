@@ -25,7 +25,8 @@ pub fn instead(message: Message, target: &Target, dead: &Target, reference: &str
     json::quote(&mut value, reference);
     value.push(b'}');
     let mut headers = message.headers;
-    let why = format!("message_too_large: {bytes} bytes do not fit into {}, which takes {}", target.name, target.largest);
+    let why =
+        format!("message_too_large: {bytes} bytes do not fit into {}, which takes {}", target.name, target.largest);
     headers.push(("syncline-error", why.into_bytes()));
     headers.push(("syncline-topic", target.name.as_bytes().to_vec()));
     Message { topic: dead.name.clone(), partition: None, value: Some(value), headers, ..message }

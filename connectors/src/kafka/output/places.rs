@@ -55,7 +55,9 @@ impl Place {
     fn read(bytes: &[u8]) -> Result<Self, Failure> {
         let unreadable = |why: String| Failure {
             code: "place_unreadable",
-            message: format!("the place of the output cannot be read ({why}); was the topic written by a newer release?"),
+            message: format!(
+                "the place of the output cannot be read ({why}); was the topic written by a newer release?"
+            ),
             status: None,
             retry: false,
             retry_after: None,

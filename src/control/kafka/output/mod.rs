@@ -107,7 +107,7 @@ pub(in crate::control) fn start(app: &App, tasks: &TaskTracker, stop: &Cancellat
         engine: app.engine.clone(),
         cluster: kafka.cluster.clone(),
         shape,
-        name: MAIN.to_owned(),
+        name: app.part.name.clone(),
         schemas: Arc::new(Schemas::of(&app.definitions)),
     };
     let (standing, _) = watch::channel(Standing::default());
@@ -236,7 +236,8 @@ impl Follower {
             Ok(place) => {
                 let end = *self.order.engine.watermark().borrow();
                 self.tell(|standing| standing.place = place);
-                metrics::gauge!("syncline_kafka_output_lag_epochs").set(end.epoch().saturating_sub(place.epoch()) as f64);
+                metrics::gauge!("syncline_kafka_output_lag_epochs")
+                    .set(end.epoch().saturating_sub(place.epoch()) as f64);
                 self.well();
                 return if place < end { Wait::Span(Duration::ZERO) } else { Wait::Commit };
             }

@@ -4,9 +4,9 @@
 
 use super::Order;
 use crate::connectors::kafka::Cluster;
+use crate::connectors::kafka::output::Shape;
 use crate::connectors::kafka::output::outlet::{Kind, Outlet, Target, dead_letters, topic_of, wanted};
 use crate::connectors::kafka::output::targets::{batch_for, targets};
-use crate::connectors::kafka::output::Shape;
 use crate::connectors::kafka::topics::Wanted;
 use crate::control::kafka::schemas::{Schemas, hex};
 use crate::control::scope::{Selection, changes_scope};

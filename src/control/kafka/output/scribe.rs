@@ -176,7 +176,8 @@ impl Scribe {
                 sent = if large::fits(&message, target) {
                     writer.send(&message)
                 } else {
-                    let before = Cursor { position: change.meta.position, dataset: DatasetId(dataset.0.saturating_sub(1)) };
+                    let before =
+                        Cursor { position: change.meta.position, dataset: DatasetId(dataset.0.saturating_sub(1)) };
                     let before = self.cursors.encode(&way.scope, before);
                     writer.send(&instead(message, target, way, &before, shape.claim_check))
                 };

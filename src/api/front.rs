@@ -1,0 +1,265 @@
+//! The door of one process among several: each request is answered by the owner of its connection's partition, here or
+//! handed on.
+//!
+//! Promises: who asks any process gets what the owner answers; a request is handed on at most once; what cannot be answered
+//! for the moment (a partition between two owners) is a 503 that says when to ask again. Webhooks are taken by every process.
+//!
+//! | request | who answers |
+//! |---|---|
+//! | `/hooks/…`, probes, what is configured | this process |
+//! | names a connection: headers, query, path or body | the owner of its partition |
+//! | names a run | the part that gave it its number |
+//! | `GET /sync/status`, `/connections`, `/v1/runs`, `/v1/deletes` of all connections | all owners, lists put together |
+//! | `POST /sync/…` for all connections | all owners |
+//! | `/v1/changes` of several connections | nobody: 400 `name_a_connection` |
+
+use super::auth;
+use super::error::{Refusal, render};
+use crate::connectors::http::{Forward, Method, Url};
+use crate::control::App;
+use crate::control::partitions::{Node, Place};
+use crate::engine::Engine;
+use crate::engine::model::Cause;
+use crate::engine::source::Failure;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Most bytes of a body that is handed on.
+const BODY_BYTES: usize = 4 << 20;
+/// Says that a request was handed on: it goes no further.
+const HANDED_ON: &str = "syncline-handed-on";
+
+/// The routes of a process among several.
+pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Failure> {
+    let front = super::router_until(node.front().clone(), stopping.clone());
+    let door = Door { node, front, parts: Arc::default(), forward: Forward::new()?, stopping };
+    Ok(Router::new().fallback(answer).layer(from_fn(render)).with_state(door))
+}
+
+#[derive(Clone)]
+struct Door {
+    node: Arc<Node>,
+    front: Router,
+    /// Routers of the partitions that are open here.
+    parts: Arc<Mutex<BTreeMap<i32, (Arc<App>, Router)>>>,
+    forward: Forward,
+    stopping: CancellationToken,
+}
+
+/// Whom a request concerns.
+enum Concern {
+    /// Whoever takes it.
+    Anybody,
+    /// The owner of one partition.
+    One(i32),
+    /// All owners.
+    All,
+    /// Several connections, where only one can be asked for.
+    Several,
+}
+
+async fn answer(State(door): State<Door>, request: Request) -> Response {
+    let (mut head, body) = request.into_parts();
+    let Ok(caller) = auth::find(&head.headers, &door.node.front().settings.api_keys) else {
+        // Hooks and probes need no key; for the rest the front has the right refusal.
+        return pass(&door.front, Request::from_parts(head, body)).await;
+    };
+    if is_for_anybody(head.uri.path()) {
+        return pass(&door.front, Request::from_parts(head, body)).await;
+    }
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
+        return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 4 MiB")
+            .into_response();
+    };
+    let concern = concern(&door, &caller.environment, &head, &body);
+    let again = head.headers.remove(HANDED_ON).is_some();
+    let whole = Whole { head, body };
+    match concern {
+        Concern::Anybody => pass(&door.front, whole.request()).await,
+        Concern::One(partition) => door.ask(partition, &whole, again).await.unwrap_or_else(Refusal::into_response),
+        Concern::All => door.ask_all(&whole, again).await,
+        Concern::Several => {
+            let message = "connections are spread over several processes: follow each with `connections=ID`, or all of them \
+                           in their Kafka topic";
+            Refusal::bad("name_a_connection", message.to_owned()).into_response()
+        }
+    }
+}
+
+/// A request with its whole body, to be asked more than once.
+struct Whole {
+    head: axum::http::request::Parts,
+    body: Bytes,
+}
+
+impl Whole {
+    fn request(&self) -> Request {
+        Request::from_parts(self.head.clone(), Body::from(self.body.clone()))
+    }
+}
+
+async fn pass(router: &Router, request: Request) -> Response {
+    let Ok(response) = router.clone().oneshot(request).await;
+    response
+}
+
+fn is_for_anybody(path: &str) -> bool {
+    ["/hooks/", "/healthz", "/readyz", "/metrics", "/v1/schemas"].iter().any(|known| path.starts_with(known))
+}
+
+/// Reads whom a request concerns, without judging whether it is well made: the owner does.
+fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, body: &[u8]) -> Concern {
+    let spread = door.node.spread();
+    let path = head.uri.path().trim_end_matches('/');
+    let query: BTreeMap<String, String> =
+        url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    if let Some(id) = path.strip_prefix("/v1/runs/").or_else(|| path.strip_prefix("/v1/deletes/")) {
+        let run = id.split('/').next().and_then(Cause::parse);
+        return run.map_or(Concern::Anybody, |run| Concern::One(i32::from(Engine::part_of(run.number))));
+    }
+    let header = |name: &str| super::query::header(&head.headers, name);
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let said = |names: &[&str]| {
+        let query = names.iter().find_map(|name| query.get(*name).filter(|v| !v.is_empty()).cloned());
+        let field = || names.iter().find_map(|name| body.get(*name)?.as_str().map(str::to_owned));
+        query.or_else(field)
+    };
+    let listed = body.get("connection_id").and_then(Value::as_array).map_or(0, Vec::len);
+    let in_path = path.strip_prefix("/connections/").or_else(|| path.strip_prefix("/connection/"));
+    let in_path = in_path.filter(|rest| !rest.is_empty() && !rest.contains('/') && *rest != "metadata");
+    let connection = in_path
+        .map(str::to_owned)
+        .or_else(|| said(&["connection_id", "connections", "connection"]))
+        .or_else(|| header("connection-id"));
+    let source = said(&["provider_config_key", "source", "integration_id"]).or_else(|| header("provider-config-key"));
+    match (source, connection) {
+        (Some(source), Some(one)) if !one.contains(',') => Concern::One(spread.of(environment, &source, &one)),
+        (None, Some(one)) if !one.contains(',') => match only_source(door, environment, &one) {
+            Some(source) => Concern::One(spread.of(environment, &source, &one)),
+            None => Concern::Anybody,
+        },
+        _ if path == "/v1/changes" || listed > 1 => Concern::Several,
+        _ => match path {
+            "/sync/status" | "/sync/trigger" | "/sync/start" | "/sync/pause" | "/v1/runs" | "/v1/deletes" => {
+                Concern::All
+            }
+            _ => Concern::Anybody,
+        },
+    }
+}
+
+/// The source of a connection whose id is unique in its environment.
+fn only_source(door: &Door, environment: &str, connection: &str) -> Option<String> {
+    let all = door.node.front().connections.list(environment);
+    let mut found = all.iter().filter(|account| account.key.id == connection);
+    found.next().filter(|_| found.next().is_none()).map(|account| account.key.source.clone())
+}
+
+impl Door {
+    /// Asks the owner of a partition.
+    async fn ask(&self, partition: i32, whole: &Whole, handed_on: bool) -> Result<Response, Refusal> {
+        match self.node.place(partition) {
+            Place::Here(app) => Ok(pass(&self.router_of(partition, app), whole.request()).await),
+            Place::There(url) if !handed_on => self.hand_on(&url, whole).await,
+            // The other process sent it here, or nobody has it: between two owners for a moment.
+            Place::There(_) | Place::Nowhere => {
+                Err(Refusal::busy("partition_moving", format!("partition {partition} has no owner yet; ask again")))
+            }
+        }
+    }
+
+    fn router_of(&self, partition: i32, app: Arc<App>) -> Router {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        match parts.get(&partition) {
+            Some((known, router)) if Arc::ptr_eq(known, &app) => router.clone(),
+            _ => {
+                let router = super::router_until(app.clone(), self.stopping.clone());
+                parts.insert(partition, (app, router.clone()));
+                router
+            }
+        }
+    }
+
+    async fn hand_on(&self, url: &str, whole: &Whole) -> Result<Response, Refusal> {
+        let unreachable = |why: String| Refusal::busy("owner_unreachable", why);
+        let target = whole.head.uri.path_and_query().map_or("/", |p| p.as_str());
+        let url = Url::parse(&format!("{url}{target}")).map_err(|e| unreachable(format!("{url}: {e}")))?;
+        let mut headers = whole.head.headers.clone();
+        headers.insert(HANDED_ON, HeaderValue::from_static("1"));
+        let method = Method::from_bytes(whole.head.method.as_str().as_bytes()).unwrap_or(Method::GET);
+        let passed = self.forward.send(method, url, &headers, whole.body.clone()).await;
+        let passed = passed.map_err(|e| unreachable(format!("the owner of the partition cannot be asked: {e}")))?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = passed.status;
+        *response.headers_mut() = passed.headers.clone();
+        *response.body_mut() = Body::from_stream(passed.stream());
+        Ok(response)
+    }
+
+    /// Asks all owners; their lists are put together, and the first refusal is the answer.
+    async fn ask_all(&self, whole: &Whole, handed_on: bool) -> Response {
+        let mut all: Option<Value> = None;
+        for partition in 0..self.node.spread().count {
+            let response = match self.ask(partition, whole, handed_on).await {
+                Ok(response) => response,
+                Err(refusal) => return refusal.into_response(),
+            };
+            let (head, body) = response.into_parts();
+            let bytes = match body.collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(_) => {
+                    return Refusal::busy("owner_unreachable", "an answer broke off; ask again").into_response();
+                }
+            };
+            let value = serde_json::from_slice::<Value>(&bytes);
+            match value {
+                Ok(value) if head.status.is_success() => {
+                    all = Some(all.map_or(value.clone(), |all| together(all, value)))
+                }
+                _ => return Response::from_parts(head, Body::from(bytes)),
+            }
+        }
+        axum::Json(all.unwrap_or_default()).into_response()
+    }
+}
+
+/// Two answers of the same form as one: lists one after the other, the rest as the first says.
+fn together(all: Value, more: Value) -> Value {
+    match (all, more) {
+        (Value::Array(all), Value::Array(more)) => Value::Array(all.into_iter().chain(more).collect()),
+        (Value::Object(mut all), Value::Object(more)) => {
+            for (name, value) in more {
+                let joined = match all.remove(&name) {
+                    Some(known) => together(known, value),
+                    None => value,
+                };
+                all.insert(name, joined);
+            }
+            Value::Object(all)
+        }
+        (all, _) => all,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_of_several_owners_are_one_list() {
+        let all = together(json!({"syncs": [1], "x": true}), json!({"syncs": [2, 3], "x": true, "y": null}));
+        assert_eq!(all, json!({"syncs": [1, 2, 3], "x": true, "y": null}));
+    }
+}
