@@ -17,7 +17,7 @@ use super::auth;
 use super::error::{Refusal, render};
 use crate::connectors::http::{Forward, Method, Url};
 use crate::control::App;
-use crate::control::partitions::{Node, Place};
+use crate::control::partitions::{Node, Place, gateway};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::source::Failure;
@@ -37,7 +37,7 @@ use tower::ServiceExt;
 
 /// Most bytes of a body that is handed on.
 const BODY_BYTES: usize = 4 << 20;
-/// Says that a request was handed on: it goes no further.
+/// The partition for which a request was handed on: it goes no further.
 const HANDED_ON: &str = "syncline-handed-on";
 
 /// The routes of a process among several.
@@ -71,6 +71,9 @@ enum Concern {
 
 async fn answer(State(door): State<Door>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
+    if head.uri.path() == gateway::PATH {
+        return ask_provider(&door, &head, body).await;
+    }
     let Ok(caller) = auth::find(&head.headers, &door.node.front().settings.api_keys) else {
         // Hooks and probes need no key; for the rest the front has the right refusal.
         return pass(&door.front, Request::from_parts(head, body)).await;
@@ -82,18 +85,33 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
         return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 4 MiB")
             .into_response();
     };
+    let meant = head.headers.remove(HANDED_ON).and_then(|value| value.to_str().ok()?.parse::<i32>().ok());
     let concern = concern(&door, &caller.environment, &head, &body);
-    let again = head.headers.remove(HANDED_ON).is_some();
     let whole = Whole { head, body };
+    if let Some(partition) = meant {
+        return door.ask(partition, &whole, true).await.unwrap_or_else(Refusal::into_response);
+    }
     match concern {
         Concern::Anybody => pass(&door.front, whole.request()).await,
-        Concern::One(partition) => door.ask(partition, &whole, again).await.unwrap_or_else(Refusal::into_response),
-        Concern::All => door.ask_all(&whole, again).await,
+        Concern::One(partition) => door.ask(partition, &whole, false).await.unwrap_or_else(Refusal::into_response),
+        Concern::All => door.ask_all(&whole).await,
         Concern::Several => {
             let message = "connections are spread over several processes: follow each with `connections=ID`, or all of them \
                            in their Kafka topic";
             Refusal::bad("name_a_connection", message.to_owned()).into_response()
         }
+    }
+}
+
+/// A question of another process to a provider.
+async fn ask_provider(door: &Door, head: &axum::http::request::Parts, body: Body) -> Response {
+    let proof = super::query::header(&head.headers, gateway::PROOF).unwrap_or_default();
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    match door.node.ask_provider(&proof, &body).await {
+        Some(answer) => answer.into_response(),
+        None => StatusCode::FORBIDDEN.into_response(),
     }
 }
 
@@ -171,7 +189,7 @@ impl Door {
     async fn ask(&self, partition: i32, whole: &Whole, handed_on: bool) -> Result<Response, Refusal> {
         match self.node.place(partition) {
             Place::Here(app) => Ok(pass(&self.router_of(partition, app), whole.request()).await),
-            Place::There(url) if !handed_on => self.hand_on(&url, whole).await,
+            Place::There(url) if !handed_on => self.hand_on(&url, partition, whole).await,
             // The other process sent it here, or nobody has it: between two owners for a moment.
             Place::There(_) | Place::Nowhere => {
                 Err(Refusal::busy("partition_moving", format!("partition {partition} has no owner yet; ask again")))
@@ -191,12 +209,12 @@ impl Door {
         }
     }
 
-    async fn hand_on(&self, url: &str, whole: &Whole) -> Result<Response, Refusal> {
+    async fn hand_on(&self, url: &str, partition: i32, whole: &Whole) -> Result<Response, Refusal> {
         let unreachable = |why: String| Refusal::busy("owner_unreachable", why);
         let target = whole.head.uri.path_and_query().map_or("/", |p| p.as_str());
         let url = Url::parse(&format!("{url}{target}")).map_err(|e| unreachable(format!("{url}: {e}")))?;
         let mut headers = whole.head.headers.clone();
-        headers.insert(HANDED_ON, HeaderValue::from_static("1"));
+        headers.insert(HANDED_ON, HeaderValue::from(partition));
         let method = Method::from_bytes(whole.head.method.as_str().as_bytes()).unwrap_or(Method::GET);
         let passed = self.forward.send(method, url, &headers, whole.body.clone()).await;
         let passed = passed.map_err(|e| unreachable(format!("the owner of the partition cannot be asked: {e}")))?;
@@ -208,10 +226,10 @@ impl Door {
     }
 
     /// Asks all owners; their lists are put together, and the first refusal is the answer.
-    async fn ask_all(&self, whole: &Whole, handed_on: bool) -> Response {
+    async fn ask_all(&self, whole: &Whole) -> Response {
         let mut all: Option<Value> = None;
         for partition in 0..self.node.spread().count {
-            let response = match self.ask(partition, whole, handed_on).await {
+            let response = match self.ask(partition, whole, false).await {
                 Ok(response) => response,
                 Err(refusal) => return refusal.into_response(),
             };

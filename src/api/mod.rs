@@ -10,6 +10,7 @@
 //! | `records` | `/records`, `/records/prune` |
 //! | `changes` | `/v1/changes` |
 //! | `runs` | `/v1/runs`, `/v1/deletes` |
+//! | `schemas` | `/v1/schemas` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -34,6 +35,7 @@ mod records;
 mod request;
 mod rows;
 mod runs;
+mod schemas;
 mod stamp;
 mod sync;
 mod unbuilt;
@@ -83,6 +85,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(records::router())
         .merge(changes::router())
         .merge(runs::router())
+        .merge(schemas::router())
         .merge(sync::router())
         .merge(connections::router())
         .merge(metadata::router())

@@ -73,11 +73,13 @@ pub struct Part {
     pub name: String,
     /// What is known of the other parts; `None` if there is only one.
     pub neighbours: Option<hooks::Neighbours>,
+    /// Who asks providers for it; `None` if it does so itself.
+    gateways: Option<Arc<partitions::gateway::Gateways>>,
 }
 
 impl Default for Part {
     fn default() -> Self {
-        Part { name: kafka::output::MAIN.to_owned(), neighbours: None }
+        Part { name: kafka::output::MAIN.to_owned(), neighbours: None, gateways: None }
     }
 }
 
@@ -144,7 +146,12 @@ impl App {
     ) -> Result<Arc<App>, OpenError> {
         metrics::begin(settings.metrics.per_connection);
         let rest = definitions::sources(&settings, &definitions, &engine)?;
-        let sources = rest.iter().map(|(name, source)| (name.clone(), source.clone() as Arc<dyn Source>)).collect();
+        let asked = |(name, source): (&String, &Arc<RestSource>)| {
+            let local: Arc<dyn Source> = source.clone();
+            let source = part.gateways.as_ref().map(|gateways| partitions::gateway::through(name, &local, gateways));
+            (name.clone(), source.unwrap_or(local))
+        };
+        let sources = rest.iter().map(asked).collect();
         let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
         let syncs = syncs::Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
         let hooks = hooks::Hooks::open(hooks::Parts {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use syncline::api;
 use syncline::control::config::{self, Origin};
 use syncline::control::{App, Running};
+use syncline::engine::Engine;
 use syncline::engine::time::SystemClock;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -55,6 +56,11 @@ impl Serving {
         let router = api::router_until(app, running.stopping());
         let listening = tokio::spawn(api::serve::serve(listener, router, running.stopping()));
         Serving { url, running, listening, client: client() }
+    }
+
+    /// Its engine, to commit to directly.
+    pub fn engine(&self) -> Engine {
+        self.running.app().engine.clone()
     }
 
     /// Where the provider posts webhooks of a source that has one URL.

@@ -37,7 +37,11 @@ impl Ground {
     }
 
     fn open(&self) -> Result<KafkaChangelog, Error> {
-        let name = format!("{}/{PARTITION}", self.cluster.prefix);
+        self.open_as("owner")
+    }
+
+    fn open_as(&self, name: &str) -> Result<KafkaChangelog, Error> {
+        let name = format!("{}/{PARTITION}/{name}", self.cluster.prefix);
         KafkaChangelog::open(&self.cluster, &self.topic, PARTITION, &name)
     }
 }
@@ -115,6 +119,23 @@ fn the_second_to_open_ends_the_first() {
     second.commit(&[put("b", "2")]).expect("commits");
     assert_eq!(rebuilt(&second), [("a", "1"), ("b", "2")].map(|(k, v)| (k.into(), v.into())).into());
     assert_eq!((first.term(), second.term()), (1, 2));
+}
+
+/// The broker fences by name. Under another name it lets the zombie through, as a faulty broker would.
+#[test]
+fn what_a_zombie_writes_past_the_broker_is_left_out() {
+    let ground = Ground::new("guard");
+    let zombie = ground.open_as("zombie").expect("opens");
+    zombie.commit(&[put("a", "1"), put("b", "1")]).expect("commits");
+    let owner = ground.open_as("owner").expect("opens");
+    assert_eq!((zombie.term(), owner.term()), (1, 2));
+    zombie.commit(&[put("a", "zombie"), delete("b"), put("z", "zombie")]).expect("the broker lets it through");
+    let expected: Map = [("a", "1"), ("b", "1")].map(|(k, v)| (k.into(), v.into())).into();
+    assert_eq!(rebuilt(&owner), expected);
+    owner.commit(&[put("b", "2")]).expect("commits");
+    zombie.commit(&[put("b", "zombie")]).expect("the broker lets it through");
+    assert_eq!(rebuilt(&owner)[b"b".as_slice()], b"2");
+    assert_eq!(ground.open_as("next").expect("opens").term(), 3);
 }
 
 #[test]

@@ -569,6 +569,41 @@ mod kafka_only {
         });
     }
 
+    #[test]
+    #[ignore = "prints figures"]
+    fn figures() {
+        run(async {
+            let kafka = Kafka::on(broker::cluster("figures")).await;
+            for following in [false, true] {
+                if following {
+                    kafka.log().end();
+                }
+                let mut spans = Vec::new();
+                for _ in 0..1_000 {
+                    let began = std::time::Instant::now();
+                    kafka.log().append(vec![vec![7; 500]]).await.expect("appends");
+                    spans.push(began.elapsed());
+                }
+                spans.sort_unstable();
+                println!("append, followed {following}: p50 {:?}, p99 {:?}", spans[500], spans[990]);
+            }
+            let (log, began) = (kafka.log(), std::time::Instant::now());
+            for _ in 0..50 {
+                join_all((0..1_000).map(|_| log.append(vec![vec![7; 500]]))).await;
+            }
+            println!("appends, 1,000 at a time: {:.0}/s", 50_000.0 / began.elapsed().as_secs_f64());
+            let began = std::time::Instant::now();
+            let other = kafka.another().await;
+            let (mut at, mut count) = (0, 0);
+            while at < 52_000 {
+                let page = other.read(at, 1_000).expect("reads");
+                at = page.last().map_or(at, |entry| entry.0);
+                count += page.len();
+            }
+            println!("read from the beginning: {:.0}/s", f64::from(count as u32) / began.elapsed().as_secs_f64());
+        });
+    }
+
     async fn delete(cluster: &Cluster, topic: &str) {
         let (brokers, topic) = (cluster.brokers.clone(), topic.to_owned());
         let deleted = tokio::task::spawn_blocking(move || {

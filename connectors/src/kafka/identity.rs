@@ -15,6 +15,9 @@ use std::ffi::CString;
 use std::ptr;
 use std::time::Duration;
 
+/// How long the question may take: a broker that is there answers within milliseconds, and a guard is not worth more.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
 /// Frees what a call of the library gave us.
 struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 
@@ -32,9 +35,9 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// The id of a topic, if the broker says it within `wait`.
-pub(super) fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, wait: Duration) -> Option<u128> {
-    let event = described(client, topic, i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))?;
+/// The id of a topic, if the broker says it in time.
+pub(super) fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str) -> Option<u128> {
+    let event = described(client, topic, i32::try_from(PATIENCE.as_millis()).unwrap_or(i32::MAX))?;
     // SAFETY: `event` lives to the end of this function, and all that is read here is part of it. The library answers
     // null for an event of another kind, and a count of zero with no topics.
     unsafe {

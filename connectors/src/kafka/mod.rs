@@ -19,6 +19,8 @@ pub mod changelog;
 pub mod check;
 pub mod cluster;
 mod identity;
+#[cfg(test)]
+mod injected;
 pub mod log;
 pub mod members;
 pub mod murmur2;

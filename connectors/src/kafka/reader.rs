@@ -5,6 +5,8 @@
 
 use super::cluster::Cluster;
 use super::identity::topic_id;
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
@@ -14,6 +16,10 @@ use syncline_engine::log::Error;
 
 /// Longest wait for an answer about a partition.
 pub(super) const ASK: Duration = Duration::from_secs(10);
+/// How often a partition without a leader is asked.
+const LEADER_TRIES: u32 = 30;
+/// Wait between two such questions.
+const LEADER_WAIT: Duration = Duration::from_millis(100);
 /// Bytes read ahead of who reads; one larger message is read all the same.
 const AHEAD_KIB: usize = 8 << 10;
 
@@ -65,6 +71,47 @@ pub(super) fn unreachable(cluster: &str, what: &str, error: impl std::fmt::Displ
     Error::Unreachable(format!("{what} ({cluster}): {error}"))
 }
 
+/// First place of a partition and the place after the last one that this client can see. A partition whose leader is just
+/// being chosen is asked again for a while. Blocks.
+pub(super) fn watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+) -> Result<(u64, u64), Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match client.fetch_watermarks(topic, partition, ASK) {
+            Ok((low, high)) => return Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0))),
+            Err(error) if tries < LEADER_TRIES && passes(&error) => std::thread::sleep(LEADER_WAIT),
+            Err(error) => {
+                let what = format!("no broker says where partition {partition} of the topic ends");
+                return Err(unreachable(topic, &what, error));
+            }
+        }
+    }
+}
+
+/// Errors of a partition that has just been made or moved.
+fn passes(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        LeaderNotAvailable, NotLeaderForPartition, OffsetNotAvailable, UnknownPartition, UnknownTopic,
+        UnknownTopicOrPartition,
+    };
+    let code = error.rdkafka_error_code();
+    matches!(
+        code,
+        Some(
+            LeaderNotAvailable
+                | NotLeaderForPartition
+                | OffsetNotAvailable
+                | UnknownPartition
+                | UnknownTopic
+                | UnknownTopicOrPartition
+        )
+    )
+}
+
 impl Reader {
     /// A reader that is nowhere yet.
     pub fn new(
@@ -97,14 +144,12 @@ impl Reader {
 
     /// First place there and the place after the last one that can be seen.
     pub fn watermarks(&self) -> Result<(u64, u64), Error> {
-        let found = self.consumer.fetch_watermarks(&self.topic, self.partition, ASK);
-        let (low, high) = found.map_err(|e| unreachable(&self.topic, "no broker says where the partition ends", e))?;
-        Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+        watermarks(self.consumer.client(), &self.topic, self.partition)
     }
 
     /// The topic's id, if it can be had.
     pub fn topic_id(&self) -> Option<u128> {
-        topic_id(self.consumer.client(), &self.topic, ASK)
+        topic_id(self.consumer.client(), &self.topic)
     }
 
     /// The place of the first message written at `millis` or later; `None` if there is none.

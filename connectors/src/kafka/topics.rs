@@ -1,9 +1,11 @@
 //! Names of topics; topics made as they should be, or refused with the command that makes them.
 
 use super::cluster::{Cluster, failure};
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::model::Failure;
 
@@ -86,12 +88,23 @@ impl Wanted {
 /// Makes sure that these topics exist, and answers how many partitions each has. A missing topic is made, or refused
 /// (`topic_missing`) with the command that makes it where `topics.create` is off.
 pub async fn ensure(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<i32>, Failure> {
-    let admin = cluster.admin()?;
+    let admin = Arc::new(cluster.admin()?);
+    let counts = ensure_with(cluster, &admin, wanted).await;
+    // Its end takes up to a tenth of a second: not on a thread that serves others.
+    tokio::task::spawn_blocking(move || drop(admin));
+    counts
+}
+
+async fn ensure_with(
+    cluster: &Cluster,
+    admin: &Arc<AdminClient<DefaultClientContext>>,
+    wanted: &[Wanted],
+) -> Result<Vec<i32>, Failure> {
     let mut counts = Vec::with_capacity(wanted.len());
     for topic in wanted {
-        let found = match count(cluster, &topic.name).await? {
+        let found = match count_with(cluster, admin.clone(), &topic.name).await? {
             Some(found) => found,
-            None if cluster.topics.create => make(cluster, &admin, topic).await?,
+            None if cluster.topics.create => make(cluster, admin, topic).await?,
             None => {
                 let message = format!(
                     "the topic {} does not exist and `kafka.topics.create` is off; make it with: {}",
@@ -108,7 +121,7 @@ pub async fn ensure(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<i32>, Fa
 
 async fn make(
     cluster: &Cluster,
-    admin: &rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext>,
+    admin: &Arc<AdminClient<DefaultClientContext>>,
     topic: &Wanted,
 ) -> Result<i32, Failure> {
     let partitions = topic.partitions.unwrap_or(cluster.topics.partitions);
@@ -129,12 +142,20 @@ async fn make(
         None => return Err(refused(&"the broker did not answer")),
     }
     tracing::info!(topic = topic.name, partitions, "topic made");
-    Ok(count(cluster, &topic.name).await?.unwrap_or(partitions))
+    Ok(count_with(cluster, admin.clone(), &topic.name).await?.unwrap_or(partitions))
 }
 
 /// Partitions of a topic; `None` if it does not exist.
 pub async fn count(cluster: &Cluster, topic: &str) -> Result<Option<i32>, Failure> {
-    let (admin, name) = (cluster.admin()?, topic.to_owned());
+    count_with(cluster, Arc::new(cluster.admin()?), topic).await
+}
+
+async fn count_with(
+    cluster: &Cluster,
+    admin: Arc<AdminClient<DefaultClientContext>>,
+    topic: &str,
+) -> Result<Option<i32>, Failure> {
+    let name = topic.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
         let metadata = admin.inner().fetch_metadata(Some(&name), PATIENCE)?;
         let found = metadata.topics().iter().find(|t| t.name() == name).map(|t| t.partitions().len());

@@ -14,19 +14,24 @@
 //! | `hold` | holds the partitions the group gives, lets go of those it takes |
 //! | `partition` | one partition: opened from Kafka, run, closed |
 //! | `inbox` | webhooks → the logs of their partitions |
+//! | [`gateway`] | providers asked by another process |
+//! | `wire` | questions and answers between processes |
 //! | `owners` | who owns what, told on a board; the installation's secret |
 
+pub mod gateway;
 mod hold;
 mod inbox;
 mod owners;
 mod partition;
 pub mod spread;
+mod wire;
 
 pub use owners::Owner;
 
 use super::config::{Duty, Settings};
 use super::definitions::Definitions;
 use super::{App, OpenError, Part, definitions};
+use crate::connectors::http::Forward;
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::board::Board;
 use crate::connectors::kafka::changelog::state_topic;
@@ -37,10 +42,11 @@ use crate::engine::log::MemoryChangelog;
 use crate::engine::pipeline::{self, Options, Remote};
 use crate::engine::source::Failure;
 use crate::engine::time::{Clock, entropy};
+use gateway::Gateways;
 use inbox::Inbox;
 use spread::Spread;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,7 +58,7 @@ struct Common {
     clock: Arc<dyn Clock>,
     cluster: Cluster,
     producer: SharedProducer,
-    board: Board,
+    board: Arc<Board>,
     spread: Spread,
     secret: [u8; 32],
     /// This process among all; by chance.
@@ -63,6 +69,8 @@ struct Common {
     open: RwLock<BTreeMap<i32, Arc<App>>>,
     /// Counts openings and closings.
     moved: watch::Sender<u64>,
+    /// Who asks providers for an engine that does not do so itself.
+    gateways: Option<Arc<Gateways>>,
 }
 
 /// One process of an installation.
@@ -95,9 +103,7 @@ impl Node {
             tasks.spawn(hold::hold(common.clone(), group, stop.clone()));
         }
         if common.settings.process.role != Duty::Engine {
-            let key = owners::gateway_key(&common.process);
-            let told = common.board.put(&key, &common.here()).await;
-            told.map_err(|e| OpenError::Source(unreachable(&e.to_string())))?;
+            tasks.spawn(owners::stay_known(common.board.clone(), common.process.clone(), common.here(), stop.clone()));
         }
         // Also where no partition is open: requests are timed here too.
         tasks.spawn(super::metrics::sum_up(common.clock.clone(), stop.clone()));
@@ -137,6 +143,11 @@ impl Node {
         self.common.moved.subscribe()
     }
 
+    /// Answers a question of another process to a provider; `None` if it is none of the installation's.
+    pub async fn ask_provider(&self, proof: &str, body: &[u8]) -> Option<Vec<u8>> {
+        gateway::answer(&self.front, &self.common.proof(), proof, body).await
+    }
+
     /// Lets go of everything and leaves.
     pub async fn stop(&self) -> Result<(), pipeline::Error> {
         self.stop.cancel();
@@ -155,6 +166,12 @@ impl Common {
         let here = Owner { process: self.process.clone(), url: self.url.clone() };
         // Two texts always serialise.
         serde_json::to_string(&here).unwrap_or_default()
+    }
+
+    /// What processes show each other.
+    fn proof(&self) -> String {
+        use sha2::{Digest, Sha256};
+        hex::encode(Sha256::new().chain_update(self.secret).chain_update(b"processes").finalize())
     }
 }
 
@@ -175,11 +192,12 @@ async fn common(
         }
     }
     let producer = SharedProducer::new(&cluster).map_err(|e| unreachable(&e.to_string()))?;
-    let board = Board::open(&producer).await?;
+    let board = Arc::new(Board::open(&producer).await?);
     let process = hex::encode(&entropy()[..8]);
     let secret = owners::secret(&board, &process, &*clock).await?;
     let url = settings.process.url.clone().unwrap_or_else(|| url.to_owned());
-    Ok(Common {
+    let asks_itself = settings.process.role != Duty::Engine;
+    let mut common = Common {
         spread: Spread { count: wanted },
         settings,
         definitions,
@@ -192,7 +210,14 @@ async fn common(
         url,
         open: RwLock::default(),
         moved: watch::Sender::new(0),
-    })
+        gateways: None,
+    };
+    if !asks_itself {
+        let (board, clock, proof) = (common.board.clone(), common.clock.clone(), common.proof());
+        let forward = Forward::new()?;
+        common.gateways = Some(Arc::new(Gateways { board, forward, clock, proof, shunned: Mutex::default() }));
+    }
+    Ok(common)
 }
 
 /// The app in front: all connections, nothing of its own to keep, no task running.

@@ -6,7 +6,9 @@ use crate::connectors::kafka::board::Board;
 use crate::engine::source::Failure;
 use crate::engine::time::{Clock, entropy};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A process as the others see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +24,29 @@ pub(super) fn partition_key(partition: i32) -> String {
     format!("owner/{partition}")
 }
 
+/// Prefix of processes that ask providers for others.
+pub(super) const GATEWAYS: &str = "gateway/";
+
 /// The key of a process that asks providers for others.
 pub(super) fn gateway_key(process: &str) -> String {
-    format!("gateway/{process}")
+    format!("{GATEWAYS}{process}")
+}
+
+/// Keeps a process known as one that asks providers, until `stop`.
+pub(super) async fn stay_known(board: Arc<Board>, process: String, here: String, stop: CancellationToken) {
+    let key = gateway_key(&process);
+    let mut changed = board.changed();
+    loop {
+        if board.get(&key).as_ref() != Some(&here)
+            && let Err(why) = board.put(&key, &here).await
+        {
+            tracing::warn!(%why, "the others cannot be told of this gateway");
+        }
+        tokio::select! {
+            changed = changed.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// The owner of a partition, as far as the board says.

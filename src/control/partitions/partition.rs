@@ -27,6 +27,7 @@ pub(super) async fn open(common: &Common, partition: i32) -> Result<Running, Fai
     let part = Part {
         name: partition.to_string(),
         neighbours: Some(common.spread.neighbours(&common.definitions, partition)),
+        gateways: common.gateways.clone(),
     };
     let definitions = common.spread.definitions(&common.definitions, partition);
     let app = App::of_part(engine, common.settings.clone(), definitions, part).await;

@@ -25,7 +25,7 @@ pub use replay::STALE;
 use super::cluster::Cluster;
 use super::identity::topic_id;
 use super::log::MOST_BYTES;
-use super::reader::{ASK, Isolation, Reader, Use};
+use super::reader::{Isolation, Reader, Use};
 use super::topics::{Wanted, name};
 use rdkafka::producer::Producer;
 use std::sync::{Mutex, PoisonError};
@@ -93,10 +93,11 @@ impl Spot {
 
 impl KafkaChangelog {
     /// Opens a partition of a topic that exists, and with that ends who had it open under this name. Blocks: for as long as
-    /// the broker needs to end the other's transaction, which is up to a second, or until [`writer::OPEN_PATIENCE`].
+    /// the broker needs to end the other's transaction, which is up to a second, or until
+    /// the broker has been away for half a minute.
     pub fn open(cluster: &Cluster, topic: &str, partition: i32, transactional_id: &str) -> Result<Self, Error> {
         let mut writer = Writer::open(cluster, topic, partition, transactional_id)?;
-        let mark = writer.client().and_then(|client| topic_id(client.client(), topic, ASK)).map_or(0, mark_of);
+        let mark = writer.client().and_then(|client| topic_id(client.client(), topic)).map_or(0, mark_of);
         let spot = Spot { cluster: cluster.clone(), topic: topic.to_owned(), partition, mark };
         // Nobody else can write from here on, so the last term there is the last there will be.
         let term = replay::last_term(&spot)? + 1;

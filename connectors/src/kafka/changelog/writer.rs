@@ -38,6 +38,9 @@ const WRITE_BYTES: usize = MOST_BYTES - (64 << 10);
 /// Between looks whether the client is done with the last answer; it takes microseconds.
 const LOOK: Duration = Duration::from_micros(20);
 
+/// Looks before its own flush may take the rest.
+const SETTLE_LOOKS: u32 = 5_000;
+
 type Client = ThreadedProducer<Reports>;
 
 /// Takes the broker's answers.
@@ -141,6 +144,7 @@ impl Writer {
             .set("transactional.id", name)
             .set("transaction.timeout.ms", TRANSACTION_PATIENCE.as_millis().to_string())
             .set("retry.backoff.ms", "2")
+            .set("retry.backoff.max.ms", "20")
             .set("queue.buffering.max.messages", (2 * FLIGHT_MESSAGES).to_string())
             .set("queue.buffering.max.kbytes", (2 * (FLIGHT_BYTES + WRITE_BYTES) / 1024).to_string())
             .create_with_context(Reports)
@@ -238,7 +242,7 @@ impl Writer {
 /// Waits until the client has put the last answer away. Otherwise its own flush waits for it a whole tenth of a second.
 fn settle(client: &Client) {
     let mut looks = 0;
-    while client.in_flight_count() > 0 && looks < 1_000 {
+    while client.in_flight_count() > 0 && looks < SETTLE_LOOKS {
         std::thread::sleep(LOOK);
         looks += 1;
     }

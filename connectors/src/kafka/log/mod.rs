@@ -6,8 +6,8 @@
 //!   `Unreachable`, and then the entries may or may not be there: who is told so asks for a repeat and recognises it.
 //! * The entries of one append keep their order. They stand together among the appends of this process; another process's
 //!   may come in between where a large append is sent as several batches.
-//! * An append that is answered is readable here; what other processes append wakes the watcher within milliseconds. If the
-//!   broker acknowledges and then cannot be read for [`SEEN_PATIENCE`], the answer does not wait for it.
+//! * An append that is answered is readable here, from memory where who follows was quick ([`SEEN_PATIENCE`]), else from the
+//!   broker; what other processes append wakes the watcher within milliseconds.
 //! * A place that is not there any more is `Gone`, never replaced by another: behind the end (made anew, cut back), or
 //!   removed while we were open by someone else than [`Log::trim`] here. What was removed before it was opened reads as
 //!   trimmed; [`KafkaLog::check`] tells whether a stored place is still good.
@@ -37,7 +37,7 @@ use syncline_engine::time::{Clock, SystemClock};
 use tail::{Ring, Tail};
 use tokio::sync::watch;
 
-/// How long an acknowledged append waits until it can be read here.
+/// How long an acknowledged append waits until it can be read from memory.
 pub const SEEN_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The topic of the log: kept until it is trimmed, entries as large as we take.
@@ -220,8 +220,10 @@ impl Log for KafkaLog {
         if self.following.load(Ordering::Acquire) {
             let mut end = self.shared.end.subscribe();
             let seen = end.wait_for(|end| *end >= position);
-            // Durable all the same; it can be read as soon as the broker can.
-            let _ = tokio::time::timeout(SEEN_PATIENCE, seen).await;
+            if tokio::time::timeout(SEEN_PATIENCE, seen).await.is_err() {
+                // Who follows is late; who reads now gets it from the broker.
+                self.shared.raise(position);
+            }
         } else {
             self.shared.raise(position);
         }

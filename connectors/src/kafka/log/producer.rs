@@ -7,7 +7,7 @@
 
 use crate::kafka::Cluster;
 use crate::kafka::identity::topic_id;
-use crate::kafka::reader::{ASK, unreachable};
+use crate::kafka::reader::{ASK, unreachable, watermarks};
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -132,14 +132,12 @@ impl SharedProducer {
 
     /// First place of a partition and the place after its last. Blocks.
     pub(in crate::kafka) fn watermarks(&self, topic: &str, partition: i32) -> Result<(u64, u64), Error> {
-        let found = self.current().client().fetch_watermarks(topic, partition, ASK);
-        let (low, high) = found.map_err(|e| unreachable(topic, "no broker says where the partition ends", e))?;
-        Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+        watermarks(self.current().client(), topic, partition)
     }
 
     /// The topic's id, if it can be had. Blocks.
     pub(in crate::kafka) fn topic_id(&self, topic: &str) -> Option<u128> {
-        topic_id(self.current().client(), topic, ASK)
+        topic_id(self.current().client(), topic)
     }
 
     /// Writes the messages one after the other; the place of the last once all are acknowledged.

@@ -39,12 +39,14 @@ pub struct Place {
     pub epoch: u64,
     /// The log whose positions these are.
     pub log: String,
+    /// Who wrote it: a token of one running instance, by which it knows itself again.
+    pub writer: String,
 }
 
 impl Place {
-    /// Everything before `position` of `log` is written.
-    pub fn new(position: Position, log: &str) -> Self {
-        Place { format: FORMAT, position, epoch: position.epoch(), log: log.to_owned() }
+    /// Everything before `position` of `log` is written, says `writer`.
+    pub fn new(position: Position, log: &str, writer: &str) -> Self {
+        Place { format: FORMAT, position, epoch: position.epoch(), log: log.to_owned(), writer: writer.to_owned() }
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -90,7 +92,7 @@ pub enum Patience {
 pub fn read(cluster: &Cluster, name: &str, patience: Patience) -> Result<Option<Place>, Failure> {
     let topic = topic(cluster);
     let lost = |e: KafkaError| failure("kafka_unreachable", &format!("places cannot be read from {topic}"), e);
-    let consumer = consumer(cluster, "read_committed").map_err(lost)?;
+    let consumer = consumer(cluster).map_err(lost)?;
     let end = match patience {
         Patience::Now => consumer.fetch_watermarks(&topic, 0, ANSWER).map_err(lost)?.1,
         Patience::Settled => settled(cluster, &consumer, &topic).map_err(lost)?.ok_or_else(|| {
@@ -113,7 +115,9 @@ pub fn read(cluster: &Cluster, name: &str, patience: Patience) -> Result<Option<
 
 /// The topic's end, once everything before it is committed or aborted; `None` if it never was.
 fn settled(cluster: &Cluster, committed: &BaseConsumer, topic: &str) -> Result<Option<i64>, KafkaError> {
-    let (_, end) = consumer(cluster, "read_uncommitted")?.fetch_watermarks(topic, 0, ANSWER)?;
+    // Without a group there is nothing to take leave of.
+    let all: BaseConsumer = cluster.client().set("isolation.level", "read_uncommitted").create()?;
+    let (_, end) = all.fetch_watermarks(topic, 0, ANSWER)?;
     for _ in 0..OPEN_LOOKS {
         if committed.fetch_watermarks(topic, 0, ANSWER)?.1 >= end {
             return Ok(Some(end));
@@ -143,10 +147,10 @@ fn last_of(consumer: &BaseConsumer, topic: &str, name: &str, from: i64) -> Resul
     }
 }
 
-fn consumer(cluster: &Cluster, isolation: &str) -> Result<BaseConsumer, KafkaError> {
+fn consumer(cluster: &Cluster) -> Result<BaseConsumer, KafkaError> {
     let mut config = cluster.client();
     config.set("group.id", format!("{}.places", cluster.prefix));
-    config.set("isolation.level", isolation);
+    config.set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false");
     config.set("enable.partition.eof", "true");
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn places_are_read_back_and_others_refused() {
-        let place = Place::new(Position::first_of(5), "ab");
+        let place = Place::new(Position::first_of(5), "ab", "w");
         assert_eq!(Place::read(&place.bytes()).expect("a place"), place);
         assert_eq!(place.epoch, 5);
         let newer = Place { format: 2, ..place };

@@ -41,7 +41,10 @@ async fn traits(cluster: &Cluster, wanted: &[Wanted]) -> Vec<Option<(usize, bool
     let Ok(admin) = cluster.admin() else { return Vec::new() };
     let asked: Vec<ResourceSpecifier<'_>> = wanted.iter().map(|t| ResourceSpecifier::Topic(&t.name)).collect();
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-    match admin.describe_configs(&asked, &options).await {
+    let answers = admin.describe_configs(&asked, &options).await;
+    // Its end takes up to a tenth of a second: not on a thread that serves others.
+    tokio::task::spawn_blocking(move || drop(admin));
+    match answers {
         Ok(answers) => answers.into_iter().map(|answer| answer.ok().map(|topic| read(&topic))).collect(),
         Err(error) => {
             tracing::debug!(%error, "the settings of topics are not told; taking the usual ones");

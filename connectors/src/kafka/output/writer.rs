@@ -47,7 +47,8 @@ pub enum Trouble {
     Again(Failure),
     /// What was committed is not known, or this producer is broken: open anew and go on behind the place read then.
     Reopen(Failure),
-    /// A younger writer of the same name has taken over: stop.
+    /// A younger writer of the same name has taken over, or the broker gave this one up for dead because a transaction was
+    /// open for too long. Which of the two, the place tells: whoever takes over writes it first.
     Fenced(Failure),
 }
 
@@ -301,10 +302,7 @@ impl Writer {
         let reason = fatal.as_ref().map_or_else(|| error.to_string(), |(_, text)| text.clone());
         let is_fenced = matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced);
         if is_fenced {
-            let message = format!(
-                "another instance writes to topics as `{}` now, so this one stops ({reason}); give every installation a `kafka.prefix` of its own",
-                self.name
-            );
+            let message = format!("the producer `{}` was fenced off ({reason})", self.name);
             return Trouble::Fenced(Failure {
                 code: "output_fenced",
                 message,
@@ -317,7 +315,9 @@ impl Writer {
             KafkaError::Transaction(error) => error.txn_requires_abort(),
             _ => true,
         };
-        let failure = failure("kafka_write", what, reason);
+        // Told apart because something can be done about it: asking again what the topic takes.
+        let too_large = code == RDKafkaErrorCode::MessageSizeTooLarge;
+        let failure = failure(if too_large { "message_too_large" } else { "kafka_write" }, what, reason);
         if fatal.is_none() && abortable { Trouble::Again(failure) } else { Trouble::Reopen(failure) }
     }
 }

@@ -22,7 +22,7 @@ mod emptied;
 mod outlets;
 mod scribe;
 
-use super::schemas::Schemas;
+use super::schemas::{Schemas, hex};
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::output::writer::Trouble;
 use crate::connectors::kafka::output::{Shape, places};
@@ -30,9 +30,9 @@ use crate::control::App;
 use crate::engine::Engine;
 use crate::engine::model::Position;
 use crate::engine::source::Failure;
-use crate::engine::time::{Backoff, Chance};
+use crate::engine::time::{Backoff, Chance, entropy};
 use outlets::Outlets;
-use scribe::Scribe;
+use scribe::{Me, Scribe, is_mine, superseded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,6 +75,8 @@ enum Held {
     Again(Failure),
     /// Wait, then begin with a new producer.
     Reopen(Failure),
+    /// Find out whether somebody else has taken over.
+    Fenced(Failure),
     /// Stop for good.
     Ended(Failure),
 }
@@ -91,7 +93,8 @@ impl From<Trouble> for Held {
         match trouble {
             Trouble::Again(failure) => Held::Again(failure),
             Trouble::Reopen(failure) if failure.retry => Held::Reopen(failure),
-            Trouble::Reopen(failure) | Trouble::Fenced(failure) => Held::Ended(failure),
+            Trouble::Reopen(failure) => Held::Ended(failure),
+            Trouble::Fenced(failure) => Held::Fenced(failure),
         }
     }
 }
@@ -177,7 +180,7 @@ async fn next(
 
 struct Follower {
     order: Order,
-    log: String,
+    me: Me,
     outlets: Outlets,
     scribe: Option<Scribe>,
     halt: Arc<AtomicBool>,
@@ -187,16 +190,23 @@ struct Follower {
 
 impl Follower {
     fn new(order: Order, standing: watch::Sender<Standing>) -> Self {
-        let log = outlets::log_of(&order.engine, "");
+        let token = hex(&entropy());
+        let me = Me { log: outlets::log_of(&order.engine, ""), token, claimed: false };
         let outlets = Outlets::new(&order);
-        let seed = order.engine.secret("kafka output");
-        let chance = Chance::from_seed(seed.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)));
+        let chance = Chance::from_seed(entropy().iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)));
         let backoff = Backoff::new(WAITS.0, WAITS.1, true, chance);
-        Follower { order, log, outlets, scribe: None, halt: Arc::default(), backoff, standing }
+        Follower { order, me, outlets, scribe: None, halt: Arc::default(), backoff, standing }
     }
 
     /// Writes everything before `end`, with a producer made for it if there is none.
     async fn cycle(&mut self, end: Position) -> Result<Position, Held> {
+        match self.round(end).await {
+            Err(Held::Fenced(fence)) => Err(self.after_fence(fence).await),
+            result => result,
+        }
+    }
+
+    async fn round(&mut self, end: Position) -> Result<Position, Held> {
         // Datasets are listed after the end was looked at: whatever changed before the end is among them.
         self.outlets.refresh(&self.order.engine).await?;
         let batch = self.outlets.batch();
@@ -214,7 +224,7 @@ impl Follower {
             (scribe, result)
         });
         let (scribe, result) = blocking.await.map_err(|e| Held::Reopen(broken(&e)))?;
-        if !matches!(result, Err(Held::Reopen(_) | Held::Ended(_))) {
+        if !matches!(result, Err(Held::Reopen(_) | Held::Fenced(_) | Held::Ended(_))) {
             self.scribe = Some(scribe);
         } else {
             close(scribe).await;
@@ -222,12 +232,28 @@ impl Follower {
         result
     }
 
-    async fn open(&self, end: Position, batch: usize) -> Result<Scribe, Held> {
+    /// A producer that was fenced: if nobody else has written under its name, the broker only gave it up for dead.
+    async fn after_fence(&self, fence: Failure) -> Held {
+        if !self.me.claimed {
+            return Held::Ended(superseded(&self.order.name));
+        }
+        let (order, me) = (self.order.clone(), self.me.clone());
+        match tokio::task::spawn_blocking(move || is_mine(&order, &me)).await {
+            Ok(Ok(true)) => Held::Reopen(Failure { code: "output_given_up", retry: true, ..fence }),
+            Ok(Ok(false)) => Held::Ended(superseded(&self.order.name)),
+            Ok(Err(failure)) => Held::Reopen(failure),
+            Err(error) => Held::Reopen(broken(&error)),
+        }
+    }
+
+    async fn open(&mut self, end: Position, batch: usize) -> Result<Scribe, Held> {
         let order = self.order.clone();
         topics_of_places(&order.cluster).await?;
-        let (log, halt) = (self.log.clone(), self.halt.clone());
-        let opened = tokio::task::spawn_blocking(move || Scribe::open(&order, log, end, batch, halt)).await;
-        opened.map_err(|e| Held::Reopen(broken(&e)))?
+        let (me, halt) = (self.me.clone(), self.halt.clone());
+        let opened = tokio::task::spawn_blocking(move || Scribe::open(&order, me, end, batch, halt)).await;
+        let scribe = opened.map_err(|e| Held::Reopen(broken(&e)))??;
+        self.me.claimed = true;
+        Ok(scribe)
     }
 
     /// Tells how a round went, and says what to wait for.
@@ -241,11 +267,14 @@ impl Follower {
                 self.well();
                 return if place < end { Wait::Span(Duration::ZERO) } else { Wait::Commit };
             }
-            Err(Held::Ended(failure)) => return Wait::Never(failure),
+            Err(Held::Ended(failure) | Held::Fenced(failure)) => return Wait::Never(failure),
             Err(Held::Again(failure)) => (failure, false),
             Err(Held::Reopen(failure)) => (failure, true),
         };
         metrics::counter!("syncline_kafka_output_errors_total", "code" => failure.code).increment(1);
+        if failure.code == "message_too_large" {
+            self.outlets.forget();
+        }
         let known = self.standing.borrow().trouble.as_ref().map(|trouble| trouble.code);
         if known == Some(failure.code) {
             tracing::debug!(code = failure.code, reopen, "topics still wait: {failure}");

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName};
 use crate::engine::pipeline::Dataset;
 use crate::engine::source::Failure;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Bytes of the log's name in ids of changes.
@@ -67,6 +67,12 @@ impl Outlets {
         self.snapshot.clone()
     }
 
+    /// Asks again what the topics take, at the next refresh.
+    pub fn forget(&mut self) {
+        self.targets.clear();
+        self.snapshot = Snapshot::default();
+    }
+
     /// The largest batch that all topics take.
     pub fn batch(&self) -> usize {
         batch_for(self.targets.values())
@@ -79,41 +85,60 @@ impl Outlets {
             return Ok(());
         }
         let mut ways = (*self.snapshot.ways).clone();
-        for dataset in &all {
-            if !ways.contains_key(&dataset.id) {
-                ways.insert(dataset.id, Arc::new(self.way(engine, &dataset.name).await?));
-            }
+        let new: Vec<&Dataset> = all.iter().filter(|dataset| !ways.contains_key(&dataset.id)).collect();
+        self.make(&new).await?;
+        for dataset in new {
+            ways.insert(dataset.id, Arc::new(self.way(engine, &dataset.name)?));
         }
         self.snapshot = Snapshot { datasets: Arc::new(all), ways: Arc::new(ways) };
         Ok(())
     }
 
-    async fn way(&mut self, engine: &Engine, name: &Arc<DatasetName>) -> Result<Way, Failure> {
-        let changes = if self.shape.changes { Some(self.target(name, Kind::Changes).await?) } else { None };
-        let state = if self.shape.state { Some(self.target(name, Kind::State).await?) } else { None };
-        let dead = self.made(Wanted::new(dead_letters(&self.cluster, &name.environment))).await?;
+    /// Makes or finds the topics of these datasets.
+    async fn make(&mut self, new: &[&Dataset]) -> Result<(), Failure> {
+        let mut unknown = BTreeMap::new();
+        for dataset in new {
+            for (kind, topic) in self.topics_of(&dataset.name) {
+                self.claim(&topic, &dataset.name)?;
+                unknown.entry(topic.clone()).or_insert_with(|| wanted(&topic, kind));
+            }
+            let dead = dead_letters(&self.cluster, &dataset.name.environment);
+            unknown.entry(dead.clone()).or_insert_with(|| Wanted::new(dead));
+        }
+        unknown.retain(|topic, _| !self.targets.contains_key(topic));
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let unknown: Vec<Wanted> = unknown.into_values().collect();
+        let found = targets(&self.cluster, &unknown).await?;
+        self.targets.extend(unknown.into_iter().map(|topic| topic.name).zip(found));
+        Ok(())
+    }
+
+    fn topics_of(&self, name: &DatasetName) -> Vec<(Kind, String)> {
+        let kinds = [(Kind::Changes, self.shape.changes), (Kind::State, self.shape.state)];
+        let of = |kind| (kind, topic_of(&self.cluster, &self.shape, name, kind));
+        kinds.into_iter().filter(|(_, on)| *on).map(|(kind, _)| of(kind)).collect()
+    }
+
+    fn way(&self, engine: &Engine, name: &Arc<DatasetName>) -> Result<Way, Failure> {
+        let found = |topic: &str| {
+            let missing = || clash(format!("the broker said nothing of the topic {topic}"));
+            self.targets.get(topic).cloned().ok_or_else(missing)
+        };
+        let (mut changes, mut state) = (None, None);
+        for (kind, topic) in self.topics_of(name) {
+            match kind {
+                Kind::Changes => changes = Some(found(&topic)?),
+                Kind::State => state = Some(found(&topic)?),
+            }
+        }
+        let dead = found(&dead_letters(&self.cluster, &name.environment))?;
         let log = log_of(engine, &name.environment);
         let mut outlet = Outlet::new(&self.shape, name.clone(), &log, (changes, state, dead));
         outlet.schema = self.schemas.hash_of(&name.source, &name.model);
         let scope = changes_scope(&name.environment, &Selection::default());
         Ok(Way { outlet, scope })
-    }
-
-    async fn target(&mut self, name: &DatasetName, kind: Kind) -> Result<Target, Failure> {
-        let topic = topic_of(&self.cluster, &self.shape, name, kind);
-        self.claim(&topic, name)?;
-        self.made(wanted(&topic, kind)).await
-    }
-
-    async fn made(&mut self, wanted: Wanted) -> Result<Target, Failure> {
-        if let Some(known) = self.targets.get(&wanted.name) {
-            return Ok(known.clone());
-        }
-        let name = wanted.name.clone();
-        let found = targets(&self.cluster, &[wanted]).await?.pop();
-        let target = found.ok_or_else(|| clash(format!("the broker said nothing of the topic {name}")))?;
-        self.targets.insert(name, target.clone());
-        Ok(target)
     }
 
     /// A name belongs to one stream, and so do all that look like it.

@@ -36,7 +36,7 @@ type Page = (Vec<(Dataset, Change)>, bool);
 /// Writes changes.
 pub(super) struct Scribe {
     order: Order,
-    log: String,
+    me: Me,
     writer: Writer,
     batch: usize,
     /// Everything before it is in the topics.
@@ -44,6 +44,17 @@ pub(super) struct Scribe {
     cursors: CursorKey,
     first_listings: HashMap<(DatasetId, Cause), bool>,
     emptied: Emptied,
+}
+
+/// By what a follower knows itself.
+#[derive(Clone)]
+pub(super) struct Me {
+    /// The log it follows.
+    pub log: String,
+    /// One for each running follower.
+    pub token: String,
+    /// Whether it has written under its name.
+    pub claimed: bool,
 }
 
 /// Numbers of changes within their engine time.
@@ -68,24 +79,27 @@ impl Numbers {
 }
 
 impl Scribe {
-    /// Takes over the producer's name, unless the topics are not this log's: then nobody is disturbed.
-    pub fn open(order: &Order, log: String, end: Position, batch: usize, halt: Arc<AtomicBool>) -> Result<Self, Held> {
+    /// Takes over the producer's name, unless the topics are not this log's: then nobody is disturbed. Says first of all
+    /// that it has, so that an older one knows.
+    pub fn open(order: &Order, me: Me, end: Position, batch: usize, halt: Arc<AtomicBool>) -> Result<Self, Held> {
         let before = places::read(&order.cluster, &order.name, Patience::Now).map_err(Held::from)?;
-        check(before.as_ref(), &log, end, order)?;
+        check(before.as_ref(), &me, end, order)?;
         let (writer, place) = Writer::open(&order.cluster, &order.name, batch, halt)?;
-        check(place.as_ref(), &log, end, order)?;
+        check(place.as_ref(), &me, end, order)?;
         let place = place.map_or(Position::START, |place| place.position);
         tracing::debug!(name = order.name, place = place.0, "topics are written from here");
-        Ok(Scribe {
+        let mut scribe = Scribe {
             order: order.clone(),
-            log,
+            me,
             writer,
             batch,
             place,
             cursors: order.engine.cursor_key(),
             first_listings: HashMap::new(),
             emptied: Emptied::new(place),
-        })
+        };
+        scribe.commit(place)?;
+        Ok(scribe)
     }
 
     /// The size of batches it was opened for.
@@ -133,7 +147,7 @@ impl Scribe {
 
     fn commit(&mut self, place: Position) -> Result<(), Trouble> {
         let (messages, _) = self.writer.pending();
-        self.writer.commit(&Place::new(place, &self.log)).inspect_err(|trouble| {
+        self.writer.commit(&Place::new(place, &self.me.log, &self.me.token)).inspect_err(|trouble| {
             if matches!(trouble, Trouble::Again(_)) {
                 metrics::counter!("syncline_kafka_output_aborts_total").increment(1);
             }
@@ -215,11 +229,20 @@ fn instead(message: Message, target: &Target, way: &Way, before: &str, claim_che
     large::instead(message, target, &way.outlet.dead, &reference, claim_check)
 }
 
-/// Topics that are not this log's, or are ahead of it, are not written to.
-fn check(place: Option<&Place>, log: &str, end: Position, order: &Order) -> Result<(), Held> {
+/// Whether the last place under this name is still this follower's own. Blocks.
+pub(super) fn is_mine(order: &Order, me: &Me) -> Result<bool, Failure> {
+    let place = places::read(&order.cluster, &order.name, Patience::Settled)?;
+    Ok(place.is_some_and(|place| place.writer == me.token))
+}
+
+/// Topics that are not this log's, or are ahead of it, are not written to; nor those that somebody else has taken over.
+fn check(place: Option<&Place>, me: &Me, end: Position, order: &Order) -> Result<(), Held> {
     let Some(place) = place else { return Ok(()) };
+    if me.claimed && place.writer != me.token {
+        return Err(Held::Ended(superseded(&order.name)));
+    }
     let (prefix, name) = (&order.cluster.prefix, &order.name);
-    let (code, what) = if place.log != log {
+    let (code, what) = if place.log != me.log {
         ("topic_foreign", "were written from another data folder".to_owned())
     } else if place.position > end {
         let what = format!("are at engine time {} while this data folder is at {}", place.epoch, end.epoch());
@@ -233,6 +256,14 @@ fn check(place: Option<&Place>, log: &str, end: Position, order: &Order) -> Resu
         places::topic(&order.cluster),
     );
     Err(Held::Ended(Failure { code, message, status: None, retry: false, retry_after: None }))
+}
+
+/// Somebody else writes under this name now.
+pub(super) fn superseded(name: &str) -> Failure {
+    let message = format!(
+        "another instance writes to topics as `{name}` now, so this one stops; give every installation a `kafka.prefix` of its own"
+    );
+    Failure { code: "output_fenced", message, status: None, retry: false, retry_after: None }
 }
 
 /// The store failed: nothing can be read any more.

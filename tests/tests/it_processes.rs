@@ -1,0 +1,414 @@
+//! Several processes over one broker: each connection is served by one of them, whoever is asked; killing or pausing one
+//! under load loses nothing, doubles nothing, and keeps the order of every record.
+//!
+//! `PROCESS_ROUNDS=n` sets how often a process is killed or paused, `PROCESS_SEED` the seed.
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::routing::get;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use reqwest::Client;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use syncline_connectors::kafka::Cluster;
+use syncline_tests::broker;
+use tempfile::TempDir;
+
+const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
+/// Longest wait for what has to come.
+const WAIT: Duration = Duration::from_secs(90);
+/// Connections, more than partitions.
+const CONNECTIONS: u64 = 12;
+/// Records of each connection that change all the time.
+const RECORDS: u64 = 3;
+
+const SOURCE: &str = r#"
+source: crm
+base_url: http://127.0.0.1:9
+auth: {type: none}
+streams:
+  - name: Contact
+    key: .id
+    schedule: {every: 12h, start: paused}
+    list: {get: /contacts}
+  - name: Deal
+    key: .id
+    schedule: {every: 12h}
+    list: {get: /deals}
+webhooks:
+  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
+  events: .[]
+  route: .portal
+  type: .kind
+  dedupe: .eventId
+  map:
+    - {when: '$type == "whole"', stream: Contact, record: .record}
+connections:
+"#;
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(test);
+}
+
+#[test]
+fn processes_share_connections_and_answer_for_each_other() {
+    run(async {
+        let polls = Polls::default();
+        let installation = Installation::new("share", provider(polls.clone()).await);
+        let processes: Vec<Process> = (0..3).map(|n| installation.start(n, "all")).collect();
+        let asked: Vec<Asker> = processes.iter().map(Process::asker).collect();
+        for connection in 0..CONNECTIONS {
+            // Events reach whoever is asked, records are had from whoever is asked.
+            let n = connection as usize;
+            asked[n % 3].post_until_taken(connection, "a", 1).await;
+            for asker in &asked {
+                let rows = asker.records_once(connection, "Contact", 1).await;
+                assert_eq!(rows, BTreeMap::from([("a".to_owned(), json!(1))]), "connection {connection}");
+            }
+            let deals = asked[(n + 1) % 3].records_once(connection, "Deal", 2).await;
+            assert_eq!(deals.len(), 2, "polled by the owner");
+        }
+        let counts = polls.lock().expect("lock").clone();
+        let once: BTreeMap<u64, u64> = (0..CONNECTIONS).map(|c| (c, 1)).collect();
+        assert_eq!(counts, once, "each schedule ran once in the whole installation");
+        let status = asked[0].get("/sync/status?provider_config_key=crm&syncs=*", None).await;
+        assert_eq!(status["syncs"].as_array().map(Vec::len), Some(2 * CONNECTIONS as usize), "{status}");
+        let refused = asked[1].get("/v1/changes?source=crm&cursor=earliest", None).await;
+        assert_eq!(refused["error"]["code"], "name_a_connection");
+        // A cursor goes on wherever it is used.
+        let page = asked[0].changes(3, "earliest").await;
+        asked[1].post_until_taken(3, "b", 7).await;
+        asked[2].records_once(3, "Contact", 2).await;
+        let more = asked[2].changes(3, page["cursor"].as_str().expect("a cursor")).await;
+        let ids: Vec<&Value> = more["changes"].as_array().expect("changes").iter().map(|c| &c["after"]["id"]).collect();
+        assert_eq!(ids, ["b"]);
+    });
+}
+
+#[test]
+fn gateways_ask_and_receive_while_engines_own_and_serve() {
+    run(async {
+        let polls = Polls::default();
+        let installation = Installation::new("roles", provider(polls.clone()).await);
+        let gateways = [installation.start(0, "gateway"), installation.start(1, "gateway")];
+        let engines = [installation.start(2, "engine"), installation.start(3, "engine")];
+        for connection in 0..CONNECTIONS {
+            let n = connection as usize;
+            gateways[n % 2].asker().post_until_taken(connection, "a", 1).await;
+            let deals = gateways[(n + 1) % 2].asker().records_once(connection, "Deal", 2).await;
+            assert_eq!(deals.len(), 2, "a gateway asked for the owner of connection {connection}");
+            let rows = engines[n % 2].asker().records_once(connection, "Contact", 1).await;
+            assert_eq!(rows, BTreeMap::from([("a".to_owned(), json!(1))]), "connection {connection}");
+        }
+        let counts = polls.lock().expect("lock").clone();
+        assert_eq!(counts, (0..CONNECTIONS).map(|c| (c, 1)).collect::<BTreeMap<_, _>>(), "each schedule ran once");
+        let asker = gateways[0].asker();
+        let ask = asker.client.post(format!("{}/internal/ask", asker.url)).header("syncline-proof", "guess").body("{}");
+        assert_eq!(ask.send().await.expect("an answer").status().as_u16(), 403, "others are not answered");
+    });
+}
+
+#[test]
+fn killed_and_paused_under_load_they_lose_and_double_nothing() {
+    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    let (rounds, seed) = (number("PROCESS_ROUNDS", 4), number("PROCESS_SEED", 1));
+    println!("seed {seed}, {rounds} rounds");
+    run(storm(rounds, seed));
+}
+
+async fn storm(rounds: u64, seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let installation = Installation::new("storm", provider(Polls::default()).await);
+    let mut processes: Vec<Process> = (0..3).map(|n| installation.start(n, "all")).collect();
+    let doors = Arc::new(Mutex::new(processes.iter().map(|p| (p.url.clone(), p.hook.clone())).collect::<Vec<_>>()));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let loads: Vec<_> =
+        (0..CONNECTIONS).map(|connection| tokio::spawn(load(connection, seed, doors.clone(), stop.clone()))).collect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for round in 0..rounds {
+        let victim = rng.random_range(0..processes.len());
+        match round % 2 {
+            0 => {
+                println!("round {round}: {victim} is killed");
+                processes[victim].kill();
+                tokio::time::sleep(Duration::from_millis(rng.random_range(500..4_000))).await;
+                processes[victim] = installation.start(victim, "all");
+                doors.lock().expect("lock")[victim] = (processes[victim].url.clone(), processes[victim].hook.clone());
+            }
+            _ => {
+                println!("round {round}: {victim} stands still");
+                processes[victim].signal("STOP");
+                // Longer than a session: others take over, and it wakes up as a zombie.
+                tokio::time::sleep(Duration::from_millis(rng.random_range(3_500..5_000))).await;
+                processes[victim].signal("CONT");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(rng.random_range(500..3_000))).await;
+    }
+    stop.cancel();
+    let mut sent = BTreeMap::new();
+    for (connection, load) in loads.into_iter().enumerate() {
+        sent.insert(connection as u64, load.await.expect("the load ends"));
+    }
+    let asker = processes[0].asker();
+    let total: u64 = sent.values().flat_map(|records| records.values()).sum();
+    println!("{total} events answered");
+    assert!(total > 100, "the load was real");
+    for (connection, records) in &sent {
+        let wanted: BTreeMap<String, Value> = records.iter().map(|(id, n)| (id.clone(), json!(n))).collect();
+        let rows = asker.records_until(*connection, "Contact", &wanted).await;
+        assert_eq!(rows, wanted, "connection {connection}");
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        for change in asker.all_changes(*connection).await {
+            let id = change["after"]["id"].as_str().expect("an id").to_owned();
+            let n = change["after"]["n"].as_u64().expect("a number");
+            let before = seen.insert(id.clone(), n).unwrap_or(0);
+            assert_eq!(n, before + 1, "every change of {connection}/{id} once and in order: {change}");
+        }
+        let last: BTreeMap<String, Value> = seen.into_iter().map(|(id, n)| (id, json!(n))).collect();
+        assert_eq!(last, wanted, "changes of connection {connection}");
+    }
+}
+
+/// Changes the records of a connection one after the other, each change sent until it is answered 2xx by somebody. Says how
+/// often each was changed.
+async fn load(
+    connection: u64,
+    seed: u64,
+    doors: Arc<Mutex<Vec<(String, String)>>>,
+    stop: tokio_util::sync::CancellationToken,
+) -> BTreeMap<String, u64> {
+    let mut rng = StdRng::seed_from_u64(seed << 8 | connection);
+    let client = syncline_tests::serving::client();
+    let mut sent: BTreeMap<String, u64> = BTreeMap::new();
+    while !stop.is_cancelled() {
+        let id = format!("r{}", rng.random_range(0..RECORDS));
+        let n = sent.get(&id).copied().unwrap_or(0) + 1;
+        let began = Instant::now();
+        loop {
+            let (url, hook) = {
+                let doors = doors.lock().expect("lock");
+                doors[rng.random_range(0..doors.len())].clone()
+            };
+            let asker = Asker { client: client.clone(), hook: format!("{url}{hook}"), url };
+            if asker.post(connection, &id, n).await {
+                break;
+            }
+            assert!(began.elapsed() < WAIT, "nobody takes {connection}/{id} {n}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sent.insert(id, n);
+    }
+    sent
+}
+
+/// How often the deals of each connection were asked for.
+type Polls = Arc<Mutex<BTreeMap<u64, u64>>>;
+
+/// A provider with two deals for each connection.
+async fn provider(polls: Polls) -> u16 {
+    async fn deals(State(polls): State<Polls>, UrlPath(connection): UrlPath<u64>) -> axum::Json<Value> {
+        *polls.lock().expect("lock").entry(connection).or_default() += 1;
+        axum::Json(json!([{"id": "1", "n": connection}, {"id": "2", "n": connection}]))
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let router = Router::new().route("/{connection}/deals", get(deals)).with_state(polls);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    port
+}
+
+struct Installation {
+    folder: TempDir,
+    cluster: Cluster,
+}
+
+impl Installation {
+    fn new(name: &str, provider: u16) -> Installation {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("sources")).expect("folder");
+        let connection =
+            |c: u64| format!("  c{c}: {{metadata: {{portal: {c}}}, base_url: 'http://127.0.0.1:{provider}/{c}'}}\n");
+        let source = SOURCE.to_owned() + &(0..CONNECTIONS).map(connection).collect::<String>();
+        std::fs::write(folder.path().join("sources/crm.yaml"), source).expect("definition");
+        Installation { folder, cluster: broker::cluster(name) }
+    }
+
+    fn start(&self, number: usize, role: &str) -> Process {
+        let folder = self.folder.path().join(number.to_string());
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let settings = json!({
+            "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": self.folder.path().join("sources"),
+            "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
+            "workers": 1, "egress": {"allow_http": true},
+            "kafka": {"brokers": self.cluster.brokers, "prefix": self.cluster.prefix, "topics": {"replication": 1}},
+            "log": {"kind": "kafka", "partitions": 6, "session": "2s", "role": role},
+        });
+        std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
+        Process::start(&folder)
+    }
+}
+
+struct Process {
+    child: Child,
+    url: String,
+    hook: String,
+}
+
+impl Process {
+    fn start(folder: &Path) -> Process {
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_program"))
+            .arg("serve")
+            .current_dir(folder)
+            .env("TEST_KEY", KEY)
+            .env("SECRET", "s3cret")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let (mut url, mut hook) = (None, None);
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        while url.is_none() || hook.is_none() {
+            let Some(Ok(line)) = lines.next() else { break };
+            if let Some((_, address)) = line.split_once("listening on ") {
+                url = Some(address.to_owned());
+            }
+            if line.starts_with("webhook") {
+                hook = line.find("/hooks/").map(|at| line[at..].to_owned());
+            }
+        }
+        // Its further output must go somewhere, or it would stand still.
+        std::thread::spawn(move || lines.for_each(drop));
+        let said = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        let url = url.unwrap_or_else(|| panic!("it listens\n{}", said()));
+        Process { child, url, hook: hook.expect("it takes webhooks") }
+    }
+
+    fn asker(&self) -> Asker {
+        let client = syncline_tests::serving::client();
+        Asker { client, url: self.url.clone(), hook: format!("{}{}", self.url, self.hook) }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} is sent");
+    }
+
+    fn kill(&mut self) {
+        // SIGKILL, by its id.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+struct Asker {
+    client: Client,
+    url: String,
+    hook: String,
+}
+
+impl Asker {
+    /// Whether the change was answered with 2xx.
+    async fn post(&self, connection: u64, id: &str, n: u64) -> bool {
+        let record = json!({"id": id, "n": n});
+        let event = json!([{"kind": "whole", "portal": connection, "eventId": format!("{connection}/{id}/{n}"), "record": record}]);
+        let request = self.client.post(&self.hook).header("x-token", "s3cret").timeout(Duration::from_secs(5));
+        request.body(event.to_string()).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    async fn post_until_taken(&self, connection: u64, id: &str, n: u64) {
+        let began = Instant::now();
+        while !self.post(connection, id, n).await {
+            assert!(began.elapsed() < WAIT, "{connection}/{id} is not taken");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// An answer; asked again while a partition is between two owners.
+    async fn get(&self, path: &str, connection: Option<u64>) -> Value {
+        let began = Instant::now();
+        loop {
+            let mut request = self.client.get(format!("{}{path}", self.url)).bearer_auth(KEY);
+            if let Some(connection) = connection {
+                request =
+                    request.header("provider-config-key", "crm").header("connection-id", format!("c{connection}"));
+            }
+            let Ok(answer) = request.timeout(Duration::from_secs(10)).send().await else { continue };
+            let status = answer.status().as_u16();
+            let text = answer.text().await.expect("text");
+            if status != 503 {
+                return serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
+            }
+            assert!(began.elapsed() < WAIT, "{path} of {connection:?}: {text}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Id → n of all records.
+    async fn records(&self, connection: u64, model: &str) -> BTreeMap<String, Value> {
+        let page = self.get(&format!("/records?model={model}&limit=1000"), Some(connection)).await;
+        let rows = page["records"].as_array().unwrap_or_else(|| panic!("{page}"));
+        rows.iter().map(|row| (row["id"].as_str().expect("an id").to_owned(), row["n"].clone())).collect()
+    }
+
+    async fn records_once(&self, connection: u64, model: &str, count: usize) -> BTreeMap<String, Value> {
+        let began = Instant::now();
+        loop {
+            let rows = self.records(connection, model).await;
+            if rows.len() >= count || began.elapsed() > WAIT {
+                return rows;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn records_until(
+        &self,
+        connection: u64,
+        model: &str,
+        wanted: &BTreeMap<String, Value>,
+    ) -> BTreeMap<String, Value> {
+        let began = Instant::now();
+        loop {
+            let rows = self.records(connection, model).await;
+            if rows == *wanted || began.elapsed() > WAIT {
+                return rows;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn changes(&self, connection: u64, cursor: &str) -> Value {
+        let path = format!("/v1/changes?source=crm&connection=c{connection}&stream=Contact&limit=500&cursor={cursor}");
+        self.get(&path, None).await
+    }
+
+    async fn all_changes(&self, connection: u64) -> Vec<Value> {
+        let (mut changes, mut cursor) = (Vec::new(), "earliest".to_owned());
+        loop {
+            let page = self.changes(connection, &cursor).await;
+            let new = page["changes"].as_array().cloned().unwrap_or_else(|| panic!("{page}"));
+            let done = new.is_empty();
+            changes.extend(new);
+            if done {
+                return changes;
+            }
+            cursor = page["cursor"].as_str().expect("a cursor").to_owned();
+        }
+    }
+}
