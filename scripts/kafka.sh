@@ -128,12 +128,14 @@ make_keys() {
     local folder=$1 port=$2
     need keytool "it comes with the JDK"
     rm -f "$folder/keys.p12"
-    keytool -genkeypair -alias broker -keyalg RSA -keysize 2048 -validity 3650 -dname CN=localhost \
+    if ! { keytool -genkeypair -alias broker -keyalg RSA -keysize 2048 -validity 3650 -dname CN=localhost \
         -ext bc=ca:true -ext san=dns:localhost,ip:127.0.0.1 \
         -storetype PKCS12 -keystore "$folder/keys.p12" -storepass "$USER_PASSWORD" >"$folder/keys.log" 2>&1 &&
         keytool -exportcert -rfc -alias broker -keystore "$folder/keys.p12" -storepass "$USER_PASSWORD" \
-            -file "$folder/ca.pem" >>"$folder/keys.log" 2>&1 ||
-        { say "the keys could not be made: $(tail -3 "$folder/keys.log")"; return 1; }
+            -file "$folder/ca.pem" >>"$folder/keys.log" 2>&1; }; then
+        say "the keys could not be made: $(tail -3 "$folder/keys.log")"
+        return 1
+    fi
     cat >"$folder/client.properties" <<CLIENT
 # For Kafka's own tools: --command-config (or --consumer.config, --producer.config) with this file.
 bootstrap.servers=127.0.0.1:$port

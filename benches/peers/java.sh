@@ -1,8 +1,9 @@
 # What the two Java peers share: fetches their jars with Maven, once, and compiles. Sourced by their run.sh, which sets
 # `peer` to its folder. Into $CACHE/<name of the folder>.
+# shellcheck shell=bash
 set -euo pipefail
 
-name=$(basename "$peer")
+name=$(basename "${peer:?peer is not set: the folder of the run.sh that sources this}")
 cache="${CACHE:?CACHE is not set: a folder for jars and classes}/$name"
 
 # The jars of the pom and the classes of src/; nothing if both are there and newer.

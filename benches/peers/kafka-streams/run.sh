@@ -4,7 +4,7 @@
 #   run.sh build    fetches and compiles; prints name and version
 #   run.sh start    runs until it is ended, with BROKERS, IN, OUT, NAME, DATA and THREADS of the environment
 peer=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=../java.sh
+# shellcheck source=benches/peers/java.sh
 source "$peer/../java.sh"
 
 case "${1:-}" in
