@@ -12,7 +12,10 @@ build)
     build
     echo "Kafka Streams $(version kafka-streams), exactly_once_v2, RocksDB"
     ;;
-start) become ;;
+start)
+    # shellcheck disable=SC2119
+    become
+    ;;
 *)
     sed -n '4,5p' "${BASH_SOURCE[0]}"
     exit 2
