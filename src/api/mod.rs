@@ -11,6 +11,8 @@
 //! | `changes` | `/v1/changes` |
 //! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `schemas` | `/v1/schemas` |
+//! | `input_schema` | `/v1/schemas/input` |
+//! | `inputs` | `/v1/inputs` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -28,6 +30,8 @@ mod connections;
 mod error;
 mod feed;
 mod health;
+mod input_schema;
+mod inputs;
 mod metadata;
 mod metrics;
 mod query;
@@ -36,6 +40,7 @@ mod request;
 mod rows;
 mod runs;
 mod schemas;
+
 mod stamp;
 mod sync;
 mod unbuilt;
@@ -84,8 +89,10 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(for_some)
         .merge(records::router())
         .merge(changes::router())
+        .merge(inputs::router())
         .merge(runs::router())
         .merge(schemas::router())
+        .merge(input_schema::router())
         .merge(sync::router())
         .merge(connections::router())
         .merge(metadata::router())

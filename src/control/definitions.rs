@@ -83,6 +83,7 @@ fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
         .map_err(|all| all.iter().map(Complaint::to_string).collect::<Vec<_>>())?;
+    let warnings = without_kafka(warnings, settings)?;
     let (insecure, other): (Vec<_>, Vec<_>) = warnings.into_iter().partition(|w| w.code == "insecure_url");
     if !insecure.is_empty() && !settings.allow_http {
         let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";
@@ -90,6 +91,22 @@ fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     }
     other.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(definition)
+}
+
+/// What only topics make legal is a complaint where none are read.
+fn without_kafka(warnings: Vec<Complaint>, settings: &Settings) -> Result<Vec<Complaint>, Vec<String>> {
+    let reads = |wanted: bool| settings.kafka.is_some() && wanted;
+    let input = settings.kafka.as_ref().is_some_and(|kafka| kafka.input);
+    let fed = |w: &Complaint| match w.code {
+        "kafka_not_set" => Some(reads(true)),
+        "no_request" => Some(reads(input)),
+        _ => None,
+    };
+    let wrong: Vec<_> = warnings.iter().filter(|w| fed(w) == Some(false)).cloned().collect();
+    if wrong.is_empty() {
+        return Ok(warnings.into_iter().filter(|w| fed(w).is_none()).collect());
+    }
+    Err(wrong.into_iter().map(|w| Complaint { warning: false, ..w }.to_string()).collect())
 }
 
 /// The files meant by folders, files and globs, in order, each once. A folder that does not exist holds none: a fresh

@@ -9,7 +9,7 @@
 //! | [`syncs`] | syncs: their state, their runs, what can be asked of them |
 //! | [`scheduler`] | begins runs when their tick has come |
 //! | [`hooks`] | webhooks on their way in |
-//! | [`kafka`] | topics |
+//! | [`kafka`] | topics in and out |
 //! | [`partitions`] | several processes, each with a part of the connections |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`metrics`] | what is counted and timed |
@@ -64,6 +64,8 @@ pub struct App {
     pub outbox: deliver::Outbox,
     /// Which part of the installation it is.
     pub part: Part,
+    /// Topics in, where a cluster is named.
+    pub inputs: Option<kafka::input::Inputs>,
 }
 
 /// The part of an installation that an app stands for.
@@ -168,7 +170,29 @@ impl App {
         let endpoints = settings.endpoints.clone();
         let outbox =
             deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
-        Ok(Arc::new(App { engine, settings, definitions, rest, sources, connections, syncs, hooks, outbox, part }))
+        let inputs = settings.kafka.as_ref().map(|kafka| {
+            kafka::input::Inputs::open(kafka::input::Parts {
+                engine: engine.clone(),
+                cluster: kafka.cluster.clone(),
+                input: kafka.input,
+                definitions: definitions.clone(),
+                connections: connections.clone(),
+            })
+        });
+        let inputs = inputs.transpose()?;
+        Ok(Arc::new(App {
+            engine,
+            settings,
+            definitions,
+            rest,
+            sources,
+            connections,
+            syncs,
+            hooks,
+            outbox,
+            part,
+            inputs,
+        }))
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.
@@ -183,6 +207,10 @@ impl App {
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
         kafka::output::start(self, &tasks, &stop);
+        if let Some(inputs) = self.inputs.clone() {
+            let halt = stop.clone();
+            tasks.spawn(async move { ended("topics in", inputs.run(halt).await) });
+        }
         tasks.close();
         Running { app: self.clone(), stop, tasks }
     }

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod compare;
 pub mod crash;
 pub mod elsewhere;
+pub mod feed;
 pub mod history;
 pub mod oracle;
 pub mod served;

@@ -63,6 +63,11 @@ impl Serving {
         self.running.app().engine.clone()
     }
 
+    /// The app behind it.
+    pub fn app(&self) -> &Arc<App> {
+        self.running.app()
+    }
+
     /// Where the provider posts webhooks of a source that has one URL.
     pub fn hook_url(&self, source: &str) -> String {
         let urls = self.running.app().hooks.urls(source);

@@ -1,31 +1,37 @@
 //! Several processes over one broker: each connection is served by one of them, whoever is asked; killing or pausing one
 //! under load loses nothing, doubles nothing, and keeps the order of every record.
 //!
-//! `PROCESS_ROUNDS=n` sets how often a process is killed or paused, `PROCESS_SEED` the seed.
+//! `PROCESS_ROUNDS=n` sets how often something happens, `PROCESS_SEED` the seed, `PROCESS_BATCH` the events of a request,
+//! `PROCESS_EVENTS` how many there must be in all.
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, State};
 use axum::routing::get;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rdkafka::consumer::Consumer;
+use rdkafka::message::Message as _;
 use reqwest::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use syncline_connectors::kafka::Cluster;
-use syncline_tests::broker;
+use syncline_tests::broker::{self, Broker};
+use syncline_tests::topic;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 /// Longest wait for what has to come.
 const WAIT: Duration = Duration::from_secs(90);
 /// Connections, more than partitions.
 const CONNECTIONS: u64 = 12;
-/// Records of each connection that change all the time.
+/// Records of each connection that change all the time, at least.
 const RECORDS: u64 = 3;
 
 const SOURCE: &str = r#"
@@ -118,96 +124,205 @@ fn gateways_ask_and_receive_while_engines_own_and_serve() {
 
 #[test]
 fn killed_and_paused_under_load_they_lose_and_double_nothing() {
-    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let (rounds, seed) = (number("PROCESS_ROUNDS", 4), number("PROCESS_SEED", 1));
-    println!("seed {seed}, {rounds} rounds");
-    run(storm(rounds, seed));
+    let storm = Storm {
+        rounds: number("PROCESS_ROUNDS", 6),
+        seed: number("PROCESS_SEED", 1),
+        batch: number("PROCESS_BATCH", 4),
+        events: number("PROCESS_EVENTS", 0),
+    };
+    println!("{storm:?}");
+    run(storm.run());
 }
 
-async fn storm(rounds: u64, seed: u64) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let installation = Installation::new("storm", provider(Polls::default()).await);
-    let mut processes: Vec<Process> = (0..3).map(|n| installation.start(n, "all")).collect();
-    let doors = Arc::new(Mutex::new(processes.iter().map(|p| (p.url.clone(), p.hook.clone())).collect::<Vec<_>>()));
-    let stop = tokio_util::sync::CancellationToken::new();
-    let loads: Vec<_> =
-        (0..CONNECTIONS).map(|connection| tokio::spawn(load(connection, seed, doors.clone(), stop.clone()))).collect();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    for round in 0..rounds {
-        let victim = rng.random_range(0..processes.len());
-        match round % 2 {
-            0 => {
-                println!("round {round}: {victim} is killed");
-                processes[victim].kill();
-                tokio::time::sleep(Duration::from_millis(rng.random_range(500..4_000))).await;
-                processes[victim] = installation.start(victim, "all");
-                doors.lock().expect("lock")[victim] = (processes[victim].url.clone(), processes[victim].hook.clone());
-            }
-            _ => {
-                println!("round {round}: {victim} stands still");
-                processes[victim].signal("STOP");
-                // Longer than a session: others take over, and it wakes up as a zombie.
-                tokio::time::sleep(Duration::from_millis(rng.random_range(3_500..5_000))).await;
-                processes[victim].signal("CONT");
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(rng.random_range(500..3_000))).await;
-    }
-    stop.cancel();
-    let mut sent = BTreeMap::new();
-    for (connection, load) in loads.into_iter().enumerate() {
-        sent.insert(connection as u64, load.await.expect("the load ends"));
-    }
-    let asker = processes[0].asker();
-    let total: u64 = sent.values().flat_map(|records| records.values()).sum();
-    println!("{total} events answered");
-    assert!(total > 100, "the load was real");
-    for (connection, records) in &sent {
-        let wanted: BTreeMap<String, Value> = records.iter().map(|(id, n)| (id.clone(), json!(n))).collect();
-        let rows = asker.records_until(*connection, "Contact", &wanted).await;
-        assert_eq!(rows, wanted, "connection {connection}");
-        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-        for change in asker.all_changes(*connection).await {
-            let id = change["after"]["id"].as_str().expect("an id").to_owned();
-            let n = change["after"]["n"].as_u64().expect("a number");
-            let before = seen.insert(id.clone(), n).unwrap_or(0);
-            assert_eq!(n, before + 1, "every change of {connection}/{id} once and in order: {change}");
-        }
-        let last: BTreeMap<String, Value> = seen.into_iter().map(|(id, n)| (id, json!(n))).collect();
-        assert_eq!(last, wanted, "changes of connection {connection}");
-    }
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// Changes the records of a connection one after the other, each change sent until it is answered 2xx by somebody. Says how
-/// often each was changed.
-async fn load(
-    connection: u64,
+/// What happens while events come in.
+#[derive(Clone, Copy, Debug)]
+struct Storm {
+    /// How often something happens.
+    rounds: u64,
     seed: u64,
-    doors: Arc<Mutex<Vec<(String, String)>>>,
-    stop: tokio_util::sync::CancellationToken,
-) -> BTreeMap<String, u64> {
-    let mut rng = StdRng::seed_from_u64(seed << 8 | connection);
-    let client = syncline_tests::serving::client();
-    let mut sent: BTreeMap<String, u64> = BTreeMap::new();
-    while !stop.is_cancelled() {
-        let id = format!("r{}", rng.random_range(0..RECORDS));
-        let n = sent.get(&id).copied().unwrap_or(0) + 1;
-        let began = Instant::now();
-        loop {
-            let (url, hook) = {
-                let doors = doors.lock().expect("lock");
-                doors[rng.random_range(0..doors.len())].clone()
-            };
-            let asker = Asker { client: client.clone(), hook: format!("{url}{hook}"), url };
-            if asker.post(connection, &id, n).await {
-                break;
-            }
-            assert!(began.elapsed() < WAIT, "nobody takes {connection}/{id} {n}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Events of a request.
+    batch: u64,
+    /// The load goes on until there were so many.
+    events: u64,
+}
+
+impl Storm {
+    async fn run(self) {
+        let own = Broker::start();
+        let cluster = Cluster { brokers: own.address().to_owned(), prefix: "storm".into(), ..Cluster::default() };
+        let installation = Installation::over(cluster, provider(Polls::default()).await);
+        let mut processes: Vec<Process> = (0..3).map(|n| installation.start(n, "all")).collect();
+        let doors = Arc::new(Mutex::new(processes.iter().map(Process::door).collect::<Vec<_>>()));
+        let taken = Arc::new(AtomicU64::new(0));
+        let stop = CancellationToken::new();
+        let loads: Vec<_> = (0..CONNECTIONS)
+            .map(|connection| {
+                let load = Load { connection, storm: self, doors: doors.clone(), taken: taken.clone() };
+                tokio::spawn(load.run(stop.clone()))
+            })
+            .collect();
+        let reader = Reader::start(installation.cluster.clone());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        self.happen(&installation, &own, &mut processes, &doors).await;
+        while taken.load(Ordering::Relaxed) < self.events {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        sent.insert(id, n);
+        stop.cancel();
+        let mut sent = BTreeMap::new();
+        for (connection, load) in loads.into_iter().enumerate() {
+            sent.insert(connection as u64, load.await.expect("the load ends"));
+        }
+        let total: u64 = sent.values().flat_map(BTreeMap::values).sum();
+        println!("{total} events answered");
+        assert!(total > 200, "the load was real");
+        let asker = processes[0].asker();
+        for (connection, records) in &sent {
+            asker.has_each_change_once(*connection, records).await;
+        }
+        reader.has_each_change_once(&sent);
+        installation.is_rebuilt_from_topics(processes).await;
     }
-    sent
+
+    /// Processes are killed, stand still, leave and join; the broker is killed.
+    async fn happen(
+        &self,
+        installation: &Installation,
+        own: &Broker,
+        processes: &mut Vec<Process>,
+        doors: &Mutex<Vec<(String, String)>>,
+    ) {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let (mut kills, mut pauses, mut brokers, mut moves) = (0, 0, 0, 0);
+        for round in 0..self.rounds {
+            let victim = rng.random_range(0..3);
+            match round % 6 {
+                0 | 3 => {
+                    processes[victim].kill();
+                    tokio::time::sleep(Duration::from_millis(rng.random_range(200..4_000))).await;
+                    processes[victim] = installation.start(victim, "all");
+                    (kills, moves) = (kills + 1, moves + 2);
+                }
+                1 | 4 => {
+                    processes[victim].signal("STOP");
+                    // Longer than a session: others take over, and it wakes up as a zombie.
+                    tokio::time::sleep(Duration::from_millis(rng.random_range(3_000..4_500))).await;
+                    processes[victim].signal("CONT");
+                    (pauses, moves) = (pauses + 1, moves + 2);
+                }
+                2 => {
+                    tokio::task::block_in_place(|| own.kill());
+                    tokio::time::sleep(Duration::from_millis(rng.random_range(100..1_500))).await;
+                    tokio::task::block_in_place(|| own.restart());
+                    brokers += 1;
+                }
+                _ => {
+                    // One leaves in good order, one more joins and leaves.
+                    processes[victim].leave().await;
+                    processes[victim] = installation.start(victim, "all");
+                    let mut fourth = installation.start(3, "all");
+                    tokio::time::sleep(Duration::from_millis(rng.random_range(500..3_000))).await;
+                    fourth.leave().await;
+                    moves += 4;
+                }
+            }
+            *doors.lock().expect("lock") = processes.iter().map(Process::door).collect();
+            println!("round {round}: {kills} kills, {pauses} zombies, {brokers} broker kills, {moves} rebalances");
+            tokio::time::sleep(Duration::from_millis(rng.random_range(300..2_000))).await;
+        }
+    }
+}
+
+/// Changes the records of one connection over and over.
+struct Load {
+    connection: u64,
+    storm: Storm,
+    doors: Arc<Mutex<Vec<(String, String)>>>,
+    taken: Arc<AtomicU64>,
+}
+
+impl Load {
+    /// Each request changes some records once, and is sent until somebody answers 2xx. Says how often each was changed.
+    async fn run(self, stop: CancellationToken) -> BTreeMap<String, u64> {
+        let mut rng = StdRng::seed_from_u64(self.storm.seed << 8 | self.connection);
+        let client = syncline_tests::serving::client();
+        let mut sent: BTreeMap<String, u64> = BTreeMap::new();
+        while !stop.is_cancelled() {
+            let first = rng.random_range(0..RECORDS);
+            let ids: Vec<String> = (first..first + self.storm.batch).map(|n| format!("r{n}")).collect();
+            let events: Vec<(String, u64)> = ids
+                .into_iter()
+                .map(|id| (sent.get(&id).copied().unwrap_or(0) + 1, id))
+                .map(|(n, id)| (id, n))
+                .collect();
+            let began = Instant::now();
+            loop {
+                let (url, hook) = {
+                    let doors = self.doors.lock().expect("lock");
+                    doors[rng.random_range(0..doors.len())].clone()
+                };
+                let asker = Asker { client: client.clone(), hook: format!("{url}{hook}"), url };
+                if asker.post(self.connection, &events).await {
+                    break;
+                }
+                assert!(began.elapsed() < WAIT, "nobody takes {}/{events:?}", self.connection);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            self.taken.fetch_add(events.len() as u64, Ordering::Relaxed);
+            sent.extend(events);
+        }
+        sent
+    }
+}
+
+/// Reads the topic of changes all the time, as one that sees committed transactions only.
+struct Reader {
+    /// Key → how often it was changed; every change one more than the one before.
+    seen: Arc<Mutex<BTreeMap<String, u64>>>,
+    wrong: Arc<Mutex<Vec<String>>>,
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Reader {
+    fn start(cluster: Cluster) -> Reader {
+        let (seen, wrong) = (Arc::<Mutex<BTreeMap<String, u64>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let stop = CancellationToken::new();
+        let (to, complain, end) = (seen.clone(), wrong.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let consumer = topic::consumer(&cluster);
+            consumer.subscribe(&[&format!("{}.crm.Contact.changes", cluster.prefix)]).expect("subscribed");
+            while !end.is_cancelled() {
+                // A broker that is away is an error now and then; the consumer goes on.
+                let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+                let told = topic::told(&message);
+                let value: Value = serde_json::from_str(&told.value.unwrap_or_default()).expect("JSON");
+                let n = value["after"]["n"].as_u64().unwrap_or(0);
+                let before = to.lock().expect("lock").insert(told.key.clone(), n).unwrap_or(0);
+                if n != before + 1 {
+                    complain.lock().expect("lock").push(format!("{} went from {before} to {n}", told.key));
+                }
+            }
+        });
+        Reader { seen, wrong, stop, thread: Some(thread) }
+    }
+
+    fn has_each_change_once(mut self, sent: &BTreeMap<u64, BTreeMap<String, u64>>) {
+        let key = |c: u64, id: &str| format!(r#"["c{c}","{id}"]"#);
+        let wanted: BTreeMap<String, u64> =
+            sent.iter().flat_map(|(c, records)| records.iter().map(|(id, n)| (key(*c, id), *n))).collect();
+        let began = Instant::now();
+        while *self.seen.lock().expect("lock") != wanted && began.elapsed() < WAIT {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.stop.cancel();
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+        assert_eq!(*self.wrong.lock().expect("lock"), Vec::<String>::new(), "order in the topic");
+        assert_eq!(*self.seen.lock().expect("lock"), wanted, "changes in the topic");
+    }
 }
 
 /// How often the deals of each connection were asked for.
@@ -233,13 +348,38 @@ struct Installation {
 
 impl Installation {
     fn new(name: &str, provider: u16) -> Installation {
+        Installation::over(broker::cluster(name), provider)
+    }
+
+    fn over(cluster: Cluster, provider: u16) -> Installation {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("sources")).expect("folder");
         let connection =
             |c: u64| format!("  c{c}: {{metadata: {{portal: {c}}}, base_url: 'http://127.0.0.1:{provider}/{c}'}}\n");
         let source = SOURCE.to_owned() + &(0..CONNECTIONS).map(connection).collect::<String>();
         std::fs::write(folder.path().join("sources/crm.yaml"), source).expect("definition");
-        Installation { folder, cluster: broker::cluster(name) }
+        Installation { folder, cluster }
+    }
+
+    /// All processes leave and their folders go; one that begins with nothing has everything, cursors included.
+    async fn is_rebuilt_from_topics(&self, processes: Vec<Process>) {
+        let asker = processes[0].asker();
+        let mut before = Vec::new();
+        for connection in 0..CONNECTIONS {
+            before.push(asker.digest(connection).await);
+        }
+        for mut process in processes {
+            process.leave().await;
+        }
+        for number in 0..4 {
+            let _ = std::fs::remove_dir_all(self.folder.path().join(number.to_string()).join("data"));
+        }
+        let process = self.start(0, "all");
+        let asker = process.asker();
+        for connection in 0..CONNECTIONS {
+            let after = asker.digest(connection).await;
+            assert_eq!(after, before[connection as usize], "connection {connection} after the rebuild");
+        }
     }
 
     fn start(&self, number: usize, role: &str) -> Process {
@@ -249,7 +389,8 @@ impl Installation {
             "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": self.folder.path().join("sources"),
             "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
             "workers": 1, "egress": {"allow_http": true},
-            "kafka": {"brokers": self.cluster.brokers, "prefix": self.cluster.prefix, "topics": {"replication": 1}},
+            "kafka": {"brokers": self.cluster.brokers, "prefix": self.cluster.prefix, "topics": {"replication": 1},
+                      "output": {"state": true}},
             "log": {"kind": "kafka", "partitions": 6, "session": "2s", "role": role},
         });
         std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
@@ -298,6 +439,20 @@ impl Process {
         Asker { client, url: self.url.clone(), hook: format!("{}{}", self.url, self.hook) }
     }
 
+    fn door(&self) -> (String, String) {
+        (self.url.clone(), self.hook.clone())
+    }
+
+    /// SIGTERM, and its end.
+    async fn leave(&mut self) {
+        self.signal("TERM");
+        let began = Instant::now();
+        while self.child.try_wait().expect("a status").is_none() {
+            assert!(began.elapsed() < WAIT, "it ends when it is asked to");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "SIG{name} is sent");
@@ -323,17 +478,41 @@ struct Asker {
 }
 
 impl Asker {
-    /// Whether the change was answered with 2xx.
-    async fn post(&self, connection: u64, id: &str, n: u64) -> bool {
-        let record = json!({"id": id, "n": n});
-        let event = json!([{"kind": "whole", "portal": connection, "eventId": format!("{connection}/{id}/{n}"), "record": record}]);
+    /// Whether the changes were answered with 2xx.
+    async fn post(&self, connection: u64, changes: &[(String, u64)]) -> bool {
+        let event = |(id, n): &(String, u64)| {
+            let record = json!({"id": id, "n": n});
+            json!({"kind": "whole", "portal": connection, "eventId": format!("{connection}/{id}/{n}"), "record": record})
+        };
+        let events: Vec<Value> = changes.iter().map(event).collect();
         let request = self.client.post(&self.hook).header("x-token", "s3cret").timeout(Duration::from_secs(5));
-        request.body(event.to_string()).send().await.is_ok_and(|answer| answer.status().is_success())
+        request.body(json!(events).to_string()).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// The records, and every change that led to them, as they were sent.
+    async fn has_each_change_once(&self, connection: u64, records: &BTreeMap<String, u64>) {
+        let wanted: BTreeMap<String, Value> = records.iter().map(|(id, n)| (id.clone(), json!(n))).collect();
+        let rows = self.records_until(connection, "Contact", &wanted).await;
+        assert_eq!(rows, wanted, "connection {connection}");
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        for change in self.all_changes(connection).await {
+            let id = change["after"]["id"].as_str().expect("an id").to_owned();
+            let n = change["after"]["n"].as_u64().expect("a number");
+            let before = seen.insert(id.clone(), n).unwrap_or(0);
+            assert_eq!(n, before + 1, "every change of {connection}/{id} once and in order: {change}");
+        }
+        assert_eq!(seen, *records, "changes of connection {connection}");
+    }
+
+    /// Records and changes with all their metadata and cursors, as text.
+    async fn digest(&self, connection: u64) -> (Value, Vec<Value>) {
+        let records = self.get("/records?model=Contact&limit=10000", Some(connection)).await;
+        (records, self.all_changes(connection).await)
     }
 
     async fn post_until_taken(&self, connection: u64, id: &str, n: u64) {
         let began = Instant::now();
-        while !self.post(connection, id, n).await {
+        while !self.post(connection, &[(id.to_owned(), n)]).await {
             assert!(began.elapsed() < WAIT, "{connection}/{id} is not taken");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

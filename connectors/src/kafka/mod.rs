@@ -10,6 +10,7 @@
 //! | [`log`] | the log on a partition, for several processes |
 //! | [`members`] | who of a group owns which partitions |
 //! | [`murmur2`] | the hash by which Java clients choose a partition |
+//! | [`input`] | what others write to topics → messages |
 //! | [`output`] | changes → topics |
 //! | `reader` | one partition read in order, by place |
 //! | [`topics`] | names of topics, made or refused with the command that makes them |
@@ -21,6 +22,7 @@ pub mod cluster;
 mod identity;
 #[cfg(test)]
 mod injected;
+pub mod input;
 pub mod log;
 pub mod members;
 pub mod murmur2;

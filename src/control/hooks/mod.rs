@@ -20,7 +20,7 @@ pub mod paths;
 mod prepare;
 pub mod process;
 pub mod receive;
-mod seen;
+pub(in crate::control) mod seen;
 pub mod sweep;
 
 pub use paths::{Entrance, HookUrl};

@@ -11,14 +11,14 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 /// First key part of the lists; no environment has this name.
-pub(super) const BY_MINUTE: &str = "#";
+pub(in crate::control) const BY_MINUTE: &str = "#";
 
 /// Environment, source, connection (empty: nobody's yet), delivery id.
-pub(super) type SeenKey = [String; 4];
+pub(in crate::control) type SeenKey = [String; 4];
 
 /// Ids of batches on their way.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<HashSet<SeenKey>>);
+pub(in crate::control) struct Seen(Mutex<HashSet<SeenKey>>);
 
 impl Seen {
     /// Takes an id if nobody did before. Whoever takes it commits [`marks`] or gives it back with [`release`](Seen::release).
@@ -50,7 +50,7 @@ impl Seen {
 }
 
 /// The marks that remember ids until their expiry. `entry` names the log entry within the list of its minute.
-pub(super) fn marks(entry: &str, claimed: &[(SeenKey, Timestamp)]) -> Vec<Mark> {
+pub(in crate::control) fn marks(entry: &str, claimed: &[(SeenKey, Timestamp)]) -> Vec<Mark> {
     let mut marks = Vec::with_capacity(claimed.len() * 2);
     for (n, (key, expiry)) in claimed.iter().enumerate() {
         let parts = key.each_ref().map(String::as_str);
@@ -62,7 +62,7 @@ pub(super) fn marks(entry: &str, claimed: &[(SeenKey, Timestamp)]) -> Vec<Mark> 
 }
 
 /// Marks that forget everything that expires in the minute of `at`.
-pub(super) fn forget(engine: &Engine, at: Timestamp) -> Result<Vec<Mark>, Error> {
+pub(in crate::control) fn forget(engine: &Engine, at: Timestamp) -> Result<Vec<Mark>, Error> {
     let minute = minute(at);
     let mut marks = Vec::new();
     for (rest, value) in engine.marks(Table::Dedupe, &[BY_MINUTE, &minute])? {

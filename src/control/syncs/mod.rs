@@ -182,6 +182,8 @@ struct Entry {
     plan: Plan,
     schedule: Schedule,
     sync: String,
+    /// Whether its source can be asked; if not it is fed, and never due.
+    polled: bool,
     dataset: Dataset,
     /// What its runs achieved, as last stored by the run driver.
     progress: Progress,
@@ -423,6 +425,11 @@ impl Syncs {
         self.forget(key).await
     }
 
+    /// Whether a sync's source can be asked for records; others are fed by topics.
+    pub fn polled(&self, key: &SyncKey) -> bool {
+        self.table().get(key).is_some_and(|entry| entry.polled)
+    }
+
     /// Wakes when a tick may have moved.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
@@ -522,6 +529,7 @@ impl Syncs {
             plan,
             schedule,
             sync,
+            polled: stream.polled(),
             dataset,
             progress,
             record,
@@ -551,7 +559,10 @@ impl Syncs {
             kind: entry.running.as_ref().map(|r| r.kind).or(last.as_ref().map(|l| l.kind)).unwrap_or(RunKind::Initial),
             frequency: frequency_of(entry),
             created_at: entry.state.created_at,
-            next_at: (!entry.state.paused).then(|| entry.plan.next(&past_of(entry))).flatten().map(|d| d.at),
+            next_at: (!entry.state.paused && entry.polled)
+                .then(|| entry.plan.next(&past_of(entry)))
+                .flatten()
+                .map(|d| d.at),
             live: self.inner.engine.live(&entry.dataset),
             checkpoint: entry.progress.since_base.map(|since| serde_json::json!({ "since": since.to_string() })),
             last,
@@ -577,7 +588,7 @@ fn past_of(entry: &Entry) -> Past {
 }
 
 fn due_of(entry: &Entry) -> Option<Due> {
-    if entry.state.paused || entry.running.is_some() {
+    if entry.state.paused || entry.running.is_some() || !entry.polled {
         return None;
     }
     let due = match &entry.interrupted {

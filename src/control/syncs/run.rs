@@ -41,6 +41,9 @@ pub enum RunError {
     /// One run of a sync at a time.
     #[error("sync {0} has a run in progress; wait for its end or cancel it")]
     Busy(SyncKey),
+    /// Its stream has nothing to ask for.
+    #[error("sync {0} is fed by topics or webhooks: there is nothing to run")]
+    Fed(SyncKey),
     /// It was told to stop before its turn had come.
     #[error("stopped before the run began")]
     Stopping,
@@ -152,6 +155,9 @@ impl Syncs {
         }
         let mut table = self.table();
         let entry = table.get_mut(key).ok_or_else(|| RunError::Unknown(key.clone()))?;
+        if !entry.polled {
+            return Err(RunError::Fed(key.clone()));
+        }
         if entry.running.is_some() {
             return Err(RunError::Busy(key.clone()));
         }

@@ -13,6 +13,7 @@ mod read;
 mod request;
 mod schedule;
 mod streams;
+mod topic;
 mod verify;
 mod webhooks;
 
@@ -404,6 +405,8 @@ pub struct Stream {
     pub incremental: Option<Incremental>,
     /// One record by key.
     pub fetch: Option<Fetch>,
+    /// A Kafka topic of somebody else's.
+    pub topic: Option<Topic>,
     /// The record from the item.
     pub map: Map,
     /// JSON Schema of the mapped record.
@@ -414,6 +417,35 @@ pub struct Stream {
     pub ignore_in_diff: Vec<String>,
     /// How deletes are found.
     pub deletes: Deletes,
+}
+
+impl Stream {
+    /// Whether it can be asked for records. One that cannot is fed: by its topic, by its source's input topic, by webhooks.
+    pub fn polled(&self) -> bool {
+        self.list.is_some() || self.incremental.is_some()
+    }
+}
+
+/// A Kafka topic whose messages are records of the stream.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Where reading begins the first time.
+    pub start: TopicStart,
+    /// The item in a message's value; `None` is the value itself.
+    pub value: Option<Expr>,
+    /// Whose record it is, read from the message's value; `None` is the source's only connection.
+    pub connection: Option<Expr>,
+}
+
+/// Where reading of a topic begins the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicStart {
+    /// The oldest message there is.
+    Earliest,
+    /// What is written from then on.
+    Latest,
 }
 
 /// How the record is made from the item.

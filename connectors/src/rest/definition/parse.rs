@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// The version of the format this release reads.
 const FORMAT: u64 = 1;
+/// Base URL of a source of which nothing is asked.
+const NOWHERE: &str = "https://nothing-is-asked.invalid";
 /// Shorter values are words and numbers that may occur in any message.
 const SHORTEST_MASKED: usize = 6;
 
@@ -117,6 +119,9 @@ fn format(fields: &mut Fields, out: &mut Out) {
 }
 
 fn base_url(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<Template> {
+    if fields.peek("base_url").is_none() && !makes_requests(fields) {
+        return Some(Template::literal(NOWHERE));
+    }
     let node = fields.require("base_url", out)?;
     let template = read::template(&node, "`base_url`", names, false, out)?;
     match template.as_literal() {
@@ -129,6 +134,14 @@ fn base_url(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<Templat
             None
         }
     }
+}
+
+/// Whether anything of the file is asked for by HTTP.
+fn makes_requests(fields: &Fields) -> bool {
+    const ASKED: [&str; 4] = ["list", "incremental", "fetch", "deletes"];
+    let Some(Content::List(streams)) = fields.peek("streams").map(|node| &node.content) else { return true };
+    let asks = |stream: &Node| ASKED.iter().any(|key| stream.get(key).is_some());
+    streams.is_empty() || streams.iter().any(asks) || fields.has("auth") || fields.has("partitions")
 }
 
 fn source_level(fields: &mut Fields, limits: &super::Limits, names: &Names, out: &mut Out) -> Level {

@@ -2,7 +2,7 @@
 
 use super::read::{self, Names, Out};
 use super::request::{self, Level, request};
-use super::{Deletes, Fetch, Incremental, Map, OnInvalid, Request, Schedule, Stream, deletes, schedule};
+use super::{Deletes, Fetch, Incremental, Map, OnInvalid, Request, Schedule, Stream, deletes, schedule, topic};
 use crate::located::{Content, Entry, Fields, Node, Reference, bad_type};
 use serde_json::Value;
 use std::time::Duration;
@@ -43,6 +43,7 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
     };
     let (list, incremental) = listings(&mut fields, around, &level, out);
     let fetch = fields.take("fetch").and_then(|node| fetch(node, around, &level, out));
+    let topic = fields.take("topic").and_then(|node| topic::topic(node, out));
     let map = fields.take("map").map_or(Map::Same, |node| map(node, out));
     let (schema, on_invalid) = schema(&mut fields, around, out);
     let ignore_in_diff = ignored(&mut fields, &map, out);
@@ -50,7 +51,6 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
         Some(entries) => deletes::deletes(entries, around, &level, list.is_some(), fetch.is_some(), out),
         None => Deletes { from_full_list: None, listings: Vec::new(), flag: None, guard: Some(deletes::GUARD) },
     };
-    read::later(&mut fields, "topic", "only polled and pushed streams exist so far", out);
     read::later(&mut fields, "redact", "leave the fields out of `map`, so that they are never stored", out);
     fields.finish(out);
     Some(Stream {
@@ -64,6 +64,7 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
         list: list.flatten(),
         incremental: incremental.flatten(),
         fetch,
+        topic,
         map,
         schema,
         on_invalid,
@@ -95,8 +96,12 @@ fn listings(fields: &mut Fields, around: &Around<'_>, level: &Level, out: &mut O
     let list_node = fields.take("list");
     let incremental_node = fields.take("incremental");
     if list_node.is_none() && incremental_node.is_none() && !fields.has("topic") {
-        let message = format!("{} has neither `list` nor `incremental`", fields.what);
-        out.push(fields.spot.complain("no_request", message));
+        // Legal where the source's input topic is read; whoever knows the settings drops this or makes it an error.
+        let message = format!("{} has neither `list` nor `incremental` nor `topic`", fields.what);
+        let complaint = fields.spot.complain("no_request", message).warn();
+        out.push(
+            complaint.hint("add one of them, or `kafka` to syncline.yaml: then the source's input topic feeds it"),
+        );
     }
     let incremental = incremental_node.map(|node| {
         let node = inherit(list_node.as_ref(), node);

@@ -3,7 +3,10 @@
 //! Promises: numbers stay exact; an item that cannot be taken is handed back with its reason, never dropped and never an
 //! error of the page. The same way is gone by polled items, fetched ones and those a webhook carries.
 
-use super::definition::{Map, OnInvalid, Stream};
+pub mod text;
+
+use self::text::not_future;
+use super::definition::{Map, OnInvalid, Stream, TimeUnit};
 use crate::expr::{EvalError, Expr, Vars};
 use serde_json::Value;
 use std::sync::Arc;
@@ -15,10 +18,10 @@ use syncline_engine::source::{Body, Connection, Failure, Observation, Quarantine
 pub const ITEM_BYTES_MAX: usize = 64 * 1024;
 
 /// A modified time further ahead of the answer than this is cut back to it.
-const FUTURE_MAX: Duration = Duration::from_secs(60);
+pub(super) const FUTURE_MAX: Duration = Duration::from_secs(60);
 
 /// Field no record may have: readers find our own metadata under it.
-const RESERVED: &str = "_nango_metadata";
+pub(super) const RESERVED: &str = "_nango_metadata";
 
 /// Turns items of one stream into observations.
 #[derive(Clone)]
@@ -43,6 +46,13 @@ pub enum Mapped {
     Taken(Observation, Option<Quarantined>),
     /// Kept aside.
     Refused(Quarantined),
+}
+
+/// Names of the fields that identify and date a record.
+pub(super) struct Plain<'a> {
+    pub(super) key: &'a str,
+    pub(super) modified_at: Option<&'a str>,
+    pub(super) unit: Option<TimeUnit>,
 }
 
 impl Mapper {
@@ -71,22 +81,57 @@ impl Mapper {
 
     /// Reads one item.
     pub fn read(&self, item: &Value, seen: Seen, vars: &Vars) -> Mapped {
-        match self.observe(item, seen, vars) {
+        self.read_given(item, None, None, seen, vars)
+    }
+
+    /// The same where the id or the modified time is known already: what is given is not read.
+    pub(super) fn read_given(
+        &self,
+        item: &Value,
+        id: Option<String>,
+        modified_at: Option<Timestamp>,
+        seen: Seen,
+        vars: &Vars,
+    ) -> Mapped {
+        match self.observe(item, (id, modified_at), seen, vars) {
             Ok((observation, warning)) => Mapped::Taken(observation, warning),
             Err(quarantined) => Mapped::Refused(quarantined),
         }
     }
 
+    /// What records may be taken by without a tree: neither mapped nor judged, key and time plain fields of the top level.
+    pub(super) fn plain(&self) -> Option<Plain<'_>> {
+        let stream = &*self.stream;
+        let top = |expression: &'_ Expr| expression.path().is_some_and(|path| path.len() == 1);
+        let same = matches!(stream.map, Map::Same) && self.schema.is_none() && stream.deletes.flag.is_none();
+        let [key] = stream.key.as_slice() else { return None };
+        let time = stream.modified_at.as_ref();
+        if !same || stream.composite || !top(key) || time.is_some_and(|time| !top(&time.value)) {
+            return None;
+        }
+        let key = stream.key.first().and_then(|key| key.path()).and_then(|path| path.first())?;
+        let modified_at = time.and_then(|time| time.value.path()).and_then(|path| path.first()).map(String::as_str);
+        Some(Plain { key, modified_at, unit: time.and_then(|time| time.unit) })
+    }
+
     fn observe(
         &self,
         item: &Value,
+        (id, given_at): (Option<String>, Option<Timestamp>),
         seen: Seen,
         vars: &Vars,
     ) -> Result<(Observation, Option<Quarantined>), Quarantined> {
-        let id = self.key(item, vars).map_err(|reason| refuse("bad_key", reason, None, item))?;
+        let id = match id {
+            Some(id) => id,
+            None => self.key(item, vars).map_err(|reason| refuse("bad_key", reason, None, item))?,
+        };
         let complain = |code, reason: String| refuse(code, reason, Some(id.clone()), item);
-        let modified_at =
-            self.modified_at(item, seen, vars).map_err(|e| complain("bad_time", format!("modified_at: {e}")))?;
+        let modified_at = match given_at {
+            Some(at) => Some(at),
+            None => {
+                self.modified_at(item, seen, vars).map_err(|e| complain("bad_time", format!("modified_at: {e}")))?
+            }
+        };
         if let Some((flag, at)) = &self.stream.deletes.flag {
             let gone = flag.truthy(item, vars).map_err(|e| complain("bad_expression", format!("deletes.flag: {e}")))?;
             if gone {
@@ -180,10 +225,6 @@ pub fn connection_value(connection: &Connection) -> Value {
         "fields": connection.fields,
         "tags": connection.tags,
     })
-}
-
-fn not_future(at: Timestamp, seen: Seen) -> Timestamp {
-    if at > seen.answered_at.plus(FUTURE_MAX) { seen.answered_at } else { at }
 }
 
 fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
