@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
-.PHONY: demo test check bench fmt setup setup-test
+.PHONY: demo test check bench bench-peers fmt setup setup-test
 
 ## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
 demo: setup
@@ -29,7 +29,12 @@ check: setup
 
 ## What it costs: each benchmark answers the question on its first line.
 bench: setup
-	cargo run $(CARGO_FLAGS) -p syncline-benches
+	cargo run $(CARGO_FLAGS) -p syncline-benches --bin bench
+
+## The same work beside other systems, on one Kafka broker: one table.
+bench-peers: setup-test
+	cargo build $(CARGO_FLAGS) --bin syncline
+	cargo run $(CARGO_FLAGS) -p syncline-benches --bin peers
 
 fmt:
 	cargo fmt --all

@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
 # Installs what a fresh machine lacks to build Syncline; quiet and quick where nothing is missing.
 #
-#   scripts/setup.sh         what the build needs: a C++ compiler, make, libclang (for the RocksDB bindings)
-#   scripts/setup.sh test    also what the interop tests need: go and node, for real servers and real clients
+#   scripts/setup.sh         what the build needs: a C++ compiler, make, libclang (for the RocksDB bindings), OpenSSL and
+#                            zlib (for the Kafka client)
+#   scripts/setup.sh test    also what the tests need: a JDK and Maven for a real Kafka broker; go and node, for real
+#                            servers and real clients
 #
 # Rust is not installed here: one line says how to get it.
 set -euo pipefail
 
 readonly GO_MINOR_MIN=21   # from 1.21 on, go fetches the newer toolchain a module asks for
 readonly NODE_MAJOR_MIN=20 # what the npm packages under test ask for
+readonly JAVA_MAJOR_MIN=17 # what a Kafka 4 broker runs on
 
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/local/go/bin"
 
 say() { echo "setup: $*" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
+has_library() { has pkg-config && pkg-config --exists "$1"; }
 
 has_libclang() {
     [[ -n ${LIBCLANG_PATH:-} ]] && return 0
@@ -51,6 +55,8 @@ build_tools() {
     has pkg-config || missing+=(pkg-config)
     has clang || missing+=(clang)
     has_libclang || missing+=(libclang-dev)
+    has_library openssl || missing+=(libssl-dev)
+    has_library zlib || missing+=(zlib1g-dev)
     if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}"; fi
     if ! has cargo; then
         say "cargo is missing: install Rust from https://rustup.rs, then run again."
@@ -83,9 +89,27 @@ node_is_new_enough() {
     [[ $version =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge $NODE_MAJOR_MIN ]]
 }
 
+# `java` and what compiles for it, not too old.
+jdk_is_new_enough() {
+    local version
+    has java && has javac || return 1
+    version=$(java -version 2>&1 || true)
+    [[ $version =~ version\ \"([0-9]+) && ${BASH_REMATCH[1]} -ge $JAVA_MAJOR_MIN ]]
+}
+
+broker_tools() {
+    local missing=()
+    jdk_is_new_enough || missing+=(default-jdk-headless)
+    has mvn || missing+=(maven)
+    if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}" || true; fi
+    jdk_is_new_enough || say "a JDK $JAVA_MAJOR_MIN or newer is missing: the Kafka tests will fail. Get it from https://adoptium.net"
+    has mvn || say "Maven is missing: the Kafka tests cannot fetch a broker and will fail. Get it from https://maven.apache.org"
+}
+
 # Missing tools of the interop tests do not stop the others: those tests fail by name and say the same.
 test_tools() {
     local package
+    broker_tools
     if ! find_go; then
         package=$(go_package)
         if [[ -n $package ]]; then install "$package" || true; fi

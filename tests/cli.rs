@@ -282,6 +282,40 @@ fn a_folder_in_use_is_75_for_writers_and_asked_of_its_server_by_readers() {
     assert_eq!(lines(&ended(&syncline(dir, &["records", "list", "fake", "Contact", "--json"]), 0)), records);
 }
 
+/// Adds Kafka to the settings, at an address where nobody listens; the address.
+fn without_a_broker(dir: &Path, more: &str) -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+    let settings = std::fs::read_to_string(dir.join("syncline.yaml")).expect("settings");
+    write(dir, "syncline.yaml", &format!("{settings}kafka: {{brokers: '{free}'}}\n{more}"));
+    free.to_string()
+}
+
+#[test]
+fn a_server_whose_log_is_in_kafka_does_not_start_without_a_broker() {
+    let place = Place::new(1, false);
+    let broker = without_a_broker(place.path(), "log: kafka\n");
+    let output = syncline(place.path(), &["serve"]);
+    ended(&output, 69);
+    let said = err(&output);
+    assert!(said.contains("kafka_unreachable") && said.contains(&broker) && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn with_the_log_in_the_data_folder_a_missing_broker_stops_nothing() {
+    let place = Place::new(3, false);
+    without_a_broker(place.path(), "");
+    let server = place.serve();
+    let asked = |args: &[&str]| {
+        let output = command(place.path(), args).env("SYNCLINE_LISTEN", &server.address).output().expect("runs");
+        lines(&ended(&output, 0)).len()
+    };
+    let began = std::time::Instant::now();
+    while asked(&["records", "list", "fake", "Contact", "--json"]) < 3 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "nothing was polled");
+    }
+    assert_eq!(server.end("-TERM"), Some(143));
+}
+
 #[test]
 fn an_interrupt_ends_the_server_with_130() {
     let place = Place::new(3, false);

@@ -4,6 +4,7 @@
 //! No API key is asked for here: the signature proves the request. Refusals have constant bodies.
 
 use crate::control::hooks::{Entrance, Hooks, Incoming, Reply};
+use crate::control::metrics::told;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -23,7 +24,10 @@ pub fn router(hooks: Hooks) -> Router {
 async fn receive(State(hooks): State<Hooks>, request: Request) -> Response {
     match hooks.find(request.uri().path()) {
         Some(entrance) => answer(take(&hooks, &entrance, request).await),
-        None => answer(Reply::refusal(404)),
+        None => {
+            told::webhook_astray();
+            answer(Reply::refusal(404))
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
+//! | `metrics` | `/metrics` |
 //! | [`front`] | all of them, where several processes share the connections |
 //! | `health` | `/healthz`, `/readyz` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
@@ -32,6 +33,7 @@ mod health;
 mod input_schema;
 mod inputs;
 mod metadata;
+mod metrics;
 mod query;
 mod records;
 mod request;
@@ -80,7 +82,11 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
     // Merged last: none of what surrounds the API's routes concerns webhooks.
     let hooks = hooks::router(app.hooks.clone());
     let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default(), stopping };
+    let open = api.app.settings.metrics.open;
+    let for_some = if open { Router::new() } else { metrics::router() };
+    let for_all = if open { health::router().merge(metrics::router()) } else { health::router() };
     let keyed = Router::new()
+        .merge(for_some)
         .merge(records::router())
         .merge(changes::router())
         .merge(inputs::router())
@@ -93,11 +99,12 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(unbuilt::router())
         .route_layer(from_fn_with_state(api.clone(), auth::demand));
     keyed
-        .merge(health::router())
+        .merge(for_all)
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .layer(from_fn(error::render))
         .layer(from_fn_with_state(api.clone(), request::number))
+        .layer(from_fn_with_state(api.clone(), metrics::time))
         .with_state(api)
         .merge(hooks)
 }

@@ -31,6 +31,7 @@ pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
         Fail::new(code::USAGE, format!("`{level}` is not a log level: {e}"))
             .hint("use error, warn, info, debug or trace")
     })?;
+    let filter = if level.contains(TWICE) { filter } else { without(filter) };
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A subscriber that is there already (tests in one process) stays: not a failure.
@@ -41,6 +42,16 @@ pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
         builder.with_ansi(colour).with_target(false).try_init()
     };
     Ok(())
+}
+
+/// What the Kafka client says under this name it says a second time itself, and each end of a partition it calls an error.
+const TWICE: &str = "rdkafka::client";
+
+fn without(filter: EnvFilter) -> EnvFilter {
+    match format!("{TWICE}=off").parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
 }
 
 /// One JSON object a line.

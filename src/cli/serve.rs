@@ -30,6 +30,10 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     // The port first: it is quickly had and quickly given back.
     let listener = api::serve::bind(&settings.listen).await?;
     let address = listener.local_addr().map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
+    tokio::select! {
+        answered = kafka_must_answer(&settings) => answered?,
+        code = signals.wait() => return Ok(ExitCode::from(code)),
+    }
     if settings.log == LogKind::Kafka {
         return among_others(settings, listener, address, signals).await;
     }
@@ -100,6 +104,25 @@ fn must_have_keys(settings: &Settings) -> Result<(), Fail> {
              to syncline.yaml",
         ));
     }
+    Ok(())
+}
+
+/// With the log in Kafka nothing works without it. With the log in the data folder, polls and webhooks do: a broker that is
+/// not there is told, and topics follow when it comes.
+async fn kafka_must_answer(settings: &Settings) -> Result<(), Fail> {
+    let Some(kafka) = &settings.kafka else { return Ok(()) };
+    let cluster = kafka.cluster.clone();
+    if settings.log == LogKind::Kafka {
+        return cluster.check().await.map_err(|failure| {
+            Fail::new(code::UNAVAILABLE, format!("{}: {}", failure.code, failure.message))
+                .hint("the log is kept in Kafka (`log: kafka`), so nothing can begin without it")
+        });
+    }
+    tokio::spawn(async move {
+        if let Err(failure) = cluster.check().await {
+            tracing::warn!(code = failure.code, "topics must wait, everything else goes on: {}", failure.message);
+        }
+    });
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 //! | [`kafka`] | topics in and out |
 //! | [`partitions`] | several processes, each with a part of the connections |
 //! | [`deliver`] | webhooks on their way out |
+//! | [`metrics`] | what is counted and timed |
 //! | [`scope`] | what cursors are bound to |
 //! | `notes` | what sources read back |
 
@@ -21,6 +22,7 @@ pub mod definitions;
 pub mod deliver;
 pub mod hooks;
 pub mod kafka;
+pub mod metrics;
 mod notes;
 pub mod partitions;
 pub mod plan;
@@ -144,6 +146,7 @@ impl App {
         definitions: BTreeMap<String, Arc<Definition>>,
         part: Part,
     ) -> Result<Arc<App>, OpenError> {
+        metrics::begin(settings.metrics.per_connection);
         let rest = definitions::sources(&settings, &definitions, &engine)?;
         let asked = |(name, source): (&String, &Arc<RestSource>)| {
             let local: Arc<dyn Source> = source.clone();
@@ -197,6 +200,8 @@ impl App {
     pub fn start(self: &Arc<Self>) -> Running {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        metrics::include(self);
+        tasks.spawn(metrics::sum_up(self.engine.clock(), stop.clone()));
         tasks.spawn(reign(self.clone(), stop.clone()));
         let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());

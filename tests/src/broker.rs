@@ -24,6 +24,15 @@ impl Broker {
         Broker { folder, address }
     }
 
+    /// Starts one whose address speaks TLS and wants a password; `secrets` are what a client needs.
+    pub fn start_secure() -> (Broker, Secrets) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("broker");
+        let address = script(&["start", "--secure", &place.display().to_string(), &std::process::id().to_string()]);
+        let secrets = Secrets { ca: place.join("ca.pem"), user: "syncline", password: "syncline-secret" };
+        (Broker { folder, address }, secrets)
+    }
+
     /// `host:port`.
     pub fn address(&self) -> &str {
         &self.address
@@ -46,15 +55,26 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        script(&["kill", &self.place()]);
+        // What cannot be ended here ends with the program: `start` named its number.
+        let _ = run(&["kill", &self.place()], Stdio::null());
     }
+}
+
+/// What a client of a secure broker needs.
+pub struct Secrets {
+    /// File with the certificate that vouches for the broker.
+    pub ca: PathBuf,
+    /// Who it is.
+    pub user: &'static str,
+    /// What it knows.
+    pub password: &'static str,
 }
 
 /// The broker that the tests of one program share; it ends with the program. Its address.
 pub fn shared() -> &'static str {
     static SHARED: OnceLock<String> = OnceLock::new();
     SHARED.get_or_init(|| {
-        if let Ok(address) = std::env::var(RUNNING) {
+        if let Some(address) = std::env::var(RUNNING).ok().filter(|address| !address.is_empty()) {
             return address;
         }
         let folder = std::env::temp_dir().join(format!("syncline-kafka-{}", std::process::id()));
@@ -78,7 +98,7 @@ pub fn cluster(test: &str) -> Cluster {
 pub fn tool_with(arguments: &[&str], input: &str) -> String {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), input).expect("input");
-    run(&[&["tool"], arguments].concat(), file.reopen().expect("a file").into())
+    fed(&[&["tool"], arguments].concat(), file.reopen().expect("a file").into())
 }
 
 /// Runs one of Kafka's own tools, e.g. `org.apache.kafka.tools.consumer.ConsoleConsumer`; what it printed.
@@ -91,21 +111,29 @@ fn start(folder: &Path) -> String {
     address.lines().last().unwrap_or_default().to_owned()
 }
 
+/// What the script printed; a test that needs a broker fails with what the script said when there is none to be had.
 fn script(arguments: &[&str]) -> String {
-    run(arguments, Stdio::null())
+    fed(arguments, Stdio::null())
 }
 
-fn run(arguments: &[&str], input: Stdio) -> String {
+fn fed(arguments: &[&str], input: Stdio) -> String {
+    run(arguments, input).unwrap_or_else(|why| panic!("kafka.sh {}: {why}", arguments.first().unwrap_or(&"")))
+}
+
+fn run(arguments: &[&str], input: Stdio) -> Result<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka.sh");
-    let errors = tempfile::NamedTempFile::new().expect("a file");
+    let told = |e: std::io::Error| format!("{}: {e}", script.display());
+    let errors = tempfile::NamedTempFile::new().map_err(told)?;
     let mut command = Command::new(&script);
-    command.args(arguments).stdin(input).stderr(errors.reopen().expect("a file"));
+    command.args(arguments).stdin(input).stderr(errors.reopen().map_err(told)?);
     command.env("SYNCLINE_KAFKA_JARS", jars());
     // Its output goes to a pipe that no process of the script's keeps open: the broker's own goes to a file.
-    let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", script.display()));
+    let output = command.output().map_err(told)?;
     let said = std::fs::read_to_string(errors.path()).unwrap_or_default();
-    assert!(output.status.success(), "kafka.sh {arguments:?}: {}\n{said}", output.status);
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    if !output.status.success() {
+        return Err(format!("{}\n{said}", output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Where the jars lie: beside what other interop tests fetch.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`board`] | small values that every process sees, on a compacted topic |
 //! | [`changelog`] | a store's own writes, on a partition of a compacted topic |
+//! | [`check`] | whether a broker answers, and if not, why |
 //! | [`cluster`] | how a broker is reached: settings → clients |
 //! | `identity` | what the broker says of a topic: which one it is |
 //! | [`log`] | the log on a partition, for several processes |
@@ -16,6 +17,7 @@
 
 pub mod board;
 pub mod changelog;
+pub mod check;
 pub mod cluster;
 mod identity;
 #[cfg(test)]

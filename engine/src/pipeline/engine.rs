@@ -243,6 +243,11 @@ impl Engine {
         catalog.by_name.get(name).map(|(dataset, _)| dataset.clone())
     }
 
+    /// The name of a registered dataset.
+    pub fn name_of(&self, dataset: DatasetId) -> Option<Arc<DatasetName>> {
+        self.inner.names.read().unwrap_or_else(PoisonError::into_inner).get(&dataset).cloned()
+    }
+
     /// All datasets of an environment, by name.
     pub fn datasets(&self, environment: &str) -> Vec<Dataset> {
         let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);

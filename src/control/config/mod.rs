@@ -50,8 +50,19 @@ pub struct Settings {
     pub kafka: Option<Kafka>,
     /// Where the durable log is kept.
     pub log: LogKind,
+    /// Who sees `/metrics`, and how much.
+    pub metrics: Metrics,
     /// What this process is among others, where the log is in Kafka.
     pub process: Process,
+}
+
+/// Who sees `/metrics`, and how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Without an API key.
+    pub open: bool,
+    /// With the names of connections.
+    pub per_connection: bool,
 }
 
 /// A Kafka cluster and what it is used for.
@@ -216,6 +227,7 @@ impl Default for Settings {
             logs: Logs { format: LogFormat::Auto, level: "info".into() },
             kafka: None,
             log: LogKind::Embedded,
+            metrics: Metrics::default(),
             process: Process::default(),
         }
     }
@@ -344,9 +356,17 @@ mod tests {
         let refused = |file: &str| one(file).expect_err("bad");
         assert_eq!(refused("encryption: {keys: ['env:KEY']}\n"), ["1:13 not_in_this_release"]);
         assert!(one("encryption: off\nlog: {kind: embedded}\n").is_ok());
-        let loaded = with(&["retention: {changes: 7d, payload: off}\nmetrics: {per_connection: true}\n"], &[], &[]);
+        let loaded = with(&["retention: {changes: 7d, payload: off}\notlp: {}\n"], &[], &[]);
         let codes: Vec<_> = loaded.expect("good").warnings.iter().map(|c| c.code).collect();
         assert_eq!(codes, ["not_in_this_release"; 3]);
+    }
+
+    #[test]
+    fn metrics_are_for_keys_and_without_connections_unless_told_otherwise() {
+        assert_eq!(one("").expect("good").metrics, Metrics::default());
+        let both = one("metrics: {open: true, per_connection: true}\n").expect("good").metrics;
+        assert_eq!(both, Metrics { open: true, per_connection: true });
+        assert_eq!(one("metrics: {opn: true}\n").expect_err("bad"), ["1:11 unknown_key"]);
     }
 
     #[test]

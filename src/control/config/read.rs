@@ -1,6 +1,6 @@
 //! The tree of settings → [`Settings`], key by key; reading goes on after a complaint, so that all come at once.
 
-use super::{ApiKey, Endpoint, LogFormat, Logs, Role, SCHEDULE, Settings};
+use super::{ApiKey, Endpoint, LogFormat, Logs, Metrics, Role, SCHEDULE, Settings};
 use crate::connectors::located::{Complaint, Content, Fields, Node, duration, read_duration};
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
@@ -32,8 +32,7 @@ pub(super) const KEYS: [&str; 21] = [
 ];
 
 /// Keys that are known and do nothing yet.
-const LATER: [&str; 8] =
-    ["hooks_listen", "trusted_proxies", "tls", "ingress", "variables", "metrics", "otlp", "dashboard"];
+const LATER: [&str; 7] = ["hooks_listen", "trusted_proxies", "tls", "ingress", "variables", "otlp", "dashboard"];
 
 /// Shortest API key.
 const KEY_CHARS: usize = 32;
@@ -76,6 +75,7 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
         settings.workers = usize::try_from(workers).unwrap_or(1);
     }
     logs(&mut top, &mut settings.logs, wrong);
+    settings.metrics = metrics(&mut top, wrong);
     for key in LATER {
         later(&mut top, key, wrong);
     }
@@ -139,6 +139,15 @@ fn egress(top: &mut Fields, wrong: &mut Wrong) -> bool {
     later(&mut egress, "ports", wrong);
     egress.finish(wrong);
     allow_http
+}
+
+fn metrics(top: &mut Fields, wrong: &mut Wrong) -> Metrics {
+    let Some(node) = top.take("metrics") else { return Metrics::default() };
+    let Some(mut fields) = Fields::open(node, "`metrics`", wrong) else { return Metrics::default() };
+    let open = fields.bool("open", wrong).unwrap_or(false);
+    let per_connection = fields.bool("per_connection", wrong).unwrap_or(false);
+    fields.finish(wrong);
+    Metrics { open, per_connection }
 }
 
 fn api_keys(top: &mut Fields, wrong: &mut Wrong) -> Vec<ApiKey> {

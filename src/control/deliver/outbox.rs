@@ -8,6 +8,7 @@ use super::target;
 use crate::connectors::webhook_out::{Attempt, Failed, Post, attempt};
 use crate::control::config::Endpoint;
 use crate::control::connections::Connections;
+use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
@@ -192,6 +193,7 @@ impl Inner {
         match attempt(self.client.as_ref(), &target, &delivery, self.engine.clock().now()).await {
             Attempt::Delivered { status } => {
                 tracing::debug!(webhook = %delivery.id, status, "webhook delivered");
+                self.told(&delivery, "delivered");
                 self.engine.settle(&delivery.id, None).await?;
                 Ok(None)
             }
@@ -199,9 +201,16 @@ impl Inner {
         }
     }
 
+    /// Receivers of connections' own share one name: there may be as many as connections.
+    fn told(&self, delivery: &Delivery, outcome: &'static str) {
+        let known = self.endpoints.contains_key(&delivery.endpoint);
+        told::delivery(if known { &delivery.endpoint } else { "connection" }, outcome);
+    }
+
     async fn failed(&self, delivery: Delivery, failed: Failed, schedule: &[u64]) -> Result<Option<Timestamp>, Error> {
         let (endpoint, tries) = (&delivery.endpoint, delivery.tries + 1);
         tracing::warn!(webhook = %delivery.id, endpoint, tries, why = %failed.text, "webhook not delivered");
+        self.told(&delivery, "failed");
         let after = match next(&delivery, &failed, schedule, self.engine.clock().now()) {
             Next::Again(after) => after,
             Next::Dead(after, reason) => return self.bury(after, reason).await,
@@ -222,6 +231,7 @@ impl Inner {
     /// Keeps a delivery that is given up, then takes it out: a crash between the two repeats this, nothing else.
     async fn bury(&self, delivery: Delivery, reason: &str) -> Result<Option<Timestamp>, Error> {
         tracing::error!(webhook = %delivery.id, endpoint = %delivery.endpoint, reason, "webhook given up");
+        self.told(&delivery, "dead");
         let text = serde_json::to_string(&delivery).map_err(|e| Error::Storage(e.to_string()))?;
         let at = self.engine.clock().now().to_string();
         let value = json!({"format": 1, "reason": reason, "at": at, "delivery": text}).to_string();

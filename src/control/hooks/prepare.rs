@@ -5,6 +5,7 @@ use super::seen::{self, SeenKey};
 use super::{Inner, add, quarantine};
 use crate::connectors::rest::definition::{Definition, Hydrate};
 use crate::connectors::webhook_in::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
+use crate::control::metrics::told;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
 use crate::engine::source::{Body, Connection, Observation, Quarantined};
@@ -106,6 +107,7 @@ impl<'a> Draft<'a> {
             Verdict::Rejected(_) if self.is_elsewhere() => Ok(()),
             Verdict::Rejected(what) => {
                 add(&self.inner.tally.rejected, 1);
+                told::event(self.source, "rejected");
                 self.keep("", WHOLE, index, 0, &what);
                 Ok(())
             }
@@ -113,9 +115,11 @@ impl<'a> Draft<'a> {
             Verdict::Routed(routed) => {
                 for (n, one) in routed.into_iter().enumerate() {
                     if self.claim(&one.connection.id, event_id.as_ref())? {
+                        told::event(self.source, "applied");
                         self.apply(definition, index, n, one)?;
                     } else {
                         add(&self.inner.tally.duplicates, 1);
+                        told::event(self.source, "duplicate");
                     }
                 }
                 Ok(())
@@ -172,6 +176,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         add(&self.inner.tally.unrouted, 1);
+        told::event(self.source, "unrouted");
         if definition.webhooks.as_ref().is_some_and(|w| w.drop_unrouted) || !self.claim("", id.as_ref())? {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use super::prepare::{Prepared, prepare, refused};
 use super::seen::SeenKey;
 use super::{Inner, add, hydrate::Wish, quarantine};
+use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::{Cause, DatasetId};
 use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
@@ -140,6 +141,7 @@ impl Flights {
         inner.seen.release(&oldest.claimed);
         match result {
             Ok(receipt) => {
+                told::committed(&inner.parts.engine, &receipt);
                 rejected(inner, oldest.position, &receipt).await?;
                 inner.wishes.add(oldest.wishes);
                 inner.committed();

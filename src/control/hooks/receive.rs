@@ -5,6 +5,7 @@
 use super::{Entrance, Hooks, add};
 use crate::connectors::rest::definition::{Scheme, Webhooks};
 use crate::connectors::webhook_in::{self, Head, StoredWebhook, kept_headers};
+use crate::control::metrics::told;
 use crate::engine::log;
 use crate::engine::time::Clock;
 use bytes::Bytes;
@@ -95,6 +96,8 @@ impl Hooks {
 
     /// Proves the request, stores it and answers.
     pub async fn receive(&self, entrance: &Entrance, request: Incoming) -> Reply {
+        let came = self.clock().now();
+        let answered = |outcome| told::webhook(&entrance.source, outcome, self.clock().now().since(came));
         let Some(webhooks) = self.webhooks(entrance) else { return Reply::refusal(404) };
         if let Err(reply) = self.admit(entrance, &request.headers) {
             return reply;
@@ -105,16 +108,19 @@ impl Hooks {
         if let Err(why) = self.prove(webhooks, entrance, &request) {
             self.inner.count_refusal(&entrance.source, why);
             tracing::debug!(source = %entrance.source, %why, "webhook refused");
+            answered("bad_signature");
             return Reply::refusal(401);
         }
         match self.store(webhooks, entrance, request).await {
             Ok(_) => {
                 add(&self.inner.tally.accepted, 1);
+                answered("accepted");
                 let (status, body) = webhooks.reply.clone();
                 Reply { status, body, headers: Vec::new() }
             }
             Err(why) => {
                 tracing::warn!(source = %entrance.source, %why, "webhook not stored");
+                answered("not_stored");
                 Reply::refusal(503)
             }
         }

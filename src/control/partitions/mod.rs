@@ -105,6 +105,8 @@ impl Node {
         if common.settings.process.role != Duty::Engine {
             tasks.spawn(owners::stay_known(common.board.clone(), common.process.clone(), common.here(), stop.clone()));
         }
+        // Also where no partition is open: requests are timed here too.
+        tasks.spawn(super::metrics::sum_up(common.clock.clone(), stop.clone()));
         tasks.close();
         Ok(Arc::new(Node { common, front, stop, tasks }))
     }

@@ -7,6 +7,7 @@
 use super::state::{RunKind, shape};
 use super::{Running, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
 use crate::connectors::rest::definition::Stream;
+use crate::control::metrics::told::{Owner, RunMeter};
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::run::{self as driver, Guard, Halt, Order, Progress, RunRecord, RunReport};
 use crate::engine::pipeline::{Batch, Error, WindowOp};
@@ -199,13 +200,17 @@ impl Syncs {
         let order = self.order(key, &options)?;
         let listed_before = self.table().get(key).and_then(|entry| entry.progress.last_full_at);
         let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?.clone();
+        let earlier = self.table().get(key).and_then(|entry| entry.interrupted.clone());
+        let meter = RunMeter::new(Owner::new(&key.source, &order.dataset.name.model, &key.connection), earlier);
         let heard = |record: &RunRecord, expected: Option<u64>| {
+            meter.upto(record);
             if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
                 running.kind = RunKind::parse(&record.kind);
             }
             tell(record, expected);
         };
         let report = driver::run(&self.inner.engine, source, order, turn.halt.clone(), &heard).await?;
+        meter.ended(&report.record);
         if let Some(entry) = self.table().get_mut(key) {
             entry.progress = report.progress.clone();
             let record = Some(report.record.clone());

@@ -1,0 +1,186 @@
+//! What the parts of the program tell, one function a fact: names and labels of metrics stand here and nowhere else.
+
+use super::PER_CONNECTION;
+use crate::engine::Engine;
+use crate::engine::model::{Counts, DatasetName};
+use crate::engine::pipeline::Receipt;
+use crate::engine::pipeline::run::{Outcome, RunRecord};
+use metrics::{Label, counter, histogram};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Whose figures they are.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    labels: Vec<Label>,
+}
+
+impl Owner {
+    /// A stream of a source, and the connection where the settings tell connections apart.
+    pub fn new(source: &str, stream: &str, connection: &str) -> Owner {
+        let mut labels = vec![Label::new("source", source.to_owned()), Label::new("stream", stream.to_owned())];
+        if PER_CONNECTION.load(Ordering::Relaxed) {
+            labels.push(Label::new("connection", connection.to_owned()));
+        }
+        Owner { labels }
+    }
+
+    /// Of a dataset.
+    pub fn of(name: &DatasetName) -> Owner {
+        Owner::new(&name.source, &name.model, &name.connection)
+    }
+
+    fn count(&self, name: &'static str, n: u64) {
+        if n > 0 {
+            counter!(name, self.labels.clone()).increment(n);
+        }
+    }
+
+    fn count_with(&self, name: &'static str, label: &'static str, value: &'static str, n: u64) {
+        if n > 0 {
+            let mut labels = self.labels.clone();
+            labels.push(Label::from_static_parts(label, value));
+            counter!(name, labels).increment(n);
+        }
+    }
+
+    /// What became of records.
+    pub fn records(&self, counts: &Counts) {
+        let Counts { added, updated, deleted, unchanged, skipped, ignored, rejected } = *counts;
+        let seen = added + updated + deleted + unchanged + skipped + ignored + rejected;
+        self.count("syncline_records_seen_total", seen);
+        self.count("syncline_records_unchanged_total", unchanged);
+        self.count("syncline_merge_conflicts_total", skipped);
+        self.count("syncline_records_quarantined_total", rejected);
+        for (op, n) in [("added", added), ("updated", updated), ("deleted", deleted)] {
+            self.count_with("syncline_changes_total", "op", op, n);
+        }
+    }
+}
+
+/// What became of the records of a commit that is not a run's: of webhooks and of topics.
+pub fn committed(engine: &Engine, receipt: &Receipt) {
+    for (dataset, counts) in &receipt.counts {
+        if let Some(name) = engine.name_of(*dataset) {
+            Owner::of(&name).records(counts);
+        }
+    }
+}
+
+/// A run, told page by page: its record sums up, and each time only what is new is counted.
+pub struct RunMeter {
+    owner: Owner,
+    /// What was counted so far.
+    told: Mutex<Sums>,
+    /// What the run had done before this process took it up again: counted by that one.
+    earlier: Option<RunRecord>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    counts: Counts,
+    /// Requests, retries, not modified, pages, kept aside.
+    others: [u64; 5],
+}
+
+impl Sums {
+    fn of(record: &RunRecord) -> Sums {
+        let others = [record.requests, record.retries, record.not_modified, record.pages, record.quarantined];
+        Sums { counts: record.counts, others }
+    }
+}
+
+impl RunMeter {
+    /// Of a run about to begin, or to go on where the `earlier` one was interrupted.
+    pub fn new(owner: Owner, earlier: Option<RunRecord>) -> RunMeter {
+        RunMeter { owner, told: Mutex::default(), earlier }
+    }
+
+    /// The run as it stands.
+    pub fn upto(&self, record: &RunRecord) {
+        const NAMES: [&str; 5] = [
+            "syncline_poll_requests_total",
+            "syncline_poll_retries_total",
+            "syncline_poll_not_modified_total",
+            "syncline_poll_pages_total",
+            "syncline_records_quarantined_total",
+        ];
+        let now = Sums::of(record);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match self.earlier.as_ref().filter(|earlier| earlier.id == record.id).map(Sums::of) {
+            Some(earlier) if told.others == [0; 5] => earlier,
+            _ => *told,
+        };
+        self.owner.records(&less(&now.counts, &before.counts));
+        for (name, (now, before)) in NAMES.into_iter().zip(now.others.into_iter().zip(before.others)) {
+            self.owner.count(name, now.saturating_sub(before));
+        }
+        *told = now;
+    }
+
+    /// The run at its end.
+    pub fn ended(&self, record: &RunRecord) {
+        self.upto(record);
+        let outcome = match record.status {
+            Outcome::Complete => "complete",
+            Outcome::Incomplete => "incomplete",
+            Outcome::Failed => "failed",
+            Outcome::Held => "held",
+            Outcome::Cancelled => "cancelled",
+            // Interrupted: it goes on at the next start.
+            Outcome::Running => return,
+        };
+        self.owner.count_with("syncline_poll_runs_total", "outcome", outcome, 1);
+        if let Some(ended) = record.ended_at {
+            let labels = self.owner.labels.clone();
+            histogram!("syncline_poll_run_duration_seconds", labels).record(ended.since(record.started_at));
+        }
+        if let (Outcome::Failed, Some((code, _))) = (record.status, &record.error) {
+            counter!("syncline_errors_total", "component" => "poll", "code" => code.clone()).increment(1);
+        }
+    }
+}
+
+fn less(now: &Counts, before: &Counts) -> Counts {
+    Counts {
+        added: now.added.saturating_sub(before.added),
+        updated: now.updated.saturating_sub(before.updated),
+        deleted: now.deleted.saturating_sub(before.deleted),
+        unchanged: now.unchanged.saturating_sub(before.unchanged),
+        skipped: now.skipped.saturating_sub(before.skipped),
+        ignored: now.ignored.saturating_sub(before.ignored),
+        rejected: now.rejected.saturating_sub(before.rejected),
+    }
+}
+
+/// A webhook request: `accepted`, `bad_signature` or `not_stored`, and how long it took to say so.
+pub fn webhook(source: &str, outcome: &'static str, took: Duration) {
+    let source = source.to_owned();
+    counter!("syncline_webhooks_received_total", "source" => source.clone(), "outcome" => outcome).increment(1);
+    histogram!("syncline_webhook_ack_duration_seconds", "source" => source).record(took);
+}
+
+/// A webhook request to an address that is none: anybody can send those, so nothing of them becomes a label.
+pub fn webhook_astray() {
+    counter!("syncline_webhooks_received_total", "source" => "", "outcome" => "unknown_path").increment(1);
+}
+
+/// An event out of a stored webhook: `applied`, `duplicate`, `unrouted` or `rejected`.
+pub fn event(source: &str, outcome: &'static str) {
+    counter!("syncline_webhook_events_total", "source" => source.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// An attempt to deliver a webhook: `delivered` or `failed`; and `dead` for one that is given up.
+pub fn delivery(endpoint: &str, outcome: &'static str) {
+    counter!("syncline_deliveries_total", "endpoint" => endpoint.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// A request of the API that was answered. `route` is the pattern, never the path.
+pub fn request(method: &'static str, route: String, status: u16, took: Duration) {
+    histogram!(
+        "http_server_request_duration_seconds",
+        "http_request_method" => method, "http_route" => route, "http_response_status_code" => status.to_string()
+    )
+    .record(took);
+}
