@@ -22,7 +22,8 @@ const fn room(at: &'static str, may: &'static [&'static str]) -> Room {
     Room { at, may }
 }
 
-/// Words, time and plain state below; five rooms that never know each other; the pipeline alone knows the way.
+/// Words, time and plain state below; five rooms that never know each other, but that the store tells a changelog (a seam of
+/// the log) of its writes; the pipeline alone knows the way.
 const ENGINE: &[Room] = &[
     room("model", &[]),
     room("time", &["model"]),
@@ -30,7 +31,7 @@ const ENGINE: &[Room] = &[
     room("source", &["model", "time"]),
     room("log", &["model", "time"]),
     room("dataflow", &["model", "state"]),
-    room("store", &["model", "time", "state"]),
+    room("store", &["model", "time", "state", "log"]),
     room("sink", &["model", "time"]),
     room("pipeline", &["model", "time", "state", "source", "log", "dataflow", "store", "sink"]),
 ];

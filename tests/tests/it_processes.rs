@@ -10,7 +10,6 @@ use axum::routing::get;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::consumer::Consumer;
-use rdkafka::message::Message as _;
 use reqwest::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
