@@ -92,12 +92,13 @@ impl Feed {
 
     /// Changes after a place. Blocks.
     pub(super) fn read(&self, after: Cursor) -> Result<Page, Error> {
-        // Taken first: what is committed while we read lies behind it and is met at the next reading.
+        // Taken first: what is committed while we read lies behind it and is met at the next reading, with the datasets that
+        // were new in it.
         let end = self.now();
         let datasets = self.datasets();
-        let mut page = Writer::new(self, after);
+        let mut page = Writer::new(self, after, end);
         self.engine.changes(&datasets, after, &mut |dataset, change| page.take(dataset, change))?;
-        page.finish(end)
+        page.finish()
     }
 }
 
@@ -109,13 +110,14 @@ struct Writer<'f> {
     rows: Vec<Row>,
     bytes: usize,
     at: Cursor,
+    end: Cursor,
     more: bool,
     failed: Option<Error>,
     first_listings: HashMap<(DatasetId, Cause), bool>,
 }
 
 impl<'f> Writer<'f> {
-    fn new(feed: &'f Feed, after: Cursor) -> Self {
+    fn new(feed: &'f Feed, after: Cursor, end: Cursor) -> Self {
         Writer {
             feed,
             scope: feed.scope(),
@@ -123,14 +125,18 @@ impl<'f> Writer<'f> {
             rows: Vec::new(),
             bytes: 0,
             at: after,
+            end,
             more: false,
             failed: None,
             first_listings: HashMap::new(),
         }
     }
 
-    /// Takes the next change; false when the page is full.
+    /// Takes the next change; false when the page is full, or this reading is at its end.
     fn take(&mut self, dataset: &Dataset, change: Change) -> bool {
+        if change.meta.position > self.end.position {
+            return false;
+        }
         if !self.feed.actions.is_empty() && !self.feed.actions.contains(&change.meta.action) {
             return true;
         }
@@ -146,7 +152,7 @@ impl<'f> Writer<'f> {
         true
     }
 
-    fn finish(mut self, end: Cursor) -> Result<Page, Error> {
+    fn finish(mut self) -> Result<Page, Error> {
         if let Some((dataset, change)) = self.waiting.take() {
             self.write(&dataset, &change, true);
         }
@@ -154,7 +160,7 @@ impl<'f> Writer<'f> {
             return Err(error);
         }
         let later = |a: Cursor, b: Cursor| if (a.position, a.dataset) < (b.position, b.dataset) { b } else { a };
-        let next = if self.more { self.at } else { later(self.at, end) };
+        let next = if self.more { self.at } else { later(self.at, self.end) };
         Ok(Page { rows: self.rows, next, up_to_date: !self.more })
     }
 

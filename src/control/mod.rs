@@ -39,6 +39,7 @@ use crate::engine::time::Clock;
 use crate::engine::{self, Engine};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -84,6 +85,9 @@ impl Default for Part {
         Part { name: kafka::output::MAIN.to_owned(), neighbours: None, gateways: None }
     }
 }
+
+/// How long runs may take to end at their bookmarks when the program stops.
+const RUNS_END: Duration = Duration::from_secs(10);
 
 /// Why the program could not open.
 #[derive(Debug, thiserror::Error)]
@@ -256,8 +260,18 @@ impl Running {
 
     /// Ends the tasks, interrupts runs (they go on at the next start), closes the store.
     pub async fn stop(self) -> Result<(), pipeline::Error> {
+        let clock = self.app.engine.clock();
+        // Runs first: where their batches go through a log, the tasks have to enter what is on its way.
+        tokio::select! {
+            () = self.app.syncs.stop() => {}
+            () = clock.sleep(RUNS_END) => {
+                // A log that cannot be read gives no answers; without the engine the runs end by themselves.
+                tracing::warn!(part = self.app.part.name, "runs do not end, the engine is stopped under them");
+                self.app.engine.stop().await?;
+                self.app.syncs.stop().await;
+            }
+        }
         self.stop.cancel();
-        self.app.syncs.stop().await;
         self.tasks.wait().await;
         self.app.engine.stop().await
     }

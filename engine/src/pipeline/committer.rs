@@ -3,6 +3,7 @@
 //! What an ended run or a second of webhooks changed becomes owed deliveries in the very batch that makes it visible.
 
 use super::batch::{Mark, Receipt};
+use super::through::Through;
 use super::{Dataset, Error, sequencer};
 use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
 use crate::sink::{Announce, Delivery, Notice, RunEnd};
@@ -79,6 +80,8 @@ pub(super) type Names = Arc<RwLock<HashMap<DatasetId, Arc<DatasetName>>>>;
 
 pub(super) struct Committer {
     pub store: Arc<Store>,
+    /// Where batches of runs wait for their turn in the log.
+    pub through: Option<Arc<Through>>,
     pub workers: usize,
     pub sequencer: Sender<sequencer::Input>,
     pub watermark: watch::Sender<Position>,
@@ -111,6 +114,7 @@ impl Committer {
             }
             if let Some(error) = &poison {
                 self.refuse(std::mem::take(&mut gathering), error);
+                self.give_up(error);
                 continue;
             }
             let mut group = Vec::new();
@@ -124,8 +128,15 @@ impl Committer {
             if !group.is_empty()
                 && let Err(error) = self.commit(group)
             {
+                self.give_up(&error);
                 poison = Some(error);
             }
+        }
+    }
+
+    fn give_up(&self, why: &Error) {
+        if let Some(through) = &self.through {
+            through.give_up(why);
         }
     }
 
@@ -258,7 +269,7 @@ impl Committer {
             Via::View => return,
         };
         noted.counts.add(counts);
-        (noted.to, noted.cause) = (to, cause.number);
+        (noted.to, noted.cause, noted.via) = (to, cause.number, Some(cause.via));
         match cause.via {
             Via::Poll => self.store.put_named(batch, &run_prefix(dataset), cause.number, noted),
             _ => self.store.put_named(batch, WEBHOOKS, u64::from(dataset.0), noted),
@@ -301,7 +312,7 @@ impl Committer {
             if let Some(name) = names.get(&dataset) {
                 notices.push(Notice {
                     dataset: (**name).clone(),
-                    cause: Cause::webhook(noted.cause),
+                    cause: Cause { via: noted.via.unwrap_or(Via::Webhook), number: noted.cause },
                     ended: None,
                     counts: noted.counts,
                     from: Position(noted.from),

@@ -55,7 +55,7 @@ struct Inner {
     store: Arc<Store>,
     log: Arc<dyn Log>,
     /// Set where batches of runs go through the log.
-    through: Option<Through>,
+    through: Option<Arc<Through>>,
     part: u16,
     clock: Arc<dyn Clock>,
     workers: usize,
@@ -110,7 +110,9 @@ impl Engine {
         };
         let store = Arc::new(Store::open(folder.unwrap_or(std::path::Path::new("data")), changelog)?);
         let (log, secret, through, part) = match remote {
-            Some((log, secret, part)) => (log, known_secret(&store, secret)?, Some(Through::open(&store)?), part),
+            Some((log, secret, part)) => {
+                (log, known_secret(&store, secret)?, Some(Arc::new(Through::open(&store)?)), part)
+            }
             None => (own_log(&store)?, store.secret(entropy)?, None, 0),
         };
         let seed = KeySeed::new(&derive(&secret, "keys"));
@@ -146,6 +148,7 @@ impl Engine {
         let (outbox_sender, outbox) = watch::channel(0);
         let live: Live = Arc::default();
         let committer = Committer {
+            through: through.clone(),
             workers,
             sequencer: inbox.clone(),
             watermark: watermark_sender,
@@ -576,6 +579,9 @@ impl Engine {
     /// Refuses new batches, commits what was accepted, stops the workers.
     pub async fn stop(&self) -> Result<(), Error> {
         self.inner.room.close();
+        if let Some(through) = &self.inner.through {
+            through.give_up(&Error::Stopped);
+        }
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || inner.join()).await.map_err(|_| Error::Stopped)
     }

@@ -93,7 +93,12 @@ impl Through {
         let mut bytes = lead(BATCH, reign, self.who, ticket);
         entry::encode(batch, &mut bytes);
         let (to, outcome) = oneshot::channel();
+        // First, and then the look at the store: whoever fails it afterwards tells all who wait.
         lock(&self.waiting).insert(ticket, to);
+        if let Some(why) = self.store.poisoning() {
+            lock(&self.waiting).remove(&ticket);
+            return Err(Error::Poisoned(why));
+        }
         if let Err(error) = log.append(vec![bytes]).await {
             // It may be there all the same; whoever reads the log finds out, and nobody here waits for it.
             lock(&self.waiting).remove(&ticket);
@@ -122,8 +127,22 @@ impl Through {
         bytes.extend_from_slice(owner.as_bytes());
         let (to, outcome) = oneshot::channel();
         lock(&self.claims).insert(ticket, to);
+        if let Some(why) = self.store.poisoning() {
+            lock(&self.claims).remove(&ticket);
+            return Err(Error::Poisoned(why));
+        }
         log.append(vec![bytes]).await.map_err(from_log)?;
         outcome.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Tells all who wait that nothing more will be entered here. What they appended may be entered by another owner.
+    pub(super) fn give_up(&self, why: &Error) {
+        for (_, waiter) in lock(&self.waiting).drain() {
+            let _ = waiter.send(Err(why.clone()));
+        }
+        for (_, waiter) in lock(&self.claims).drain() {
+            let _ = waiter.send(Err(why.clone()));
+        }
     }
 
     /// Reads an entry in its turn.

@@ -2,7 +2,7 @@
 
 use super::Batch;
 use super::{Family, Result, Store, keys};
-use crate::model::{Counts, DatasetId, DatasetName, Strategy, Timestamp};
+use crate::model::{Counts, DatasetId, DatasetName, Strategy, Timestamp, Via};
 use rocksdb::IteratorMode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -44,8 +44,11 @@ pub(crate) struct Unannounced {
     pub from: u64,
     /// Position of the last one.
     pub to: u64,
-    /// The cause's number (of the last webhook).
+    /// The cause's number (of the last webhook or push).
     pub cause: u64,
+    /// How the last of these changes came, where it was not a run.
+    #[serde(default)]
+    pub via: Option<Via>,
 }
 
 pub(crate) const DATASET: &str = "dataset";

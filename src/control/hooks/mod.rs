@@ -24,6 +24,7 @@ pub(in crate::control) mod seen;
 pub mod sweep;
 
 pub use paths::{Entrance, HookUrl};
+pub(in crate::control) use process::place;
 pub use receive::{Incoming, Reply};
 
 use super::connections::Connections;

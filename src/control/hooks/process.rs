@@ -29,7 +29,7 @@ pub(super) fn mark(position: u64) -> Mark {
 }
 
 /// Up to where the log was processed.
-pub(super) fn place(engine: &Engine) -> Result<u64, Error> {
+pub(in crate::control) fn place(engine: &Engine) -> Result<u64, Error> {
     let stored = engine.mark(Table::Place, &[PLACE])?;
     match stored.map(|value| String::from_utf8_lossy(&value).parse::<u64>()) {
         None => Ok(0),

@@ -3,7 +3,7 @@
 use super::Common;
 use crate::connectors::kafka::changelog::{KafkaChangelog, state_topic};
 use crate::connectors::kafka::log::{KafkaLog, log_topic};
-use crate::control::{App, Part, Running, deliver};
+use crate::control::{App, Part, Running, deliver, hooks};
 use crate::engine::pipeline::{Error, Options, Remote};
 use crate::engine::source::Failure;
 use crate::engine::{Engine, log};
@@ -56,7 +56,12 @@ async fn engine(
         let changelog =
             KafkaChangelog::open(&cluster, &state_topic(&cluster).name, partition, &name).map_err(remote)?;
         let part = u16::try_from(partition).unwrap_or(u16::MAX);
-        Engine::open_copy(options, Remote { log: Arc::new(log), changelog: Arc::new(changelog), secret, part })
+        let log = Arc::new(log);
+        let engine =
+            Engine::open_copy(options, Remote { log: log.clone(), changelog: Arc::new(changelog), secret, part })?;
+        // What was removed from the log before it was processed is nothing to pass over in silence.
+        log.check(hooks::place(&engine)?).map_err(|e| Error::Storage(format!("log_gone: {e}")))?;
+        Ok(engine)
     });
     opening.await.map_err(|e| Error::Storage(format!("the engine could not be opened: {e}")))?
 }

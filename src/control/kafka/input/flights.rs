@@ -1,6 +1,7 @@
 //! Commits on their way: bounded, landed in order.
 
 use crate::control::hooks::seen::{Seen, SeenKey};
+use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Error, Mark, Receipt, Table, Underway};
@@ -70,7 +71,9 @@ impl Flights {
         let Some(landed) = self.queue.pop_front() else { return Ok(()) };
         self.bytes = self.bytes.saturating_sub(landed.bytes);
         seen.release(&landed.claimed);
-        let marks = rejected(engine, &landed, &result?);
+        let receipt = result?;
+        told::committed(engine, &receipt);
+        let marks = rejected(engine, &landed, &receipt);
         if marks.is_empty() { Ok(()) } else { engine.put_marks(marks).await }
     }
 
