@@ -561,3 +561,33 @@ async fn a_follower_of_many_datasets_misses_nothing() {
     written.store(true, Ordering::SeqCst);
     assert_eq!(reader.await.expect("reads"), DATASETS * EACH);
 }
+
+#[test]
+fn what_comes_behind_a_clearing_in_one_engine_time_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 2);
+    let set = contacts(&engine, Strategy::Latest);
+    let ids: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let whole = |id: &String| json!({"id": id, "v": 1}).to_string();
+    let mut patches = engine.page(&set);
+    for id in &ids {
+        patches.patch(id, Some(Timestamp(NOW.0 + 5)), NOW, br#"{"kept":true}"#);
+    }
+    let patches = Batch { cause: Some(Cause::run(1)), pages: vec![patches], ..Batch::default() };
+    // The first commit keeps the disk busy: the other two become one engine time, its work shared by two workers.
+    run(async {
+        let first = engine.commit(saves(&engine, &set, [("x".to_string(), json!({"v": 0}))]));
+        let (first, cleared, patched) = tokio::join!(first, engine.clear(&set), engine.commit(patches));
+        first.and(cleared.map(drop).and(patched.map(drop))).expect("commits");
+    });
+    run(engine.stop()).expect("stops");
+    drop(engine);
+    let engine = open(folder.path(), 2);
+    let set = contacts(&engine, Strategy::Latest);
+    let mut page = engine.page(&set);
+    ids.iter().for_each(|id| page.save(id, Some(NOW), NOW, whole(id).as_bytes()));
+    run(engine.commit(Batch { cause: Some(Cause::run(2)), pages: vec![page], ..Batch::default() })).expect("commits");
+    for (_, payload) in read_pages(&engine, &set, Filter::ALL, 1_000).expect("records") {
+        assert_eq!(payload["kept"], json!(true), "the patch that came before the record: {payload}");
+    }
+}

@@ -190,13 +190,19 @@ impl Committer {
         &mut self,
         batch: &mut store::Batch,
         plan: Plan,
-        parts: Vec<Sealed>,
+        mut parts: Vec<Sealed>,
         answers: &mut Vec<(Answer, Receipt, Option<OwnedSemaphorePermit>)>,
         live: &mut Vec<(DatasetId, i64)>,
         last: &mut BTreeMap<DatasetId, u64>,
     ) -> store::Result<u64> {
         let mut counts: BTreeMap<(u32, DatasetId), Counts> = BTreeMap::new();
         let (mut rejected, mut pruned) = (Vec::new(), BTreeMap::<u32, u64>::new());
+        // What goes as a whole goes first: one worker's range must not take what another puts there in this very epoch.
+        let (ranges, rest): (Vec<_>, Vec<_>) = parts
+            .iter_mut()
+            .flat_map(|part| std::mem::take(&mut part.changes))
+            .partition(store::write::Change::is_range);
+        ranges.into_iter().chain(rest).try_for_each(|change| self.store.add(batch, change))?;
         for part in parts {
             part.counts.iter().for_each(|(at, c)| counts.entry(*at).or_default().add(c));
             part.last.iter().for_each(|(id, at)| {
@@ -205,7 +211,6 @@ impl Committer {
             });
             rejected.extend(part.rejected);
             live.extend(part.live);
-            part.changes.into_iter().try_for_each(|change| self.store.add(batch, change))?;
             part.pruned.iter().for_each(|(slot, n)| *pruned.entry(*slot).or_default() += n);
         }
         let mut owed = 0u32;

@@ -15,6 +15,13 @@ pub(crate) enum Change {
     DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 
+impl Change {
+    /// Whether it removes a whole range.
+    pub(crate) fn is_range(&self) -> bool {
+        matches!(self, Change::DeleteRange(..))
+    }
+}
+
 /// One worker's epoch, its bulk written: what is left for the committer.
 #[derive(Debug, Default)]
 pub(crate) struct Sealed {
@@ -41,7 +48,8 @@ impl Store {
             return Ok(sealed);
         }
         let mut bulk = self.batch();
-        for dataset in &part.cleared {
+        // Every worker was told; one removes what is stored.
+        for dataset in part.cleared.iter().filter(|_| worker == 0) {
             clear(*dataset, epoch, &mut sealed.changes);
         }
         self.put_records(epoch, &part, &mut bulk, &mut sealed)?;
@@ -216,6 +224,9 @@ fn only_id(payload: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Most workers an engine ever had.
+const WORKERS_MAX: u16 = 64;
+
 fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
     // Readers with an older place are told to begin anew.
     let emptied = Position::first_of(epoch).0.to_be_bytes().to_vec();
@@ -224,9 +235,12 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
     for family in [Family::Cur, Family::Pay, Family::History] {
         changes.push(Change::DeleteRange(family, from.clone(), to.clone()));
     }
-    let next = DatasetId(dataset.0.saturating_add(1));
-    let (from, to) = (keys::touched(dataset, 0, 0, 0).to_vec(), keys::touched(next, 0, 0, 0).to_vec());
-    changes.push(Change::DeleteRange(Family::Touched, from, to));
+    // Touches of this epoch came after the clearing, and are written already.
+    for worker in 0..WORKERS_MAX {
+        let (from, to) =
+            (keys::touched(dataset, worker, 0, 0).to_vec(), keys::touched(dataset, worker, epoch, 0).to_vec());
+        changes.push(Change::DeleteRange(Family::Touched, from, to));
+    }
     let (from, to) = (keys::fields(dataset, &[0, 0]).to_vec(), keys::fields(dataset, &[u64::MAX, u64::MAX]).to_vec());
     changes.push(Change::DeleteRange(Family::Fields, from, to));
 }
