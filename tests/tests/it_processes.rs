@@ -186,7 +186,7 @@ impl Storm {
         &self,
         installation: &Installation,
         own: &Broker,
-        processes: &mut Vec<Process>,
+        processes: &mut [Process],
         doors: &Mutex<Vec<(String, String)>>,
     ) {
         let mut rng = StdRng::seed_from_u64(self.seed);
