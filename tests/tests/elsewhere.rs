@@ -109,6 +109,38 @@ async fn batches_that_were_logged_and_not_applied_are_applied_by_the_next_owner(
 }
 
 #[tokio::test]
+async fn an_engine_that_is_fenced_while_it_opens_says_so() {
+    let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
+    let changelog = Arc::new(elsewhere.changelog.open());
+    // Another process opens the changelog after this one has, and before it has written anything.
+    let _other = elsewhere.changelog.open();
+    let options = Options { data_dir: Some(folder.path().into()), workers: 1, clock: clock(), announce: None };
+    let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
+    let opening = tokio::task::spawn_blocking(move || Engine::open_copy(options, remote).err());
+    let refused = soon(opening).await.expect("no panic");
+    assert!(matches!(&refused, Some(Error::Poisoned(why)) if why.contains("fenced")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_first_commit_that_fails_ends_the_opening() {
+    let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
+    let open = |changelog| {
+        let options = Options { data_dir: Some(folder.path().into()), workers: 1, clock: clock(), announce: None };
+        let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
+        move || Engine::open_copy(options, remote)
+    };
+    let engine = open(Arc::new(elsewhere.changelog.open()))().expect("opens");
+    engine.stop().await.expect("stops");
+    drop(engine);
+    // The folder is set up, so the first thing written is the first engine time.
+    let opening = open(Arc::new(elsewhere.changelog.open()));
+    let _other = elsewhere.changelog.open();
+    let opening = tokio::task::spawn_blocking(move || opening().err());
+    let refused = soon(opening).await.expect("no panic");
+    assert!(matches!(&refused, Some(Error::Poisoned(why)) if why.contains("fenced")), "{refused:?}");
+}
+
+#[tokio::test]
 async fn another_secret_is_refused() {
     let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
     let engine = elsewhere.open(&folder.path().join("one"), 1, clock()).expect("opens");

@@ -212,6 +212,9 @@ impl Engine {
     fn wait_for_first_epoch(&self, first: u64) -> Result<(), Error> {
         let watermark = self.watermark();
         while *watermark.borrow() <= Position::first_of(first) {
+            if let Some(why) = self.failed() {
+                return Err(Error::Poisoned(why));
+            }
             if watermark.has_changed().is_err() {
                 return Err(Error::Storage("the first commit failed; see the disk and the log".to_owned()));
             }

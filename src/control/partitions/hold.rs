@@ -81,7 +81,12 @@ async fn let_go(held: &mut BTreeMap<i32, Held>, partitions: &[i32]) {
 /// Keeps one partition open until it is to be let go.
 async fn keep(common: Arc<Common>, partition: i32, letting_go: CancellationToken) {
     while !letting_go.is_cancelled() {
-        match partition::open(&common, partition).await {
+        let opened = tokio::select! {
+            opened = partition::open(&common, partition) => opened,
+            // A long rebuild is given up: what was read so far stays in the folder.
+            () = letting_go.cancelled() => return,
+        };
+        match opened {
             Ok(running) => serve(&common, partition, running, &letting_go).await,
             Err(why) => tracing::error!(partition, %why, "will be tried again"),
         }

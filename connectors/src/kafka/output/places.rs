@@ -2,9 +2,11 @@
 //! [`Place`] as JSON, written in the transaction of the messages before it.
 //!
 //! Promise: a place read with [`Patience::Settled`] is the last one committed before the reading began. A transaction of
-//! another producer that is still open hides what stands behind it in the topic; it is waited for.
+//! another producer that is still open hides what stands behind it in a partition; it is waited for. So that producers do not
+//! wait for each other, each has a partition of the topic, as far as there are as many.
 
 use crate::kafka::cluster::{Cluster, failure};
+use crate::kafka::murmur2;
 use crate::kafka::topics::{self, Wanted};
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -12,11 +14,14 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use syncline_engine::model::{Failure, Position};
 
 /// Form of a place.
 const FORMAT: u32 = 1;
+/// Partitions of the topic, and so producers that never wait for each other.
+const PARTITIONS: i32 = 32;
 /// Size of the topic's files: small, so that old places go soon.
 const SEGMENT_BYTES: &str = "16777216";
 /// Places looked at first, from the topic's end; a thousand times as many next, then all.
@@ -76,7 +81,30 @@ pub fn topic(cluster: &Cluster) -> String {
 
 /// The topic of places as it should be.
 pub fn wanted(cluster: &Cluster) -> Wanted {
-    Wanted::new(topic(cluster)).partitions(1).with("cleanup.policy", "compact").with("segment.bytes", SEGMENT_BYTES)
+    Wanted::new(topic(cluster))
+        .partitions(PARTITIONS)
+        .with("cleanup.policy", "compact")
+        .with("segment.bytes", SEGMENT_BYTES)
+}
+
+/// The partition a producer's places are in, of so many. Names that are numbers lie apart.
+fn spot(name: &str, count: i32) -> i32 {
+    match name.parse::<i32>() {
+        Ok(number) if number >= 0 => number % count.max(1),
+        _ => murmur2::partition(name.as_bytes(), count.max(1)),
+    }
+}
+
+/// The partition of a producer's places. Blocks.
+pub(super) fn partition(client: &impl Consumer, cluster: &Cluster, name: &str) -> Result<i32, Failure> {
+    let topic = topic(cluster);
+    let metadata = client.fetch_metadata(Some(&topic), ANSWER);
+    let metadata = metadata.map_err(|e| failure("kafka_unreachable", &format!("{topic} cannot be looked at"), e))?;
+    let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    match i32::try_from(count) {
+        Ok(count) if count > 0 => Ok(spot(name, count)),
+        _ => Err(failure("topic_missing", &format!("the topic {topic} is not there"), "it is looked for again")),
+    }
 }
 
 /// What a reader waits for.
@@ -88,39 +116,55 @@ pub enum Patience {
     Settled,
 }
 
-/// The last place of a producer. Blocks.
-pub fn read(cluster: &Cluster, name: &str, patience: Patience) -> Result<Option<Place>, Failure> {
+/// The last place of a producer and the partition it is in. Blocks, until `halt` is set at the latest.
+pub fn read(
+    cluster: &Cluster,
+    name: &str,
+    patience: Patience,
+    halt: &AtomicBool,
+) -> Result<(Option<Place>, i32), Failure> {
     let topic = topic(cluster);
     let lost = |e: KafkaError| failure("kafka_unreachable", &format!("places cannot be read from {topic}"), e);
     let consumer = consumer(cluster).map_err(lost)?;
+    let partition = partition(&consumer, cluster, name)?;
     let end = match patience {
-        Patience::Now => consumer.fetch_watermarks(&topic, 0, ANSWER).map_err(lost)?.1,
-        Patience::Settled => settled(cluster, &consumer, &topic).map_err(lost)?.ok_or_else(|| {
-            let what = "a transaction of another producer stays open in the topic of places";
-            failure("transaction_open", what, "it is waited for again")
-        })?,
+        Patience::Now => consumer.fetch_watermarks(&topic, partition, ANSWER).map_err(lost)?.1,
+        Patience::Settled => {
+            settled(cluster, &consumer, (&topic, partition), halt).map_err(lost)?.ok_or_else(|| {
+                let what = "a transaction of another producer stays open in the topic of places";
+                failure("transaction_open", what, "it is waited for again")
+            })?
+        }
     };
-    let (low, _) = consumer.fetch_watermarks(&topic, 0, ANSWER).map_err(lost)?;
+    let (low, _) = consumer.fetch_watermarks(&topic, partition, ANSWER).map_err(lost)?;
     let mut from = (end - TAIL).max(low);
     loop {
-        if let Some(bytes) = last_of(&consumer, &topic, name, from).map_err(lost)? {
-            return Place::read(&bytes).map(Some);
+        if let Some(bytes) = last_of(&consumer, (&topic, partition), name, from).map_err(lost)? {
+            return Place::read(&bytes).map(|place| (Some(place), partition));
         }
         if from <= low {
-            return Ok(None);
+            return Ok((None, partition));
         }
         from = if end - from <= TAIL { (end - TAIL * 1_000).max(low) } else { low };
     }
 }
 
 /// The topic's end, once everything before it is committed or aborted; `None` if it never was.
-fn settled(cluster: &Cluster, committed: &BaseConsumer, topic: &str) -> Result<Option<i64>, KafkaError> {
+fn settled(
+    cluster: &Cluster,
+    committed: &BaseConsumer,
+    (topic, partition): (&str, i32),
+    halt: &AtomicBool,
+) -> Result<Option<i64>, KafkaError> {
     // Without a group there is nothing to take leave of.
     let all: BaseConsumer = cluster.client().set("isolation.level", "read_uncommitted").create()?;
-    let (_, end) = all.fetch_watermarks(topic, 0, ANSWER)?;
+    let (_, end) = all.fetch_watermarks(topic, partition, ANSWER)?;
     for _ in 0..OPEN_LOOKS {
-        if committed.fetch_watermarks(topic, 0, ANSWER)?.1 >= end {
+        if committed.fetch_watermarks(topic, partition, ANSWER)?.1 >= end {
             return Ok(Some(end));
+        }
+        if halt.load(Ordering::Relaxed) {
+            break;
         }
         std::thread::sleep(LOOK);
     }
@@ -128,9 +172,14 @@ fn settled(cluster: &Cluster, committed: &BaseConsumer, topic: &str) -> Result<O
 }
 
 /// The last value with this key, from an offset to the end.
-fn last_of(consumer: &BaseConsumer, topic: &str, name: &str, from: i64) -> Result<Option<Vec<u8>>, KafkaError> {
+fn last_of(
+    consumer: &BaseConsumer,
+    (topic, partition): (&str, i32),
+    name: &str,
+    from: i64,
+) -> Result<Option<Vec<u8>>, KafkaError> {
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Offset(from))?;
+    list.add_partition_offset(topic, partition, Offset::Offset(from))?;
     consumer.assign(&list)?;
     let mut found = None;
     loop {
@@ -161,6 +210,13 @@ fn consumer(cluster: &Cluster) -> Result<BaseConsumer, KafkaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn producers_of_partitions_lie_apart() {
+        let spots: std::collections::BTreeSet<i32> = (0..32).map(|n| spot(&n.to_string(), PARTITIONS)).collect();
+        assert_eq!(spots.len(), 32);
+        assert_eq!((spot("main", 1), spot("7", 1), spot("39", 32)), (0, 0, 7));
+    }
 
     #[test]
     fn places_are_read_back_and_others_refused() {

@@ -35,7 +35,7 @@ const DEFAULTS: [(&str, &str); 7] = [
     ("linger.ms", "0"),
     ("retry.backoff.ms", "2"),
     ("retry.backoff.max.ms", "100"),
-    ("transaction.timeout.ms", "60000"),
+    ("transaction.timeout.ms", "15000"),
     ("queue.buffering.max.kbytes", "65536"),
     ("partitioner", "murmur2_random"),
 ];
@@ -119,6 +119,8 @@ pub struct Writer {
     deliveries: Arc<Deliveries>,
     name: String,
     places: String,
+    /// The partition of our places.
+    spot: i32,
     /// Set by whoever wants this to end.
     halt: Arc<AtomicBool>,
     open: bool,
@@ -140,9 +142,12 @@ impl Writer {
             .create_with_context(Reports(deliveries.clone()))
             .map_err(|e| Trouble::Reopen(failure("kafka_settings", "the Kafka producer cannot be made", e)))?;
         let (name, places) = (name.to_owned(), places::topic(cluster));
-        let writer = Writer { producer, deliveries, name, places, halt, open: false, messages: 0, bytes: 0 };
+        let (open, messages, bytes, spot) = (false, 0, 0, 0);
+        let mut writer = Writer { producer, deliveries, name, places, spot, halt, open, messages, bytes };
         writer.begin_life()?;
-        let place = places::read(cluster, &writer.name, Patience::Settled).map_err(Trouble::Reopen)?;
+        let read = places::read(cluster, &writer.name, Patience::Settled, &writer.halt);
+        let (place, spot) = read.map_err(Trouble::Reopen)?;
+        writer.spot = spot;
         Ok((writer, place))
     }
 
@@ -196,7 +201,7 @@ impl Writer {
     pub fn commit(&mut self, place: &Place) -> Result<(), Trouble> {
         let (topic, key) = (Arc::from(self.places.as_str()), self.name.clone().into_bytes());
         let value = Some(place.bytes());
-        self.send(&Message { topic, partition: Some(0), key, value, headers: Vec::new(), timestamp: 0 })?;
+        self.send(&Message { topic, partition: Some(self.spot), key, value, headers: Vec::new(), timestamp: 0 })?;
         self.delivered()?;
         for _ in 0..TRIES {
             match self.producer.commit_transaction(TRY) {

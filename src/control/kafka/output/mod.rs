@@ -237,8 +237,8 @@ impl Follower {
         if !self.me.claimed {
             return Held::Ended(superseded(&self.order.name));
         }
-        let (order, me) = (self.order.clone(), self.me.clone());
-        match tokio::task::spawn_blocking(move || is_mine(&order, &me)).await {
+        let (order, me, halt) = (self.order.clone(), self.me.clone(), self.halt.clone());
+        match tokio::task::spawn_blocking(move || is_mine(&order, &me, &halt)).await {
             Ok(Ok(true)) => Held::Reopen(Failure { code: "output_given_up", retry: true, ..fence }),
             Ok(Ok(false)) => Held::Ended(superseded(&self.order.name)),
             Ok(Err(failure)) => Held::Reopen(failure),

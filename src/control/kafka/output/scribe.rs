@@ -82,7 +82,7 @@ impl Scribe {
     /// Takes over the producer's name, unless the topics are not this log's: then nobody is disturbed. Says first of all
     /// that it has, so that an older one knows.
     pub fn open(order: &Order, me: Me, end: Position, batch: usize, halt: Arc<AtomicBool>) -> Result<Self, Held> {
-        let before = places::read(&order.cluster, &order.name, Patience::Now).map_err(Held::from)?;
+        let (before, _) = places::read(&order.cluster, &order.name, Patience::Now, &halt).map_err(Held::from)?;
         check(before.as_ref(), &me, end, order)?;
         let (writer, place) = Writer::open(&order.cluster, &order.name, batch, halt)?;
         check(place.as_ref(), &me, end, order)?;
@@ -230,8 +230,8 @@ fn instead(message: Message, target: &Target, way: &Way, before: &str, claim_che
 }
 
 /// Whether the last place under this name is still this follower's own. Blocks.
-pub(super) fn is_mine(order: &Order, me: &Me) -> Result<bool, Failure> {
-    let place = places::read(&order.cluster, &order.name, Patience::Settled)?;
+pub(super) fn is_mine(order: &Order, me: &Me, halt: &AtomicBool) -> Result<bool, Failure> {
+    let (place, _) = places::read(&order.cluster, &order.name, Patience::Settled, halt)?;
     Ok(place.is_some_and(|place| place.writer == me.token))
 }
 
