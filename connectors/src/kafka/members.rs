@@ -104,6 +104,8 @@ impl Group {
     pub async fn leave(mut self) {
         self.leaving.store(true, Ordering::Release);
         self.changes.close();
+        // What the group wanted back meanwhile is let go as well: nobody will look at it any more.
+        while self.changes.try_recv().is_ok() {}
         // An error means that it has left already.
         let _ = (&mut self.left).await;
     }
