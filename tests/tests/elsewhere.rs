@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::Engine;
 use syncline_engine::log::Log;
-use syncline_engine::model::{Cause, DatasetName, Strategy, Timestamp};
+use syncline_engine::model::{Cause, DatasetName, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Filter, Options, Remote, WindowOp};
 use syncline_engine::time::{ManualClock, SystemClock};
-use syncline_tests::compare::read_pages;
+use syncline_tests::compare::{read_changes, read_pages};
 use syncline_tests::elsewhere::Elsewhere;
 use tempfile::tempdir;
 
@@ -106,6 +106,45 @@ async fn batches_that_were_logged_and_not_applied_are_applied_by_the_next_owner(
     let new = elsewhere.open(&folder.path().join("new"), 1, clock()).expect("opens");
     soon(new.claim("new")).await.expect("a claim");
     assert_eq!(records(&new), [r#"Added {"id":"a","v":1}"#, r#"Added {"id":"b","v":2}"#]);
+}
+
+#[tokio::test]
+async fn what_was_under_way_when_a_process_died_leaves_no_ghosts() {
+    for round in 0..4u64 {
+        let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
+        // Nobody enters the log for these engines, so that their folders are free when they are gone.
+        let open = |name: &str, workers| {
+            let data_dir = Some(folder.path().join(name));
+            let changelog = Arc::new(elsewhere.changelog.open());
+            let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
+            Engine::open_copy(Options { data_dir, workers, clock: clock(), announce: None }, remote).expect("opens")
+        };
+        let first = open("one", 1);
+        // More than one engine time holds: several are on their way at once when the changelog is taken away.
+        let mut underway = Vec::new();
+        for n in 0..2_500 {
+            let id = n.to_string();
+            underway.push(first.hand_over(saves(&first, Cause::webhook(n), &[(&id, 1)])).await.expect("handed over"));
+        }
+        let mut underway = underway.into_iter();
+        for one in underway.by_ref().take(1 + 700 * round as usize) {
+            one.receipt().await.expect("a commit");
+        }
+        let _taken = elsewhere.changelog.open();
+        for one in underway {
+            let _ = one.receipt().await;
+        }
+        first.stop().await.expect("stops");
+        drop(first);
+        // It goes on where it was, with less at the same places; another one begins with nothing.
+        let second = open("one", 1);
+        second.commit(saves(&second, Cause::webhook(9_000), &[("0", 2), ("last", 3)])).await.expect("commits");
+        let third = open("three", 1);
+        let changes = |engine: &Engine| format!("{:?}", read_changes(engine, &dataset(engine), Position::START));
+        assert_eq!(records(&third), records(&second), "round {round}");
+        assert_eq!(changes(&third), changes(&second), "round {round}");
+        assert!(!changes(&third).contains("after: None"), "round {round}: a change without its content");
+    }
 }
 
 #[tokio::test]

@@ -503,8 +503,9 @@ impl Asker {
         assert_eq!(rows, wanted, "connection {connection}");
         let mut seen: BTreeMap<String, u64> = BTreeMap::new();
         for change in self.all_changes(connection).await {
-            let id = change["after"]["id"].as_str().expect("an id").to_owned();
-            let n = change["after"]["n"].as_u64().expect("a number");
+            let whole = || panic!("a change of connection {connection} without its content: {change}");
+            let id = change["after"]["id"].as_str().unwrap_or_else(whole).to_owned();
+            let n = change["after"]["n"].as_u64().unwrap_or_else(|| panic!("no number: {change}"));
             let before = seen.insert(id.clone(), n).unwrap_or(0);
             assert_eq!(n, before + 1, "every change of {connection}/{id} once and in order: {change}");
         }

@@ -167,7 +167,7 @@ impl Committer {
         self.store.put_system(&mut batch, LAST_AT, &at.0.to_be_bytes());
         // Before the write: a reader whose snapshot holds it must not pass by a dataset that it changes.
         self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
-        if let Err(error) = gathered.and_then(|()| self.store.write_synced(batch)) {
+        if let Err(error) = gathered.and_then(|()| self.store.commit(batch, end)) {
             let error = Error::from(error);
             let _ = self.sequencer.send(sequencer::Input::Done(epochs));
             answers.into_iter().for_each(|(answer, _, _)| answer.send(Err(error.clone())));

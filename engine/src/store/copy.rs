@@ -1,13 +1,15 @@
 //! Batches of writes, and the copy of every write that goes to a changelog before it takes effect here.
 //!
 //! Promises: with a changelog nothing is visible here that is not durable there; a store read back from it equals the store
-//! that wrote it, however often it moved. Bulk writes, which nobody sees yet, travel with the commit after them. Because the
-//! changelog is the truth, nothing is synced here: what a crash takes from the local files is read again.
+//! that wrote it, however often it moved. Bulk writes, which nobody sees yet, travel with the commit of their own engine time
+//! and not before: what is not committed is never in the changelog. Because the changelog is the truth, nothing is synced
+//! here: what a crash takes from the local files is read again.
 
 use super::{Error, Family, Result, Store};
 use crate::log::{self, Changelog, Write};
 use crate::model::DatasetId;
 use rocksdb::{Direction, IteratorMode, WriteBatch};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Place in the changelog up to which this store has it. Of this machine alone, never copied.
@@ -23,13 +25,20 @@ pub(crate) struct Batch {
 /// The changelog of a store and what waits to go there.
 pub(super) struct Copy {
     to: Arc<dyn Changelog>,
-    /// Bulk writes since the last commit.
-    pending: Mutex<Vec<Write>>,
+    /// Bulk writes by engine time, until it is committed.
+    pending: Mutex<BTreeMap<u64, Vec<Write>>>,
     /// One commit at a time, in the order in which they are visible here.
     turn: Mutex<()>,
 }
 
 impl Copy {
+    /// The bulk writes of the engine times before `end`, in order.
+    fn take(&self, end: u64) -> Vec<Write> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = pending.split_off(&end);
+        std::mem::replace(&mut *pending, later).into_values().flatten().collect()
+    }
+
     pub(super) fn new(to: Arc<dyn Changelog>) -> Copy {
         Copy { to, pending: Mutex::default(), turn: Mutex::default() }
     }
@@ -81,20 +90,25 @@ impl Store {
         Ok(())
     }
 
-    /// Bulk puts above the watermark: in the write-ahead log, not yet synced.
-    pub(crate) fn write_unsynced(&self, mut batch: Batch) -> Result<()> {
+    /// Bulk puts of an engine time, above the watermark: in the write-ahead log, not yet synced.
+    pub(crate) fn write_unsynced(&self, mut batch: Batch, epoch: u64) -> Result<()> {
         if let (Some(copy), Some(writes)) = (&self.copy, batch.copy.take()) {
-            copy.pending.lock().unwrap_or_else(PoisonError::into_inner).extend(writes);
+            copy.pending.lock().unwrap_or_else(PoisonError::into_inner).entry(epoch).or_default().extend(writes);
         }
         self.write(batch.rocks, false)
     }
 
-    /// A commit: durable when this returns.
-    pub(crate) fn write_synced(&self, mut batch: Batch) -> Result<()> {
+    /// A small write of its own: durable when this returns.
+    pub(crate) fn write_synced(&self, batch: Batch) -> Result<()> {
+        self.commit(batch, 0)
+    }
+
+    /// Commits the engine times before `end`, their bulk writes included: durable when this returns.
+    pub(crate) fn commit(&self, mut batch: Batch, end: u64) -> Result<()> {
         let Some(copy) = &self.copy else { return self.write(batch.rocks, true) };
         let _turn = copy.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_poison()?;
-        let mut writes = std::mem::take(&mut *copy.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut writes = copy.take(end);
         writes.append(batch.copy.get_or_insert_default());
         let place = copy.to.commit(&writes).map_err(|error| {
             // Whether it is there is unknown now: nothing more is written until the changelog was read again.

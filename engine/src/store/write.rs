@@ -72,7 +72,7 @@ impl Store {
             });
         }
         self.prune_and_restore(&mut part, at, &mut sealed)?;
-        self.write_unsynced(bulk)?;
+        self.write_unsynced(bulk, epoch)?;
         Ok(sealed)
     }
 
