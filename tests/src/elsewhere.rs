@@ -41,7 +41,7 @@ pub async fn enter(engine: Engine, log: Arc<dyn Log>) {
             assert!(is_own(&entry), "only the engine writes here");
             let marks = vec![Mark::put(Table::Place, &PLACE, position.to_string())];
             match engine.enter(&entry, marks.clone()).await {
-                Ok(entered) => match entered.underway.receipt().await {
+                Ok(underway) => match underway.receipt().await {
                     // A refused batch has no effect; the place is behind it all the same.
                     Err(Error::NoWindow(_)) => drop(engine.put_marks(marks).await),
                     Err(_) => return,

@@ -53,7 +53,7 @@ async fn an_owner_that_was_replaced_without_knowing_it_changes_nothing() {
         async move { old.claim("old").await }
     });
     let entry = wait_for_entry(&*elsewhere.log, 1).await;
-    old.enter(&entry, vec![]).await.expect("entered").underway.receipt().await.expect("stored");
+    old.enter(&entry, vec![]).await.expect("entered").receipt().await.expect("stored");
     assert_eq!(soon(claim).await.expect("no panic").expect("the first claim"), 1);
     old.commit(saves(&old, Cause::webhook(1), &[("a", 1)])).await.expect("the owner commits");
 

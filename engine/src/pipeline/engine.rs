@@ -3,7 +3,7 @@
 use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
 use super::committer::{Answer, Committer, Last, Live, Names, Outcome, run_prefix};
 use super::sequencer::{self, Sequencer, Submission, Windows};
-use super::through::{Entered, Through};
+use super::through::{Taken, Through};
 use super::worker::{self, Query, RING, Seat};
 use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options, Remote};
 use crate::dataflow::execute;
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// KiB that may be on their way through the engine before callers wait.
 const ROOM_KIB: u32 = 64 << 10;
@@ -291,23 +291,21 @@ impl Engine {
     /// entered in the order of the log; `marks` (the place behind the entry) are stored in the same commit.
     ///
     /// A batch of an owner that was replaced before the entry is not applied; its marks are.
-    pub async fn enter(&self, entry: &[u8], marks: Vec<Mark>) -> Result<Entered, Error> {
+    pub async fn enter(&self, entry: &[u8], marks: Vec<Mark>) -> Result<Underway, Error> {
         let Some(through) = &self.inner.through else {
             return Err(Error::BadBatch("this engine keeps its own log; it has no entries of the engine's".to_owned()));
         };
         match through.open_entry(entry, self.inner.workers, &self.inner.seed)? {
-            super::through::Taken::Batch(mut batch, waiter) => {
+            Taken::Batch(mut batch, waiter) => {
                 batch.marks.extend(marks);
-                let kib = kib_of(&batch);
-                let room = self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)?;
+                let room = self.room_for(&batch).await?;
                 let (answer, answered) = Answer::new(waiter);
                 self.submit(batch, Vec::new(), false, answer, Some(room))?;
-                Ok(Entered { underway: Underway(answered), applied: true })
+                Ok(Underway(answered))
             }
-            super::through::Taken::Marks(more) => {
+            Taken::Marks(more) => {
                 let marks = marks.into_iter().chain(more).collect();
-                let underway = self.begin(Batch { marks, ..Batch::default() }, Vec::new(), false).await?;
-                Ok(Entered { underway, applied: false })
+                self.begin(Batch { marks, ..Batch::default() }, Vec::new(), false).await
             }
         }
     }
@@ -326,8 +324,7 @@ impl Engine {
     }
 
     async fn begin(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Underway, Error> {
-        let kib = kib_of(&batch);
-        let room = self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)?;
+        let room = self.room_for(&batch).await?;
         if let Some(through) = &self.inner.through
             && extra.is_empty()
             && batch.cause.is_some_and(|cause| cause.via == Via::Poll)
@@ -339,13 +336,20 @@ impl Engine {
         Ok(Underway(answered))
     }
 
+    /// Waits for the room a batch takes while it is on its way.
+    async fn room_for(&self, batch: &Batch) -> Result<OwnedSemaphorePermit, Error> {
+        let bytes: usize = batch.pages.iter().map(PageBuilder::bytes).sum();
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB);
+        self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)
+    }
+
     fn submit(
         &self,
         batch: Batch,
         extra: Vec<Work>,
         announce: bool,
         answer: Answer,
-        room: Option<tokio::sync::OwnedSemaphorePermit>,
+        room: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Error> {
         let submission = Submission { batch, extra, announce, answer, room };
         self.inner.inbox.send(sequencer::Input::Submit(submission)).map_err(|_| Error::Stopped)
@@ -623,12 +627,6 @@ impl Drop for Inner {
 
 /// The dataset of the counting view. Number 0 is never handed out, so its rows meet no reader.
 const COUNTS: DatasetId = DatasetId(0);
-
-/// Room a batch takes while it is on its way.
-fn kib_of(batch: &Batch) -> u32 {
-    let bytes: usize = batch.pages.iter().map(PageBuilder::bytes).sum();
-    u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB)
-}
 
 fn own_log(store: &Store) -> Result<Arc<dyn Log>, Error> {
     Ok(Arc::new(RocksLog::open(store.database()).map_err(|e| Error::Storage(e.to_string()))?))

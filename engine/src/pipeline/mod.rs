@@ -16,7 +16,7 @@ mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{Engine, Underway};
-pub use through::{Entered, is_own};
+pub use through::is_own;
 
 use crate::log::{Changelog, Log};
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};

@@ -7,7 +7,6 @@
 
 use super::batch::{Batch, Mark, Receipt, Table};
 use super::committer::Outcome;
-use super::engine::Underway;
 use super::{Error, entry};
 use crate::log::{self, Log};
 use crate::model::content::KeySeed;
@@ -34,15 +33,6 @@ const REIGN: [&str; 1] = ["reign"];
 /// Whether an entry of the log is the engine's own: to be given to [`Engine::enter`](super::Engine::enter).
 pub fn is_own(entry: &[u8]) -> bool {
     matches!(entry.first(), Some(&(BATCH | CLAIM)))
-}
-
-/// An entry of the log on its way to its commit.
-#[derive(Debug)]
-pub struct Entered {
-    /// Waits for the commit.
-    pub underway: Underway,
-    /// Whether it was a batch that counts; otherwise only its marks are stored.
-    pub applied: bool,
 }
 
 /// What an entry turned out to be.

@@ -123,8 +123,8 @@ impl Flights {
     /// An entry that the engine had put there itself: a batch of a run that goes through the log.
     async fn enter(&mut self, inner: &Inner, position: u64, bytes: &Bytes) -> Result<(), Error> {
         match inner.parts.engine.enter(bytes, vec![mark(position)]).await {
-            Ok(entered) => {
-                let (commit, bytes) = (entered.underway, bytes.len());
+            Ok(commit) => {
+                let bytes = bytes.len();
                 self.bytes += bytes;
                 self.queue.push_back(Flying { position, bytes, commit, claimed: Vec::new(), wishes: Vec::new() });
                 Ok(())
