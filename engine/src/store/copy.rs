@@ -172,3 +172,42 @@ fn named(family: Family, key: &[u8]) -> Vec<u8> {
     named.extend_from_slice(key);
     named
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::MemoryChangelog;
+
+    fn put(store: &Store, key: &str) -> Batch {
+        let mut batch = store.batch();
+        store.put(&mut batch, Family::System, key, b"written");
+        batch
+    }
+
+    fn is_there(store: &Store, key: &str) -> bool {
+        store.system(key.as_bytes()).expect("read").is_some()
+    }
+
+    /// A mark is stored while the next engine time is being written, and the owner dies before that one is committed: with
+    /// what it had written for it in the changelog, the next owner had content that no change told of.
+    #[test]
+    fn a_small_write_takes_nothing_along_of_an_engine_time_that_is_not_committed() {
+        let changelog = MemoryChangelog::default();
+        let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        let open = |n: usize| Store::open(folders[n].path(), Some(Arc::new(changelog.open()))).expect("opened");
+
+        let store = open(0);
+        store.write_unsynced(put(&store, "bulk of 7"), 7).expect("written");
+        store.write_unsynced(put(&store, "bulk of 8"), 8).expect("written");
+        store.write_synced(put(&store, "mark")).expect("durable");
+        store.commit(put(&store, "commit of 7"), 8).expect("durable");
+        let next = open(1);
+        assert!(is_there(&next, "mark") && is_there(&next, "bulk of 7") && is_there(&next, "commit of 7"));
+        assert!(!is_there(&next, "bulk of 8"), "engine time 8 was never committed");
+
+        next.write_unsynced(put(&next, "other bulk of 8"), 8).expect("written");
+        next.commit(put(&next, "commit of 8"), 9).expect("durable");
+        let last = open(2);
+        assert!(is_there(&last, "other bulk of 8") && !is_there(&last, "bulk of 8"));
+    }
+}
