@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Place in the changelog up to which this store has it. Of this machine alone, never copied.
 const PLACE: &[u8] = b"changelog_place";
+/// Present while the changelog is being read: then everything here came from it. Of this machine alone, never copied.
+const REPLAYING: &[u8] = b"changelog_replaying";
 
 /// A batch of writes, all or nothing. Made by [`Store::batch`].
 pub(crate) struct Batch {
@@ -119,10 +121,14 @@ impl Store {
     }
 
     /// Brings a store to where its changelog is. What an earlier owner had written here and not committed goes first: what
-    /// others have written at the same places since must not mix with it.
+    /// others have written at the same places since must not mix with it. Reading that was cut off in the middle of a commit
+    /// goes on there, so what it had brought stays.
     pub(super) fn catch_up(&self, from: &dyn Changelog) -> Result<()> {
-        let uncommitted = self.uncommitted(&self.known_datasets()?)?;
-        self.write(uncommitted.rocks, false)?;
+        if self.system(REPLAYING)?.is_none() {
+            let mut begin = self.uncommitted(&self.known_datasets()?)?.rocks;
+            begin.put_cf(self.family(Family::System), REPLAYING, b"");
+            self.write(begin, false)?;
+        }
         let place = self.system(PLACE)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
         let mut failed = None;
         let replayed = from.replay(place, &mut |writes, place| {
@@ -136,7 +142,11 @@ impl Store {
             (_, Some(error)) => Err(error),
             (Err(log::Error::Gone(text)), None) => Err(Error::Gone(text)),
             (Err(error), None) => Err(Error::Changelog(error.to_string())),
-            (Ok(_), None) => Ok(()),
+            (Ok(_), None) => {
+                let mut end = WriteBatch::default();
+                end.delete_cf(self.family(Family::System), REPLAYING);
+                self.write(end, false)
+            }
         }
     }
 
@@ -175,8 +185,11 @@ fn named(family: Family, key: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalog::DatasetEntry;
+    use super::super::keys;
     use super::*;
     use crate::log::MemoryChangelog;
+    use crate::model::{DatasetName, Position, Strategy};
 
     fn put(store: &Store, key: &str) -> Batch {
         let mut batch = store.batch();
@@ -209,5 +222,51 @@ mod tests {
         next.commit(put(&next, "commit of 8"), 9).expect("durable");
         let last = open(2);
         assert!(is_there(&last, "other bulk of 8") && !is_there(&last, "bulk of 8"));
+    }
+
+    /// A changelog that breaks off after some pieces.
+    struct Breaking(MemoryChangelog, usize);
+
+    impl Changelog for Breaking {
+        fn commit(&self, writes: &[Write]) -> std::result::Result<u64, log::Error> {
+            self.0.commit(writes)
+        }
+
+        fn replay(
+            &self,
+            place: u64,
+            each: &mut dyn FnMut(Vec<Write>, u64) -> std::result::Result<(), log::Error>,
+        ) -> std::result::Result<u64, log::Error> {
+            let mut left = self.1;
+            self.0.replay(place, &mut |writes, place| {
+                left = left.checked_sub(1).ok_or_else(|| log::Error::Unreachable("broken off".to_owned()))?;
+                each(writes, place)
+            })
+        }
+    }
+
+    /// A new owner dies while it reads the changelog, in the middle of a commit, and becomes the owner again.
+    #[test]
+    fn reading_that_broke_off_within_a_commit_goes_on_there() {
+        let changelog = MemoryChangelog::default();
+        let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        let store = Store::open(folders[0].path(), Some(Arc::new(changelog.open()))).expect("opened");
+        let (dataset, name) = (DatasetId(1), DatasetName::base("e", "s", "c", "m"));
+        store.put_dataset(dataset, &DatasetEntry::new(&name, Strategy::Latest, Vec::new())).expect("known");
+        let records: Vec<_> = (0..40).map(|n| keys::record(dataset, Position::first_of(7).0 + n)).collect();
+        let mut bulk = store.batch();
+        records.iter().for_each(|key| store.put(&mut bulk, Family::Pay, key, b"content"));
+        store.write_unsynced(bulk, 7).expect("written");
+        store.commit(put(&store, "commit of 7"), 8).expect("durable");
+        drop(store);
+
+        for pieces in 1..4 {
+            let breaking = Breaking(changelog.open(), pieces);
+            assert!(Store::open(folders[1].path(), Some(Arc::new(breaking))).is_err(), "it broke off");
+        }
+        let next = Store::open(folders[1].path(), Some(Arc::new(changelog.open()))).expect("opened");
+        let lost =
+            records.iter().filter(|key| next.db.get_cf(next.family(Family::Pay), key).is_ok_and(|v| v.is_none()));
+        assert_eq!(lost.count(), 0, "what was read before is there");
     }
 }
