@@ -137,23 +137,30 @@ impl Family {
         }
     }
 
+    /// Bytes compressed together: payloads are read in order more often than one by one.
+    fn block(self) -> usize {
+        match self {
+            Family::Pay => 32 << 10,
+            _ => 16 << 10,
+        }
+    }
+
     fn options(self, cache: &Cache) -> Options {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
-        table.set_block_size(16 << 10);
+        table.set_block_size(self.block());
         table.set_format_version(6);
         table.set_bloom_filter(10.0, false);
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_size(self.write_buffer());
         options.set_max_write_buffer_number(4);
-        options.set_target_file_size_base(128 << 20);
+        options.set_target_file_size_base(64 << 20);
         options.set_max_bytes_for_level_base(512 << 20);
         options.set_level_compaction_dynamic_level_bytes(true);
+        // One compression for all levels: payloads are written in order, so files move down as they are. A denser one for
+        // the last level would have each of them read and written again (engine/decisions/0013).
         options.set_compression_type(DBCompressionType::Lz4);
-        if self == Family::Pay {
-            options.set_bottommost_compression_type(DBCompressionType::Zstd);
-        }
         options
     }
 }

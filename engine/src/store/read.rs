@@ -8,7 +8,7 @@ use crate::state::HIDDEN;
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 /// Steps an iterator walks before it seeks instead.
 const WALK: usize = 16;
@@ -63,7 +63,7 @@ impl Store {
                     }
                     Some(place) => {
                         let payload = snapshot.get_pinned_cf(self.family(Family::Pay), keys::record(dataset, place))?;
-                        each(&public, payload.as_deref().unwrap_or_default())
+                        each(&public, payload.as_deref().ok_or_else(|| missing(place))?)
                     }
                 };
                 if !go_on {
@@ -111,6 +111,7 @@ impl Store {
         each: &mut dyn FnMut(DatasetId, model::Change) -> bool,
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
+        let mut payloads = Payloads { store: self, snapshot: &snapshot, read: HashMap::new() };
         let mut scans = Vec::with_capacity(datasets.len() * 2);
         let mut next = BinaryHeap::new();
         // Asked only now: a commit that the snapshot holds has said beforehand which datasets it changes.
@@ -133,37 +134,11 @@ impl Store {
                 Some(key) => next.push(Reverse((keys::position(key), dataset, n))),
                 None => scan.status()?,
             }
-            if meta.flags & HIDDEN == 0 && !each(dataset, self.change(&snapshot, dataset, position, &meta)?) {
+            if meta.flags & HIDDEN == 0 && !each(dataset, payloads.change(dataset, position, &meta)?) {
                 break;
             }
         }
         Ok(())
-    }
-
-    fn change(&self, snapshot: &Snapshot<'_>, dataset: DatasetId, position: u64, meta: &Meta) -> Result<model::Change> {
-        let after = self.payload_in(snapshot, dataset, meta.payload.unwrap_or(position))?;
-        let before = match (meta.action, meta.previous) {
-            (Action::Deleted, _) => after.clone().filter(|_| meta.pruned_at.is_none()),
-            (Action::Updated, Some(previous)) => self.unpruned_in(snapshot, dataset, previous)?,
-            (Action::Updated, None) | (Action::Added, _) => None,
-        };
-        Ok(model::Change { meta: meta.public(position), before, after })
-    }
-
-    fn payload_in(&self, snapshot: &Snapshot<'_>, dataset: DatasetId, place: u64) -> Result<Option<Bytes>> {
-        Ok(snapshot.get_cf(self.family(Family::Pay), keys::record(dataset, place))?.map(Bytes::from))
-    }
-
-    /// The content of an earlier change, unless it was pruned or is forgotten.
-    fn unpruned_in(&self, snapshot: &Snapshot<'_>, dataset: DatasetId, position: u64) -> Result<Option<Bytes>> {
-        let Some(bytes) = snapshot.get_cf(self.family(Family::History), keys::record(dataset, position))? else {
-            return Ok(None);
-        };
-        let meta = decode(&bytes)?;
-        match meta.pruned_at {
-            Some(_) => Ok(None),
-            None => self.payload_in(snapshot, dataset, meta.payload.unwrap_or(position)),
-        }
     }
 
     /// Hash of the id and position of visible records from the start up to `until`: candidates for pruning.
@@ -187,6 +162,65 @@ impl Store {
     }
 }
 
+/// The payloads of changes that are read in order.
+struct Payloads<'a> {
+    store: &'a Store,
+    snapshot: &'a Snapshot<'a>,
+    /// By dataset: how many were read one by one, and the scan for those behind them.
+    read: HashMap<DatasetId, (usize, Option<DBRawIterator<'a>>)>,
+}
+
+impl Payloads<'_> {
+    fn change(&mut self, dataset: DatasetId, position: u64, meta: &Meta) -> Result<model::Change> {
+        let after = match meta.payload {
+            None => self.next(dataset, position)?,
+            Some(place) => self.at(dataset, place)?,
+        };
+        let before = match (meta.action, meta.previous) {
+            (Action::Deleted, _) => Some(after.clone()).filter(|_| meta.pruned_at.is_none()),
+            (Action::Updated, Some(previous)) => self.unpruned(dataset, previous)?,
+            (Action::Updated, None) | (Action::Added, _) => None,
+        };
+        Ok(model::Change { meta: meta.public(position), before, after: Some(after) })
+    }
+
+    /// The payload of a change behind those read before.
+    fn next(&mut self, dataset: DatasetId, position: u64) -> Result<Bytes> {
+        let (read, scan) = self.read.entry(dataset).or_default();
+        *read += 1;
+        // A scan costs more than a few single reads, and most readers come for a few changes.
+        if *read <= WALK {
+            return self.at(dataset, position);
+        }
+        let scan = match scan {
+            Some(scan) => scan,
+            None => scan.insert(self.store.scan(self.snapshot, Family::Pay, dataset, position.saturating_sub(1))?),
+        };
+        walk_to(scan, &keys::record(dataset, position))?;
+        Ok(Bytes::copy_from_slice(scan.value().unwrap_or_default()))
+    }
+
+    fn at(&self, dataset: DatasetId, place: u64) -> Result<Bytes> {
+        let payload = self.snapshot.get_cf(self.store.family(Family::Pay), keys::record(dataset, place))?;
+        payload.map(Bytes::from).ok_or_else(|| missing(place))
+    }
+
+    /// The content of an earlier change, unless it was pruned or is forgotten.
+    fn unpruned(&self, dataset: DatasetId, position: u64) -> Result<Option<Bytes>> {
+        let key = keys::record(dataset, position);
+        let Some(bytes) = self.snapshot.get_cf(self.store.family(Family::History), key)? else { return Ok(None) };
+        let meta = decode(&bytes)?;
+        match meta.pruned_at {
+            Some(_) => Ok(None),
+            None => self.at(dataset, meta.payload.unwrap_or(position)).map(Some),
+        }
+    }
+}
+
+fn missing(place: u64) -> Error {
+    Error::Disk(format!("the payload at {place} is missing; restore a backup"))
+}
+
 /// Moves `scan` forward to `key`, walking when it is near.
 fn walk_to(scan: &mut DBRawIterator<'_>, key: &[u8]) -> Result<()> {
     for _ in 0..WALK {
@@ -200,6 +234,6 @@ fn walk_to(scan: &mut DBRawIterator<'_>, key: &[u8]) -> Result<()> {
     scan.status()?;
     match scan.key() {
         Some(at) if at == key => Ok(()),
-        _ => Err(Error::Disk(format!("the payload at {} is missing; restore a backup", keys::position(key)))),
+        _ => Err(missing(keys::position(key))),
     }
 }

@@ -82,15 +82,17 @@ pub fn messages(
     each: &mut dyn FnMut(Message, &Target),
 ) {
     let key = outlet.key(&json::id_of(change));
-    let headers = headers(shape, outlet, change, spot, &key);
     let gone = change.meta.action == Action::Deleted;
-    let make = |target: &Target, value: Option<Vec<u8>>, headers: Vec<(&'static str, Vec<u8>)>| Message {
-        topic: target.name.clone(),
-        partition: outlet.partition(target),
-        key: key.clone(),
-        value,
-        headers,
-        timestamp: change.meta.last_modified_at.millis(),
+    let null = outlet.changes.as_ref().filter(|target| gone && target.compacted);
+    // Most streams have one message per change: then the headers are made once and given away.
+    let mut left =
+        usize::from(outlet.changes.is_some()) + usize::from(null.is_some()) + usize::from(outlet.state.is_some());
+    let mut headers = headers(shape, outlet, change, spot, &key);
+    let mut make = |target: &Target, value: Option<Vec<u8>>| {
+        left -= 1;
+        let headers = if left == 0 { std::mem::take(&mut headers) } else { headers.clone() };
+        let (key, timestamp) = (key.clone(), change.meta.last_modified_at.millis());
+        Message { topic: target.name.clone(), partition: outlet.partition(target), key, value, headers, timestamp }
     };
     if let Some(target) = &outlet.changes {
         let value = match shape.format {
@@ -98,20 +100,20 @@ pub fn messages(
             Format::CloudEvents => cloud_event(outlet, change, spot, &key),
             Format::Flat => flat(change, spot),
         };
-        each(make(target, Some(value), headers.clone()), target);
-        if gone && target.compacted {
-            each(make(target, None, headers.clone()), target);
-        }
+        each(make(target, Some(value)), target);
+    }
+    if let Some(target) = null {
+        each(make(target, None), target);
     }
     if let Some(target) = &outlet.state {
         let content = change.after.as_deref().filter(|_| !gone).map(<[u8]>::to_vec);
-        let mut headers = headers;
-        for (name, value) in &mut headers {
+        let mut message = make(target, content);
+        for (name, value) in &mut message.headers {
             if *name == "content-type" {
                 *value = b"application/json".to_vec();
             }
         }
-        each(make(target, content, headers), target);
+        each(message, target);
     }
 }
 
