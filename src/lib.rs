@@ -7,7 +7,14 @@
 
 pub use syncline_connectors as connectors;
 pub use syncline_engine as engine;
+pub use syncline_engine::views;
 
 pub mod api;
 pub mod cli;
 pub mod control;
+
+/// What a program with views of its own needs.
+pub mod prelude {
+    pub use crate::views::{Definition, Groups, Row, Table, Views, average, count, sum, tumbling};
+    pub use std::cmp::Reverse;
+}

@@ -81,6 +81,7 @@ impl Bench {
             workers: args.workers,
             clock: Arc::new(SystemClock),
             announce: None,
+            views: None,
         })?;
         let feed = Feed::new(args.records, args.page);
         let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: Vec::new() };

@@ -14,12 +14,14 @@
 //! | [`source`] | what a source must offer |
 //! | [`log`] | keeps what cannot be read again, durable before anyone is answered |
 //! | `state` | plain data the dataflow decides over and the store keeps |
-//! | `dataflow` | timely workers: merge, sweep, classify, views |
+//! | `dataflow` | timely workers: merge, sweep, classify; [`views`] |
 //! | [`store`] | RocksDB: records, change history, marks; one commit per epoch |
 //! | [`sink`] | what is owed to the outside |
 //! | [`pipeline`] | the way through: [`Engine`] |
+//! | [`harness`] | a test kit for views |
 
 pub(crate) mod dataflow;
+pub mod harness;
 pub mod log;
 pub mod model;
 pub mod pipeline;
@@ -29,4 +31,5 @@ pub(crate) mod state;
 pub mod store;
 pub mod time;
 
+pub use dataflow::views;
 pub use pipeline::Engine;

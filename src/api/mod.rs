@@ -13,6 +13,7 @@
 //! | `schemas` | `/v1/schemas` |
 //! | `input_schema` | `/v1/schemas/input` |
 //! | `inputs` | `/v1/inputs` |
+//! | `views` | `/v1/views` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -44,6 +45,7 @@ mod schemas;
 mod stamp;
 mod sync;
 mod unbuilt;
+mod views;
 
 pub mod front;
 pub mod hooks;
@@ -92,6 +94,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(inputs::router())
         .merge(runs::router())
         .merge(schemas::router())
+        .merge(views::router())
         .merge(input_schema::router())
         .merge(sync::router())
         .merge(connections::router())

@@ -11,6 +11,7 @@ use crate::control::scope::records_scope;
 use crate::engine::Engine;
 use crate::engine::model::{Cursor, CursorError, DatasetName, Meta, Position, Record, Timestamp};
 use crate::engine::pipeline::{Dataset, Error, Filter};
+use crate::engine::views::ALL_CONNECTIONS;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -277,10 +278,13 @@ fn dataset_name(
     model: &str,
     variant: &str,
 ) -> Result<DatasetName, Refusal> {
-    if api.app.connections.get(&caller.environment, source, connection).is_none() {
+    let name = DatasetName::base(&caller.environment, source, connection, model);
+    // Views over all connections are those of none that could be asked for.
+    let of_all = connection == ALL_CONNECTIONS && api.app.engine.find(&name).is_some();
+    if !of_all && api.app.connections.get(&caller.environment, source, connection).is_none() {
         return Err(Refusal::unknown_connection(connection));
     }
-    Ok(DatasetName { variant: variant.into(), ..DatasetName::base(&caller.environment, source, connection, model) })
+    Ok(DatasetName { variant: variant.into(), ..name })
 }
 
 async fn prune(

@@ -22,6 +22,7 @@ mod signals;
 mod validate;
 mod webhook;
 
+use crate::engine::views::{Definition, Views};
 use clap::{Args, Parser, Subcommand};
 use exit::{Fail, code};
 use std::future::Future;
@@ -59,6 +60,9 @@ pub(crate) struct Common {
     /// Which log lines are shown: error, warn, info, debug, trace [default: as set; warn for foreground verbs]
     #[arg(long, value_name = "LEVEL", global = true)]
     log_level: Option<String>,
+    /// What is derived from the records.
+    #[arg(skip)]
+    views: Option<Definition>,
 }
 
 #[derive(Subcommand)]
@@ -97,7 +101,32 @@ enum Verb {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    program(None)
+}
+
+/// Runs the program with views: `main` of a program of one's own, which takes the same command line.
+///
+/// ```no_run
+/// use syncline::prelude::*;
+///
+/// #[derive(Row, Clone)]
+/// struct Issue {
+///     state: String,
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     syncline::cli::main_with(|v| {
+///         let issues = v.model::<Issue>("github", "Issue");
+///         v.publish("IssuesByState", &issues.group_by(|_, issue| issue.state.clone()).count());
+///     })
+/// }
+/// ```
+pub fn main_with(views: impl for<'s> Fn(&mut Views<'s>) + Send + Sync + 'static) -> ExitCode {
+    program(Some(Definition::new(views)))
+}
+
+fn program(views: Option<Definition>) -> ExitCode {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are no failures; clap knows which is which.
         Err(error) => {
@@ -105,6 +134,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 });
         }
     };
+    cli.common.views = views;
     match cli.verb {
         Verb::Demo(args) => demo::run(args),
         verb => ended(dispatch(&cli.common, verb)),

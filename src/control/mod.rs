@@ -123,6 +123,7 @@ impl App {
             workers: settings.workers.max(1),
             clock,
             announce: Some(announcer.clone()),
+            views: settings.views.clone(),
         };
         // Recovery reads the whole index of the store: too long for a thread that serves others.
         let engine = tokio::task::spawn_blocking(move || Engine::open(options))

@@ -31,6 +31,7 @@ pub fn open(folder: &Path, workers: usize) -> Result<(Engine, Vec<Dataset>), Err
         workers,
         clock: Arc::new(ManualClock::new(NOW)),
         announce: Some(Arc::new(Teller)),
+        views: None,
     })?;
     let mut sets = Vec::new();
     for (n, (rule, ignore)) in specs().into_iter().enumerate() {

@@ -23,7 +23,7 @@ const PLACE: [&str; 1] = ["log"];
 impl Elsewhere {
     /// Opens an engine over it and enters the log from where the changelog says, until the engine stops. Inside a runtime.
     pub fn open(&self, folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
-        let options = Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None };
+        let options = Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None, views: None };
         let changelog = Arc::new(self.changelog.open());
         let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32], part: 0 })?;
         tokio::spawn(enter(engine.clone(), self.log.clone()));

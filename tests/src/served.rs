@@ -12,6 +12,7 @@ use syncline::control::config::{self, Origin};
 use syncline_engine::model::{Cause, DatasetName, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Receipt};
 use syncline_engine::time::ManualClock;
+use syncline_engine::views::Definition;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -86,6 +87,11 @@ pub fn folder() -> TempDir {
 impl Served {
     /// Opens and serves what lies in `dir`.
     pub async fn open(dir: &Path) -> Served {
+        Served::open_with(dir, None).await
+    }
+
+    /// The same, with views.
+    pub async fn open_with(dir: &Path, views: Option<Definition>) -> Served {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let path = |name: &str| dir.join(name).display().to_string();
         let origin = Origin {
@@ -93,7 +99,8 @@ impl Served {
             env: vec![pair("ADMIN", ADMIN), pair("WRITER", WRITER), pair("READER", READER), pair("OTHER", OTHER)],
             files: vec![dir.join("syncline.yaml")],
         };
-        let settings = config::load(&origin).expect("good settings").settings;
+        let mut settings = config::load(&origin).expect("good settings").settings;
+        settings.views = views;
         let start = Timestamp::parse("2026-04-14T18:46:03.097459Z").expect("a time");
         let clock = Arc::new(ManualClock::new(start));
         let app = App::open(settings, clock.clone()).await.expect("an app");

@@ -19,7 +19,7 @@ fn open(folder: &Path, workers: usize) -> Engine {
 
 fn try_open(folder: &Path, workers: usize) -> Result<Engine, Error> {
     let clock = Arc::new(ManualClock::new(NOW));
-    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None })
+    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None, views: None })
 }
 
 fn contacts(engine: &Engine, strategy: Strategy) -> Dataset {
@@ -505,7 +505,8 @@ fn commit_times_rise_though_the_clock_was_set_back() {
     let mut last = Timestamp(0);
     for hours in [2, 1, 0] {
         let clock = Arc::new(ManualClock::new(NOW.plus(std::time::Duration::from_secs(hours * 3_600))));
-        let options = Options { data_dir: Some(folder.path().to_path_buf()), workers: 1, clock, announce: None };
+        let options =
+            Options { data_dir: Some(folder.path().to_path_buf()), workers: 1, clock, announce: None, views: None };
         let engine = Engine::open(options).expect("opens");
         let set = contacts(&engine, Strategy::Override);
         for n in 0..3 {
@@ -522,7 +523,8 @@ fn commit_times_rise_though_the_clock_was_set_back() {
 async fn a_follower_of_many_datasets_misses_nothing() {
     const DATASETS: usize = 6;
     const EACH: usize = 400;
-    let options = Options { data_dir: None, workers: 2, clock: Arc::new(ManualClock::new(NOW)), announce: None };
+    let options =
+        Options { data_dir: None, workers: 2, clock: Arc::new(ManualClock::new(NOW)), announce: None, views: None };
     let engine = Engine::open(options).expect("opens");
     let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: vec![] };
     let name = |n: usize| DatasetName::base("dev", "crm", &format!("account-{n}"), "Contact");

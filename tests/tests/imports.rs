@@ -34,6 +34,7 @@ const ENGINE: &[Room] = &[
     room("store", &["model", "time", "state", "log"]),
     room("sink", &["model", "time"]),
     room("pipeline", &["model", "time", "state", "source", "log", "dataflow", "store", "sink"]),
+    room("harness", &["model", "time", "pipeline", "views"]),
 ];
 
 /// What two connectors share: expressions, the checked definition, the record made of an item. Nothing else of each other.

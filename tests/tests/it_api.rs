@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::time::Duration;
+use syncline::prelude::*;
 use syncline_tests::served::{ADMIN, OTHER, READER, Served, WRITER, folder};
 use syncline_tests::wire::{self, Answer};
 use tokio::io::AsyncReadExt;
@@ -685,4 +686,53 @@ async fn read_until(stream: &mut tokio::net::TcpStream, wanted: &str) -> String 
         text.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
     text
+}
+
+#[derive(Row, Clone)]
+struct Contact {
+    v: i64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_read_like_models() {
+    let dir = folder();
+    let views = Definition::new(|v| {
+        let contacts = v.model::<Contact>("crm", "Contact");
+        v.publish("ByValue", &contacts.group_by(|_, c| c.v).count());
+        v.publish("Everywhere", &contacts.across_connections().group_by(|_, c| c.v).count());
+    });
+    let served = Served::open_with(dir.path(), Some(views)).await;
+    let (acme, zenith) = (served.dataset("acme", "Contact"), served.dataset("zenith", "Contact"));
+    served.put(&acme, &[("a", Some(1)), ("b", Some(1))]).await;
+    served.put(&zenith, &[("a", Some(1))]).await;
+    served.put(&acme, &[("b", Some(2))]).await;
+
+    let first = served.records("model=ByValue&limit=1").await;
+    let value = |answer: &Answer| answer.json()["records"][0]["value"].clone();
+    assert_eq!((rows(&first).len(), value(&first)), (1, json!(1)));
+    let second = served.records(&format!("model=ByValue&cursor={}", next(&first).expect("more follows"))).await;
+    assert_eq!((rows(&second).len(), next(&second)), (1, None));
+    let all = served.records_of(READER, "*", "model=Everywhere").await;
+    let mut counted: Vec<_> = rows(&all).into_iter().map(|(id, _, _)| id).collect();
+    counted.sort();
+    assert_eq!(counted, ["1", "2"]);
+    let none = served.records_of(OTHER, "*", "model=Everywhere").await;
+    assert!(rows(&none).is_empty(), "another environment has its own: {}", none.text());
+
+    let of = "source=crm&connection=acme&stream=ByValue";
+    let changes = served.ask(READER, "GET", &format!("/v1/changes?{of}&cursor=earliest"), None).await;
+    let told: Vec<Value> = changes.json()["changes"].as_array().cloned().expect("changes");
+    let first = &told[0];
+    assert_eq!(
+        (&first["action"], &first["after"]["value"], &first["via"]),
+        (&json!("ADDED"), &json!(2), &json!("view"))
+    );
+    assert!(told.iter().any(|c| c["before"]["value"] == 2 && c["after"]["value"] == 1), "{told:?}");
+
+    let listed = served.ask(READER, "GET", "/v1/views", None).await.json();
+    let names: Vec<&Value> = listed["views"].as_array().expect("views").iter().map(|v| &v["name"]).collect();
+    assert_eq!(names, ["ByValue", "Everywhere"]);
+    assert_eq!(listed["views"][0]["stopped"], false);
+    assert_eq!(served.ask(READER, "GET", "/v1/views/Nothing", None).await.status, 404);
+    served.close().await;
 }

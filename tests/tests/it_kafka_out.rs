@@ -19,6 +19,7 @@ use syncline_engine::model::{Action, Cause, Change, Cursor, DatasetId, DatasetNa
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options};
 use syncline_engine::source::Failure;
 use syncline_engine::time::{ManualClock, SystemClock};
+use syncline_engine::views::{Definition, Row};
 use syncline_tests::history::{History, specs};
 use syncline_tests::serving::{Serving, answer};
 use syncline_tests::topic::{self, Told};
@@ -68,8 +69,13 @@ impl Following {
 }
 
 fn engine(folder: &TempDir) -> Engine {
-    let options =
-        Options { data_dir: Some(folder.path().to_owned()), workers: 1, clock: Arc::new(SystemClock), announce: None };
+    let options = Options {
+        data_dir: Some(folder.path().to_owned()),
+        workers: 1,
+        clock: Arc::new(SystemClock),
+        announce: None,
+        views: None,
+    };
     Engine::open(options).expect("an engine")
 }
 
@@ -218,7 +224,7 @@ fn seed() -> u64 {
 async fn each_format_is_read_by_kafkas_own_consumer() {
     let folder = folder();
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_123)));
-    let options = Options { data_dir: Some(folder.path().to_owned()), workers: 1, clock, announce: None };
+    let options = Options { data_dir: Some(folder.path().to_owned()), workers: 1, clock, announce: None, views: None };
     let engine = Engine::open(options).expect("an engine");
     let contacts = dataset(&engine, "default", "conn_1", "Contact");
     put(&engine, &contacts, &[("1", r#"{"id":"1","email":"a@x"}"#)], &[]).await;
@@ -295,6 +301,56 @@ async fn each_format_is_read_by_kafkas_own_consumer() {
         }
     }
     engine.stop().await.expect("a clean stop");
+}
+
+#[derive(Row, Clone)]
+#[row(crate = syncline_engine)]
+struct Person {
+    region: String,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_has_topics_like_any_model() {
+    let (cluster, folder) = (broker::cluster("views"), folder());
+    let views = Definition::new(|v| {
+        let people = v.model::<Person>("crm", "Person");
+        v.publish("Regions", &people.group_by(|_, p| p.region.clone()).count());
+    });
+    let options = Options {
+        data_dir: Some(folder.path().to_owned()),
+        workers: 2,
+        clock: Arc::new(SystemClock),
+        announce: None,
+        views: Some(views),
+    };
+    let engine = Engine::open(options).expect("an engine");
+    let people = dataset(&engine, "default", "c1", "Person");
+    let shape = Shape { state: true, ..Shape::default() };
+    let mut following = following(&engine, &cluster, &shape);
+    let person = |id: &str, region: &str| format!(r#"{{"id":"{id}","region":"{region}"}}"#);
+    put(&engine, &people, &[("1", &person("1", "north")), ("2", &person("2", "north"))], &[]).await;
+    put(&engine, &people, &[("1", &person("1", "south"))], &["2"]).await;
+    following.caught_up(&engine).await;
+    following.stop().await;
+    let told = |kind| {
+        let all = topic::read(&cluster, &topic_of(&cluster, "Regions", kind));
+        all.into_iter().map(|told| (told.key, told.value)).collect::<Vec<_>>()
+    };
+    let changes: Vec<(String, Value)> = told("changes")
+        .into_iter()
+        .map(|(key, value)| (key, serde_json::from_str(&value.expect("a value")).expect("JSON")))
+        .collect();
+    let said: Vec<_> = changes.iter().map(|(key, c)| (key.as_str(), &c["op"], &c["before"], &c["after"])).collect();
+    let (none, two) = (&Value::Null, &serde_json::json!({"id": "north", "value": 2}));
+    let one = &serde_json::json!({"id": "south", "value": 1});
+    let op = |op: &str| Value::from(op);
+    let north = r#"["c1","north"]"#;
+    let wanted = [(north, &op("c"), none, two), (north, &op("d"), two, none)];
+    assert_eq!(said.iter().filter(|(key, ..)| *key == north).copied().collect::<Vec<_>>(), wanted);
+    assert!(said.contains(&(r#"["c1","south"]"#, &op("c"), none, one)), "{said:?}");
+    let state = told("state");
+    assert_eq!(state.iter().rev().find(|(key, _)| key == north), Some(&(north.to_owned(), None)), "{state:?}");
+    engine.stop().await.expect("a clean end");
 }
 
 #[test]

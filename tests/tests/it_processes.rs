@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 /// Longest wait for what has to come.
 const WAIT: Duration = Duration::from_secs(90);
+/// Events that are surely read again from topics within a second.
+const REBUILT: u64 = 20_000;
 /// Connections, more than partitions.
 const CONNECTIONS: u64 = 12;
 /// Records of each connection that change all the time, at least.
@@ -178,7 +180,7 @@ impl Storm {
             asker.has_each_change_once(*connection, records).await;
         }
         reader.has_each_change_once(&sent);
-        installation.is_rebuilt_from_topics(processes).await;
+        installation.is_rebuilt_from_topics(processes, total).await;
     }
 
     /// Processes are killed, stand still, leave and join; the broker is killed.
@@ -258,7 +260,7 @@ impl Load {
                     let doors = self.doors.lock().expect("lock");
                     doors[rng.random_range(0..doors.len())].clone()
                 };
-                let asker = Asker { client: client.clone(), hook: format!("{url}{hook}"), url };
+                let asker = Asker { client: client.clone(), hook: format!("{url}{hook}"), url, patience: WAIT };
                 if asker.post(self.connection, &events).await {
                     break;
                 }
@@ -352,7 +354,7 @@ impl Installation {
     }
 
     /// All processes leave and their folders go; one that begins with nothing has everything, cursors included.
-    async fn is_rebuilt_from_topics(&self, processes: Vec<Process>) {
+    async fn is_rebuilt_from_topics(&self, processes: Vec<Process>, events: u64) {
         let asker = processes[0].asker();
         let mut before = Vec::new();
         for connection in 0..CONNECTIONS {
@@ -365,7 +367,8 @@ impl Installation {
             let _ = std::fs::remove_dir_all(self.folder.path().join(number.to_string()).join("data"));
         }
         let process = self.start(0, "all");
-        let asker = process.asker();
+        let mut asker = process.asker();
+        asker.patience += Duration::from_secs(events / REBUILT);
         for connection in 0..CONNECTIONS {
             let after = asker.digest(connection).await;
             assert_eq!(after, before[connection as usize], "connection {connection} after the rebuild");
@@ -427,7 +430,7 @@ impl Process {
 
     fn asker(&self) -> Asker {
         let client = syncline_tests::serving::client();
-        Asker { client, url: self.url.clone(), hook: format!("{}{}", self.url, self.hook) }
+        Asker { client, url: self.url.clone(), hook: format!("{}{}", self.url, self.hook), patience: WAIT }
     }
 
     fn door(&self) -> (String, String) {
@@ -471,6 +474,8 @@ struct Asker {
     client: Client,
     url: String,
     hook: String,
+    /// How long a partition may be between two owners.
+    patience: Duration,
 }
 
 impl Asker {
@@ -541,7 +546,7 @@ impl Asker {
             if status != 503 {
                 return serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
             }
-            assert!(began.elapsed() < WAIT, "{path} of {connection:?}: {text}");
+            assert!(began.elapsed() < self.patience, "{path} of {connection:?}: {text}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -43,6 +43,7 @@ impl Stored {
             workers: 1,
             clock: Arc::new(SystemClock),
             announce: None,
+            views: None,
         };
         self.engine = Some(Engine::open(options).expect("opens"));
     }

@@ -520,5 +520,5 @@ impl Bench {
 }
 
 fn open(folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
-    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None })
+    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None, views: None })
 }

@@ -5,11 +5,12 @@
 //! librdkafka itself never gives up and reports such things only to a callback: [`Witness`] is that callback.
 
 use super::cluster::Cluster;
+use crate::kafka::polled::Polled;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use syncline_engine::model::Failure;
@@ -56,7 +57,7 @@ impl Cluster {
         config.set("reconnect.backoff.max.ms", "500");
         // The lowest level on which it says that a broker hung up.
         config.set_log_level(RDKafkaLogLevel::Info);
-        let client: ThreadedProducer<Witness> =
+        let client: Polled<Witness> =
             config.create_with_context(Witness::default()).map_err(|error| self.unmade(&error))?;
         for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
             if client.client().fetch_cluster_id(LOOK).is_some() {

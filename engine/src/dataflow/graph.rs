@@ -1,13 +1,15 @@
 //! One worker's dataflow, and how an epoch is pushed through it.
 
 use super::upsert::{Shared, upsert};
-use super::view::{LiveUpdate, Published, count_row, live_counts, publish};
-use crate::model::content::KeySeed;
+use super::view::{LiveUpdate, Published, RecordUpdate, count_row, live_counts, publish};
+use super::views::{self, Definition, Desk, Registry};
+use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
 use crate::state::{Part, Stage, Tables, Work};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::{Concat, Input, Probe};
@@ -16,11 +18,30 @@ pub use timely::worker::Worker;
 
 /// Longest a worker sleeps while others still work on the epoch; progress wakes it earlier.
 const PARK: Duration = Duration::from_millis(1);
+/// Records that come anew are given to the dataflow so many at a time.
+const ANEW: usize = 1 << 12;
+
+/// What users derive.
+#[derive(Clone)]
+pub struct Derived {
+    /// How it is built.
+    pub definition: Definition,
+    /// What it reads and writes.
+    pub registry: Arc<Registry>,
+    /// The epoch in which all rows come anew.
+    pub first: u64,
+}
 
 /// A worker's dataflow between epochs.
 pub struct Graph {
     input: InputHandle<u64, CapacityContainerBuilder<Vec<Work>>>,
     seeds: Option<InputHandle<u64, CapacityContainerBuilder<Vec<LiveUpdate>>>>,
+    /// Records there were before the start, for the views; until the first epoch.
+    anew: Option<InputHandle<u64, CapacityContainerBuilder<Vec<RecordUpdate>>>>,
+    derived: Option<Derived>,
+    watched: Shared<BTreeSet<DatasetId>>,
+    /// The registry's version that `watched` is of.
+    version: u64,
     probe: ProbeHandle<u64>,
     /// The tables: asked between epochs.
     pub tables: Shared<Tables>,
@@ -29,24 +50,45 @@ pub struct Graph {
 }
 
 /// Builds the dataflow on this worker. `counts` is the dataset of the counting view.
-pub fn build(worker: &mut Worker, tables: Tables, stage: Stage, seed: KeySeed, counts: DatasetId) -> Graph {
+pub fn build(
+    worker: &mut Worker,
+    tables: Tables,
+    stage: Stage,
+    seed: KeySeed,
+    counts: DatasetId,
+    derived: Option<Derived>,
+) -> Graph {
     let tables = Rc::new(RefCell::new(tables));
     let stage = Rc::new(RefCell::new(stage));
     let clock = Rc::new(RefCell::new(Timestamp(0)));
     let watched = Rc::new(RefCell::new(BTreeSet::new()));
-    let mut input = InputHandle::new();
-    let mut seeds = InputHandle::new();
+    let (mut input, mut seeds, mut anew) = (InputHandle::new(), InputHandle::new(), InputHandle::new());
     let probe = ProbeHandle::new();
     worker.dataflow::<u64, _, _>(|scope| {
         let work = scope.input_from(&mut input);
         let seeded = scope.input_from(&mut seeds);
-        let (live, records) = upsert(work, tables.clone(), stage.clone(), watched);
-        records.probe_with(&probe);
+        let before = scope.input_from(&mut anew);
+        let (mut live, records) = upsert(work, tables.clone(), stage.clone(), watched.clone());
+        if let Some(Derived { definition, registry, first }) = &derived {
+            let lines = definition.lines(records.concat(before), registry.clone());
+            let desk = Desk {
+                registry: registry.clone(),
+                tables: tables.clone(),
+                stage: stage.clone(),
+                seed: seed.clone(),
+                clock: clock.clone(),
+                first: *first,
+            };
+            live = live.concat(views::publish(lines, desk).probe_with(&probe));
+        } else {
+            records.probe_with(&probe);
+        }
         let rows = live_counts(live.concat(seeded)).map(count_row);
         let published = Published { dataset: counts, rows };
         publish(published, tables.clone(), stage.clone(), seed, clock.clone()).probe_with(&probe);
     });
-    Graph { input, seeds: Some(seeds), probe, tables, stage, clock }
+    let anew = derived.is_some().then_some(anew);
+    Graph { input, seeds: Some(seeds), anew, derived, watched, version: 0, probe, tables, stage, clock }
 }
 
 impl Graph {
@@ -55,6 +97,7 @@ impl Graph {
     /// Every worker must be given the same epochs; this returns once all of them are through.
     pub fn epoch(&mut self, worker: &mut Worker, epoch: u64, next: u64, at: Timestamp, work: Vec<Work>) -> Part {
         *self.clock.borrow_mut() = at;
+        self.watch();
         self.input.advance_to(epoch);
         if let Some(mut seeds) = self.seeds.take() {
             // The counting view learns what was there before the start, once.
@@ -63,12 +106,41 @@ impl Graph {
                 seeds.send((*dataset, epoch, table.live as isize));
             }
         }
+        // What there was before the start has been given by now.
+        self.anew = None;
         work.into_iter().for_each(|work| self.input.send(work));
         self.input.advance_to(next);
         while self.probe.less_than(&next) {
             worker.step_or_park(Some(PARK));
         }
         std::mem::take(&mut self.stage.borrow_mut().part)
+    }
+
+    /// Datasets that views have come to read since the last epoch.
+    fn watch(&mut self) {
+        let Some(derived) = &self.derived else { return };
+        let version = derived.registry.version();
+        if version != self.version {
+            (self.version, *self.watched.borrow_mut()) = (version, derived.registry.watched());
+        }
+    }
+
+    /// The datasets whose records views want to have anew, before the first epoch.
+    pub fn wanted(&self) -> BTreeSet<DatasetId> {
+        self.derived.iter().flat_map(|derived| derived.registry.watched()).collect()
+    }
+
+    /// Gives the views a record there was before the start: before the first epoch, each worker the records of its tables.
+    pub fn anew(&mut self, worker: &mut Worker, given: &mut usize, dataset: DatasetId, key: Key, payload: &[u8]) {
+        let (Some(anew), Some(derived)) = (&mut self.anew, &self.derived) else { return };
+        if *given == 0 {
+            anew.advance_to(derived.first);
+        }
+        anew.send((((dataset, key), payload.to_vec()), derived.first, 1));
+        *given += 1;
+        if given.is_multiple_of(ANEW) {
+            worker.step();
+        }
     }
 }
 

@@ -82,6 +82,17 @@ impl<'a> Merge<'a> {
         self.stage.payload(self.dataset, position)
     }
 
+    /// Whether the record's content was pruned, for the views.
+    pub fn is_pruned(&mut self, key: &Key) -> bool {
+        self.table.get(key).is_some_and(|entry| entry.is(PRUNED))
+    }
+
+    /// The content of a record that is not pruned any more, for the views.
+    pub fn restored(&mut self, key: &Key) -> Option<Vec<u8>> {
+        let position = self.table.get(key).filter(|entry| !entry.is(PRUNED | DEAD))?.position;
+        self.payload(position)
+    }
+
     /// Hands what was only seen to the stage.
     pub fn finish(self) {
         if self.touch.keys.is_empty() && self.touch.moved.is_empty() {
@@ -94,7 +105,8 @@ impl<'a> Merge<'a> {
         staged.moved.extend(self.touch.moved);
     }
 
-    /// Deletes every live record not seen in the open window. Positions are `first`, `first + step`, …
+    /// Deletes every live record not seen in the open window. Positions are `first`, `first + step`, … Returns the positions
+    /// the records leave.
     pub fn sweep(&mut self, first: u64, step: u64) -> Vec<(u64, Key)> {
         let Some(began) = self.table.window else { return Vec::new() };
         let unseen = |e: &&Entry| e.generation < self.generation && !e.is(DEAD);
@@ -111,7 +123,7 @@ impl<'a> Merge<'a> {
             }
             let flags = if self.table.fields.contains_key(&entry.key) { PATCHED } else { 0 };
             self.delete(entry, version, position, None, flags);
-            deleted.push((position, entry.key));
+            deleted.push((entry.position, entry.key));
         }
         deleted
     }

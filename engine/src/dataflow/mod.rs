@@ -15,5 +15,6 @@ mod graph;
 mod merge;
 mod upsert;
 mod view;
+pub mod views;
 
-pub use graph::{Graph, Worker, build, execute};
+pub use graph::{Derived, Graph, Worker, build, execute};

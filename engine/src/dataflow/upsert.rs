@@ -8,7 +8,7 @@ use super::merge::{Merge, Outcome, Place};
 use super::view::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Timestamp};
-use crate::state::{PRUNED, Rows, Stage, Tables, Window, Work};
+use crate::state::{DEAD, HIDDEN, PRUNED, Rows, Stage, Tables, Window, Work};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -58,6 +58,7 @@ pub fn upsert<'s>(
                     break;
                 }
                 let (epoch, (live_capability, record_capability, work)) = next.remove_entry();
+                stage.borrow_mut().first = Position::first_of(epoch).0;
                 let mut step = Step {
                     first: Position::first_of(epoch).0,
                     worker,
@@ -129,8 +130,15 @@ impl Step<'_> {
         let mut merge = Merge::new(dataset, table, self.stage, cause, at);
         for row in part {
             let position = self.first + base + u64::from(row.place);
+            // A pruned record has left the views; what they are told of it depends on that.
+            let pruned = watched && merge.is_pruned(&row.key);
             match merge.apply(Place { rows, page, position }, row) {
-                Outcome::Unchanged => counts.unchanged += 1,
+                Outcome::Unchanged => {
+                    counts.unchanged += 1;
+                    if pruned && let Some(payload) = merge.restored(&row.key) {
+                        self.records.push((dataset, row.key, payload, 1));
+                    }
+                }
                 Outcome::Skipped => counts.skipped += 1,
                 Outcome::Ignored => counts.ignored += 1,
                 Outcome::Rejected(why) => {
@@ -142,6 +150,7 @@ impl Step<'_> {
                 Outcome::Changed(action, old) => {
                     count(&mut counts, action);
                     if watched {
+                        let old = old.filter(|_| !pruned);
                         retract_and_assert(&merge, &mut self.records, (dataset, row.key), action, old, position);
                     }
                 }
@@ -164,7 +173,9 @@ impl Step<'_> {
                 let deleted = merge.sweep(first, self.peers);
                 if self.watched.contains(&dataset) {
                     for (position, key) in &deleted {
-                        if let Some(payload) = merge.payload(*position) {
+                        if !merge.is_pruned(key)
+                            && let Some(payload) = merge.payload(*position)
+                        {
                             self.records.push((dataset, *key, payload, -1));
                         }
                     }
@@ -179,9 +190,13 @@ impl Step<'_> {
 
     fn prune(&mut self, dataset: DatasetId, records: &[(Key, u64)], slot: u32) {
         let (worker, peers) = (self.worker, self.peers);
+        let watched = self.watched.contains(&dataset);
         let table = self.tables.table(dataset);
         for (key, position) in records.iter().filter(|(key, _)| key[1] % peers == worker) {
             if let Some(entry) = table.get(key).filter(|e| e.position == *position && !e.is(PRUNED)) {
+                if watched && let Some(payload) = self.stage.payload(dataset, *position) {
+                    self.records.push((dataset, *key, payload, -1));
+                }
                 entry.set_flags(entry.flags() | PRUNED);
                 self.stage.part.pruned.push((dataset, *position, slot));
             }
@@ -189,6 +204,13 @@ impl Step<'_> {
     }
 
     fn clear(&mut self, dataset: DatasetId) {
+        if self.watched.contains(&dataset) {
+            for entry in self.tables.table(dataset).iter().filter(|e| !e.is(DEAD | HIDDEN | PRUNED)) {
+                if let Some(payload) = self.stage.payload(dataset, entry.position) {
+                    self.records.push((dataset, entry.key, payload, -1));
+                }
+            }
+        }
         let old = self.tables.table(dataset);
         let (spec, generation, live) = (old.spec.clone(), old.generation, old.live);
         let mut fresh = crate::state::Table::default();

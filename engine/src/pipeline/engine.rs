@@ -4,9 +4,11 @@ use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt
 use super::committer::{Answer, Committer, Last, Live, Names, Outcome, run_prefix};
 use super::sequencer::{self, Sequencer, Submission, Windows};
 use super::through::{Taken, Through};
+use super::views::{self, ViewStatus};
 use super::worker::{self, Query, RING, Seat};
 use super::{Dataset, DatasetSpec, Error, Filter, Missing, Options, Remote};
 use crate::dataflow::execute;
+use crate::dataflow::views::{FIRST_SPAN, Registry, SPAN};
 use crate::log::{Log, RocksLog};
 use crate::model::content::{Ignore, KeySeed};
 use crate::model::{Change, Cursor, CursorKey, DatasetId, DatasetName, Meta, Position, Record, Strategy, Via};
@@ -36,7 +38,7 @@ const FOLLOW: usize = 64;
 /// ```
 /// use syncline_engine::{Engine, model::*, pipeline::*, time::SystemClock};
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// let engine = Engine::open(Options { data_dir: None, workers: 1, clock: std::sync::Arc::new(SystemClock), announce: None }).unwrap();
+/// let engine = Engine::open(Options { data_dir: None, workers: 1, clock: std::sync::Arc::new(SystemClock), announce: None, views: None }).unwrap();
 /// let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: vec![] };
 /// let contacts = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).unwrap();
 /// let mut page = engine.page(&contacts);
@@ -73,14 +75,30 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     run_number: AtomicU64,
     run_reserved: Mutex<u64>,
+    /// Which datasets views read and write, if there are any.
+    views: Option<Arc<Registry>>,
     /// Declared last: goes after the store that lives in it is closed.
     _folder: Option<tempfile::TempDir>,
 }
 
 #[derive(Default)]
-struct Catalog {
-    by_name: BTreeMap<DatasetName, (Dataset, DatasetSpec)>,
+pub(super) struct Catalog {
+    pub by_name: BTreeMap<DatasetName, (Dataset, DatasetSpec)>,
     next: u32,
+}
+
+impl Catalog {
+    /// Stores a dataset nobody knew, or another way to treat one.
+    pub fn add(&mut self, store: &Store, name: &DatasetName, spec: &DatasetSpec) -> Result<Dataset, Error> {
+        let dataset = match self.by_name.get(name) {
+            Some((dataset, _)) => dataset.clone(),
+            None => Dataset { id: DatasetId(self.next), name: Arc::new(name.clone()) },
+        };
+        store.put_dataset(dataset.id, &DatasetEntry::new(name, spec.strategy, spec.ignore_in_diff.clone()))?;
+        self.next = self.next.max(dataset.id.0 + 1);
+        self.by_name.insert(name.clone(), (dataset.clone(), spec.clone()));
+        Ok(dataset)
+    }
 }
 
 impl Engine {
@@ -116,7 +134,15 @@ impl Engine {
             None => (own_log(&store)?, store.secret(entropy)?, None, 0),
         };
         let seed = KeySeed::new(&derive(&secret, "keys"));
-        let (catalog, names) = read_catalog(&store)?;
+        let (mut catalog, mut names) = read_catalog(&store)?;
+        let first = store.committed()?;
+        let derived = views::derived(options.views, first)?;
+        if let Some(derived) = &derived {
+            let known: Vec<Dataset> = catalog.by_name.values().map(|(dataset, _)| dataset.clone()).collect();
+            for dataset in known {
+                names.extend(views::enroll(&derived.registry, &mut catalog, &store, &dataset.name, dataset.id)?);
+            }
+        }
         let datasets: Vec<DatasetId> = names.keys().copied().chain([COUNTS]).collect();
         store.trim(&datasets)?;
         let windows: HashMap<DatasetId, WindowState> =
@@ -141,9 +167,9 @@ impl Engine {
                 committer: committer_inbox.clone(),
                 seed: seed.clone(),
                 counts: COUNTS,
+                derived: derived.clone(),
             }));
         }
-        let first = store.committed()?;
         let (watermark_sender, watermark) = watch::channel(Position::first_of(first));
         let (outbox_sender, outbox) = watch::channel(0);
         let live: Live = Arc::default();
@@ -169,6 +195,7 @@ impl Engine {
             rings,
             committer: committer_inbox,
             next: first,
+            spans: if derived.is_some() { (FIRST_SPAN, SPAN) } else { (1, 1) },
             last_at: store.last_at()?,
             in_flight: 0,
             waiting: VecDeque::new(),
@@ -201,6 +228,7 @@ impl Engine {
                 threads: Mutex::new(threads),
                 run_number: AtomicU64::new(run_reserved),
                 run_reserved: Mutex::new(run_reserved),
+                views: derived.map(|derived| derived.registry),
                 _folder: temporary,
             }),
         };
@@ -226,21 +254,34 @@ impl Engine {
     /// Registers a dataset, or changes how it is treated from the next batch on.
     pub fn dataset(&self, name: &DatasetName, spec: &DatasetSpec) -> Result<Dataset, Error> {
         let mut catalog = self.inner.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        let dataset = match catalog.by_name.get(name) {
-            Some((dataset, known)) if known == spec => return Ok(dataset.clone()),
-            Some((dataset, _)) => dataset.clone(),
-            None => Dataset { id: DatasetId(catalog.next), name: Arc::new(name.clone()) },
-        };
-        let entry = DatasetEntry::new(name, spec.strategy, spec.ignore_in_diff.clone());
-        self.inner.store.put_dataset(dataset.id, &entry)?;
-        catalog.next = catalog.next.max(dataset.id.0 + 1);
-        catalog.by_name.insert(name.clone(), (dataset.clone(), spec.clone()));
-        self.inner.names.write().unwrap_or_else(PoisonError::into_inner).insert(dataset.id, dataset.name.clone());
+        if let Some((dataset, known)) = catalog.by_name.get(name)
+            && known == spec
+        {
+            return Ok(dataset.clone());
+        }
+        let views = self.inner.views.as_deref();
+        if views.is_some_and(|views| views.publishes(name)) {
+            return Err(Error::BadViews(format!(
+                "`{}` of source {} is a view: nothing else can be written to it; rename the view or the stream",
+                name.model, name.source
+            )));
+        }
+        let dataset = catalog.add(&self.inner.store, name, spec)?;
+        let mut new = vec![(dataset.id, dataset.name.clone())];
+        if let Some(views) = views {
+            new.extend(views::enroll(views, &mut catalog, &self.inner.store, name, dataset.id)?);
+        }
+        self.inner.names.write().unwrap_or_else(PoisonError::into_inner).extend(new);
         drop(catalog);
         // Not waited for: whatever is submitted after it is treated so.
         let (answer, _) = Answer::new(None);
         self.submit(Batch::default(), vec![treat(dataset.id, spec)], false, answer, None)?;
         Ok(dataset)
+    }
+
+    /// What is derived from the records, and how it is doing.
+    pub fn views(&self) -> Vec<ViewStatus> {
+        self.inner.views.as_deref().map(views::statuses).unwrap_or_default()
     }
 
     /// A registered dataset.

@@ -12,12 +12,15 @@ mod entry;
 pub mod run;
 mod sequencer;
 mod through;
+mod views;
 mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{Engine, Underway};
 pub use through::is_own;
+pub use views::ViewStatus;
 
+use crate::dataflow::views::Definition;
 use crate::log::{Changelog, Log};
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;
@@ -36,6 +39,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Turns ended runs and webhook-made changes into owed deliveries.
     pub announce: Option<Arc<dyn Announce>>,
+    /// What is derived from the records.
+    pub views: Option<Definition>,
 }
 
 /// A log and a changelog outside this machine: the data folder is a copy that can be rebuilt from them.
@@ -108,6 +113,9 @@ pub enum Error {
     /// Another process has taken over.
     #[error("fenced: {0}")]
     Fenced(String),
+    /// What is to be derived cannot be.
+    #[error("bad_views: {0}")]
+    BadViews(String),
     /// The engine is shutting down.
     #[error("the engine has stopped")]
     Stopped,

@@ -58,6 +58,8 @@ pub(super) struct Sequencer {
     pub rings: Vec<Sender<Job>>,
     pub committer: Sender<super::committer::Input>,
     pub next: u64,
+    /// Engine times an epoch takes up: the first one, and all others.
+    pub spans: (u64, u64),
     pub last_at: Timestamp,
     pub in_flight: usize,
     pub waiting: VecDeque<Submission>,
@@ -122,7 +124,8 @@ impl Sequencer {
                 break;
             }
         }
-        self.next = epoch + 1 + if cut.swept { SWEEP_EPOCHS } else { 0 };
+        let span = std::mem::replace(&mut self.spans.0, self.spans.1);
+        self.next = epoch + span + if cut.swept { SWEEP_EPOCHS } else { 0 };
         self.in_flight += 1;
         for ring in &self.rings {
             // A worker that is gone has told the committer; the answers come from there.

@@ -1,7 +1,7 @@
 //! A timely worker: takes epochs from its ring, pushes them through its dataflow, writes its bulk, hands the rest on.
 
 use super::committer;
-use crate::dataflow::{Graph, Worker, build};
+use crate::dataflow::{Derived, Graph, Worker, build};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
 use crate::state::{HIDDEN, Part, Stage, Tables, Touch, Work};
@@ -43,6 +43,7 @@ pub(super) struct Seat {
     pub committer: Sender<committer::Input>,
     pub seed: KeySeed,
     pub counts: DatasetId,
+    pub derived: Option<Derived>,
 }
 
 /// Runs the worker whose seat is at its index until its ring is closed.
@@ -53,7 +54,11 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
     let _alarm = Alarm(seat.committer.clone());
     let reader = seat.store.clone();
     let stage = Stage::new(move |dataset, position| reader.payload_of(dataset, position).ok().flatten());
-    let mut graph = build(worker, seat.tables, stage, seat.seed, seat.counts);
+    let mut graph = build(worker, seat.tables, stage, seat.seed, seat.counts, seat.derived);
+    if let Err(error) = anew(worker, &mut graph, &seat.store) {
+        let _ = seat.committer.send(committer::Input::Part(0, Err(error)));
+        return;
+    }
     let mut treat = seat.treat;
     while let Ok(job) = seat.ring.recv() {
         match job {
@@ -71,6 +76,17 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
             }
         }
     }
+}
+
+/// Gives the views every record of this worker's that they read.
+fn anew(worker: &mut Worker, graph: &mut Graph, store: &Store) -> store::Result<()> {
+    let (index, peers, mut given) = (worker.index(), worker.peers(), 0);
+    for dataset in graph.wanted() {
+        store.contents(dataset, (index, peers), &mut |key, payload| {
+            graph.anew(worker, &mut given, dataset, key, payload);
+        })?;
+    }
+    Ok(())
 }
 
 fn answer(graph: &Graph, query: Query) {

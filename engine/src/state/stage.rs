@@ -155,20 +155,24 @@ impl Part {
 pub struct Stage {
     /// The epoch being gathered.
     pub part: Part,
+    /// Its first position: what is before is stored.
+    pub first: u64,
     older: Box<dyn Fn(DatasetId, u64) -> Option<Vec<u8>>>,
 }
 
 impl Stage {
     /// A stage that asks `older` for payloads of earlier epochs.
     pub fn new(older: impl Fn(DatasetId, u64) -> Option<Vec<u8>> + 'static) -> Self {
-        Stage { part: Part::default(), older: Box::new(older) }
+        Stage { part: Part::default(), first: 0, older: Box::new(older) }
     }
 
     /// The payload at `position`, staged in this epoch or stored earlier; `None` if it is pruned.
     pub fn payload(&self, dataset: DatasetId, position: u64) -> Option<Vec<u8>> {
         let back = |at: u64| self.part.restored.iter().rev().find(move |(of, place, _)| *of == dataset && *place == at);
         let mut wanted = position;
-        for staged in self.part.staged.iter().rev().filter(|s| s.dataset == dataset) {
+        // Looked for here only if it can be here: most are of earlier epochs.
+        let here = if position < self.first { &[][..] } else { &self.part.staged };
+        for staged in here.iter().rev().filter(|s| s.dataset == dataset) {
             if staged.position != wanted {
                 continue;
             }

@@ -1,10 +1,11 @@
 //! Reading: scans by position over a snapshot, never past the watermark that the snapshot itself holds.
 
-use super::codec::Meta;
+use super::codec::{self, Meta};
 use super::write::decode;
 use super::{Error, Family, Result, Store, keys};
+use crate::model::content::Key;
 use crate::model::{self, Action, Cursor, DatasetId, Position};
-use crate::state::HIDDEN;
+use crate::state::{DEAD, HIDDEN, PRUNED};
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 use std::cmp::Reverse;
@@ -68,6 +69,30 @@ impl Store {
                 };
                 if !go_on {
                     return Ok(());
+                }
+            }
+            cur.next();
+        }
+        Ok(cur.status()?)
+    }
+
+    /// The contents of all live records of one worker, in order of position; pruned ones have none.
+    pub(crate) fn contents(
+        &self,
+        dataset: DatasetId,
+        (worker, workers): (usize, usize),
+        each: &mut dyn FnMut(Key, &[u8]),
+    ) -> Result<()> {
+        let snapshot = self.db.snapshot();
+        let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
+        let mut pay = self.scan(&snapshot, Family::Pay, dataset, 0)?;
+        while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
+            if codec::route(value) % workers.max(1) as u64 == worker as u64 {
+                let meta = decode(value)?;
+                if meta.flags & (DEAD | HIDDEN | PRUNED) == 0 {
+                    // Only what is deleted has its payload elsewhere.
+                    walk_to(&mut pay, &keys::record(dataset, keys::position(key)))?;
+                    each(meta.key, pay.value().unwrap_or_default());
                 }
             }
             cur.next();

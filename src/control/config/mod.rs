@@ -17,6 +17,7 @@ mod read;
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::output::Shape;
 use crate::connectors::located::{Complaint, in_order};
+use crate::engine::views::Definition as Derived;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub metrics: Metrics,
     /// What this process is among others, where the log is in Kafka.
     pub process: Process,
+    /// What is derived from the records: code of the program, which no file can say.
+    pub views: Option<Derived>,
 }
 
 /// Who sees `/metrics`, and how much.
@@ -229,6 +232,7 @@ impl Default for Settings {
             log: LogKind::Embedded,
             metrics: Metrics::default(),
             process: Process::default(),
+            views: None,
         }
     }
 }

@@ -49,6 +49,7 @@ async fn engine(
         workers: common.settings.workers.max(1),
         clock: common.clock.clone(),
         announce: Some(announcer),
+        views: common.settings.views.clone(),
     };
     let (cluster, secret) = (common.cluster.clone(), common.secret);
     let opening = tokio::task::spawn_blocking(move || {

@@ -6,11 +6,12 @@
 use super::TERM_KEY;
 use crate::kafka::cluster::Cluster;
 use crate::kafka::log::{MOST_BYTES, producing};
+use crate::kafka::polled::Polled;
 use crate::kafka::reader::unreachable;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use syncline_engine::log::{Error, Write};
@@ -41,7 +42,7 @@ const LOOK: Duration = Duration::from_micros(20);
 /// Looks before its own flush may take the rest.
 const SETTLE_LOOKS: u32 = 5_000;
 
-type Client = ThreadedProducer<Reports>;
+type Client = Polled<Reports>;
 
 /// Takes the broker's answers.
 pub(super) struct Reports;

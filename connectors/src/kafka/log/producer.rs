@@ -7,12 +7,13 @@
 
 use crate::kafka::Cluster;
 use crate::kafka::identity::topic_id;
+use crate::kafka::polled::Polled;
 use crate::kafka::reader::{ASK, unreachable, watermarks};
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct SharedProducer {
 struct Inner {
     cluster: Cluster,
     /// Held while one call's messages are handed over: that keeps them together.
-    client: Mutex<Arc<ThreadedProducer<Reports>>>,
+    client: Mutex<Arc<Polled<Reports>>>,
     waiting: Arc<Waiting>,
 }
 
@@ -187,16 +188,16 @@ impl SharedProducer {
         Ok((call, answered))
     }
 
-    fn held(&self) -> MutexGuard<'_, Arc<ThreadedProducer<Reports>>> {
+    fn held(&self) -> MutexGuard<'_, Arc<Polled<Reports>>> {
         self.inner.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current(&self) -> Arc<ThreadedProducer<Reports>> {
+    fn current(&self) -> Arc<Polled<Reports>> {
         self.held().clone()
     }
 
     /// Another client in place of one that gave something up; what the old one still holds is given up as well.
-    fn replace(&self, spent: &Arc<ThreadedProducer<Reports>>) {
+    fn replace(&self, spent: &Arc<Polled<Reports>>) {
         let mut current = self.held();
         if !Arc::ptr_eq(&current, spent) {
             return;
@@ -215,7 +216,7 @@ impl SharedProducer {
     }
 }
 
-fn client(cluster: &Cluster) -> Result<ThreadedProducer<Reports>, Error> {
+fn client(cluster: &Cluster) -> Result<Polled<Reports>, Error> {
     let made = producing(cluster, APPEND_PATIENCE)
         .set("queue.buffering.max.messages", (2 * WAITING_ENTRIES).to_string())
         .set("queue.buffering.max.kbytes", (2 * WAITING_BYTES / 1024).to_string())
@@ -242,7 +243,7 @@ pub(in crate::kafka) fn producing(cluster: &Cluster, patience: Duration) -> Clie
 }
 
 /// Hands the messages to the client; what it refuses counts as landed with that error.
-fn hand_over(client: &ThreadedProducer<Reports>, topic: &str, partition: i32, pairs: &[Pair], call: &Arc<Call>) {
+fn hand_over(client: &Polled<Reports>, topic: &str, partition: i32, pairs: &[Pair], call: &Arc<Call>) {
     let mut refused: Option<Error> = None;
     for (key, value) in pairs {
         if refused.is_none() {

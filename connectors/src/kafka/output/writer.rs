@@ -9,10 +9,11 @@
 use super::envelope::Message;
 use super::places::{self, Patience, Place};
 use crate::kafka::cluster::{Cluster, failure};
+use crate::kafka::polled::Polled;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,7 +116,7 @@ impl ProducerContext for Reports {
 
 /// See the module.
 pub struct Writer {
-    producer: ThreadedProducer<Reports>,
+    producer: Polled<Reports>,
     deliveries: Arc<Deliveries>,
     name: String,
     places: String,

@@ -1,0 +1,139 @@
+//! The differential operators behind tables, over packed rows: whatever a program's types are, these are compiled once.
+
+use super::packed::Bytes;
+use differential_dataflow::VecCollection;
+use differential_dataflow::operators::CountTotal;
+
+/// Packed rows by packed key.
+pub type Rows<'s> = VecCollection<'s, u64, (Bytes, Bytes), isize>;
+
+/// What becomes of one row.
+type Each = Box<dyn Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)>>;
+/// What becomes of a key and a row of either side.
+type Both = Box<dyn Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)>>;
+/// What a group of rows becomes: rows, in order of their bytes, and where the result goes.
+type Group = Box<dyn Fn(&[u8], &[&Bytes], &mut Vec<Bytes>)>;
+
+/// Bits of a row's hash that choose its bucket, from the narrowest to the group itself. A change is worked off in one bucket
+/// of each, so that its cost does not grow with the group.
+const BUCKETS: [u32; 4] = [18, 12, 6, 0];
+
+/// A key and a row as one row.
+pub fn pair(key: &[u8], row: &[u8]) -> Bytes {
+    let mut both = Vec::with_capacity(4 + key.len() + row.len());
+    both.extend_from_slice(&(key.len() as u32).to_be_bytes());
+    both.extend_from_slice(key);
+    both.extend_from_slice(row);
+    both
+}
+
+/// The key and the row of a pair.
+pub fn unpair(both: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = both.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_be_bytes(*len) as usize)
+}
+
+pub fn each<'s>(
+    rows: &Rows<'s>,
+    _what: &str,
+    code: impl Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
+) -> Rows<'s> {
+    fn erased<'s>(rows: Rows<'s>, code: Each) -> Rows<'s> {
+        rows.flat_map(move |(key, row)| code(&key, &row))
+    }
+    erased(rows.clone(), Box::new(code))
+}
+
+pub fn union<'s>(left: Rows<'s>, right: Rows<'s>) -> Rows<'s> {
+    left.concat(right)
+}
+
+/// Pairs of rows with the same key.
+pub fn join<'s>(
+    left: Rows<'s>,
+    right: Rows<'s>,
+    code: impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
+) -> Rows<'s> {
+    fn erased<'s>(left: Rows<'s>, right: Rows<'s>, code: Both) -> Rows<'s> {
+        let (left, right) = (left.arrange_by_key(), right.arrange_by_key());
+        left.join_core(right, move |key, left, right| code(key, left, right))
+    }
+    erased(left, right, Box::new(code))
+}
+
+/// Pairs of rows with the same key, and rows of the left side for which the right one has none.
+pub fn join_or_alone<'s>(
+    left: Rows<'s>,
+    right: Rows<'s>,
+    code: impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
+) -> (Rows<'s>, Rows<'s>) {
+    fn erased<'s>(left: Rows<'s>, right: Rows<'s>, code: Both) -> (Rows<'s>, Rows<'s>) {
+        let (all, right) = (left.clone(), right.arrange_by_key());
+        let left = left.arrange_by_key();
+        let pairs = left.clone().join_core(right.clone(), move |key, left, right| code(key, left, right));
+        let paired = left.join_core(right, |key, left, _| Some((key.clone(), left.clone())));
+        (pairs, all.concat(paired.negate()))
+    }
+    erased(left, right, Box::new(code))
+}
+
+/// Sums over the rows of a key: first how many there are, then what `weigh` says of each, which is a whole number each time.
+/// A change costs the same however many rows there are.
+pub fn totals<'s>(
+    rows: Rows<'s>,
+    weigh: impl Fn(&[u8]) -> Option<Vec<i128>> + 'static,
+) -> VecCollection<'s, u64, (Bytes, Vec<i128>), isize> {
+    fn erased<'s>(
+        rows: Rows<'s>,
+        weigh: Box<dyn Fn(&[u8]) -> Option<Vec<i128>>>,
+    ) -> VecCollection<'s, u64, (Bytes, Vec<i128>), isize> {
+        use differential_dataflow::AsCollection;
+        use timely::dataflow::operators::vec::Map;
+        let weighed = rows.inner.flat_map(move |((key, row), time, diff)| {
+            let mut sums = vec![diff as i128];
+            sums.extend(weigh(&row)?.into_iter().map(|sum| sum.saturating_mul(diff as i128)));
+            Some((key, time, sums))
+        });
+        weighed.as_collection().count_total()
+    }
+    erased(rows, Box::new(weigh))
+}
+
+/// The rows that `best` keeps of each key. It is asked for parts of a group first, then for what was kept of those.
+pub fn tournament<'s>(rows: Rows<'s>, best: impl Fn(&[u8], &[&Bytes], &mut Vec<Bytes>) + 'static) -> Rows<'s> {
+    fn erased<'s>(rows: Rows<'s>, best: Group) -> Rows<'s> {
+        let best = std::rc::Rc::new(best);
+        let mut rows = rows;
+        for bits in BUCKETS {
+            let best = best.clone();
+            let bucketed = rows.map(move |(key, row)| {
+                let bucket = twox_hash::XxHash3_64::oneshot(&row) & ((1 << bits) - 1);
+                ((key, bucket), row)
+            });
+            let kept = bucketed.reduce(move |(key, _), rows, kept| {
+                let rows: Vec<&Bytes> = rows.iter().filter(|(_, n)| *n > 0).map(|(row, _)| *row).collect();
+                let mut out = Vec::new();
+                best(key, &rows, &mut out);
+                kept.extend(out.into_iter().map(|row| (row, 1isize)));
+            });
+            rows = kept.map(|((key, _), row)| (key, row));
+        }
+        rows
+    }
+    erased(rows, Box::new(best))
+}
+
+/// All rows of a key at once, as rows under other keys.
+pub fn listed<'s>(rows: Rows<'s>, code: impl Fn(&[u8], &[&Bytes], &mut Vec<(Bytes, Bytes)>) + 'static) -> Rows<'s> {
+    type List = Box<dyn Fn(&[u8], &[&Bytes], &mut Vec<(Bytes, Bytes)>)>;
+    fn erased<'s>(rows: Rows<'s>, code: List) -> Rows<'s> {
+        let listed = rows.reduce(move |key, rows, out| {
+            let rows: Vec<&Bytes> = rows.iter().filter(|(_, n)| *n > 0).map(|(row, _)| *row).collect();
+            let mut list = Vec::new();
+            code(key, &rows, &mut list);
+            out.extend(list.into_iter().map(|row| (row, 1isize)));
+        });
+        listed.map(|(_, row)| row)
+    }
+    erased(rows, Box::new(code))
+}

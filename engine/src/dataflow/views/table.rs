@@ -1,0 +1,233 @@
+//! [`Table`]: rows by key, kept as they change. The operators hold to one promise: a table has at most one row per key.
+
+use super::flow::{self, Rows};
+use super::group::Groups;
+use super::health::Step;
+use super::packed::{Bytes, Scope, pack, pack_key, scope_of, unpack, unpack_key};
+use super::registry::Registry;
+use super::row::Value;
+use differential_dataflow::VecCollection;
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Reach of a table that keeps each connection's rows to themselves.
+#[derive(Clone, Copy, Debug)]
+pub enum Connection {}
+
+/// Reach of a table over all connections of an environment. No table reaches over environments.
+#[derive(Clone, Copy, Debug)]
+pub enum Environment {}
+
+/// Rows by key. Cheap to clone: every operator reads it without using it up.
+///
+/// A table's rows belong to a connection each, and operators never bring rows of two connections together, unless
+/// [`across_connections`](Table::across_connections) says so.
+///
+/// Functions given to operators must say the same for the same row every time. One that panics leaves out the row in hand;
+/// which one, and in which step, is told by the view's [`Health`](super::Health).
+pub struct Table<'s, K, V, S = Connection> {
+    pub(super) rows: Rows<'s>,
+    pub(super) about: About,
+    pub(super) types: PhantomData<fn() -> (K, V, S)>,
+}
+
+/// What a table knows of itself.
+#[derive(Clone)]
+pub(super) struct About {
+    pub step: Rc<Step>,
+    pub registry: Arc<Registry>,
+    /// The models it is made of.
+    pub reads: BTreeSet<usize>,
+    /// The source of the first of them.
+    pub source: Rc<str>,
+}
+
+impl About {
+    pub fn then(&self, what: &str, other: Option<&About>) -> About {
+        let mut reads = self.reads.clone();
+        reads.extend(other.iter().flat_map(|other| &other.reads));
+        let step = self.step.then(what, other.map(|other| &other.step));
+        About { step, registry: self.registry.clone(), reads, source: self.source.clone() }
+    }
+}
+
+impl<K, V, S> Clone for Table<'_, K, V, S> {
+    fn clone(&self) -> Self {
+        Table { rows: self.rows.clone(), about: self.about.clone(), types: PhantomData }
+    }
+}
+
+/// A packed key as text, for whoever has to find the row.
+pub(super) fn shown<K: Value>(key: &[u8]) -> String {
+    unpack_key::<K>(key).and_then(|key| serde_json::to_string(&key).ok()).unwrap_or_default()
+}
+
+impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
+    pub(super) fn new(rows: Rows<'s>, about: About) -> Self {
+        Table { rows, about, types: PhantomData }
+    }
+
+    /// One row out of one row, or none.
+    fn each<K2: Value, V2: Value>(
+        &self,
+        what: &str,
+        code: impl Fn(Scope, &K, &V) -> Option<(Option<K2>, Option<V2>)> + 'static,
+    ) -> Table<'s, K2, V2, S> {
+        let about = self.about.then(what, None);
+        let step = about.step.clone();
+        let rows = flow::each(&self.rows, what, move |key, row| {
+            let scope = scope_of(key);
+            let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
+            let (new_key, new_row) = step.run(|| shown::<K>(key), || code(scope, &k, &v)).flatten()?;
+            // What stays is not packed again.
+            let new_key = new_key.map_or_else(|| Some(key.to_vec()), |new| pack_key(scope, &new))?;
+            let new_row = new_row.map_or_else(|| Some(row.to_vec()), |new| pack(&new))?;
+            Some((new_key, new_row))
+        });
+        Table::new(rows, about)
+    }
+
+    /// The rows for which `keep` says so.
+    pub fn filter(&self, keep: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V, S> {
+        self.each("filter", move |_, key, row| keep(key, row).then_some((None, None)))
+    }
+
+    /// Other rows under the same keys.
+    pub fn map<V2: Value>(&self, to: impl Fn(&K, &V) -> V2 + 'static) -> Table<'s, K, V2, S> {
+        self.each("map", move |_, key, row| Some((None, Some(to(key, row)))))
+    }
+
+    /// Other rows under the same keys, where `to` gives one.
+    pub fn filter_map<V2: Value>(&self, to: impl Fn(&K, &V) -> Option<V2> + 'static) -> Table<'s, K, V2, S> {
+        self.each("filter_map", move |_, key, row| to(key, row).map(|new| (None, Some(new))))
+    }
+
+    /// The same rows under other keys. Two rows must not get the same one: a view that publishes such rows is stopped, and
+    /// says which key it was.
+    pub fn rekey<K2: Value>(&self, key: impl Fn(&K, &V) -> K2 + 'static) -> Table<'s, K2, V, S> {
+        self.each("rekey", move |_, old, row| Some((Some(key(old, row)), None)))
+    }
+
+    /// Each row with the row it refers to (n:1): `key` says which of `other` that is. Rows that refer to none are left out.
+    pub fn lookup<K2: Value, V2: Value, V3: Value>(
+        &self,
+        other: &Table<'s, K2, V2, S>,
+        key: impl Fn(&K, &V) -> K2 + 'static,
+        with: impl Fn(&K, &V, &V2) -> V3 + 'static,
+    ) -> Table<'s, K, V3, S> {
+        let about = self.about.then("lookup", Some(&other.about));
+        let by_key = self.by("lookup", &about, key);
+        let rows = flow::join(by_key, other.rows.clone(), found(about.step.clone(), with));
+        Table::new(rows, about)
+    }
+
+    /// The same, but rows that refer to none are kept, with `None`.
+    pub fn lookup_or_none<K2: Value, V2: Value, V3: Value>(
+        &self,
+        other: &Table<'s, K2, V2, S>,
+        key: impl Fn(&K, &V) -> K2 + 'static,
+        with: impl Fn(&K, &V, Option<&V2>) -> V3 + 'static,
+    ) -> Table<'s, K, V3, S> {
+        let about = self.about.then("lookup", Some(&other.about));
+        let by_key = self.by("lookup", &about, key);
+        let with = Rc::new(with);
+        let some = with.clone();
+        let some = found(about.step.clone(), move |key: &K, row: &V, other: &V2| some(key, row, Some(other)));
+        let (rows, alone) = flow::join_or_alone(by_key, other.rows.clone(), some);
+        let step = about.step.clone();
+        let alone = flow::each(&alone, "lookup", move |_, pair| {
+            let (key, row) = flow::unpair(pair)?;
+            let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
+            let new = step.run(|| shown::<K>(key), || with(&k, &v, None))?;
+            Some((key.to_vec(), pack(&new)?))
+        });
+        Table::new(flow::union(rows, alone), about)
+    }
+
+    /// Rows of both that have a value in common (n:m); the keys are pairs.
+    pub fn join<K2: Value, V2: Value, J: Value, V3: Value>(
+        &self,
+        other: &Table<'s, K2, V2, S>,
+        mine: impl Fn(&K, &V) -> J + 'static,
+        theirs: impl Fn(&K2, &V2) -> J + 'static,
+        with: impl Fn(&V, &V2) -> V3 + 'static,
+    ) -> Table<'s, (K, K2), V3, S> {
+        let about = self.about.then("join", Some(&other.about));
+        let (left, right) = (self.by("join", &about, mine), other.by("join", &about, theirs));
+        let step = about.step.clone();
+        let rows = flow::join(left, right, move |_, left, right| {
+            let ((left_key, left), (right_key, right)) = (flow::unpair(left)?, flow::unpair(right)?);
+            let (left, right) = (unpack::<V>(left)?, unpack::<V2>(right)?);
+            let key = (unpack_key::<K>(left_key)?, unpack_key::<K2>(right_key)?);
+            let key = pack_key(scope_of(left_key), &key)?;
+            let row = step.run(|| shown::<(K, K2)>(&key), || with(&left, &right))?;
+            Some((key, pack(&row)?))
+        });
+        Table::new(rows, about)
+    }
+
+    /// Rows that have a value in common, to be counted and summed up. A window of time is a group as well: see
+    /// [`tumbling`](super::tumbling).
+    pub fn group_by<G: Value>(&self, group: impl Fn(&K, &V) -> G + 'static) -> Groups<'s, G, K, V, S> {
+        let about = self.about.then("group_by", None);
+        Groups::new(self.by("group_by", &about, group), about)
+    }
+
+    /// The values that rows have, each once, as keys without rows.
+    pub fn distinct<D: Value>(&self, value: impl Fn(&K, &V) -> D + 'static) -> Table<'s, D, (), S> {
+        self.group_by(value).count().map(|_, _| ())
+    }
+
+    /// The rows of both. Where both have a key, a view that publishes them is stopped, and says which key it was.
+    pub fn union(&self, other: &Table<'s, K, V, S>) -> Table<'s, K, V, S> {
+        let about = self.about.then("union", Some(&other.about));
+        Table::new(flow::union(self.rows.clone(), other.rows.clone()), about)
+    }
+
+    /// The rows as differential dataflow has them, for any of its operators. Keep the [`Tenant`](super::Tenant) beside the key in all
+    /// you do: it is what keeps tenants apart. The way back is [`publish_collection`](super::Views::publish_collection).
+    pub fn collection(&self) -> VecCollection<'s, u64, ((super::Tenant, K), V), isize> {
+        self.rows
+            .clone()
+            .flat_map(|(key, row)| Some(((super::Tenant(scope_of(&key)), unpack_key::<K>(&key)?), unpack::<V>(&row)?)))
+    }
+
+    /// Rows under what `key` says of them, each with its own key.
+    fn by<J: Value>(&self, what: &str, about: &About, key: impl Fn(&K, &V) -> J + 'static) -> Rows<'s> {
+        let step = about.step.clone();
+        flow::each(&self.rows, what, move |old, row| {
+            let (k, v) = (unpack_key::<K>(old)?, unpack::<V>(row)?);
+            let new = step.run(|| shown::<K>(old), || key(&k, &v))?;
+            Some((pack_key(scope_of(old), &new)?, flow::pair(old, row)))
+        })
+    }
+}
+
+impl<'s, K: Value, V: Value> Table<'s, K, V, Connection> {
+    /// The rows of all connections of an environment together; their keys get the connection's id in front.
+    pub fn across_connections(&self) -> Table<'s, (String, K), V, Environment> {
+        let about = self.about.then("across_connections", None);
+        let registry = about.registry.clone();
+        let rows = flow::each(&self.rows, "across_connections", move |key, row| {
+            let (whole, connection) = registry.known().whole(scope_of(key))?;
+            let new = (connection.to_string(), unpack_key::<K>(key)?);
+            Some((pack_key(whole, &new)?, row.to_vec()))
+        });
+        Table::new(rows, about)
+    }
+}
+
+/// What a lookup makes of a row and the one it refers to.
+fn found<K: Value, V: Value, V2: Value, V3: Value>(
+    step: Rc<Step>,
+    with: impl Fn(&K, &V, &V2) -> V3 + 'static,
+) -> impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static {
+    move |_, pair, other| {
+        let (key, row) = flow::unpair(pair)?;
+        let (k, v, other) = (unpack_key::<K>(key)?, unpack::<V>(row)?, unpack::<V2>(other)?);
+        let new = step.run(|| shown::<K>(key), || with(&k, &v, &other))?;
+        Some((key.to_vec(), pack(&new)?))
+    }
+}

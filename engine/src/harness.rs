@@ -1,0 +1,266 @@
+//! A test kit for views: an engine of its own in a temporary folder, a clock that stands, and one thread that asks.
+//!
+//! It panics where something is wrong, as tests do. [`check_incremental`] is the test every view should pass: what is kept
+//! up over a random history equals what is made from the last records alone, also after a restart.
+
+use crate::Engine;
+use crate::model::{Cause, Change, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
+use crate::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options, PageBuilder, ViewStatus};
+use crate::time::ManualClock;
+use crate::views::Definition;
+use rand::{Rng, RngCore, SeedableRng};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Environment of all records.
+const ENVIRONMENT: &str = "test";
+/// Records read of a view at a time.
+const PAGE: usize = 1_000;
+
+/// An engine with views, and records to be committed.
+///
+/// ```
+/// use serde_json::json;
+/// use syncline_engine::{harness::Harness, views::{Definition, Row}};
+///
+/// #[derive(Row, Clone)]
+/// # #[row(crate = syncline_engine)]
+/// struct Order { region: String, cents: i64 }
+///
+/// let views = Definition::new(|v| {
+///     let orders = v.model::<Order>("shop", "Order");
+///     v.publish("Turnover", &orders.group_by(|_, o| o.region.clone()).sum(|_, o| o.cents));
+/// });
+/// let mut harness = Harness::new(views);
+/// harness.save("shop", "acme", "Order", json!({"id": "1", "region": "north", "cents": 5}));
+/// harness.save("shop", "acme", "Order", json!({"id": "2", "region": "north", "cents": 7}));
+/// harness.commit();
+/// assert_eq!(harness.rows("shop", "acme", "Turnover"), [json!({"id": "north", "value": 12})]);
+/// harness.delete("shop", "acme", "Order", "1");
+/// harness.commit();
+/// let changes = harness.changes("shop", "acme", "Turnover");
+/// assert_eq!(changes.last().unwrap(), &("UPDATED", json!({"id": "north", "value": 7})));
+/// ```
+pub struct Harness {
+    runtime: tokio::runtime::Runtime,
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    views: Definition,
+    workers: usize,
+    engine: Option<Engine>,
+    pages: BTreeMap<DatasetName, PageBuilder>,
+    read: BTreeMap<DatasetName, Cursor>,
+}
+
+impl Harness {
+    /// An engine with these views, one worker, and no records.
+    pub fn new(views: Definition) -> Harness {
+        Harness::with_workers(views, 1)
+    }
+
+    /// The same, with several workers.
+    pub fn with_workers(views: Definition, workers: usize) -> Harness {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_700_000_000)));
+        let (pages, read) = (BTreeMap::new(), BTreeMap::new());
+        let mut harness = Harness { runtime, folder, clock, views, workers, engine: None, pages, read };
+        harness.open();
+        harness
+    }
+
+    fn open(&mut self) {
+        let options = Options {
+            data_dir: Some(self.folder.path().to_owned()),
+            workers: self.workers,
+            clock: self.clock.clone(),
+            announce: None,
+            views: Some(self.views.clone()),
+        };
+        self.engine = Some(Engine::open(options).unwrap_or_else(|e| panic!("the engine does not open: {e}")));
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("an engine")
+    }
+
+    /// Closes the engine and opens it again, with other views if some are given.
+    pub fn restart(&mut self, views: Option<Definition>) {
+        self.commit();
+        if let Some(engine) = self.engine.take() {
+            self.runtime.block_on(engine.stop()).unwrap_or_else(|e| panic!("the engine does not stop: {e}"));
+        }
+        self.views = views.unwrap_or_else(|| self.views.clone());
+        self.open();
+    }
+
+    fn dataset(&self, source: &str, connection: &str, model: &str) -> Dataset {
+        let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
+        let name = DatasetName::base(ENVIRONMENT, source, connection, model);
+        self.engine().dataset(&name, &spec).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn page(&mut self, source: &str, connection: &str, model: &str) -> (&mut PageBuilder, Timestamp) {
+        let (dataset, now) = (self.dataset(source, connection, model), crate::time::Clock::now(&*self.clock));
+        let fresh = self.engine().page(&dataset);
+        (self.pages.entry((*dataset.name).clone()).or_insert(fresh), now)
+    }
+
+    /// Saves a record with the next commit. Its `id` has to be text.
+    pub fn save(&mut self, source: &str, connection: &str, model: &str, record: Value) {
+        let id = record["id"].as_str().unwrap_or_else(|| panic!("a record needs an id: {record}")).to_owned();
+        let (page, now) = self.page(source, connection, model);
+        page.save(&id, None, now, record.to_string().as_bytes());
+    }
+
+    /// Deletes a record with the next commit.
+    pub fn delete(&mut self, source: &str, connection: &str, model: &str, id: &str) {
+        let (page, now) = self.page(source, connection, model);
+        page.delete(id, None, now, None);
+    }
+
+    /// Commits what was saved and deleted: one engine time.
+    pub fn commit(&mut self) {
+        self.clock.advance(Duration::from_millis(1));
+        let pages = std::mem::take(&mut self.pages).into_values().collect();
+        let batch = Batch { cause: Some(Cause::run(1)), pages, ..Batch::default() };
+        let committed = self.runtime.block_on(self.engine().commit(batch));
+        committed.unwrap_or_else(|e| panic!("the commit failed: {e}"));
+    }
+
+    /// The records of a model or view in order of their ids.
+    pub fn rows(&self, source: &str, connection: &str, model: &str) -> Vec<Value> {
+        let Some(dataset) = self.engine().find(&DatasetName::base(ENVIRONMENT, source, connection, model)) else {
+            return Vec::new();
+        };
+        let mut rows = BTreeMap::new();
+        let live = Filter { deleted: false, ..Filter::ALL };
+        let read = self.engine().records(&dataset, Position::START, live, &mut |_, payload| {
+            let row: Value = serde_json::from_slice(payload).unwrap_or_else(|e| panic!("a record is no JSON: {e}"));
+            rows.insert(row["id"].as_str().unwrap_or_default().to_owned(), row);
+            true
+        });
+        read.unwrap_or_else(|e| panic!("the records cannot be read: {e}"));
+        rows.into_values().collect()
+    }
+
+    /// The changes of a model or view since they were last asked for: what happened, and the record as it then was.
+    pub fn changes(&mut self, source: &str, connection: &str, model: &str) -> Vec<(&'static str, Value)> {
+        let name = DatasetName::base(ENVIRONMENT, source, connection, model);
+        let Some(dataset) = self.engine().find(&name) else { return Vec::new() };
+        let after =
+            self.read.get(&name).copied().unwrap_or(Cursor { position: Position::START, dataset: DatasetId(0) });
+        let mut changes: Vec<Change> = Vec::new();
+        let read = self.engine().changes(std::slice::from_ref(&dataset), after, &mut |_, change| {
+            changes.push(change);
+            changes.len() < PAGE
+        });
+        read.unwrap_or_else(|e| panic!("the changes cannot be read: {e}"));
+        if let Some(last) = changes.last() {
+            self.read.insert(name, Cursor { position: last.meta.position, dataset: dataset.id });
+        }
+        let told = |change: Change| {
+            let record = change.after.as_deref().map(serde_json::from_slice).and_then(Result::ok);
+            (change.meta.action.as_str(), record.unwrap_or_default())
+        };
+        changes.into_iter().map(told).collect()
+    }
+
+    /// How the views are doing.
+    pub fn views(&self) -> Vec<ViewStatus> {
+        self.engine().views()
+    }
+}
+
+/// Records of a model as a random history has them.
+pub struct Random {
+    /// Its source.
+    pub source: &'static str,
+    /// Its name.
+    pub model: &'static str,
+    /// Ids are numbers below this.
+    pub ids: u64,
+    /// A record of this id, by chance.
+    pub record: fn(id: &str, chance: &mut dyn RngCore) -> Value,
+}
+
+/// Checks views over random histories of `models` in two connections: after every few commits, what was kept up must equal
+/// what is made from the last records alone, and a restart must change nothing. Panics with the seed where it does not.
+pub fn check_incremental(views: &Definition, seed: u64, models: &[Random]) {
+    println!("SEED={seed}");
+    let mut chance = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut kept = Harness::with_workers(views.clone(), 1 + (seed % 2) as usize);
+    let mut truth: BTreeMap<(usize, &str, String), Value> = BTreeMap::new();
+    for round in 0..60 {
+        for _ in 0..chance.random_range(0..8) {
+            let number = chance.random_range(0..models.len());
+            let Random { source, model, ids, record } = &models[number];
+            let connection = ["one", "two"][chance.random_range(0..2)];
+            let id = chance.random_range(0..*ids).to_string();
+            let key = (number, connection, id.clone());
+            if chance.random_bool(0.75) {
+                let record = record(&id, &mut chance);
+                kept.save(source, connection, model, record.clone());
+                truth.insert(key, record);
+            } else {
+                kept.delete(source, connection, model, &id);
+                truth.remove(&key);
+            }
+        }
+        kept.commit();
+        let restart = chance.random_bool(0.1);
+        if restart {
+            let before = everything(&mut kept);
+            kept.restart(None);
+            assert_eq!(everything(&mut kept), before, "SEED={seed} round {round}: a restart changes nothing");
+        }
+        if round % 6 == 5 {
+            let mut fresh = Harness::new(views.clone());
+            for ((number, connection, _), record) in &truth {
+                fresh.save(models[*number].source, connection, models[*number].model, record.clone());
+            }
+            fresh.commit();
+            assert_eq!(all_rows(&kept), all_rows(&fresh), "SEED={seed} round {round}: kept up, and made from scratch");
+        }
+    }
+    let stopped: Vec<_> = kept.views().into_iter().filter(|view| view.health.stopped.is_some()).collect();
+    assert!(stopped.is_empty(), "SEED={seed}: {stopped:?}");
+}
+
+/// All rows of all views.
+fn all_rows(harness: &Harness) -> BTreeMap<String, Vec<Value>> {
+    let mut all = BTreeMap::new();
+    for view in harness.views() {
+        for connection in ["one", "two", crate::views::ALL_CONNECTIONS] {
+            let rows = harness.rows(&view.source, connection, &view.name);
+            if !rows.is_empty() {
+                all.insert(format!("{} of {connection}", view.name), rows);
+            }
+        }
+    }
+    all
+}
+
+/// All rows, and the place of the last change of each view.
+fn everything(harness: &mut Harness) -> (BTreeMap<String, Vec<Value>>, Vec<usize>) {
+    let mut counts = Vec::new();
+    for view in harness.views() {
+        for connection in ["one", "two", crate::views::ALL_CONNECTIONS] {
+            let name = DatasetName::base(ENVIRONMENT, &view.source, connection, &view.name);
+            harness.read.remove(&name);
+            let mut count = 0;
+            loop {
+                let more = harness.changes(&view.source, connection, &view.name).len();
+                count += more;
+                if more == 0 {
+                    break;
+                }
+            }
+            counts.push(count);
+        }
+    }
+    (all_rows(harness), counts)
+}

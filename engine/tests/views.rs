@@ -1,0 +1,225 @@
+//! Views through public doors: every operator over random histories, tenants, restarts, changed code, failing code.
+
+use rand::{Rng, RngCore};
+use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::time::Duration;
+use syncline_engine::harness::{Harness, Random, check_incremental};
+use syncline_engine::model::Timestamp;
+use syncline_engine::views::{ALL_CONNECTIONS, Definition, Row, Views, average, count, sum, tumbling};
+
+#[derive(Row, Clone)]
+#[row(crate = syncline_engine)]
+struct Order {
+    customer: Option<String>,
+    cents: i64,
+    status: String,
+    #[row(default)]
+    at: i64,
+}
+
+#[derive(Row, Clone)]
+#[row(crate = syncline_engine)]
+struct Customer {
+    region: String,
+}
+
+#[derive(Row, Clone)]
+#[row(crate = syncline_engine)]
+struct Placed {
+    region: Option<String>,
+    cents: i64,
+}
+
+const MODELS: [Random; 2] = [
+    Random { source: "shop", model: "Order", ids: 40, record: order },
+    Random { source: "crm", model: "Customer", ids: 8, record: customer },
+];
+
+fn order(id: &str, chance: &mut dyn RngCore) -> Value {
+    let status = ["open", "paid", "gone"][chance.random_range(0..3)];
+    let customer = chance.random_bool(0.8).then(|| chance.random_range(0..10).to_string());
+    let at = chance.random_range(0..5_000_000);
+    json!({"id": id, "customer": customer, "cents": chance.random_range(-50..500), "status": status, "at": at, "x": [1, {}]})
+}
+
+fn customer(id: &str, chance: &mut dyn RngCore) -> Value {
+    json!({"id": id, "region": format!("r{}", chance.random_range(0..3))})
+}
+
+fn everything(v: &mut Views<'_>) {
+    let orders = v.model::<Order>("shop", "Order");
+    let customers = v.model::<Customer>("crm", "Customer");
+    let open = orders.filter(|_, o| o.status == "open");
+    v.publish("Open", &open);
+    let refers = |_: &String, o: &Order| o.customer.clone().unwrap_or_default();
+    let placed = open.lookup(&customers, refers, |_, o, c| Placed { region: Some(c.region.clone()), cents: o.cents });
+    v.publish("Placed", &placed);
+    let all = orders
+        .lookup_or_none(&customers, refers, |_, o, c| Placed { region: c.map(|c| c.region.clone()), cents: o.cents });
+    v.publish("PlacedOrNot", &all);
+    let by_region = placed.group_by(|_, p| p.region.clone());
+    v.publish("Regions", &by_region.agg((count(), sum(|_, p: &Placed| p.cents), average(|_, p: &Placed| p.cents))));
+    v.publish("Least", &by_region.min(|_, p| p.cents));
+    v.publish("Greatest", &by_region.max(|_, p| p.cents));
+    v.publish("Best", &orders.group_by(|_, o| o.status.clone()).top_k(2, |_, o| Reverse(o.cents)));
+    let second = Duration::from_secs(1);
+    v.publish("Seconds", &orders.group_by(move |_, o| tumbling(Timestamp(o.at), second).0).count());
+    v.publish("Statuses", &orders.distinct(|_, o| o.status.clone()));
+    let both = orders.join(&orders, |_, o| o.cents / 100, |_, o| o.cents / 100, |a, b| a.cents - b.cents);
+    v.publish("Near", &both);
+    let paid = orders.filter(|_, o| o.status == "paid").rekey(|id, _| format!("paid {id}"));
+    v.publish("Some", &open.rekey(|id, _| format!("open {id}")).union(&paid));
+    let everywhere = customers.across_connections();
+    v.publish("Reach", &everywhere.group_by(|(connection, _), _| connection.clone()).count());
+    let cents = orders.collection().map(|((tenant, _), o)| ((tenant, o.status), o.cents % 7)).reduce(|_, all, out| {
+        out.push((all.iter().map(|(cents, n)| *cents * *n as i64).sum::<i64>(), 1));
+    });
+    v.publish_collection("Rest", &orders, cents);
+}
+
+fn seed() -> u64 {
+    std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_121)
+}
+
+#[test]
+fn what_is_kept_up_equals_what_is_made_from_scratch() {
+    for n in 0..3 {
+        check_incremental(&Definition::new(everything), seed() + n, &MODELS);
+    }
+}
+
+fn turnover(v: &mut Views<'_>) {
+    let orders = v.model::<Order>("shop", "Order");
+    v.publish("Turnover", &orders.group_by(|_, o| o.status.clone()).sum(|_, o| o.cents));
+}
+
+fn save(harness: &mut Harness, connection: &str, id: &str, status: &str, cents: i64) {
+    harness.save("shop", connection, "Order", json!({"id": id, "status": status, "cents": cents}));
+}
+
+#[test]
+fn tenants_never_meet_unless_it_is_said() {
+    let mut harness = Harness::new(Definition::new(|v| {
+        turnover(v);
+        let all = v.model::<Order>("shop", "Order").across_connections();
+        v.publish("Total", &all.group_by(|_, o| o.status.clone()).sum(|_, o| o.cents));
+    }));
+    save(&mut harness, "one", "1", "open", 5);
+    save(&mut harness, "two", "1", "open", 7);
+    harness.commit();
+    assert_eq!(harness.rows("shop", "one", "Turnover"), [json!({"id": "open", "value": 5})]);
+    assert_eq!(harness.rows("shop", "two", "Turnover"), [json!({"id": "open", "value": 7})]);
+    assert_eq!(harness.rows("shop", ALL_CONNECTIONS, "Total"), [json!({"id": "open", "value": 12})]);
+    assert_eq!(harness.rows("shop", "one", "Total"), Vec::<Value>::new());
+}
+
+#[test]
+fn new_code_makes_exactly_the_difference() {
+    let mut harness = Harness::new(Definition::new(turnover));
+    for (id, status, cents) in [("1", "open", 5), ("2", "paid", 7), ("3", "paid", 1)] {
+        save(&mut harness, "one", id, status, cents);
+    }
+    harness.commit();
+    assert_eq!(harness.changes("shop", "one", "Turnover").len(), 2);
+    harness.restart(None);
+    assert_eq!(harness.changes("shop", "one", "Turnover"), [], "a restart makes none");
+    let other = Definition::new(|v| {
+        let paid = v.model::<Order>("shop", "Order").filter(|_, o| o.status != "open");
+        v.publish("Turnover", &paid.group_by(|_, o| o.status.clone()).sum(|_, o| o.cents));
+        v.publish("Added", &paid.map(|_, o| o.cents));
+    });
+    harness.restart(Some(other));
+    assert_eq!(harness.changes("shop", "one", "Turnover"), [("DELETED", json!({"id": "open", "value": 5}))]);
+    let added = [("ADDED", json!({"id": "2", "value": 7})), ("ADDED", json!({"id": "3", "value": 1}))];
+    assert_eq!(harness.changes("shop", "one", "Added"), added, "a new view begins with what there is");
+}
+
+#[test]
+fn one_engine_time_shows_in_all_views_together() {
+    let mut harness = Harness::new(Definition::new(everything));
+    save(&mut harness, "one", "1", "open", 150);
+    harness.commit();
+    let watermark = *harness.engine().watermark().borrow();
+    for view in ["Open", "PlacedOrNot", "Statuses", "Best", "Near", "Some"] {
+        assert_eq!(harness.rows("shop", "one", view).len(), 1, "{view} before {watermark:?}");
+    }
+}
+
+#[test]
+fn code_that_fails_leaves_out_its_row_and_says_which() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut harness = Harness::new(Definition::new(|v| {
+        let orders = v.model::<Order>("shop", "Order");
+        v.publish("Shares", &orders.map(|_, o| 100 / o.cents));
+        turnover(v);
+    }));
+    save(&mut harness, "one", "1", "open", 5);
+    save(&mut harness, "one", "2", "open", 0);
+    harness.save("shop", "one", "Order", json!({"id": "3", "status": "open", "cents": "much"}));
+    harness.commit();
+    assert_eq!(harness.rows("shop", "one", "Shares"), [json!({"id": "1", "value": 20})]);
+    assert_eq!(harness.rows("shop", "one", "Turnover"), [json!({"id": "open", "value": 5})], "others go on");
+    let views = harness.views();
+    let [shares, turnover] = views.as_slice() else { panic!("{views:?}") };
+    assert_eq!((shares.health.failures, shares.health.misfits, turnover.health.misfits), (1, 1, 1));
+    let told: Vec<_> = shares.health.complaints.iter().map(|c| format!("{}: {}: {}", c.step, c.key, c.what)).collect();
+    assert!(told.iter().any(|t| t.contains("map of model shop/Order: \"2\": it panicked: attempt to divide by zero")));
+    assert!(told.iter().any(|t| t.contains("model shop/Order: 3: cents: invalid type")), "{told:?}");
+    // The record is mended, and the row comes.
+    save(&mut harness, "one", "2", "open", 50);
+    harness.commit();
+    assert_eq!(harness.rows("shop", "one", "Shares").len(), 2);
+    // What fails again and again is stopped; the other view is not.
+    for n in 10..150 {
+        save(&mut harness, "one", &n.to_string(), "open", 0);
+    }
+    harness.commit();
+    save(&mut harness, "one", "5", "open", 1);
+    harness.commit();
+    let views = harness.views();
+    assert!(views[0].health.stopped.as_deref().is_some_and(|why| why.contains("its code failed 100 times")));
+    assert_eq!(harness.rows("shop", "one", "Shares").len(), 2, "it takes no more changes");
+    assert_eq!(harness.rows("shop", "one", "Turnover"), [json!({"id": "open", "value": 56})]);
+}
+
+#[test]
+fn two_rows_under_one_key_stop_the_view_that_has_them() {
+    let mut harness = Harness::new(Definition::new(|v| {
+        let orders = v.model::<Order>("shop", "Order");
+        v.publish("ByStatus", &orders.rekey(|_, o| o.status.clone()));
+        turnover(v);
+    }));
+    save(&mut harness, "one", "1", "open", 1);
+    harness.commit();
+    assert_eq!(harness.rows("shop", "one", "ByStatus").len(), 1);
+    save(&mut harness, "one", "2", "open", 2);
+    harness.commit();
+    let stopped = harness.views()[0].health.stopped.clone();
+    assert_eq!(stopped.as_deref(), Some("more than one row has the key open"));
+    assert_eq!(harness.rows("shop", "one", "Turnover"), [json!({"id": "open", "value": 3})]);
+}
+
+#[test]
+fn what_cannot_be_is_refused_at_the_start() {
+    let refused = |views: Definition| {
+        let options = syncline_engine::pipeline::Options {
+            data_dir: None,
+            workers: 1,
+            clock: std::sync::Arc::new(syncline_engine::time::SystemClock),
+            announce: None,
+            views: Some(views),
+        };
+        syncline_engine::Engine::open(options).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let twice = refused(Definition::new(|v| {
+        turnover(v);
+        turnover(v);
+    }));
+    assert_eq!(twice, "bad_views: two views are named Turnover");
+    let own = refused(Definition::new(|v| {
+        let orders = v.model::<Order>("shop", "Order");
+        v.publish("Order", &orders);
+    }));
+    assert!(own.contains("view Order has the name of a model"), "{own}");
+}
