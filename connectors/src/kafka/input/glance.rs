@@ -90,7 +90,7 @@ mod tests {
             format!(r#"{{"v":1,"connection":"a",{tail}"#),
             format!("\r\n {{ \"v\" : 1.0 ,\t\"connection\"\n:  \"é b\" , {tail}"),
             format!(
-                r#"{{"id":"} , \" ] \\","listing":{{"id":"]}}","partition":"connection"}},"v":1,"connection":"a",{tail}"#
+                r#"{{"id":"}} , \" ] \\","listing":{{"id":"]}}","partition":"connection"}},"v":1,"connection":"a",{tail}"#
             ),
             r#"{"v":1,"records":[{"op":"delete","key":["connection"]}],"stream":"S","connection":"z"}"#.to_owned(),
         ];

@@ -49,7 +49,7 @@ pub(super) fn all(parts: &Parts) -> Vec<Spec> {
                 start: Start::Earliest,
             });
         }
-        let streams = definition.streams.iter().filter(|_| !accounts.is_empty() || is_anybodys(parts, source));
+        let streams = definition.streams.iter().filter(|_| !accounts.is_empty() || keeps_nobodys(parts, source));
         for stream in streams {
             let Some(topic) = &stream.topic else { continue };
             specs.push(Spec {
@@ -68,8 +68,8 @@ pub(super) fn all(parts: &Parts) -> Vec<Spec> {
     specs
 }
 
-/// Whether this part has to do with a source of which it has no connections.
-fn is_anybodys(parts: &Parts, source: &str) -> bool {
+/// Whether this part keeps the messages of a source of which nobody has connections.
+fn keeps_nobodys(parts: &Parts, source: &str) -> bool {
     let mine = |n: &Neighbours| n.of_source(source).is_empty() && (n.home)("default", source);
     parts.neighbours.as_ref().is_none_or(mine)
 }

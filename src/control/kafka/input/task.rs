@@ -134,10 +134,7 @@ async fn attempt(
     *wait = AGAIN[0];
     inner.tell(state(spec, None));
     work.settle_all(work.listings.unsettled()).await?;
-    let mut ended = work.read(&mut reader, stop).await;
-    if ended.is_ok() {
-        ended = work.store_passed().await.map_err(Trouble::from);
-    }
+    let ended = work.read(&mut reader, stop).await;
     // What was handed over is committed in any case; the marks say so when the topic is opened again.
     let landed = work.flights.land_all(&inner.parts.engine, &work.seen).await;
     ended.and(landed.map_err(Trouble::from))
@@ -277,7 +274,8 @@ impl Work {
         moved.iter().filter_map(|p| Some(self.places.get(p)?.mark(&self.spec, *p))).collect()
     }
 
-    /// Stores how far was read where nothing had an effect: nobody waits for that, it only saves reading it again.
+    /// Stores how far was read where nothing had an effect: nobody waits for that, and a stop does
+    /// not either; it only saves reading it again.
     async fn store_passed(&mut self) -> Result<(), Error> {
         let marks = self.passed_marks();
         if marks.is_empty() { Ok(()) } else { self.inner.parts.engine.put_marks(marks).await }
