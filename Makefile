@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
-.PHONY: demo test check bench bench-peers fmt setup setup-test
+.PHONY: demo test check bench bench-peers bench-scale fmt setup setup-test
 
 ## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
 demo: setup
@@ -35,6 +35,11 @@ bench: setup
 bench-peers: setup-test
 	cargo build $(CARGO_FLAGS) --bin syncline
 	cargo run $(CARGO_FLAGS) -p syncline-benches --bin peers
+
+## The same work by one, two and four processes that share a Kafka log, and with the embedded log: one table.
+bench-scale: setup-test
+	cargo build $(CARGO_FLAGS) --bin syncline
+	cargo run $(CARGO_FLAGS) -p syncline-benches --bin peers -- --processes 1,2,4 --records 200000
 
 fmt:
 	cargo fmt --all

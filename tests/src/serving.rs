@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline::api;
-use syncline::control::config::{self, Origin};
-use syncline::control::{App, Running};
+use syncline::control::config::{self, Origin, Settings};
+use syncline::control::partitions::spread::Spread;
+use syncline::control::{App, OpenError, Part, Running, definitions};
 use syncline::engine::Engine;
-use syncline::engine::time::SystemClock;
+use syncline::engine::pipeline::Options;
+use syncline::engine::time::{Clock, SystemClock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -37,6 +39,12 @@ impl Serving {
 
     /// The same with more settings; references to files are relative to `folder`.
     pub async fn start_with(folder: &Path, sources: &Path, more: Value) -> Serving {
+        Self::start_part(folder, sources, more, None).await
+    }
+
+    /// The same as one part of several, where a part is named: with the connections that are spread to it, and a store of
+    /// its own.
+    pub async fn start_part(folder: &Path, sources: &Path, more: Value, part: Option<(Spread, i32)>) -> Serving {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound address"));
         let file = folder.join("syncline.yaml");
@@ -51,7 +59,11 @@ impl Serving {
         std::fs::write(&file, settings.to_string()).expect("settings are written");
         let origin = Origin { flags: vec![], env: vec![("TEST_KEY".into(), KEY.into())], files: vec![file] };
         let loaded = config::load(&origin).unwrap_or_else(|why| panic!("settings: {why}"));
-        let app = App::open(loaded.settings, Arc::new(SystemClock)).await.unwrap_or_else(|why| panic!("{why}"));
+        let app = match part {
+            None => App::open(loaded.settings, Arc::new(SystemClock)).await,
+            Some(part) => open_part(loaded.settings, part).await,
+        };
+        let app = app.unwrap_or_else(|why| panic!("{why}"));
         let running = app.start();
         let router = api::router_until(app, running.stopping());
         let listening = tokio::spawn(api::serve::serve(listener, router, running.stopping()));
@@ -159,6 +171,16 @@ impl Serving {
         self.listening.await.unwrap_or_else(|why| panic!("{why}"));
         self.running.stop().await.unwrap_or_else(|why| panic!("{why}"));
     }
+}
+
+async fn open_part(settings: Settings, (spread, number): (Spread, i32)) -> Result<Arc<App>, OpenError> {
+    let all = definitions::load(&settings)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let options = Options { data_dir: Some(settings.data_dir.clone()), workers: 1, clock, announce: None };
+    let neighbours = Some(spread.neighbours(&all, number));
+    let mut part = Part::default();
+    (part.name, part.neighbours) = (number.to_string(), neighbours);
+    App::of_part(Engine::open(options)?, settings, spread.definitions(&all, number), part).await
 }
 
 /// An HTTP client for tests.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use syncline::control::kafka::input::InputState;
+use syncline::control::partitions::spread::Spread;
 use syncline_connectors::kafka::Cluster;
 use syncline_connectors::kafka::input::Start;
 use syncline_tests::broker::{self, Broker};
@@ -36,6 +37,8 @@ struct Bench {
     cluster: Cluster,
     serving: Serving,
     feed: Feed,
+    /// Which part of an installation it is, if of one that has several.
+    part: Option<(Spread, i32)>,
 }
 
 impl Bench {
@@ -45,12 +48,16 @@ impl Bench {
     }
 
     async fn on(cluster: Cluster, definition: &str) -> Bench {
+        Self::part(cluster, definition, None).await
+    }
+
+    async fn part(cluster: Cluster, definition: &str, part: Option<(Spread, i32)>) -> Bench {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(dir.path().join("sources")).expect("folder");
         std::fs::write(dir.path().join("sources/shop.yaml"), definition).expect("definition");
         let feed = Feed::new(&cluster);
-        let serving = start(dir.path(), &cluster).await;
-        Bench { dir, cluster, serving, feed }
+        let serving = start_part(dir.path(), &cluster, part).await;
+        Bench { dir, cluster, serving, feed, part }
     }
 
     fn input(&self) -> String {
@@ -63,10 +70,10 @@ impl Bench {
 
     /// Stops the program as a server does and starts it again.
     async fn again(self) -> Bench {
-        let Bench { dir, cluster, serving, feed } = self;
+        let Bench { dir, cluster, serving, feed, part } = self;
         serving.stop().await;
-        let serving = start(dir.path(), &cluster).await;
-        Bench { dir, cluster, serving, feed }
+        let serving = start_part(dir.path(), &cluster, part).await;
+        Bench { dir, cluster, serving, feed, part }
     }
 
     /// Live records: key → record without our metadata.
@@ -135,10 +142,14 @@ impl Bench {
 }
 
 async fn start(folder: &Path, cluster: &Cluster) -> Serving {
+    start_part(folder, cluster, None).await
+}
+
+async fn start_part(folder: &Path, cluster: &Cluster, part: Option<(Spread, i32)>) -> Serving {
     let kafka = json!({"kafka": {
         "brokers": cluster.brokers, "prefix": cluster.prefix, "topics": {"partitions": 3, "replication": 1},
     }});
-    Serving::start_with(folder, &folder.join("sources"), kafka).await
+    Serving::start_part(folder, &folder.join("sources"), kafka, part).await
 }
 
 fn message(connection: &str, stream: &str, more: Value) -> Vec<u8> {
@@ -354,6 +365,87 @@ async fn poison_is_in_the_dead_letters_and_reading_goes_on() {
     bench.serving.stop().await;
 }
 
+/// A spread with the two connections in different parts, and their parts.
+fn apart() -> (Spread, [i32; 2]) {
+    let parts = |spread: Spread| ["acme", "zenith"].map(|connection| spread.of("default", "shop", connection));
+    let mut spreads = (2..).map(|count| (Spread { count }, parts(Spread { count })));
+    spreads.find(|(_, [acme, zenith])| acme != zenith).expect("some count does")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_parts_each_takes_its_own_and_one_buries() {
+    let cluster = broker::cluster("parts");
+    let input = format!("{}.in.shop", cluster.prefix);
+    Feed::new(&cluster).topic(&input, 1).await;
+    let (spread, [acme, zenith]) = apart();
+    let mut one = Bench::part(cluster.clone(), SHOP, Some((spread, acme))).await;
+    let mut two = Bench::part(cluster, SHOP, Some((spread, zenith))).await;
+    let text = |text: &str| line("k", text);
+    let mut poison = poison();
+    poison.extend([
+        (text(r#"{"v":1,"connection":"zenith","stream":"Order","op":"drop","key":1}"#), "bad_message"),
+        (text(r#"{"v":1,"connection":"zenith","stream":"Order""#), "not_json"),
+        (
+            text(r#"{"v":1,"connection":"zenith","connection":"acme","stream":"Order","op":"delete","key":1}"#),
+            "bad_message",
+        ),
+        (text(r#"{"v":1,"connection":"zen\u0069th","stream":"Order","op":"drop","key":1}"#), "bad_message"),
+        (text(r#"{"v":1,"conn\u0065ction":"zenith","stream":"Item","op":"delete","key":1}"#), "unknown_stream"),
+    ]);
+    let bad: Vec<Line> = poison.iter().map(|(line, _)| line.clone()).collect();
+    one.write(&bad).await;
+    let unusual = r#"{"stream":"Order","v":1,"op":"upsert","record":{"id":"z","n":1},"connection":"zen\u0069th"}"#;
+    let to_zenith = message("zenith", "Order", json!({"op": "upsert", "record": order("y", 2)}));
+    one.write(&[text(unusual), line("k", upsert("a", 3)), line("k", to_zenith)]).await;
+    for round in 0..2 {
+        one.become_("acme", "Order", &[("a", order("a", 3))]).await;
+        two.become_("zenith", "Order", &[("y", order("y", 2)), ("z", order("z", 1))]).await;
+        let dead = one.dead();
+        assert_eq!(dead.len(), poison.len(), "round {round}");
+        for (n, (found, (_, code))) in dead.iter().zip(&poison).enumerate() {
+            let why = &found.headers["syncline-error"];
+            assert_eq!((found.code(), found.place()), (*code, (0, n as i64)), "{n}: {why}");
+        }
+        // How far each had read is stored with the other's messages behind its own.
+        (one, two) = (one.again().await, two.again().await);
+    }
+    one.write(&[line("k", upsert("b", 4))]).await;
+    one.become_("acme", "Order", &[("a", order("a", 3)), ("b", order("b", 4))]).await;
+    assert_eq!((one.changes("acme", "Order").await.len(), two.changes("zenith", "Order").await.len()), (2, 2));
+    one.serving.stop().await;
+    two.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_reads_no_topic_of_a_source_until_it_has_connections_of_it() {
+    let cluster = broker::cluster("idle-part");
+    let name = format!("{}-orders", cluster.prefix);
+    let with = |connections: &str| {
+        format!(
+            "source: shop\nstreams:\n  - {{name: Order, key: .id, topic: {{name: {name}, connection: .tenant}}}}\n\
+             connections: {{{connections}}}\n"
+        )
+    };
+    let feed = Feed::new(&cluster);
+    feed.topic(&name, 2).await;
+    let (spread, [acme, zenith]) = apart();
+    let two = Bench::part(cluster.clone(), &with("acme: {}"), Some((spread, zenith))).await;
+    let one = Bench::part(cluster.clone(), &with("acme: {}"), Some((spread, acme))).await;
+    let of = |tenant: &str, id: &str| line(id, json!({"tenant": tenant, "id": id, "n": 1}).to_string());
+    let is = |tenant: &str, id: &str| json!({"tenant": tenant, "id": id, "n": 1});
+    feed.write(&name, &[of("acme", "a"), of("zenith", "z")]).await;
+    one.become_("acme", "Order", &[("a", is("acme", "a"))]).await;
+    assert_eq!(two.states(), [], "it has no connection, and another part keeps what is nobody's");
+
+    std::fs::write(two.dir.path().join("sources/shop.yaml"), with("acme: {}, zenith: {}")).expect("definition");
+    let two = two.again().await;
+    two.become_("zenith", "Order", &[("z", is("zenith", "z"))]).await;
+    feed.write(&name, &[of("zenith", "y")]).await;
+    two.become_("zenith", "Order", &[("y", is("zenith", "y")), ("z", is("zenith", "z"))]).await;
+    one.serving.stop().await;
+    two.serving.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listings_find_deletes_through_the_guard() {
     let mut bench = Bench::new("listings", SHOP).await;
@@ -550,7 +642,7 @@ async fn offsets_that_are_gone_stop_the_input() {
     feed.write(&name, &[line("a", r#"{"id":"a","n":1}"#)]).await;
     let bench = Bench::on(cluster.clone(), &definition).await;
     bench.become_("acme", "Order", &[("a", order("a", 1))]).await;
-    let Bench { dir, cluster, serving, feed: _ } = bench;
+    let Bench { dir, cluster, serving, feed: _, part } = bench;
     serving.stop().await;
     let lines: Vec<Line> = (0..5).map(|n| line("b", format!(r#"{{"id":"b{n}"}}"#))).collect();
     feed.write(&name, &lines).await;
@@ -559,7 +651,7 @@ async fn offsets_that_are_gone_stop_the_input() {
     upto.add_partition_offset(&name, 0, rdkafka::Offset::Offset(4)).expect("a place");
     let admin = cluster.admin().expect("an admin");
     admin.delete_records(&upto, &rdkafka::admin::AdminOptions::new()).await.expect("dropped");
-    let bench = Bench { serving: start(dir.path(), &cluster).await, dir, cluster, feed };
+    let bench = Bench { serving: start(dir.path(), &cluster).await, dir, cluster, feed, part };
     let began = Instant::now();
     loop {
         let states = bench.states();
@@ -708,7 +800,7 @@ async fn killed_under_load_every_change_is_made_once() {
     let seed = seed();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // Its settings are those of the program that is killed.
-    let Bench { dir, cluster, serving, feed } = Bench::new("killed", SHOP).await;
+    let Bench { dir, cluster, serving, feed, part } = Bench::new("killed", SHOP).await;
     serving.stop().await;
     let (mut oracle, input) = (Oracle::default(), format!("{}.in.shop", cluster.prefix));
     for cycle in 0..4 {
@@ -731,7 +823,7 @@ async fn killed_under_load_every_change_is_made_once() {
         program.wait().expect("gone");
     }
     let serving = start(dir.path(), &cluster).await;
-    let bench = Bench { dir, cluster, serving, feed };
+    let bench = Bench { dir, cluster, serving, feed, part };
     equals(&bench, &oracle).await;
     println!("{} writes, {} changes", oracle.next, oracle.changes);
     bench.serving.stop().await;
@@ -742,7 +834,7 @@ async fn killed_under_load_every_change_is_made_once() {
 #[ignore = "a measurement"]
 async fn throughput() {
     const COUNT: u64 = 200_000;
-    let Bench { dir, cluster, serving, feed } = Bench::new("throughput", SHOP).await;
+    let Bench { dir, cluster, serving, feed, part: _ } = Bench::new("throughput", SHOP).await;
     serving.stop().await;
     let input = format!("{}.in.shop", cluster.prefix);
     let pad = "x".repeat(380);

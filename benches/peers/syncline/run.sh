@@ -3,10 +3,12 @@
 #
 #   run.sh build    prints name and version; the program was built before (make bench-peers does)
 #   run.sh start    runs until it is ended, with BROKERS, IN, OUT, DATA and THREADS of the environment
+#
+# With CONNECTIONS (names) IN is our own input topic, which has records of all of them; with PARTITIONS the log is in Kafka.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-program="${CARGO_TARGET_DIR:-$here/../../../target}/debug/syncline"
+program="${SYNCLINE:-${CARGO_TARGET_DIR:-$here/../../../target}/debug/syncline}"
 
 settings() {
     # The output's name is made of the prefix, the source and the stream.
@@ -22,7 +24,9 @@ kafka:
   brokers: $BROKERS
   prefix: ${OUT%.bench.Contact.changes}
   output: {changes: true, format: debezium}
+metrics: {open: true}
 YAML
+    [[ -z ${PARTITIONS:-} ]] || echo "log: {kind: kafka, role: all, partitions: $PARTITIONS}" >>"$DATA/syncline.yaml"
     mkdir -p "$DATA/sources"
     cat >"$DATA/sources/bench.yaml" <<YAML
 source: bench
@@ -32,10 +36,13 @@ streams:
   - name: Contact
     key: .id
     modified_at: .updated_at
-    topic: {name: $IN}
-connections:
-  one: {}
 YAML
+    if [[ ${CONNECTIONS:-} ]]; then
+        printf 'connections:\n'
+        printf '  %s: {}\n' $CONNECTIONS
+    else
+        printf '    topic: {name: %s}\nconnections: {one: {}}\n' "$IN"
+    fi >>"$DATA/sources/bench.yaml"
 }
 
 case "${1:-}" in
@@ -50,7 +57,7 @@ start)
     exec "$program" serve --config "$DATA/syncline.yaml"
     ;;
 *)
-    sed -n '4,5p' "${BASH_SOURCE[0]}"
+    sed -n '4,7p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

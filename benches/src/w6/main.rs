@@ -4,10 +4,13 @@
 //! input as fast as they go, until the last change stands in its output where a `read_committed` reader sees it; then again
 //! at a set pace, each record timed from when it was due. Systems, broker and this driver share the machine; CPU is read per
 //! process, so that the driver's own counts nowhere. A count of changes that is not exact ends the benchmark.
+//!
+//! With `--processes` it asks another question, of Syncline alone: what is lost when several processes share the work?
 
 mod broker;
 mod measure;
 mod reader;
+mod scale;
 mod system;
 mod work;
 
@@ -44,6 +47,12 @@ struct Args {
     /// Threads that work in each system.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Only Syncline, with its log in Kafka, by so many processes: one after the other, and with the embedded log.
+    #[arg(long, value_delimiter = ',')]
+    processes: Vec<usize>,
+    /// With `--processes`: how often each is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +70,10 @@ fn run(args: &Args) -> Result<(), Fault> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let folder = target.join(format!("peers/run-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let outcome = all(args, &root, &target, &folder);
+    let outcome = match args.processes.is_empty() {
+        true => all(args, &root, &target, &folder),
+        false => scale::all(args, &root, &target, &folder),
+    };
     std::fs::remove_dir_all(&folder)?;
     outcome
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a system to begin, and for changes to come when none came for so long.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Messages before a paced part: so many that each partition gets some.
 const FIRST: u32 = 64;
 /// Between two looks.
@@ -48,8 +48,15 @@ pub fn run(args: &Args, broker: &Broker, system: &System, work: &Work, folder: &
     let (input, output) = (format!("{name}.records"), format!("{name}.bench.Contact.changes"));
     broker.make(&[&input, &output], args.partitions)?;
     let reader = Reader::start(broker, &output, args.partitions)?;
-    let order =
-        Order { brokers: &broker.address, input: &input, output: &output, name: &name, folder, threads: args.threads };
+    let order = Order {
+        brokers: &broker.address,
+        input: &input,
+        output: &output,
+        name: &name,
+        folder,
+        threads: args.threads,
+        more: &[],
+    };
     eprintln!("peers: {}", system.version);
     let mut process = system.start(&order)?;
     let bench = Bench { broker, work, input: &input, reader: &reader };
@@ -144,32 +151,38 @@ impl Bench<'_> {
         self.wait_for(process, before + u64::from(FIRST))
     }
 
-    /// Waits for so many changes in all; more are a fault.
     fn wait_for(&self, process: &mut Process, count: u64) -> Result<(), Fault> {
-        let (mut last, mut since) = (0, Instant::now());
-        loop {
-            let seen = self.reader.changes()?.all();
-            if seen >= count {
-                return match seen == count {
-                    true => Ok(()),
-                    false => Err(format!("{seen} changes were seen, must be {count}").into()),
-                };
-            }
-            if seen != last {
-                (last, since) = (seen, Instant::now());
-            }
-            process.must_run()?;
-            if since.elapsed() > PATIENCE {
-                return Err(format!("{seen} of {count} changes were seen, and none for {PATIENCE:?}").into());
-            }
-            std::thread::sleep(LOOK);
-        }
+        wait_for(self.reader, std::slice::from_mut(process), count)
     }
 }
 
-type Written = ThreadedProducer<DefaultProducerContext>;
+/// Waits for so many changes in all; more are a fault.
+pub fn wait_for(reader: &Reader, processes: &mut [Process], count: u64) -> Result<(), Fault> {
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let seen = reader.changes()?.all();
+        if seen >= count {
+            return match seen == count {
+                true => Ok(()),
+                false => Err(format!("{seen} changes were seen, must be {count}").into()),
+            };
+        }
+        if seen != last {
+            (last, since) = (seen, Instant::now());
+        }
+        processes.iter_mut().try_for_each(Process::must_run)?;
+        if since.elapsed() > PATIENCE {
+            return Err(format!("{seen} of {count} changes were seen, and none for {PATIENCE:?}").into());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
 
-fn producer(broker: &Broker, linger_ms: u32) -> Result<Written, Fault> {
+/// Writes to topics of a broker.
+pub type Written = ThreadedProducer<DefaultProducerContext>;
+
+/// A producer that waits so long for company.
+pub fn producer(broker: &Broker, linger_ms: u32) -> Result<Written, Fault> {
     let mut config = broker.client();
     config.set("enable.idempotence", "true").set("compression.type", "lz4").set("linger.ms", linger_ms.to_string());
     // As Java clients do: the same key goes to the same partition whoever writes.
@@ -180,8 +193,12 @@ fn producer(broker: &Broker, linger_ms: u32) -> Result<Written, Fault> {
 fn write(producer: &Written, topic: &str, work: &Work, message: Message) -> Result<(), Fault> {
     let key = message.id.to_string();
     let mut buffer = Vec::with_capacity(600);
-    let payload = work.bytes(message, &mut buffer);
-    let mut record = BaseRecord::<String, [u8]>::to(topic).key(&key);
+    send(producer, topic, &key, work.bytes(message, &mut buffer))
+}
+
+/// Writes a record, waiting where the producer is full.
+pub fn send(producer: &Written, topic: &str, key: &str, payload: Option<&[u8]>) -> Result<(), Fault> {
+    let mut record = BaseRecord::<str, [u8]>::to(topic).key(key);
     record.payload = payload;
     loop {
         match producer.send(record) {

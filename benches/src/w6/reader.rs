@@ -4,6 +4,7 @@ use crate::Fault;
 use crate::broker::Broker;
 use crate::work::Changes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +86,8 @@ fn read(consumer: &BaseConsumer, seen: &Seen) {
         let at = Instant::now();
         let message = match polled {
             Ok(message) => message,
+            // A broker that is too busy to answer is waited for; whoever waits for changes has limited patience.
+            Err(error) if passes(&error) => continue,
             Err(error) => {
                 *lock(&seen.fault) = Some(error.to_string());
                 return;
@@ -102,6 +105,12 @@ fn read(consumer: &BaseConsumer, seen: &Seen) {
         }
         of.fetch_add(1, Ordering::AcqRel);
     }
+}
+
+/// Whether the client goes on by itself.
+fn passes(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+    matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
 }
 
 /// The letter behind `"op":"`. No record of ours has such a field; it stands in front or behind the records.

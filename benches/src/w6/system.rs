@@ -25,6 +25,8 @@ pub struct Order<'a> {
     /// Its own, empty.
     pub folder: &'a Path,
     pub threads: usize,
+    /// What else its `run.sh` reads.
+    pub more: &'a [(&'a str, String)],
 }
 
 /// A system at work; ends with this value.
@@ -57,7 +59,7 @@ impl System {
         command.arg("start").stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         command.env("CACHE", &self.cache).env("DATA", order.folder).env("NAME", order.name);
         command.env("BROKERS", order.brokers).env("IN", order.input).env("OUT", order.output);
-        command.env("THREADS", order.threads.to_string());
+        command.env("THREADS", order.threads.to_string()).envs(order.more.iter().map(|(name, value)| (name, value)));
         Ok(Process { child: command.spawn()?, log })
     }
 }
@@ -68,10 +70,15 @@ impl Process {
         self.child.id()
     }
 
+    /// What it has printed so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Fails with the end of its log if it has ended.
     pub fn must_run(&mut self) -> Result<(), Fault> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
-        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let said = self.said();
         let lines: Vec<&str> = said.lines().collect();
         let end = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
         Err(format!("the system has ended ({status}):\n{end}").into())

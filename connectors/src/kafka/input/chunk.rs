@@ -1,6 +1,8 @@
-//! Many messages in one piece of memory: copied out of the client's once, nothing allocated per message.
+//! Many messages in one piece of memory: copied out of the client's once, nothing allocated per message. Of messages that
+//! are passed by only their number is kept, and where each partition goes on behind them.
 
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use syncline_engine::model::Timestamp;
 
@@ -9,12 +11,17 @@ pub const CHUNK_MESSAGES: usize = 1_000;
 /// A chunk with so many bytes takes no more messages.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
+/// A chunk with so many messages passed by takes no more.
+pub const CHUNK_PASSED: u64 = 10_000;
+
 /// Messages of one topic, in order per partition.
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
     slots: Vec<Slot>,
     headers: Vec<(Range<usize>, Option<Range<usize>>)>,
+    passed: BTreeMap<i32, i64>,
+    passes: u64,
 }
 
 #[derive(Debug)]
@@ -56,6 +63,12 @@ impl Chunk {
         });
     }
 
+    /// Notes a message as read without keeping it.
+    pub(super) fn pass(&mut self, partition: i32, offset: i64) {
+        self.passed.insert(partition, offset + 1);
+        self.passes += 1;
+    }
+
     fn lay(&mut self, bytes: &[u8]) -> Range<usize> {
         let from = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
@@ -64,7 +77,7 @@ impl Chunk {
 
     /// Whether no more should be added.
     pub(super) fn full(&self) -> bool {
-        self.slots.len() >= CHUNK_MESSAGES || self.bytes.len() >= CHUNK_BYTES
+        self.slots.len() >= CHUNK_MESSAGES || self.bytes.len() >= CHUNK_BYTES || self.passes >= CHUNK_PASSED
     }
 
     /// How many messages.
@@ -72,7 +85,7 @@ impl Chunk {
         self.slots.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is none, passed ones aside.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -80,6 +93,16 @@ impl Chunk {
     /// The messages, in the order they were read.
     pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
         self.slots.iter().map(|slot| Message { chunk: self, slot })
+    }
+
+    /// The offset after the last message that was passed by, of each partition that had some.
+    pub fn passed(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.passed.iter().map(|(partition, next)| (*partition, *next))
+    }
+
+    /// How many messages were passed by.
+    pub fn passes(&self) -> u64 {
+        self.passes
     }
 
     fn cut(&self, range: &Range<usize>) -> &[u8] {

@@ -2,6 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`glance`] | whose such a message is, without reading it; pure |
 //! | [`message`] | the JSON message of an input topic → a checked value; pure |
 //! | [`reader`] | a topic's partitions → chunks of messages, or a named reason why not |
 //! | [`chunk`] | many messages in one piece of memory |
@@ -12,6 +13,7 @@
 
 pub mod chunk;
 pub mod dead;
+pub mod glance;
 pub mod message;
 mod raw;
 pub mod reader;

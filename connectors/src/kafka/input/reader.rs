@@ -4,15 +4,18 @@
 //! [`CHUNKS`] chunks and the client's own bounded queue wait. A place that the topic does not have, a topic that is gone or
 //! was made again ends the reading with a [`Failure`] that says so (`offset_out_of_range`, `topic_missing`,
 //! `topic_recreated`); what the broker cannot answer just now is waited for. Partitions added to the topic are picked up.
+//! Messages of others ([`Wanted::elsewhere`]) are not handed out; the chunks tell that they were met, at the latest once the
+//! topic is at rest.
 
 use super::chunk::Chunk;
+use super::glance;
 use crate::kafka::cluster::{Cluster, failure};
 use crate::kafka::identity::{Unclear, describe, known_end};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
-use std::collections::BTreeMap;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -60,6 +63,8 @@ pub struct Wanted {
     pub partitions: BTreeMap<i32, Start>,
     /// Where partitions begin that are not named; `None` leaves them to others.
     pub rest: Option<Start>,
+    /// Connections of others: messages in our own form that are theirs at a glance are passed by.
+    pub elsewhere: HashSet<String>,
 }
 
 /// A topic being read; it stops when dropped.
@@ -75,6 +80,7 @@ struct Shared {
     topic: String,
     id: String,
     rest: bool,
+    elsewhere: HashSet<String>,
     consumer: BaseConsumer,
     stop: AtomicBool,
     failed: Mutex<Option<Failure>>,
@@ -202,6 +208,7 @@ impl Shared {
             topic: wanted.topic,
             id: described.id_text(),
             rest: wanted.rest.is_some(),
+            elsewhere: wanted.elsewhere,
             consumer,
             stop: AtomicBool::new(false),
             failed: Mutex::default(),
@@ -225,15 +232,18 @@ impl Shared {
 
     /// The reading thread.
     fn read(&self, to: &mpsc::Sender<Chunk>) {
+        let mut chunk = Chunk::default();
         while !self.stop.load(Ordering::Acquire) {
-            let Some(first) = self.consumer.poll(WAIT) else { continue };
-            let mut chunk = Chunk::default();
-            let mut trouble = self.add(&mut chunk, first);
-            while trouble.is_none() && !chunk.full() {
+            let first = self.consumer.poll(WAIT);
+            let at_rest = first.is_none();
+            let mut trouble = first.and_then(|first| self.add(&mut chunk, first));
+            while !at_rest && trouble.is_none() && !chunk.full() {
                 let Some(message) = self.consumer.poll(Duration::ZERO) else { break };
                 trouble = self.add(&mut chunk, message);
             }
-            if !chunk.is_empty() {
+            // Messages of others alone are no reason to wake anybody.
+            if !chunk.is_empty() || chunk.full() || (at_rest && chunk.passes() > 0) {
+                let chunk = std::mem::take(&mut chunk);
                 self.note(&chunk);
                 if to.blocking_send(chunk).is_err() {
                     return;
@@ -252,17 +262,27 @@ impl Shared {
     ) -> Option<KafkaError> {
         match message {
             Ok(message) => {
-                chunk.add(&message);
+                match self.is_elsewhere(message.payload()) {
+                    true => chunk.pass(message.partition(), message.offset()),
+                    false => chunk.add(&message),
+                }
                 None
             }
             Err(error) => Some(error),
         }
     }
 
+    fn is_elsewhere(&self, value: Option<&[u8]>) -> bool {
+        let whose = value.filter(|_| !self.elsewhere.is_empty()).and_then(glance::connection);
+        whose.is_some_and(|connection| self.elsewhere.contains(connection))
+    }
+
     fn note(&self, chunk: &Chunk) {
         let mut next = self.next();
+        next.extend(chunk.passed());
         for message in chunk.messages() {
-            next.insert(message.partition(), message.offset() + 1);
+            let after = next.entry(message.partition()).or_default();
+            *after = message.offset().saturating_add(1).max(*after);
         }
     }
 

@@ -4,7 +4,7 @@ use super::group::Group;
 use super::repeats::Numbered;
 use super::target::{ELSEWHERE, Name};
 use super::task::Work;
-use crate::connectors::kafka::input::{Bad, Entry, Input, Message, Op, message};
+use crate::connectors::kafka::input::{Bad, Entry, Input, Message, Op, glance, message};
 use crate::connectors::rest::mapping::Seen;
 use crate::connectors::rest::mapping::text::{Given, RowBody, refuse_text};
 use crate::engine::model::Timestamp;
@@ -71,6 +71,7 @@ impl Work {
         };
         let input = match input {
             Ok(input) => input,
+            Err(bad) if self.is_own(message) => return Ok(Outcome::Dead(bad)),
             Err(bad) => return Ok(Outcome::Nobodys(bad)),
         };
         let environment = self.spec.environment.clone();
@@ -105,6 +106,13 @@ impl Work {
         }
         self.leave_listing(group, target, &input, message);
         Ok(Outcome::Applied)
+    }
+
+    /// Whether a message that cannot be read is this part's all the same: the others pass it by.
+    fn is_own(&self, message: Message<'_>) -> bool {
+        let (environment, source) = (&self.spec.environment, &self.spec.definition.source);
+        let whose = message.value().and_then(glance::connection);
+        whose.is_some_and(|id| self.inner.parts.connections.get(environment, source, id).is_some())
     }
 
     /// Whether the message was met, by its id or its producer's number; takes both up if not.

@@ -5,6 +5,7 @@
 //! | `spec` | which topics are read, and for what |
 //! | `place` | where each partition stands: committed with what its messages did |
 //! | `task` | one topic from its opening to its end |
+//! | `accounts` | whose connections it is about: ours, and those of other parts |
 //! | `group` | a stretch of messages as one batch |
 //! | `apply` | one message: whose it is, whether it is new, what it says |
 //! | `fields` | a message of somebody else's topic |
@@ -17,6 +18,7 @@
 //! message that cannot be taken is in the dead letters before the place passes it; an input that cannot go on without
 //! skipping stops with a name ([`Inputs::states`]), and the others go on.
 
+mod accounts;
 mod apply;
 mod fields;
 mod flights;
@@ -53,7 +55,7 @@ pub struct Parts {
     pub definitions: BTreeMap<String, Arc<Definition>>,
     /// Accounts.
     pub connections: Arc<Connections>,
-    /// What is known of the other parts of the installation, if there are any: every part reads every topic.
+    /// What is known of the other parts of the installation, if there are any: they read the same topics.
     pub neighbours: Option<Neighbours>,
 }
 

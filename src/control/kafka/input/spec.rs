@@ -4,6 +4,7 @@ use super::Parts;
 use crate::connectors::kafka::input::Start;
 use crate::connectors::kafka::topics;
 use crate::connectors::rest::definition::{Definition, Topic, TopicStart};
+use crate::control::hooks::Neighbours;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ pub(super) enum Feed {
 }
 
 /// All inputs of the definitions: for each source and environment with connections its input topic, for each stream with a
-/// topic that.
+/// topic that. Of several parts those read a topic that have connections of its source; if there are none at all, the one
+/// does that keeps what is nobody's.
 pub(super) fn all(parts: &Parts) -> Vec<Spec> {
     let mut specs = Vec::new();
     for (source, definition) in &parts.definitions {
@@ -47,7 +49,8 @@ pub(super) fn all(parts: &Parts) -> Vec<Spec> {
                 start: Start::Earliest,
             });
         }
-        for stream in &definition.streams {
+        let streams = definition.streams.iter().filter(|_| !accounts.is_empty() || keeps_nobodys(parts, source));
+        for stream in streams {
             let Some(topic) = &stream.topic else { continue };
             specs.push(Spec {
                 topic: topic.name.clone(),
@@ -63,4 +66,10 @@ pub(super) fn all(parts: &Parts) -> Vec<Spec> {
         }
     }
     specs
+}
+
+/// Whether this part keeps the messages of a source of which nobody has connections.
+fn keeps_nobodys(parts: &Parts, source: &str) -> bool {
+    let mine = |n: &Neighbours| n.of_source(source).is_empty() && (n.home)("default", source);
+    parts.neighbours.as_ref().is_none_or(mine)
 }

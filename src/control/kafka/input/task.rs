@@ -1,5 +1,6 @@
 //! One topic from its opening to its end: chunk → groups → commits, again after every trouble that may pass.
 
+use super::accounts::Accounts;
 use super::apply::Outcome;
 use super::flights::{Flights, Flying};
 use super::group::{GROUP_BYTES, Group, Tally};
@@ -15,8 +16,8 @@ use crate::connectors::kafka::input::{Bad, Chunk, Message, Reader, Start};
 use crate::connectors::kafka::topics;
 use crate::control::hooks::seen::Seen;
 use crate::engine::model::{Failure, Timestamp};
-use crate::engine::pipeline::Error;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::engine::pipeline::{Error, Mark};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,8 @@ pub(super) struct Work {
     /// Our clock at the current chunk.
     pub now: Timestamp,
     flights: Flights,
+    /// Partitions whose place has moved past messages that had no effect, and is not handed over yet.
+    passed: BTreeSet<i32>,
     dead: Dead,
     topic_id: String,
 }
@@ -146,13 +149,8 @@ impl Work {
             topics::ensure(cluster, &[topics::Wanted::new(&spec.topic)]).await?;
         }
         let dead = Dead::open(cluster, &spec.environment, engine.clock()).await?;
-        let reader = open_reader(&inner, &spec, &places, &mut listings).await?;
-        let accounts = inner.parts.connections.of_source(&spec.definition.source);
-        let own: BTreeSet<_> = accounts.iter().map(|a| (a.key.environment.clone(), a.key.id.clone())).collect();
-        let others = inner.parts.neighbours.as_ref().map(|n| n.of_source(&spec.definition.source)).unwrap_or_default();
-        let accounts: Vec<_> = own.iter().cloned().chain(others).collect();
-        // The part with the first of the connections keeps what is nobody's.
-        let keeps_strays = accounts.iter().min().is_none_or(|first| own.contains(first));
+        let accounts = Accounts::of(&inner, &spec);
+        let reader = open_reader(&inner, &spec, (&places, accounts.elsewhere), &mut listings).await?;
         let now = engine.clock().now();
         let topic_id = reader.id().to_owned();
         let mut work = Work {
@@ -163,10 +161,11 @@ impl Work {
             sequences: Sequences::default(),
             seen: Seen::default(),
             places,
-            accounts,
-            keeps_strays,
+            accounts: accounts.all,
+            keeps_strays: accounts.keeps_strays,
             now,
             flights: Flights::default(),
+            passed: BTreeSet::new(),
             dead,
             topic_id,
         };
@@ -202,6 +201,7 @@ impl Work {
                 }
                 () = clock.sleep(REPORT) => {
                     self.report(reader);
+                    self.store_passed().await?;
                     continue;
                 }
             };
@@ -215,6 +215,7 @@ impl Work {
             if self.now.since(reported) > REPORT {
                 reported = self.now;
                 self.report(reader);
+                self.store_passed().await?;
             }
         }
     }
@@ -252,7 +253,32 @@ impl Work {
                 self.launch(group.take()).await?;
             }
         }
+        self.pass(chunk);
         self.launch(group).await
+    }
+
+    /// Moves the places behind messages of others.
+    fn pass(&mut self, chunk: &Chunk) {
+        for (partition, next) in chunk.passed() {
+            let (id, numbers) = (&self.topic_id, &self.inner.numbers);
+            let place = self.places.entry(partition).or_insert_with(|| Place::new(next, id, numbers.next()));
+            place.next = place.next.max(next);
+            self.passed.insert(partition);
+        }
+        self.count(&Tally { ignored: chunk.passes(), ..Tally::default() });
+    }
+
+    /// Marks of all places that have moved past messages without effect.
+    fn passed_marks(&mut self) -> Vec<Mark> {
+        let moved = std::mem::take(&mut self.passed);
+        moved.iter().filter_map(|p| Some(self.places.get(p)?.mark(&self.spec, *p))).collect()
+    }
+
+    /// Stores how far was read where nothing had an effect: nobody waits for that, and a stop does
+    /// not either; it only saves reading it again.
+    async fn store_passed(&mut self) -> Result<(), Error> {
+        let marks = self.passed_marks();
+        if marks.is_empty() { Ok(()) } else { self.inner.parts.engine.put_marks(marks).await }
     }
 
     fn place(&self, message: Message<'_>) -> Option<i64> {
@@ -278,19 +304,24 @@ impl Work {
             let claimed: Vec<_> = group.claimed.iter().map(|(key, _)| key.clone()).collect();
             self.seen.release(&claimed);
         })?;
+        let mut has_effect = true;
         match outcome {
             Outcome::Later => return Ok(true),
             Outcome::Applied => group.tally.applied += 1,
             Outcome::Duplicate => group.tally.duplicate += 1,
-            Outcome::Ignored => group.tally.ignored += 1,
-            Outcome::Nobodys(_) if !self.keeps_strays => group.tally.ignored += 1,
+            Outcome::Ignored => has_effect = false,
+            Outcome::Nobodys(_) if !self.keeps_strays => has_effect = false,
             Outcome::Dead(bad) | Outcome::Nobodys(bad) => {
                 group.tally.dead += 1;
                 group.dead.push((message, bad));
             }
         }
-        group.bytes += message.size();
-        group.messages.push(message);
+        if has_effect {
+            group.bytes += message.size();
+            group.messages.push(message);
+        } else {
+            group.tally.ignored += 1;
+        }
         if let Some(place) = self.places.get_mut(&message.partition()) {
             place.next = message.offset() + 1;
             // Room for the entries of a batch, which follow each other by a microsecond.
@@ -308,13 +339,19 @@ impl Work {
 
     /// Hands a group over: first what cannot be taken is buried, then everything else is committed with the place.
     async fn launch(&mut self, group: Option<Group<'_>>) -> Result<(), Error> {
-        let Some(mut group) = group.filter(|group| !group.messages.is_empty()) else { return Ok(()) };
+        let Some(mut group) = group else { return Ok(()) };
+        if group.messages.is_empty() {
+            self.passed.insert(group.partition);
+            self.count(&group.tally);
+            return Ok(());
+        }
         let engine = self.inner.parts.engine.clone();
         self.flights.make_room(&engine, &self.seen).await?;
         let dead = std::mem::take(&mut group.dead);
         bury(&self.dead, &self.spec.topic, &dead).await;
         let Some(place) = self.places.get(&group.partition).cloned() else { return Ok(()) };
-        let mut marks = vec![place.mark(&self.spec, group.partition)];
+        self.passed.insert(group.partition);
+        let mut marks = self.passed_marks();
         marks.extend(group.listings.iter().filter_map(|dataset| self.listings.mark(&self.spec, *dataset)));
         let (tally, ended, bytes) = (group.tally, std::mem::take(&mut group.ended), group.bytes);
         let messages = std::mem::take(&mut group.messages);
@@ -381,7 +418,7 @@ async fn bury(to: &Dead, topic: &str, dead: &[(Message<'_>, Bad)]) {
 async fn open_reader(
     inner: &Inner,
     spec: &Spec,
-    places: &BTreeMap<i32, Place>,
+    (places, elsewhere): (&BTreeMap<i32, Place>, HashSet<String>),
     listings: &mut Listings,
 ) -> Result<Reader, Failure> {
     let clock = inner.parts.engine.clock();
@@ -395,6 +432,7 @@ async fn open_reader(
             .collect(),
         // Partitions that appear later are read whole, wherever the topic was begun.
         rest: Some(if places.is_empty() { spec.start } else { Start::Earliest }),
+        elsewhere: elsewhere.clone(),
     };
     match Reader::open(&inner.parts.cluster, wanted(&rewinds), clock.clone()).await {
         Err(failure) if failure.code == "offset_out_of_range" && !rewinds.is_empty() => {
