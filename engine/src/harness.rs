@@ -5,7 +5,7 @@
 
 use crate::Engine;
 use crate::model::{Cause, Change, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
-use crate::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options, PageBuilder, ViewStatus};
+use crate::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options, PageBuilder, ViewStatus, WindowOp};
 use crate::time::ManualClock;
 use crate::views::Definition;
 use rand::{Rng, RngCore, SeedableRng};
@@ -122,11 +122,36 @@ impl Harness {
         page.delete(id, None, now, None);
     }
 
+    /// Commits what was saved as a full listing of a model: all else of it is deleted.
+    pub fn commit_listing(&mut self, source: &str, connection: &str, model: &str) {
+        let dataset = self.dataset(source, connection, model);
+        let (open, close) = (vec![WindowOp::Start(dataset.clone())], vec![WindowOp::Sweep(dataset)]);
+        self.send(Batch { cause: Some(Cause::run(1)), open, close, ..Batch::default() });
+    }
+
+    /// Drops the payloads of all records of a model.
+    pub fn prune(&mut self, source: &str, connection: &str, model: &str) {
+        let (dataset, end) = (self.dataset(source, connection, model), *self.engine().watermark().borrow());
+        let pruned = self.runtime.block_on(self.engine().prune(&dataset, end, usize::MAX));
+        pruned.unwrap_or_else(|e| panic!("the records cannot be pruned: {e}"));
+    }
+
+    /// Forgets all records of a model.
+    pub fn clear(&mut self, source: &str, connection: &str, model: &str) {
+        let dataset = self.dataset(source, connection, model);
+        let cleared = self.runtime.block_on(self.engine().clear(&dataset));
+        cleared.unwrap_or_else(|e| panic!("the records cannot be cleared: {e}"));
+    }
+
     /// Commits what was saved and deleted: one engine time.
     pub fn commit(&mut self) {
+        self.send(Batch { cause: Some(Cause::run(1)), ..Batch::default() });
+    }
+
+    fn send(&mut self, batch: Batch) {
         self.clock.advance(Duration::from_millis(1));
         let pages = std::mem::take(&mut self.pages).into_values().collect();
-        let batch = Batch { cause: Some(Cause::run(1)), pages, ..Batch::default() };
+        let batch = Batch { pages, ..batch };
         let committed = self.runtime.block_on(self.engine().commit(batch));
         committed.unwrap_or_else(|e| panic!("the commit failed: {e}"));
     }

@@ -135,6 +135,46 @@ fn new_code_makes_exactly_the_difference() {
     assert_eq!(harness.changes("shop", "one", "Added"), added, "a new view begins with what there is");
 }
 
+/// The sum over open orders; nothing if there are none.
+fn open(harness: &Harness) -> Option<i64> {
+    harness.rows("shop", "one", "Turnover").first().and_then(|row| row["value"].as_i64())
+}
+
+#[test]
+fn records_that_are_swept_pruned_or_cleared_leave_the_views() {
+    let mut harness = Harness::new(Definition::new(turnover));
+    for (id, cents) in [("1", 1), ("2", 20), ("3", 300)] {
+        save(&mut harness, "one", id, "open", cents);
+    }
+    harness.commit();
+    assert_eq!(open(&harness), Some(321));
+    save(&mut harness, "one", "1", "open", 1);
+    save(&mut harness, "one", "2", "open", 20);
+    harness.commit_listing("shop", "one", "Order");
+    assert_eq!(open(&harness), Some(21), "a listing proved that 3 is gone");
+    harness.prune("shop", "one", "Order");
+    assert_eq!(open(&harness), None, "what is pruned has no content");
+    save(&mut harness, "one", "1", "open", 1);
+    harness.commit();
+    assert_eq!(open(&harness), Some(1), "the same content came back");
+    save(&mut harness, "one", "2", "open", 5);
+    harness.commit();
+    assert_eq!(open(&harness), Some(6), "other content came back");
+    harness.prune("shop", "one", "Order");
+    harness.delete("shop", "one", "Order", "1");
+    harness.commit();
+    harness.restart(None);
+    assert_eq!(open(&harness), None);
+    save(&mut harness, "one", "4", "open", 4);
+    harness.commit();
+    assert_eq!(open(&harness), Some(4));
+    harness.clear("shop", "one", "Order");
+    assert_eq!(open(&harness), None);
+    save(&mut harness, "one", "4", "open", 4);
+    harness.commit();
+    assert_eq!(open(&harness), Some(4));
+}
+
 #[test]
 fn one_engine_time_shows_in_all_views_together() {
     let mut harness = Harness::new(Definition::new(everything));
@@ -148,7 +188,6 @@ fn one_engine_time_shows_in_all_views_together() {
 
 #[test]
 fn code_that_fails_leaves_out_its_row_and_says_which() {
-    std::panic::set_hook(Box::new(|_| {}));
     let mut harness = Harness::new(Definition::new(|v| {
         let orders = v.model::<Order>("shop", "Order");
         v.publish("Shares", &orders.map(|_, o| 100 / o.cents));

@@ -13,6 +13,7 @@ use rdkafka::consumer::Consumer;
 use reqwest::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -507,20 +508,23 @@ impl Asker {
         let rows = self.records_until(connection, "Contact", &wanted).await;
         assert_eq!(rows, wanted, "connection {connection}");
         let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-        for change in self.all_changes(connection).await {
+        self.each_change(connection, |change| {
             let whole = || panic!("a change of connection {connection} without its content: {change}");
             let id = change["after"]["id"].as_str().unwrap_or_else(whole).to_owned();
             let n = change["after"]["n"].as_u64().unwrap_or_else(|| panic!("no number: {change}"));
             let before = seen.insert(id.clone(), n).unwrap_or(0);
             assert_eq!(n, before + 1, "every change of {connection}/{id} once and in order: {change}");
-        }
+        })
+        .await;
         assert_eq!(seen, *records, "changes of connection {connection}");
     }
 
-    /// Records and changes with all their metadata and cursors, as text.
-    async fn digest(&self, connection: u64) -> (Value, Vec<Value>) {
+    /// Records, and a hash over all changes, with all their metadata and cursors.
+    async fn digest(&self, connection: u64) -> (Value, u64) {
         let records = self.get("/records?model=Contact&limit=10000", Some(connection)).await;
-        (records, self.all_changes(connection).await)
+        let mut hasher = DefaultHasher::new();
+        self.each_change(connection, |change| change.to_string().hash(&mut hasher)).await;
+        (records, hasher.finish())
     }
 
     async fn post_until_taken(&self, connection: u64, id: &str, n: u64) {
@@ -590,16 +594,16 @@ impl Asker {
         self.get(&path, None).await
     }
 
-    async fn all_changes(&self, connection: u64) -> Vec<Value> {
-        let (mut changes, mut cursor) = (Vec::new(), "earliest".to_owned());
+    /// All changes of a connection, one after the other: there may be millions.
+    async fn each_change(&self, connection: u64, mut each: impl FnMut(Value)) {
+        let mut cursor = "earliest".to_owned();
         loop {
-            let page = self.changes(connection, &cursor).await;
-            let new = page["changes"].as_array().cloned().unwrap_or_else(|| panic!("{page}"));
-            let done = new.is_empty();
-            changes.extend(new);
-            if done {
-                return changes;
+            let mut page = self.changes(connection, &cursor).await;
+            let Value::Array(new) = page["changes"].take() else { panic!("{page}") };
+            if new.is_empty() {
+                return;
             }
+            new.into_iter().for_each(&mut each);
             cursor = page["cursor"].as_str().expect("a cursor").to_owned();
         }
     }

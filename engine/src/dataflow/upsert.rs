@@ -194,7 +194,11 @@ impl Step<'_> {
         let table = self.tables.table(dataset);
         for (key, position) in records.iter().filter(|(key, _)| key[1] % peers == worker) {
             if let Some(entry) = table.get(key).filter(|e| e.position == *position && !e.is(PRUNED)) {
-                if watched && let Some(payload) = self.stage.payload(dataset, *position) {
+                // What is deleted has left the views before.
+                if watched
+                    && !entry.is(DEAD)
+                    && let Some(payload) = self.stage.payload(dataset, *position)
+                {
                     self.records.push((dataset, *key, payload, -1));
                 }
                 entry.set_flags(entry.flags() | PRUNED);

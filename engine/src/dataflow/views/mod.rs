@@ -254,8 +254,8 @@ impl Reach for Environment {
 /// use std::time::Duration;
 /// use syncline_engine::{model::Timestamp, views::tumbling};
 /// let hour = Duration::from_secs(3_600);
-/// let at = "2026-03-01T10:59:59Z".parse::<Timestamp>().unwrap();
-/// assert_eq!(tumbling(at, hour).to_string(), "2026-03-01T10:00:00.000000Z");
+/// let at = Timestamp::parse("2026-03-01T10:59:59Z").unwrap();
+/// assert_eq!(tumbling(at, hour), Timestamp::parse("2026-03-01T10:00:00Z").unwrap());
 /// ```
 pub fn tumbling(at: Timestamp, span: Duration) -> Timestamp {
     let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX).max(1);
