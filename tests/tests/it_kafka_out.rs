@@ -707,7 +707,7 @@ fn cpu_since(before: u64) -> Duration {
 fn plain(n: usize) -> Message {
     let value = Some(n.to_string().into_bytes());
     let key = format!("k{}", n % 5).into_bytes();
-    Message { topic: "t".into(), partition: None, key, value, headers: Vec::new(), timestamp: 1 }
+    Message { topic: "t".into(), partition: None, key: key.into(), value, headers: Vec::new(), timestamp: 1 }
 }
 
 /// The mock cluster shows aborted transactions too, so what it proves is that whatever a commit confirmed is there, that nothing

@@ -3,7 +3,7 @@
 use super::read::{Wrong, secret_or_text};
 use super::{Duty, Kafka, LogKind, Process, Settings};
 use crate::connectors::kafka::cluster::FIXED;
-use crate::connectors::kafka::output::{By, Format, KeyForm, Shape};
+use crate::connectors::kafka::output::{By, Format, KeyForm, Shape, Told};
 use crate::connectors::kafka::{Cluster, NewTopics};
 use crate::connectors::located::{Content, Fields, Node};
 use std::time::Duration;
@@ -131,6 +131,7 @@ fn output(fields: &mut Fields, wrong: &mut Wrong) -> Option<Shape> {
     const FORMATS: [(&str, Format); 3] =
         [("debezium", Format::Debezium), ("cloudevents", Format::CloudEvents), ("flat", Format::Flat)];
     const KEYS: [(&str, KeyForm); 2] = [("json", KeyForm::Json), ("plain", KeyForm::Plain)];
+    const HEADERS: [(&str, Told); 2] = [("all", Told::All), ("few", Told::Few)];
     const BY: [(&str, By); 2] = [("record", By::Record), ("connection", By::Connection)];
     let node = fields.take("output")?;
     let mut shape = Shape::default();
@@ -149,6 +150,7 @@ fn output(fields: &mut Fields, wrong: &mut Wrong) -> Option<Shape> {
     shape.by = all.word("by", &BY, wrong).unwrap_or(shape.by);
     shape.per_connection = all.bool("per_connection", wrong).unwrap_or(shape.per_connection);
     shape.claim_check = all.bool("claim_check", wrong).unwrap_or(shape.claim_check);
+    shape.headers = all.word("headers", &HEADERS, wrong).unwrap_or(shape.headers);
     all.finish(wrong);
     (shape.changes || shape.state).then_some(shape)
 }

@@ -8,7 +8,8 @@
 //! which change is the last of a listing is not known when it is written.
 
 use super::outlet::{Outlet, Target};
-use super::{Format, Shape, json};
+use super::{Format, Shape, Told, json};
+use bytes::Bytes;
 use std::sync::Arc;
 use syncline_engine::model::{Action, Change, Position};
 
@@ -23,11 +24,11 @@ pub struct Message {
     /// The partition, where it is not the key's.
     pub partition: Option<i32>,
     /// The key.
-    pub key: Vec<u8>,
+    pub key: Bytes,
     /// The value; `None` is Kafka's delete.
     pub value: Option<Vec<u8>>,
     /// Headers in order.
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub headers: Vec<(&'static str, Bytes)>,
     /// Commit time, epoch milliseconds.
     pub timestamp: i64,
 }
@@ -81,7 +82,7 @@ pub fn messages(
     spot: &Spot<'_>,
     each: &mut dyn FnMut(Message, &Target),
 ) {
-    let key = outlet.key(&json::id_of(change));
+    let key = Bytes::from(outlet.key(&json::id_of(change)));
     let gone = change.meta.action == Action::Deleted;
     let null = outlet.changes.as_ref().filter(|target| gone && target.compacted);
     // Most streams have one message per change: then the headers are made once and given away.
@@ -110,7 +111,7 @@ pub fn messages(
         let mut message = make(target, content);
         for (name, value) in &mut message.headers {
             if *name == "content-type" {
-                *value = b"application/json".to_vec();
+                *value = Bytes::from_static(b"application/json");
             }
         }
         each(message, target);
@@ -123,28 +124,38 @@ fn headers(
     outlet: &Outlet,
     change: &Change,
     spot: &Spot<'_>,
-    key: &[u8],
-) -> Vec<(&'static str, Vec<u8>)> {
+    key: &Bytes,
+) -> Vec<(&'static str, Bytes)> {
     let content: &[u8] = match shape.format {
         Format::CloudEvents => b"application/cloudevents+json",
         Format::Debezium | Format::Flat => b"application/json",
     };
+    let known = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let own = [
+        ("syncline-op", known(op(change, spot))),
+        ("syncline-producer", Bytes::copy_from_slice(spot.producer.as_bytes())),
+        ("syncline-seq", Bytes::from(spot.sequence(change).to_string())),
+    ];
+    if shape.headers == Told::Few {
+        return std::iter::once(("content-type", Bytes::from_static(content))).chain(own).collect();
+    }
+    let [op, producer, sequence] = own;
     let mut headers = vec![
-        ("ce_specversion", b"1.0".to_vec()),
-        ("ce_type", event_type(change).as_bytes().to_vec()),
-        ("ce_source", outlet.source.clone().into_bytes()),
-        ("ce_id", event_id(outlet, change).into_bytes()),
-        ("ce_time", change.meta.last_modified_at.to_string().into_bytes()),
-        ("ce_subject", key.to_vec()),
-        ("content-type", content.to_vec()),
-        ("syncline-op", op(change, spot).as_bytes().to_vec()),
-        ("syncline-cursor", spot.cursor.as_bytes().to_vec()),
-        ("syncline-cause", change.meta.cause.to_string().into_bytes()),
-        ("syncline-producer", spot.producer.as_bytes().to_vec()),
-        ("syncline-seq", spot.sequence(change).to_string().into_bytes()),
+        ("ce_specversion", known("1.0")),
+        ("ce_type", known(event_type(change))),
+        ("ce_source", outlet.source_header.clone()),
+        ("ce_id", Bytes::from(event_id(outlet, change))),
+        ("ce_time", Bytes::from(change.meta.last_modified_at.to_string())),
+        ("ce_subject", key.clone()),
+        ("content-type", Bytes::from_static(content)),
+        op,
+        ("syncline-cursor", Bytes::copy_from_slice(spot.cursor.as_bytes())),
+        ("syncline-cause", Bytes::from(change.meta.cause.to_string())),
+        producer,
+        sequence,
     ];
     if let Some(schema) = &outlet.schema {
-        headers.push(("syncline-schema", schema.as_bytes().to_vec()));
+        headers.push(("syncline-schema", Bytes::copy_from_slice(schema.as_bytes())));
     }
     headers
 }

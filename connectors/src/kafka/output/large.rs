@@ -3,6 +3,7 @@
 use super::envelope::Message;
 use super::json;
 use super::outlet::Target;
+use bytes::Bytes;
 
 /// What the broker adds to a message alone in its batch, at most.
 const AROUND: usize = 256;
@@ -27,8 +28,8 @@ pub fn instead(message: Message, target: &Target, dead: &Target, reference: &str
     let mut headers = message.headers;
     let why =
         format!("message_too_large: {bytes} bytes do not fit into {}, which takes {}", target.name, target.largest);
-    headers.push(("syncline-error", why.into_bytes()));
-    headers.push(("syncline-topic", target.name.as_bytes().to_vec()));
+    headers.push(("syncline-error", Bytes::from(why)));
+    headers.push(("syncline-topic", Bytes::copy_from_slice(target.name.as_bytes())));
     Message { topic: dead.name.clone(), partition: None, value: Some(value), headers, ..message }
 }
 
@@ -37,7 +38,7 @@ fn claim(message: Message, reference: &str, bytes: usize) -> Message {
     json::quote(&mut value, reference);
     value.extend_from_slice(format!(",\"bytes\":{bytes}}}}}").as_bytes());
     let mut headers = message.headers;
-    headers.push(("syncline-claim-check", reference.as_bytes().to_vec()));
+    headers.push(("syncline-claim-check", Bytes::copy_from_slice(reference.as_bytes())));
     Message { value: Some(value), headers, ..message }
 }
 
@@ -52,15 +53,15 @@ mod tests {
         let message = Message {
             topic: topic.name.clone(),
             partition: Some(2),
-            key: b"k".to_vec(),
+            key: Bytes::from_static(b"k"),
             value: Some(vec![b'x'; 2_000]),
-            headers: vec![("h", b"v".to_vec())],
+            headers: vec![("h", Bytes::from_static(b"v"))],
             timestamp: 5,
         };
         assert!(!fits(&message, &topic) && fits(&Message { value: None, ..message.clone() }, &topic));
         let letter = instead(message.clone(), &topic, &dead, "/v1/changes?cursor=AQ&limit=1", false);
         let value: serde_json::Value = serde_json::from_slice(letter.value.as_deref().expect("a value")).expect("JSON");
-        assert_eq!((&*letter.topic, letter.partition, letter.key.as_slice()), ("dlq", None, &b"k"[..]));
+        assert_eq!((&*letter.topic, letter.partition, &letter.key[..]), ("dlq", None, &b"k"[..]));
         assert_eq!(value["bytes"], 2_007);
         assert!(letter.headers.iter().any(|(name, why)| *name == "syncline-error" && why.starts_with(b"message_too")));
         let claim = instead(message, &topic, &dead, "/v1/changes?cursor=AQ&limit=1", true);

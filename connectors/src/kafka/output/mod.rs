@@ -35,6 +35,8 @@ pub struct Shape {
     pub per_connection: bool,
     /// What does not fit into a message is told as a reference instead of going to the dead letters.
     pub claim_check: bool,
+    /// What stands in headers.
+    pub headers: Told,
 }
 
 impl Default for Shape {
@@ -47,6 +49,7 @@ impl Default for Shape {
             by: By::Record,
             per_connection: false,
             claim_check: false,
+            headers: Told::All,
         }
     }
 }
@@ -60,6 +63,15 @@ pub enum Format {
     CloudEvents,
     /// The content with `__op`, `__deleted`, `__ts_ms`.
     Flat,
+}
+
+/// What stands in headers beside the content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// CloudEvents in binary mode, and all of our own.
+    All,
+    /// What happened, and the producer's number, by which a repeat is known.
+    Few,
 }
 
 /// How a key looks.

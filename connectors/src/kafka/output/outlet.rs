@@ -5,6 +5,7 @@
 
 use super::{By, KeyForm, Shape, json};
 use crate::kafka::{Cluster, murmur2, topics};
+use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::sync::Arc;
 use syncline_engine::model::DatasetName;
@@ -98,6 +99,8 @@ pub struct Outlet {
     pub(super) stream: String,
     /// Source of its CloudEvents.
     pub(super) source: String,
+    /// The same as a header.
+    pub(super) source_header: Bytes,
     key_head: Vec<u8>,
     key_form: KeyForm,
     connection_key: Option<Vec<u8>>,
@@ -116,8 +119,21 @@ impl Outlet {
         let source = format!("/syncline/{}/{}/{}", part(&name.source), part(&name.connection), part(&stream));
         let (key_head, connection_key) = keys(shape.key, &name.connection);
         let connection_key = (shape.by == By::Connection).then_some(connection_key);
-        let (log, key_form) = (log.to_owned(), shape.key);
-        Outlet { name, changes, state, dead, schema: None, log, stream, source, key_head, key_form, connection_key }
+        let (log, key_form, source_header) = (log.to_owned(), shape.key, Bytes::from(source.clone()));
+        Outlet {
+            name,
+            changes,
+            state,
+            dead,
+            schema: None,
+            log,
+            stream,
+            source,
+            source_header,
+            key_head,
+            key_form,
+            connection_key,
+        }
     }
 
     /// The key of a record: `["conn_1","123"]` or `conn_1/123`.

@@ -10,6 +10,7 @@ use super::envelope::Message;
 use super::places::{self, Patience, Place};
 use crate::kafka::cluster::{Cluster, failure};
 use crate::kafka::polled::Polled;
+use bytes::Bytes;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
@@ -200,7 +201,7 @@ impl Writer {
 
     /// Makes everything sent since the last commit visible, together with the place behind it.
     pub fn commit(&mut self, place: &Place) -> Result<(), Trouble> {
-        let (topic, key) = (Arc::from(self.places.as_str()), self.name.clone().into_bytes());
+        let (topic, key) = (Arc::from(self.places.as_str()), Bytes::from(self.name.clone()));
         let value = Some(place.bytes());
         self.send(&Message { topic, partition: Some(self.spot), key, value, headers: Vec::new(), timestamp: 0 })?;
         self.delivered()?;
@@ -356,14 +357,14 @@ fn config(cluster: &Cluster, name: &str, batch: usize) -> rdkafka::config::Clien
 }
 
 fn record(message: &Message) -> BaseRecord<'_, [u8], [u8], ()> {
-    let mut record = BaseRecord::to(&message.topic).key(message.key.as_slice());
+    let mut record = BaseRecord::to(&message.topic).key(&*message.key);
     record.payload = message.value.as_deref();
     record.partition = message.partition;
     record.timestamp = (message.timestamp != 0).then_some(message.timestamp);
     if !message.headers.is_empty() {
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
         for (key, value) in &message.headers {
-            headers = headers.insert(Header { key, value: Some(value) });
+            headers = headers.insert(Header { key, value: Some(&**value) });
         }
         record.headers = Some(headers);
     }
