@@ -1,9 +1,15 @@
 //! Runs every example and checks what it shows.
 
+#[path = "contacts.rs"]
+mod contacts;
 #[path = "custom_source.rs"]
 mod custom_source;
 #[path = "follow.rs"]
 mod follow;
+#[path = "leaderboard.rs"]
+mod leaderboard;
+#[path = "open_issues.rs"]
+mod open_issues;
 #[path = "quickstart.rs"]
 mod quickstart;
 
@@ -27,4 +33,42 @@ async fn custom_source() {
 #[tokio::test(flavor = "multi_thread")]
 async fn follow() {
     assert_eq!(follow::run(50).await.expect("runs"), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn open_issues() {
+    assert_eq!(
+        open_issues::run(),
+        [
+            r#"ADDED {"id":"ada","open":2}"#,
+            r#"UPDATED {"id":"ada","open":1}"#,
+            r#"DELETED {"id":"ada","open":1}"#,
+            r#"ADDED {"id":"bob","open":1}"#,
+        ]
+    );
+}
+
+#[test]
+fn contacts() {
+    assert_eq!(
+        contacts::run(),
+        [
+            r#"{"id":"1","name":"Ada","company":"Analytical Engines","last_seen":"2026-03-01"}"#,
+            r#"UPDATED {"id":"1","name":"Ada","company":"Difference Engines","last_seen":"2026-03-01"}"#,
+        ]
+    );
+}
+
+#[test]
+fn leaderboard() {
+    assert_eq!(
+        leaderboard::run(),
+        [
+            r#"{"id":"[\"north\",1]","deal":"b","cents":300}"#,
+            r#"{"id":"[\"north\",2]","deal":"c","cents":200}"#,
+            r#"{"id":"[\"north\",3]","deal":"a","cents":100}"#,
+            r#"UPDATED {"id":"[\"north\",2]","deal":"d","cents":250}"#,
+            r#"UPDATED {"id":"[\"north\",3]","deal":"c","cents":200}"#,
+        ]
+    );
 }
