@@ -33,11 +33,8 @@ pub fn run() -> Vec<String> {
     crm.changes("crm", "acme", "Leaderboard");
     crm.save("crm", "acme", "Deal", json!({"id": "d", "team": "north", "cents": 250}));
     crm.commit();
-    let mut changes: Vec<String> = crm
-        .changes("crm", "acme", "Leaderboard")
-        .into_iter()
-        .map(|(action, row)| format!("{action} {row}"))
-        .collect();
+    let mut changes: Vec<String> =
+        crm.changes("crm", "acme", "Leaderboard").into_iter().map(|(action, row)| format!("{action} {row}")).collect();
     changes.sort();
     lines.extend(changes);
     lines

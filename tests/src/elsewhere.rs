@@ -6,6 +6,7 @@ use syncline_engine::Engine;
 use syncline_engine::log::{Log, MemoryChangelog, MemoryLog};
 use syncline_engine::pipeline::{Error, Mark, Options, Remote, Table, is_own};
 use syncline_engine::time::Clock;
+use syncline_engine::views::Definition;
 
 /// What lies elsewhere.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub struct Elsewhere {
     pub changelog: MemoryChangelog,
     /// How often an engine was opened over it.
     pub openings: u64,
+    /// What its engines derive.
+    pub views: Option<Definition>,
 }
 
 const PLACE: [&str; 1] = ["log"];
@@ -23,7 +26,8 @@ const PLACE: [&str; 1] = ["log"];
 impl Elsewhere {
     /// Opens an engine over it and enters the log from where the changelog says, until the engine stops. Inside a runtime.
     pub fn open(&self, folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
-        let options = Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None, views: None };
+        let (data_dir, views) = (Some(folder.to_path_buf()), self.views.clone());
+        let options = Options { data_dir, workers, clock, announce: None, views };
         let changelog = Arc::new(self.changelog.open());
         let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32], part: 0 })?;
         tokio::spawn(enter(engine.clone(), self.log.clone()));

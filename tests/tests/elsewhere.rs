@@ -7,6 +7,7 @@ use syncline_engine::log::Log;
 use syncline_engine::model::{Cause, DatasetName, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Filter, Options, Remote, WindowOp};
 use syncline_engine::time::{ManualClock, SystemClock};
+use syncline_engine::views::{Definition, Row, count, sum};
 use syncline_tests::compare::{read_changes, read_pages};
 use syncline_tests::elsewhere::Elsewhere;
 use tempfile::tempdir;
@@ -147,6 +148,47 @@ async fn what_was_under_way_when_a_process_died_leaves_no_ghosts() {
         assert_eq!(changes(&third), changes(&second), "round {round}");
         assert!(!changes(&third).contains("after: None"), "round {round}: a change without its content");
     }
+}
+
+#[derive(Row, Clone)]
+#[row(crate = syncline_engine)]
+struct Contact {
+    v: i64,
+}
+
+#[tokio::test]
+async fn views_move_with_their_engine_and_the_move_changes_nothing() {
+    let views = Definition::new(|v| {
+        let contacts = v.model::<Contact>("crm", "Contact");
+        v.publish("Sums", &contacts.group_by(|_, c| c.v % 2).agg((count(), sum(|_, c: &Contact| c.v))));
+    });
+    let elsewhere = Elsewhere { views: Some(views), ..Elsewhere::default() };
+    let folder = tempdir().expect("a folder");
+    let changes = |engine: &Engine| {
+        let sums = engine.find(&DatasetName::base("default", "crm", "acme", "Sums")).expect("the view's dataset");
+        let all = read_changes(engine, &sums, Position::START).expect("changes");
+        all.into_iter().map(|change| format!("{change:?}")).collect::<Vec<_>>()
+    };
+    let old = elsewhere.open(&folder.path().join("old"), 1, clock()).expect("opens");
+    soon(old.claim("old")).await.expect("a claim");
+    for n in 0..20 {
+        let id = (n % 7).to_string();
+        soon(old.commit(saves(&old, Cause::webhook(n), &[(&id, n as i64)]))).await.expect("applied");
+    }
+    let before = changes(&old);
+    assert!(before.len() > 20, "every commit changed a sum: {before:?}");
+    // To another machine, with another number of workers, and back.
+    let new = elsewhere.open(&folder.path().join("new"), 2, clock()).expect("opens");
+    soon(new.claim("new")).await.expect("a claim");
+    assert_eq!(changes(&new), before);
+    soon(new.commit(saves(&new, Cause::webhook(100), &[("0", 1_000)]))).await.expect("applied");
+    let after = changes(&new);
+    assert_eq!(after[..before.len()], before[..]);
+    assert!((1..=2).contains(&(after.len() - before.len())), "one record changed: {after:?}");
+    drop(old);
+    let third = elsewhere.open(&folder.path().join("third"), 1, clock()).expect("opens");
+    soon(third.claim("third")).await.expect("a claim");
+    assert_eq!(changes(&third), after);
 }
 
 #[tokio::test]
