@@ -3,9 +3,14 @@
 use rand::{Rng, RngCore};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use syncline_engine::Engine;
 use syncline_engine::harness::{Harness, Random, check_incremental};
-use syncline_engine::model::Timestamp;
+use syncline_engine::model::{Cause, DatasetName, Strategy, Timestamp};
+use syncline_engine::pipeline::{Batch, DatasetSpec, Options};
+use syncline_engine::sink::{Announce, Notice, Owed, RunEnd};
+use syncline_engine::time::SystemClock;
 use syncline_engine::views::{ALL_CONNECTIONS, Definition, Row, Views, average, count, sum, tumbling};
 
 #[derive(Row, Clone)]
@@ -222,6 +227,49 @@ fn code_that_fails_leaves_out_its_row_and_says_which() {
     assert_eq!(harness.rows("shop", "one", "Turnover"), [json!({"id": "open", "value": 56})]);
 }
 
+/// Keeps what is announced.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Announce for Told {
+    fn announce(&self, notice: &Notice, _: &mut dyn FnMut(&str) -> u64) -> Vec<Owed> {
+        let counts = (notice.counts.added, notice.counts.updated, notice.counts.deleted);
+        self.0.lock().expect("lock").push(format!(
+            "{} {counts:?} ended: {}",
+            notice.dataset.model,
+            notice.ended.is_some()
+        ));
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn what_a_run_changes_in_views_is_announced_with_its_end() {
+    let told = Arc::new(Told::default());
+    let options = Options {
+        data_dir: None,
+        workers: 2,
+        clock: Arc::new(SystemClock),
+        announce: Some(told.clone()),
+        views: Some(Definition::new(turnover)),
+    };
+    let engine = Engine::open(options).expect("opens");
+    let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
+    let orders = engine.dataset(&DatasetName::base("default", "shop", "one", "Order"), &spec).expect("a dataset");
+    for (id, status, last) in [("1", "open", false), ("2", "paid", false), ("3", "paid", true)] {
+        let mut page = engine.page(&orders);
+        let order = json!({"id": id, "status": status, "cents": 5}).to_string();
+        page.save(id, None, Timestamp(1), order.as_bytes());
+        let end = RunEnd { sync: "orders".into(), kind: "INITIAL".into(), started_at: None, error: None };
+        let end_run = last.then(|| (orders.clone(), end));
+        let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], end_run, ..Batch::default() };
+        engine.commit(batch).await.expect("commits");
+    }
+    let said = std::mem::take(&mut *told.0.lock().expect("lock"));
+    assert_eq!(said, ["Order (3, 0, 0) ended: true", "Turnover (2, 1, 0) ended: false"]);
+    engine.stop().await.expect("stops");
+}
+
 #[test]
 fn two_rows_under_one_key_stop_the_view_that_has_them() {
     let mut harness = Harness::new(Definition::new(|v| {
@@ -242,14 +290,9 @@ fn two_rows_under_one_key_stop_the_view_that_has_them() {
 #[test]
 fn what_cannot_be_is_refused_at_the_start() {
     let refused = |views: Definition| {
-        let options = syncline_engine::pipeline::Options {
-            data_dir: None,
-            workers: 1,
-            clock: std::sync::Arc::new(syncline_engine::time::SystemClock),
-            announce: None,
-            views: Some(views),
-        };
-        syncline_engine::Engine::open(options).err().map(|e| e.to_string()).unwrap_or_default()
+        let (clock, views) = (Arc::new(SystemClock), Some(views));
+        let options = Options { data_dir: None, workers: 1, clock, announce: None, views };
+        Engine::open(options).err().map(|e| e.to_string()).unwrap_or_default()
     };
     let twice = refused(Definition::new(|v| {
         turnover(v);

@@ -230,7 +230,7 @@ impl Step<'_> {
     }
 }
 
-fn count(counts: &mut Counts, action: Action) {
+pub(super) fn count(counts: &mut Counts, action: Action) {
     match action {
         Action::Added => counts.added += 1,
         Action::Updated => counts.updated += 1,

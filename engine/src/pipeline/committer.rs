@@ -7,6 +7,7 @@ use super::through::Through;
 use super::{Dataset, Error, sequencer};
 use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
 use crate::sink::{Announce, Delivery, Notice, RunEnd};
+use crate::state::OF_VIEWS;
 use crate::store::catalog::{LANE, LAST_AT, RUNS, Unannounced, WEBHOOKS, WINDOW, WindowState};
 use crate::store::outbox::delivery_id;
 use crate::store::write::Sealed;
@@ -93,7 +94,8 @@ pub(super) struct Committer {
     pub secret: [u8; 32],
     /// Not yet announced: by dataset and, for runs, run number.
     pub runs: HashMap<(DatasetId, u64), Unannounced>,
-    pub webhooks: BTreeMap<DatasetId, Unannounced>,
+    /// The same of webhooks, pushes and views.
+    pub others: BTreeMap<DatasetId, Unannounced>,
     pub lanes: HashMap<String, u64>,
 }
 
@@ -213,6 +215,11 @@ impl Committer {
             live.extend(part.live);
             part.pruned.iter().for_each(|(slot, n)| *pruned.entry(*slot).or_default() += n);
         }
+        for ((_, dataset), counts) in counts.range((OF_VIEWS, DatasetId(0))..).filter(|(_, c)| c.changes() > 0) {
+            let to = last.get(dataset).copied().unwrap_or_default();
+            let cause = Cause { via: Via::View, number: u64::from(dataset.0) };
+            self.note(batch, plan.epoch, cause, *dataset, counts, to);
+        }
         let mut owed = 0u32;
         for (slot, planned) in plan.batches.into_iter().enumerate() {
             let slot = slot as u32;
@@ -233,9 +240,11 @@ impl Committer {
             let mut notices = Vec::new();
             if let Some((dataset, end)) = planned.end_run {
                 notices.push(self.ended(batch, dataset, planned.cause, end, plan.at, plan.epoch));
+                // What a run changes in views is told with its end.
+                notices.extend(self.other_notices(batch, plan.at, |via| via == Via::View));
             }
             if planned.announce {
-                notices.extend(self.webhook_notices(batch, plan.at));
+                notices.extend(self.other_notices(batch, plan.at, |_| true));
             }
             for notice in notices {
                 owed = self.owe(batch, plan.epoch, owed, &notice);
@@ -270,8 +279,7 @@ impl Committer {
         let fresh = Unannounced { from: Position::first_of(epoch).0 - 1, ..Unannounced::default() };
         let noted = match cause.via {
             Via::Poll => self.runs.entry((dataset, cause.number)).or_insert(fresh),
-            Via::Webhook | Via::Push => self.webhooks.entry(dataset).or_insert(fresh),
-            Via::View => return,
+            Via::Webhook | Via::Push | Via::View => self.others.entry(dataset).or_insert(fresh),
         };
         noted.counts.add(counts);
         (noted.to, noted.cause, noted.via) = (to, cause.number, Some(cause.via));
@@ -309,10 +317,14 @@ impl Committer {
         }
     }
 
-    fn webhook_notices(&mut self, batch: &mut store::Batch, at: Timestamp) -> Vec<Notice> {
+    /// Notices of what no run has changed itself.
+    fn other_notices(&mut self, batch: &mut store::Batch, at: Timestamp, wanted: fn(Via) -> bool) -> Vec<Notice> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let mut notices = Vec::new();
-        for (dataset, noted) in std::mem::take(&mut self.webhooks) {
+        let all = std::mem::take(&mut self.others).into_iter();
+        let (told, kept): (Vec<_>, Vec<_>) = all.partition(|(_, noted)| wanted(noted.via.unwrap_or(Via::Webhook)));
+        self.others.extend(kept);
+        for (dataset, noted) in told {
             self.store.delete_named(batch, WEBHOOKS, u64::from(dataset.0));
             if let Some(name) = names.get(&dataset) {
                 notices.push(Notice {

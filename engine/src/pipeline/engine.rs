@@ -185,7 +185,7 @@ impl Engine {
             announce: options.announce,
             secret: derive(&secret, "deliveries"),
             runs: unannounced_runs(&store, &names)?,
-            webhooks: store.named(WEBHOOKS)?.into_iter().map(|(id, u)| (DatasetId(id as u32), u)).collect(),
+            others: store.named(WEBHOOKS)?.into_iter().map(|(id, u)| (DatasetId(id as u32), u)).collect(),
             lanes: HashMap::new(),
             store: store.clone(),
         };

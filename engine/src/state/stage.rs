@@ -77,6 +77,9 @@ pub struct Kept {
     pub fields: Option<Vec<u8>>,
 }
 
+/// What views change belongs to no batch: counts of it stand under this number.
+pub const OF_VIEWS: u32 = u32::MAX;
+
 /// All that one worker's epoch changes.
 #[derive(Debug, Default)]
 pub struct Part {

@@ -7,11 +7,11 @@
 use super::packed::Scope;
 use super::registry::Registry;
 use crate::dataflow::merge::{Merge, Outcome, Place};
-use crate::dataflow::upsert::Shared;
+use crate::dataflow::upsert::{Shared, count};
 use crate::dataflow::view::LiveUpdate;
 use crate::model::content::{Key, KeySeed, raw_hash};
-use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
-use crate::state::{DEAD, Kind, Row, Rows, Stage, Tables};
+use crate::model::{Cause, Counts, DatasetId, Position, Timestamp, Via};
+use crate::state::{DEAD, Kind, OF_VIEWS, Row, Rows, Stage, Tables};
 use differential_dataflow::VecCollection;
 use differential_dataflow::consolidation::consolidate;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -158,12 +158,17 @@ impl Round<'_> {
         let table = tables.table(dataset);
         let before = table.live;
         let mut merge = Merge::new(dataset, table, &mut stage, cause, *self.desk.clock.borrow());
+        let mut counts = Counts::default();
         for row in rows.parts.iter().flatten() {
             let position = Position::first_of(self.epoch).0 + u64::from(row.place) * self.peers + self.worker;
             let outcome = merge.apply(Place { rows: &rows, page, position }, row);
             debug_assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+            if let Outcome::Changed(action, _) = outcome {
+                count(&mut counts, action);
+            }
         }
         merge.finish();
+        stage.part.counts.entry((OF_VIEWS, dataset)).or_default().add(&counts);
         self.live.push((dataset, tables.table(dataset).live - before));
     }
 
