@@ -11,6 +11,7 @@
 //! Time is the epoch, a `u64`. The operators act on an epoch only once the frontier has passed it, in order, so the same
 //! work gives the same changes on any number of workers. Rows are routed by key before they get here; only views exchange.
 
+mod epochs;
 mod graph;
 mod merge;
 mod upsert;

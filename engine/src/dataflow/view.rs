@@ -4,19 +4,16 @@
 //! rows are as before. The counting view (live records per dataset) always flows; it is what `recordCount` and the guard
 //! read. Views by users come through the same two functions.
 
+use super::epochs::each_epoch;
 use super::merge::{Merge, Outcome, Place};
 use super::upsert::Shared;
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
 use crate::state::{Kind, Row, Rows, Stage, Tables};
-use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::{Capability, Operator};
 
 /// Net live records of a dataset.
 pub type LiveUpdate = (DatasetId, u64, isize);
@@ -57,40 +54,25 @@ pub fn publish<'s>(
     let Published { dataset, rows } = published;
     let scope = rows.inner.scope();
     let (worker, peers) = (scope.index() as u64, scope.peers() as u64);
-    let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<(ViewRow, isize)>)> = BTreeMap::new();
     // The same route as records take, so that the table is found again after a restart.
     let route = seed.clone();
-    let by_id = Exchange::new(move |((id, _), _, _): &(ViewRow, u64, isize)| route.key(id.as_bytes())[1]);
-    rows.inner.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(by_id, "Publish", move |_, _| {
-        move |(input, frontier), _output| {
-            input.for_each(|capability, data| {
-                for (row, epoch, diff) in data.drain(..) {
-                    let keep = || (capability.delayed(&epoch, 0), Vec::new());
-                    waiting.entry(epoch).or_insert_with(keep).1.push((row, diff));
-                }
-            });
-            while let Some(next) = waiting.first_entry() {
-                if frontier.less_equal(next.key()) {
-                    break;
-                }
-                let (epoch, (_until_staged, mut updates)) = next.remove_entry();
-                consolidate(&mut updates);
-                let (rows, live) = as_rows(dataset, updates, &seed);
-                let mut stage = stage.borrow_mut();
-                stage.part.live.extend(live);
-                let mut tables = tables.borrow_mut();
-                let rows = Arc::new(rows);
-                let page = stage.part.page(&rows);
-                let cause = Cause { via: Via::View, number: u64::from(dataset.0) };
-                let mut merge = Merge::new(dataset, tables.table(dataset), &mut stage, cause, *clock.borrow());
-                for row in rows.parts.iter().flatten() {
-                    let position = Position::first_of(epoch).0 + u64::from(row.place) * peers + worker;
-                    let outcome = merge.apply(Place { rows: &rows, page, position }, row);
-                    debug_assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
-                }
-                merge.finish();
-            }
+    let by_id = move |(id, _): &ViewRow| route.key(id.as_bytes())[1];
+    each_epoch(rows, "Publish", by_id, None, move |epoch, updates| {
+        let (rows, live) = as_rows(dataset, updates, &seed);
+        let mut stage = stage.borrow_mut();
+        stage.part.live.extend(live);
+        let mut tables = tables.borrow_mut();
+        let rows = Arc::new(rows);
+        let page = stage.part.page(&rows);
+        let cause = Cause { via: Via::View, number: u64::from(dataset.0) };
+        let mut merge = Merge::new(dataset, tables.table(dataset), &mut stage, cause, *clock.borrow());
+        for row in rows.parts.iter().flatten() {
+            let position = Position::first_of(epoch).0 + u64::from(row.place) * peers + worker;
+            let outcome = merge.apply(Place { rows: &rows, page, position }, row);
+            debug_assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
         }
+        merge.finish();
+        Vec::new()
     })
 }
 

@@ -6,6 +6,7 @@
 
 use super::packed::Scope;
 use super::registry::Registry;
+use crate::dataflow::epochs::each_epoch;
 use crate::dataflow::merge::{Merge, Outcome, Place};
 use crate::dataflow::upsert::{Shared, count};
 use crate::dataflow::view::LiveUpdate;
@@ -13,13 +14,9 @@ use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp, Via};
 use crate::state::{DEAD, Kind, OF_VIEWS, Row, Rows, Stage, Tables};
 use differential_dataflow::VecCollection;
-use differential_dataflow::consolidation::consolidate;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::{Capability, Operator};
 
 /// Engine times that each epoch keeps free behind it where there are views, so that what one change makes of them has places.
 pub const SPAN: u64 = 1 << 4;
@@ -28,7 +25,6 @@ pub const FIRST_SPAN: u64 = 1 << 9;
 
 /// A row on its way to its dataset: view, scope, id, JSON text.
 pub type Line = ((u32, Scope, String), String);
-type Update = (Line, u64, isize);
 
 /// What the operator needs of the worker.
 pub struct Desk {
@@ -45,40 +41,16 @@ pub struct Desk {
 pub fn publish<'s>(lines: VecCollection<'s, u64, Line, isize>, desk: Desk) -> Stream<'s, u64, Vec<LiveUpdate>> {
     let scope = lines.inner.scope();
     let (worker, peers) = (scope.index() as u64, scope.peers() as u64);
-    let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<(Line, isize)>)> = BTreeMap::new();
     // The same route as records take, so that the table is found again after a restart.
     let route = desk.seed.clone();
-    let by_id = Exchange::new(move |(((_, _, id), _), _, _): &Update| route.key(id.as_bytes())[1]);
-    lines.inner.unary_frontier::<CapacityContainerBuilder<Vec<LiveUpdate>>, _, _, _>(
-        by_id,
-        "Publish",
-        |capability, _| {
-            // The first epoch is worked off even if it brings no row: then all there were are gone.
-            waiting.insert(desk.first, (capability.delayed(&desk.first), Vec::new()));
-            move |(input, frontier), output| {
-                input.for_each(|capability, data| {
-                    for (line, epoch, diff) in data.drain(..) {
-                        let keep = || (capability.delayed(&epoch, 0), Vec::new());
-                        waiting.entry(epoch).or_insert_with(keep).1.push((line, diff));
-                    }
-                });
-                while let Some(next) = waiting.first_entry() {
-                    if frontier.less_equal(next.key()) {
-                        break;
-                    }
-                    let (epoch, (until_staged, mut updates)) = next.remove_entry();
-                    consolidate(&mut updates);
-                    let mut round =
-                        Round { desk: &desk, epoch, worker, peers, anew: epoch == desk.first, live: Vec::new() };
-                    round.all(updates);
-                    let mut session = output.session(&until_staged);
-                    round.live.into_iter().filter(|(_, net)| *net != 0).for_each(|(dataset, net)| {
-                        session.give((dataset, epoch, net as isize));
-                    });
-                }
-            }
-        },
-    )
+    let by_id = move |((_, _, id), _): &Line| route.key(id.as_bytes())[1];
+    // The first epoch is worked off even if it brings no row: then all there were are gone.
+    each_epoch(lines, "Publish", by_id, Some(desk.first), move |epoch, updates| {
+        let mut round = Round { desk: &desk, epoch, worker, peers, anew: epoch == desk.first, live: Vec::new() };
+        round.all(updates);
+        let changed = round.live.into_iter().filter(|(_, net)| *net != 0);
+        changed.map(|(dataset, net)| (dataset, epoch, net as isize)).collect()
+    })
 }
 
 /// One engine time on one worker.
