@@ -181,6 +181,13 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let (environment, source) = (self.environment, self.source);
+        tracing::info!(
+            source,
+            environment,
+            field,
+            value,
+            "an event is nobody's: it waits for a connection with this value"
+        );
         let parked = super::parked::Row { index, field, value, at: self.received_at.0 };
         match self.inner.parked.park(environment, source, self.position, &parked) {
             Some(mark) => self.marks.push(mark),

@@ -77,7 +77,7 @@ pub struct Tenant(Scope);
 /// let views = Definition::new(|v| {
 ///     let issues = v.model::<Issue>("github", "Issue");
 ///     let open = issues.filter(|_, issue| issue.state == "open");
-///     let workload = open.group_by(|_, issue| issue.assignee.clone().unwrap_or_default()).count();
+///     let workload = open.group_by(|_, issue| issue.assignee.clone().unwrap_or("nobody".to_owned())).count();
 ///     v.publish("OpenIssues", &workload.map(|_, open| Workload { open: *open }));
 /// });
 /// ```

@@ -1,0 +1,24 @@
+//! The program with a view of one's own: takes the same command line as `syncline`, serves `OpenIssues` beside `Issue`.
+
+use syncline::prelude::*;
+
+#[derive(Row, Clone)]
+struct Issue {
+    state: String,
+    #[row(path = "assignee.login")]
+    assignee: Option<String>,
+}
+
+#[derive(Row, Clone)]
+struct Workload {
+    open: u64,
+}
+
+fn main() -> std::process::ExitCode {
+    syncline::cli::main_with(|v| {
+        let issues = v.model::<Issue>("github", "Issue");
+        let open = issues.filter(|_, issue| issue.state == "open");
+        let by = open.group_by(|_, issue| issue.assignee.clone().unwrap_or("nobody".to_owned()));
+        v.publish("OpenIssues", &by.count().map(|_, open| Workload { open: *open }));
+    })
+}
