@@ -33,11 +33,7 @@ pub fn unpair(both: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(u32::from_be_bytes(*len) as usize)
 }
 
-pub fn each<'s>(
-    rows: &Rows<'s>,
-    _what: &str,
-    code: impl Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
-) -> Rows<'s> {
+pub fn each<'s>(rows: &Rows<'s>, code: impl Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static) -> Rows<'s> {
     fn erased<'s>(rows: Rows<'s>, code: Each) -> Rows<'s> {
         rows.flat_map(move |(key, row)| code(&key, &row))
     }

@@ -173,7 +173,7 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
     ) -> Table<'s, G, T, S> {
         let about = self.about.then(what, None);
         let step = about.step.clone();
-        let values = flow::each(&self.rows, what, move |group, pair| {
+        let values = flow::each(&self.rows, move |group, pair| {
             let (key, row) = flow::unpair(pair)?;
             let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
             Some((group.to_vec(), pack(&step.run(|| shown::<K>(key), || of(&k, &v))?)?))

@@ -77,7 +77,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     ) -> Table<'s, K2, V2, S> {
         let about = self.about.then(what, None);
         let step = about.step.clone();
-        let rows = flow::each(&self.rows, what, move |key, row| {
+        let rows = flow::each(&self.rows, move |key, row| {
             let scope = scope_of(key);
             let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
             let (new_key, new_row) = step.run(|| shown::<K>(key), || code(scope, &k, &v)).flatten()?;
@@ -118,7 +118,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         with: impl Fn(&K, &V, &V2) -> V3 + 'static,
     ) -> Table<'s, K, V3, S> {
         let about = self.about.then("lookup", Some(&other.about));
-        let by_key = self.by("lookup", &about, key);
+        let by_key = self.by(&about, key);
         let rows = flow::join(by_key, other.rows.clone(), found(about.step.clone(), with));
         Table::new(rows, about)
     }
@@ -131,13 +131,13 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         with: impl Fn(&K, &V, Option<&V2>) -> V3 + 'static,
     ) -> Table<'s, K, V3, S> {
         let about = self.about.then("lookup", Some(&other.about));
-        let by_key = self.by("lookup", &about, key);
+        let by_key = self.by(&about, key);
         let with = Rc::new(with);
         let some = with.clone();
         let some = found(about.step.clone(), move |key: &K, row: &V, other: &V2| some(key, row, Some(other)));
         let (rows, alone) = flow::join_or_alone(by_key, other.rows.clone(), some);
         let step = about.step.clone();
-        let alone = flow::each(&alone, "lookup", move |_, pair| {
+        let alone = flow::each(&alone, move |_, pair| {
             let (key, row) = flow::unpair(pair)?;
             let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
             let new = step.run(|| shown::<K>(key), || with(&k, &v, None))?;
@@ -155,7 +155,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         with: impl Fn(&V, &V2) -> V3 + 'static,
     ) -> Table<'s, (K, K2), V3, S> {
         let about = self.about.then("join", Some(&other.about));
-        let (left, right) = (self.by("join", &about, mine), other.by("join", &about, theirs));
+        let (left, right) = (self.by(&about, mine), other.by(&about, theirs));
         let step = about.step.clone();
         let rows = flow::join(left, right, move |_, left, right| {
             let ((left_key, left), (right_key, right)) = (flow::unpair(left)?, flow::unpair(right)?);
@@ -172,7 +172,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     /// [`tumbling`](super::tumbling).
     pub fn group_by<G: Value>(&self, group: impl Fn(&K, &V) -> G + 'static) -> Groups<'s, G, K, V, S> {
         let about = self.about.then("group_by", None);
-        Groups::new(self.by("group_by", &about, group), about)
+        Groups::new(self.by(&about, group), about)
     }
 
     /// The values that rows have, each once, as keys without rows.
@@ -195,9 +195,9 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     }
 
     /// Rows under what `key` says of them, each with its own key.
-    fn by<J: Value>(&self, what: &str, about: &About, key: impl Fn(&K, &V) -> J + 'static) -> Rows<'s> {
+    fn by<J: Value>(&self, about: &About, key: impl Fn(&K, &V) -> J + 'static) -> Rows<'s> {
         let step = about.step.clone();
-        flow::each(&self.rows, what, move |old, row| {
+        flow::each(&self.rows, move |old, row| {
             let (k, v) = (unpack_key::<K>(old)?, unpack::<V>(row)?);
             let new = step.run(|| shown::<K>(old), || key(&k, &v))?;
             Some((pack_key(scope_of(old), &new)?, flow::pair(old, row)))
@@ -210,7 +210,7 @@ impl<'s, K: Value, V: Value> Table<'s, K, V, Connection> {
     pub fn across_connections(&self) -> Table<'s, (String, K), V, Environment> {
         let about = self.about.then("across_connections", None);
         let registry = about.registry.clone();
-        let rows = flow::each(&self.rows, "across_connections", move |key, row| {
+        let rows = flow::each(&self.rows, move |key, row| {
             let (whole, connection) = registry.known().whole(scope_of(key))?;
             let new = (connection.to_string(), unpack_key::<K>(key)?);
             Some((pack_key(whole, &new)?, row.to_vec()))
