@@ -136,7 +136,9 @@ impl Committer {
         }
     }
 
+    /// Whoever waits for the engine learns of a worker's failure as of the disk's.
     fn give_up(&self, why: &Error) {
+        self.store.poisoned(why.to_string());
         if let Some(through) = &self.through {
             through.give_up(why);
         }

@@ -69,3 +69,43 @@ pub(super) fn statuses(registry: &Registry) -> Vec<ViewStatus> {
     };
     registry.plan.views.iter().map(status).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Engine;
+    use crate::model::{Cause, Timestamp};
+    use crate::pipeline::{Batch, Options};
+    use crate::time::SystemClock;
+
+    #[derive(syncline_derive::Row, Clone)]
+    #[row(crate = crate)]
+    struct Note {
+        text: String,
+    }
+
+    /// Views read all contents at the start. One that cannot be read must end the opening, not leave it waiting.
+    #[tokio::test]
+    async fn contents_that_cannot_be_read_are_said_at_the_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let views = Definition::new(|v| {
+            let notes = v.model::<Note>("desk", "Note");
+            v.publish("Texts", &notes.map(|_, note| note.text.clone()));
+        });
+        let open = || {
+            let (data_dir, views) = (Some(folder.path().to_owned()), Some(views.clone()));
+            Engine::open(Options { data_dir, workers: 1, clock: Arc::new(SystemClock), announce: None, views })
+        };
+        let engine = open().expect("opens");
+        let notes = engine.dataset(&DatasetName::base("e", "desk", "one", "Note"), &spec()).expect("a dataset");
+        let mut page = engine.page(&notes);
+        page.save("1", None, Timestamp(1), br#"{"id":"1","text":"a"}"#);
+        let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() };
+        engine.commit(batch).await.expect("commits");
+        engine.stop().await.expect("stops");
+        drop(engine);
+        Store::open(folder.path(), None).expect("opens").lose_payloads(notes.id).expect("lost");
+        let refused = open().err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused.contains("is missing; restore a backup"), "{refused}");
+    }
+}

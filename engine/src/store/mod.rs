@@ -250,7 +250,7 @@ impl Store {
     }
 
     /// Nothing more is written until a restart has read again what is there.
-    fn poisoned(&self, reason: String) -> Error {
+    pub(crate) fn poisoned(&self, reason: String) -> Error {
         let _ = self.poison.set(reason.clone());
         Error::Poisoned(reason)
     }

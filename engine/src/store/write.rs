@@ -181,6 +181,16 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// What a damaged disk may do.
+    pub(crate) fn lose_payloads(&self, dataset: DatasetId) -> Result<()> {
+        let mut batch = self.batch();
+        self.delete_range(&mut batch, Family::Pay, &keys::record(dataset, 0), &keys::record(dataset, u64::MAX))?;
+        self.write_synced(batch)
+    }
+}
+
 pub(crate) fn decode(bytes: &[u8]) -> Result<Meta> {
     Meta::decode(bytes).map_err(|what| Error::Disk(format!("damaged data: {what}; restore a backup")))
 }
