@@ -211,7 +211,7 @@ fn write_change(dataset: &Dataset, change: &Change, cursor: &str, last: bool, fi
         (",\"connection\":", &*name.connection),
         (",\"stream\":", &*name.model),
         (",\"variant\":", &*name.variant),
-        (",\"key\":", &key(change)),
+        (",\"key\":", &change.id()),
     ] {
         out.extend_from_slice(field.as_bytes());
         out.extend_from_slice(Value::from(text).to_string().as_bytes());
@@ -243,16 +243,6 @@ fn write_stamp(out: &mut Vec<u8>, at: Timestamp) {
     out.push(b'"');
     write_time(out, at, "Z");
     out.push(b'"');
-}
-
-/// The record's id, which every payload holds as text.
-fn key(change: &Change) -> String {
-    #[derive(serde::Deserialize)]
-    struct Id {
-        id: String,
-    }
-    let payload = change.after.as_ref().or(change.before.as_ref());
-    payload.and_then(|p| serde_json::from_slice::<Id>(p).ok()).map(|p| p.id).unwrap_or_default()
 }
 
 /// Top-level fields that differ between before and after of an update, in alphabetical order.

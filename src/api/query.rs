@@ -106,12 +106,6 @@ pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned)
 }
 
-/// `^[A-Z][a-zA-Z0-9_-]+$`, at most 255 characters.
-pub(super) fn is_model(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_uppercase()) && (2..=255).contains(&text.len()) && bytes.all(is_word)
-}
-
 /// A name of letters, digits, `_` and `-`, 1 to 255 of them.
 pub(super) fn is_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(is_word)
@@ -141,12 +135,5 @@ mod tests {
         assert_eq!(query.all("ids"), ["a/b", "c d"]);
         assert_eq!(query.one("t"), Some(String::new()));
         assert!(query.done().is_ok());
-    }
-
-    #[test]
-    fn model_names() {
-        assert!(is_model("Contact") && is_model("A1") && is_model("Git_Hub-Issue"));
-        assert!(!is_model("contact") && !is_model("A") && !is_model("A b") && !is_model(""));
-        assert!(!is_model(&format!("A{}", "b".repeat(255))));
     }
 }

@@ -3,13 +3,13 @@
 use super::auth::Caller;
 use super::body::Fields;
 use super::error::{Fault, Refusal};
-use super::query::{Query, account_headers, is_model, is_name};
+use super::query::{Query, account_headers, is_name};
 use super::rows::Rows;
 use super::{Api, both};
 use crate::control::config::Role;
 use crate::control::scope::records_scope;
 use crate::engine::Engine;
-use crate::engine::model::{Cursor, CursorError, DatasetName, Meta, Position, Record, Timestamp};
+use crate::engine::model::{Cursor, CursorError, DatasetName, Meta, Position, Record, Timestamp, is_model};
 use crate::engine::pipeline::{Dataset, Error, Filter};
 use crate::engine::views::ALL_CONNECTIONS;
 use axum::extract::{RawQuery, Request, State};

@@ -1,8 +1,8 @@
 //! One worker's dataflow, and how an epoch is pushed through it.
 
 use super::upsert::{Shared, upsert};
-use super::view::{LiveUpdate, Published, RecordUpdate, count_row, live_counts, publish};
-use super::views::{self, Definition, Desk, Registry};
+use super::view::{Desk, LiveUpdate, Published, RecordUpdate, count_row, live_counts, publish};
+use super::views::{self, Definition, Registry};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
 use crate::state::{Part, Stage, Tables, Work};
@@ -38,6 +38,8 @@ pub struct Graph {
     seeds: Option<InputHandle<u64, CapacityContainerBuilder<Vec<LiveUpdate>>>>,
     /// Records there were before the start, for the views; until the first epoch.
     anew: Option<InputHandle<u64, CapacityContainerBuilder<Vec<RecordUpdate>>>>,
+    /// How many of them were given.
+    given: usize,
     derived: Option<Derived>,
     watched: Shared<BTreeSet<DatasetId>>,
     /// The registry's version that `watched` is of.
@@ -69,26 +71,21 @@ pub fn build(
         let seeded = scope.input_from(&mut seeds);
         let before = scope.input_from(&mut anew);
         let (mut live, records) = upsert(work, tables.clone(), stage.clone(), watched.clone());
+        let desk = Desk { tables: tables.clone(), stage: stage.clone(), seed, clock: clock.clone() };
         if let Some(Derived { definition, registry, first }) = &derived {
             let lines = definition.lines(records.concat(before), registry.clone());
-            let desk = Desk {
-                registry: registry.clone(),
-                tables: tables.clone(),
-                stage: stage.clone(),
-                seed: seed.clone(),
-                clock: clock.clone(),
-                first: *first,
-            };
-            live = live.concat(views::publish(lines, desk).probe_with(&probe));
+            live = live.concat(views::publish(lines, registry.clone(), *first, desk.clone()).probe_with(&probe));
         } else {
             records.probe_with(&probe);
         }
         let rows = live_counts(live.concat(seeded)).map(count_row);
-        let published = Published { dataset: counts, rows };
-        publish(published, tables.clone(), stage.clone(), seed, clock.clone()).probe_with(&probe);
+        publish(Published { dataset: counts, rows }, desk).probe_with(&probe);
     });
-    let anew = derived.is_some().then_some(anew);
-    Graph { input, seeds: Some(seeds), anew, derived, watched, version: 0, probe, tables, stage, clock }
+    let anew = derived.as_ref().map(|derived| {
+        anew.advance_to(derived.first);
+        anew
+    });
+    Graph { input, seeds: Some(seeds), anew, given: 0, derived, watched, version: 0, probe, tables, stage, clock }
 }
 
 impl Graph {
@@ -131,14 +128,11 @@ impl Graph {
     }
 
     /// Gives the views a record there was before the start: before the first epoch, each worker the records of its tables.
-    pub fn anew(&mut self, worker: &mut Worker, given: &mut usize, dataset: DatasetId, key: Key, payload: &[u8]) {
-        let (Some(anew), Some(derived)) = (&mut self.anew, &self.derived) else { return };
-        if *given == 0 {
-            anew.advance_to(derived.first);
-        }
-        anew.send((((dataset, key), payload.to_vec()), derived.first, 1));
-        *given += 1;
-        if given.is_multiple_of(ANEW) {
+    pub fn anew(&mut self, worker: &mut Worker, dataset: DatasetId, key: Key, payload: &[u8]) {
+        let Some(anew) = &mut self.anew else { return };
+        anew.send((((dataset, key), payload.to_vec()), *anew.time(), 1));
+        self.given += 1;
+        if self.given.is_multiple_of(ANEW) {
             worker.step();
         }
     }

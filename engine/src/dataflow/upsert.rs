@@ -58,9 +58,10 @@ pub fn upsert<'s>(
                     break;
                 }
                 let (epoch, (live_capability, record_capability, work)) = next.remove_entry();
-                stage.borrow_mut().first = Position::first_of(epoch).0;
+                let first = Position::first_of(epoch).0;
+                stage.borrow_mut().first = first;
                 let mut step = Step {
-                    first: Position::first_of(epoch).0,
+                    first,
                     worker,
                     peers,
                     tables: &mut tables.borrow_mut(),

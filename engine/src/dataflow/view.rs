@@ -6,9 +6,9 @@
 
 use super::epochs::each_epoch;
 use super::merge::{Merge, Outcome, Place};
-use super::upsert::Shared;
+use super::upsert::{Shared, count};
 use crate::model::content::{Key, KeySeed, raw_hash};
-use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
+use crate::model::{Cause, Counts, DatasetId, Position, Timestamp, Via};
 use crate::state::{Kind, Row, Rows, Stage, Tables};
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
@@ -41,39 +41,88 @@ pub fn count_row((dataset, live): (DatasetId, isize)) -> ViewRow {
     (dataset.0.to_string(), format!("{{\"id\":\"{}\",\"live\":{live}}}", dataset.0))
 }
 
-/// The operator that publishes a view: consolidated rows of an epoch go through the merge of the view's dataset.
-///
-/// Its (empty) output moves on only after the rows of an epoch are staged: what a probe on it shows is done.
-pub fn publish<'s>(
-    published: Published<'s>,
-    tables: Shared<Tables>,
-    stage: Shared<Stage>,
-    seed: KeySeed,
-    clock: Shared<Timestamp>,
-) -> Stream<'s, u64, Vec<()>> {
-    let Published { dataset, rows } = published;
-    let scope = rows.inner.scope();
-    let (worker, peers) = (scope.index() as u64, scope.peers() as u64);
-    // The same route as records take, so that the table is found again after a restart.
-    let route = seed.clone();
-    let by_id = move |(id, _): &ViewRow| route.key(id.as_bytes())[1];
-    each_epoch(rows, "Publish", by_id, None, move |epoch, updates| {
-        let (rows, live) = as_rows(dataset, updates, &seed);
-        let mut stage = stage.borrow_mut();
-        stage.part.live.extend(live);
-        let mut tables = tables.borrow_mut();
-        let rows = Arc::new(rows);
+/// What publishing needs of the worker.
+#[derive(Clone)]
+pub struct Desk {
+    pub tables: Shared<Tables>,
+    pub stage: Shared<Stage>,
+    pub seed: KeySeed,
+    pub clock: Shared<Timestamp>,
+}
+
+impl Desk {
+    /// Where a row of this id is worked on: the same route as records take, so that the table is found again after a restart.
+    pub fn route(&self) -> impl Fn(&str) -> u64 + 'static {
+        let seed = self.seed.clone();
+        move |id| seed.key(id.as_bytes())[1]
+    }
+
+    /// Merges rows that views made into their dataset, on worker `worker` of `peers`: what changed, and by how much the number
+    /// of live records did.
+    pub fn merge(&self, rows: Rows, epoch: u64, (worker, peers): (u64, u64)) -> (Counts, i64) {
+        let (mut tables, mut stage) = (self.tables.borrow_mut(), self.stage.borrow_mut());
+        let (dataset, rows) = (rows.dataset, Arc::new(rows));
         let page = stage.part.page(&rows);
         let cause = Cause { via: Via::View, number: u64::from(dataset.0) };
-        let mut merge = Merge::new(dataset, tables.table(dataset), &mut stage, cause, *clock.borrow());
+        let table = tables.table(dataset);
+        let before = table.live;
+        let mut merge = Merge::new(dataset, table, &mut stage, cause, *self.clock.borrow());
+        let mut counts = Counts::default();
         for row in rows.parts.iter().flatten() {
             let position = Position::first_of(epoch).0 + u64::from(row.place) * peers + worker;
             let outcome = merge.apply(Place { rows: &rows, page, position }, row);
             debug_assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+            if let Outcome::Changed(action, _) = outcome {
+                count(&mut counts, action);
+            }
         }
         merge.finish();
-        Vec::new()
-    })
+        (counts, tables.table(dataset).live - before)
+    }
+}
+
+/// No rows yet, to be [pushed](push) on the one worker that merges them.
+pub fn no_rows(dataset: DatasetId) -> Rows {
+    Rows { dataset, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 }
+}
+
+/// Adds a row that a view made; without content it is gone.
+pub fn push(rows: &mut Rows, key: Key, json: Option<&str>) {
+    let bytes = json.unwrap_or_default().as_bytes();
+    let from = rows.bytes.len() as u32;
+    rows.bytes.extend_from_slice(bytes);
+    let row = Row {
+        key,
+        raw: raw_hash(bytes),
+        modified_at: Timestamp::NONE,
+        observed_at: Timestamp(0),
+        from,
+        len: bytes.len() as u32,
+        place: rows.len,
+        kind: if json.is_some() { Kind::Whole } else { Kind::Gone },
+    };
+    rows.len += 1;
+    rows.parts.iter_mut().for_each(|part| part.push(row));
+}
+
+/// The operator that publishes a view: consolidated rows of an epoch go through the merge of the view's dataset.
+pub fn publish<'s>(published: Published<'s>, desk: Desk) -> Stream<'s, u64, Vec<()>> {
+    let Published { dataset, rows } = published;
+    let scope = rows.inner.scope();
+    let here = (scope.index() as u64, scope.peers() as u64);
+    let route = desk.route();
+    each_epoch(
+        rows,
+        "Publish",
+        move |(id, _)| route(id),
+        None,
+        move |epoch, updates| {
+            let (rows, live) = as_rows(dataset, updates, &desk.seed);
+            desk.stage.borrow_mut().part.live.extend(live);
+            desk.merge(rows, epoch, here);
+            Vec::new()
+        },
+    )
 }
 
 /// Net updates as rows of the view's dataset: what is asserted is saved, what is only retracted is gone.
@@ -85,26 +134,13 @@ fn as_rows(dataset: DatasetId, updates: Vec<(ViewRow, isize)>, seed: &KeySeed) -
             *row = Some(json);
         }
     }
-    let mut rows = Rows { dataset, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 };
+    let mut rows = no_rows(dataset);
     let mut live = Vec::new();
     for (id, json) in by_id {
-        let from = rows.bytes.len() as u32;
-        rows.bytes.extend_from_slice(json.as_deref().unwrap_or_default().as_bytes());
         if let Ok(number) = id.parse() {
             live.push((DatasetId(number), json.as_deref().and_then(live_of).unwrap_or(0)));
         }
-        let row = Row {
-            key: seed.key(id.as_bytes()),
-            raw: raw_hash(json.as_deref().unwrap_or_default().as_bytes()),
-            modified_at: Timestamp::NONE,
-            observed_at: Timestamp(0),
-            from,
-            len: rows.bytes.len() as u32 - from,
-            place: rows.len,
-            kind: if json.is_some() { Kind::Whole } else { Kind::Gone },
-        };
-        rows.len += 1;
-        rows.parts.iter_mut().for_each(|part| part.push(row));
+        push(&mut rows, seed.key(id.as_bytes()), json.as_deref());
     }
     (rows, live)
 }
@@ -197,8 +233,8 @@ mod tests {
                 let (_, records) = upsert(work, tables.clone(), stage.clone(), watched);
                 let by_region = records.as_collection().map(|(_, payload)| region(&payload)).count();
                 let rows = by_region.map(|(r, n)| (r.clone(), format!("{{\"id\":\"{r}\",\"n\":{n}}}")));
-                publish(Published { dataset: BY_REGION, rows }, tables, stage.clone(), seed.clone(), clock)
-                    .probe_with(&probe);
+                let desk = Desk { tables, stage: stage.clone(), seed: seed.clone(), clock };
+                publish(Published { dataset: BY_REGION, rows }, desk).probe_with(&probe);
             });
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(number);
             let (mut truth, mut view) = (BTreeMap::<u32, u32>::new(), BTreeMap::new());

@@ -3,6 +3,7 @@
 use super::{Cause, Position, Timestamp};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What happened to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +67,14 @@ pub struct Change {
     pub before: Option<Bytes>,
     /// Content after; for `Deleted` the last payload; `{"id": …}` alone when it was pruned.
     pub after: Option<Bytes>,
+}
+
+impl Change {
+    /// The record's id, which every payload holds; empty if it cannot be read.
+    pub fn id(&self) -> Cow<'_, str> {
+        let payload = self.after.as_deref().or(self.before.as_deref()).unwrap_or_default();
+        super::id_of(payload).unwrap_or_default()
+    }
 }
 
 /// How a batch or a run fared, record by record.

@@ -1,6 +1,7 @@
 //! Names and ids: datasets, positions, causes, record ids.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -183,5 +184,59 @@ pub fn record_id(value: &serde_json::Value) -> Result<String, BadId> {
         0 => Err(BadId::Missing),
         n if n > ID_CHARS => Err(BadId::Long(n)),
         _ => Ok(text),
+    }
+}
+
+/// How most payloads begin.
+const ID_FIRST: &[u8] = b"{\"id\":\"";
+
+/// The id in a record's payload, which holds it as text; read only so far where it stands first, as it mostly does.
+pub fn id_of(payload: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct WithId {
+        id: String,
+    }
+    let read = || serde_json::from_slice::<WithId>(payload).ok().map(|record| Cow::Owned(record.id));
+    plain_first_id(payload).map(Cow::Borrowed).or_else(read)
+}
+
+/// The id of a payload that begins with it and writes it without escapes.
+fn plain_first_id(payload: &[u8]) -> Option<&str> {
+    let rest = payload.strip_prefix(ID_FIRST)?;
+    let end = rest.iter().position(|b| matches!(b, b'"' | b'\\'))?;
+    let plain = rest.get(end) == Some(&b'"');
+    rest.get(..end).filter(|_| plain).and_then(|id| std::str::from_utf8(id).ok())
+}
+
+/// Whether this can be a model's name: `^[A-Z][a-zA-Z0-9_-]+$`, at most 255 characters.
+pub fn is_model(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    bytes.next().is_some_and(|b| b.is_ascii_uppercase()) && (2..=255).contains(&text.len()) && bytes.all(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_found_however_they_are_written() {
+        for (payload, id) in [
+            (&br#"{"id":"1","a":"}"}"#[..], "1"),
+            (br#"{"a":{"id":"2"},"id":"3"}"#, "3"),
+            (br#"{"id":"a\"b"}"#, "a\"b"),
+            (br#"{"id":"\u0041"}"#, "A"),
+            (br#"{ "id": "5" }"#, "5"),
+            ("{\"id\":\"ä\"}".as_bytes(), "ä"),
+        ] {
+            assert_eq!(id_of(payload).as_deref(), Some(id));
+        }
+    }
+
+    #[test]
+    fn model_names() {
+        assert!(is_model("Contact") && is_model("A1") && is_model("Git_Hub-Issue"));
+        assert!(!is_model("contact") && !is_model("A") && !is_model("A b") && !is_model(""));
+        assert!(!is_model(&format!("A{}", "b".repeat(255))));
     }
 }

@@ -15,6 +15,6 @@ pub use change::{Action, Change, Counts, Meta, Record};
 pub use cursor::{Cursor, CursorError, CursorKey};
 pub use delivery::Delivery;
 pub use failure::Failure;
-pub use ids::{BadId, Cause, DatasetId, DatasetName, Position, Via, record_id};
+pub use ids::{BadId, Cause, DatasetId, DatasetName, Position, Via, id_of, is_model, record_id};
 pub use observation::{Strategy, Version};
 pub use timestamp::Timestamp;

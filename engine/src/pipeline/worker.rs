@@ -80,11 +80,9 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
 
 /// Gives the views every record of this worker's that they read.
 fn anew(worker: &mut Worker, graph: &mut Graph, store: &Store) -> store::Result<()> {
-    let (index, peers, mut given) = (worker.index(), worker.peers(), 0);
+    let here = (worker.index(), worker.peers());
     for dataset in graph.wanted() {
-        store.contents(dataset, (index, peers), &mut |key, payload| {
-            graph.anew(worker, &mut given, dataset, key, payload);
-        })?;
+        store.contents(dataset, here, &mut |key, payload| graph.anew(worker, dataset, key, payload))?;
     }
     Ok(())
 }

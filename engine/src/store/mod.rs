@@ -158,8 +158,7 @@ impl Family {
         options.set_target_file_size_base(64 << 20);
         options.set_max_bytes_for_level_base(512 << 20);
         options.set_level_compaction_dynamic_level_bytes(true);
-        // One compression for all levels: payloads are written in order, so files move down as they are. A denser one for
-        // the last level would have each of them read and written again (engine/decisions/0013).
+        // One compression for all levels: a denser one for the last costs more than it saves (engine/decisions/0013).
         options.set_compression_type(DBCompressionType::Lz4);
         options
     }

@@ -13,6 +13,9 @@ use std::collections::{BinaryHeap, HashMap};
 
 /// Steps an iterator walks before it seeks instead.
 const WALK: usize = 16;
+/// Payloads of a dataset that are read one by one before they are scanned: a scan costs more than a few single reads, and
+/// most readers come for a few changes.
+const SINGLY: usize = 16;
 
 impl Store {
     /// First position that is not committed.
@@ -213,8 +216,7 @@ impl Payloads<'_> {
     fn next(&mut self, dataset: DatasetId, position: u64) -> Result<Bytes> {
         let (read, scan) = self.read.entry(dataset).or_default();
         *read += 1;
-        // A scan costs more than a few single reads, and most readers come for a few changes.
-        if *read <= WALK {
+        if *read <= SINGLY {
             return self.at(dataset, position);
         }
         let scan = match scan {

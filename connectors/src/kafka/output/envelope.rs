@@ -82,7 +82,7 @@ pub fn messages(
     spot: &Spot<'_>,
     each: &mut dyn FnMut(Message, &Target),
 ) {
-    let key = Bytes::from(outlet.key(&json::id_of(change)));
+    let key = Bytes::from(outlet.key(&change.id()));
     let gone = change.meta.action == Action::Deleted;
     let null = outlet.changes.as_ref().filter(|target| gone && target.compacted);
     // Most streams have one message per change: then the headers are made once and given away.

@@ -1,13 +1,9 @@
 //! Small pieces of JSON text, written without reading the payloads they stand beside. Pure.
 
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use syncline_engine::model::{Action, Change, Timestamp};
-
-/// How most payloads begin.
-const ID_FIRST: &[u8] = b"{\"id\":\"";
 
 /// Text as a JSON string.
 pub(super) fn quote(out: &mut Vec<u8>, text: &str) {
@@ -62,28 +58,6 @@ pub(super) fn open_object(payload: &[u8]) -> (&[u8], bool) {
     (body, !empty)
 }
 
-/// The record's id, which every payload holds as text.
-pub(super) fn id_of(change: &Change) -> String {
-    let payload = change.after.as_deref().or(change.before.as_deref()).unwrap_or_default();
-    plain_first_id(payload).map(str::to_owned).unwrap_or_else(|| read_id(payload))
-}
-
-/// The id of a payload that begins with it and writes it without escapes.
-fn plain_first_id(payload: &[u8]) -> Option<&str> {
-    let rest = payload.strip_prefix(ID_FIRST)?;
-    let end = rest.iter().position(|b| matches!(b, b'"' | b'\\'))?;
-    let plain = rest.get(end) == Some(&b'"');
-    rest.get(..end).filter(|_| plain).and_then(|id| std::str::from_utf8(id).ok())
-}
-
-fn read_id(payload: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Id {
-        id: String,
-    }
-    serde_json::from_slice::<Id>(payload).map(|p| p.id).unwrap_or_default()
-}
-
 /// Top-level fields that differ between before and after of an update, in alphabetical order.
 pub(super) fn changed(change: &Change) -> Vec<String> {
     let (Action::Updated, Some(before), Some(after)) = (change.meta.action, &change.before, &change.after) else {
@@ -110,21 +84,6 @@ fn same(old: &RawValue, new: &RawValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_found_however_they_are_written() {
-        for (payload, id) in [
-            (&br#"{"id":"1","a":"}"}"#[..], "1"),
-            (br#"{"a":{"id":"2"},"id":"3"}"#, "3"),
-            (br#"{"id":"a\"b"}"#, "a\"b"),
-            (br#"{"id":"\u0041"}"#, "A"),
-            (br#"{ "id": "5" }"#, "5"),
-            ("{\"id\":\"ä\"}".as_bytes(), "ä"),
-        ] {
-            let found = plain_first_id(payload).map(str::to_owned).unwrap_or_else(|| read_id(payload));
-            assert_eq!(found, id);
-        }
-    }
 
     #[test]
     fn objects_are_opened_for_more_fields() {

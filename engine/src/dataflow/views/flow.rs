@@ -11,27 +11,14 @@ pub type Rows<'s> = VecCollection<'s, u64, (Bytes, Bytes), isize>;
 type Each = Box<dyn Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)>>;
 /// What becomes of a key and a row of either side.
 type Both = Box<dyn Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)>>;
-/// What a group of rows becomes: rows, in order of their bytes, and where the result goes.
-type Group = Box<dyn Fn(&[u8], &[&Bytes], &mut Vec<Bytes>)>;
+/// Which of a group's rows are kept.
+type Best = Box<dyn Fn(&[&Bytes]) -> Vec<Bytes>>;
+/// What a group's key and rows become.
+type List = Box<dyn Fn(&[u8], &[&Bytes]) -> Vec<(Bytes, Bytes)>>;
 
 /// Bits of a row's hash that choose its bucket, from the narrowest to the group itself. A change is worked off in one bucket
 /// of each, so that its cost does not grow with the group.
 const BUCKETS: [u32; 4] = [18, 12, 6, 0];
-
-/// A key and a row as one row.
-pub fn pair(key: &[u8], row: &[u8]) -> Bytes {
-    let mut both = Vec::with_capacity(4 + key.len() + row.len());
-    both.extend_from_slice(&(key.len() as u32).to_be_bytes());
-    both.extend_from_slice(key);
-    both.extend_from_slice(row);
-    both
-}
-
-/// The key and the row of a pair.
-pub fn unpair(both: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = both.split_first_chunk::<4>()?;
-    rest.split_at_checked(u32::from_be_bytes(*len) as usize)
-}
 
 pub fn each<'s>(rows: &Rows<'s>, code: impl Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static) -> Rows<'s> {
     fn erased<'s>(rows: Rows<'s>, code: Each) -> Rows<'s> {
@@ -95,22 +82,23 @@ pub fn totals<'s>(
     erased(rows, Box::new(weigh))
 }
 
+/// The rows of a group that are there.
+fn present<'a>(rows: &[(&'a Bytes, isize)]) -> Vec<&'a Bytes> {
+    rows.iter().filter(|(_, n)| *n > 0).map(|(row, _)| *row).collect()
+}
+
 /// The rows that `best` keeps of each key. It is asked for parts of a group first, then for what was kept of those.
-pub fn tournament<'s>(rows: Rows<'s>, best: impl Fn(&[u8], &[&Bytes], &mut Vec<Bytes>) + 'static) -> Rows<'s> {
-    fn erased<'s>(rows: Rows<'s>, best: Group) -> Rows<'s> {
+pub fn tournament<'s>(rows: Rows<'s>, best: impl Fn(&[&Bytes]) -> Vec<Bytes> + 'static) -> Rows<'s> {
+    fn erased<'s>(mut rows: Rows<'s>, best: Best) -> Rows<'s> {
         let best = std::rc::Rc::new(best);
-        let mut rows = rows;
         for bits in BUCKETS {
             let best = best.clone();
             let bucketed = rows.map(move |(key, row)| {
                 let bucket = twox_hash::XxHash3_64::oneshot(&row) & ((1 << bits) - 1);
                 ((key, bucket), row)
             });
-            let kept = bucketed.reduce(move |(key, _), rows, kept| {
-                let rows: Vec<&Bytes> = rows.iter().filter(|(_, n)| *n > 0).map(|(row, _)| *row).collect();
-                let mut out = Vec::new();
-                best(key, &rows, &mut out);
-                kept.extend(out.into_iter().map(|row| (row, 1isize)));
+            let kept = bucketed.reduce(move |_, rows, kept| {
+                kept.extend(best(&present(rows)).into_iter().map(|row| (row, 1isize)));
             });
             rows = kept.map(|((key, _), row)| (key, row));
         }
@@ -120,14 +108,10 @@ pub fn tournament<'s>(rows: Rows<'s>, best: impl Fn(&[u8], &[&Bytes], &mut Vec<B
 }
 
 /// All rows of a key at once, as rows under other keys.
-pub fn listed<'s>(rows: Rows<'s>, code: impl Fn(&[u8], &[&Bytes], &mut Vec<(Bytes, Bytes)>) + 'static) -> Rows<'s> {
-    type List = Box<dyn Fn(&[u8], &[&Bytes], &mut Vec<(Bytes, Bytes)>)>;
+pub fn listed<'s>(rows: Rows<'s>, code: impl Fn(&[u8], &[&Bytes]) -> Vec<(Bytes, Bytes)> + 'static) -> Rows<'s> {
     fn erased<'s>(rows: Rows<'s>, code: List) -> Rows<'s> {
         let listed = rows.reduce(move |key, rows, out| {
-            let rows: Vec<&Bytes> = rows.iter().filter(|(_, n)| *n > 0).map(|(row, _)| *row).collect();
-            let mut list = Vec::new();
-            code(key, &rows, &mut list);
-            out.extend(list.into_iter().map(|row| (row, 1isize)));
+            out.extend(code(key, &present(rows)).into_iter().map(|row| (row, 1isize)));
         });
         listed.map(|(_, row)| row)
     }

@@ -2,7 +2,7 @@
 //! and the first few by some order, which cost a little more for each power of 64.
 
 use super::flow::{self, Rows};
-use super::packed::{pack, unpack, unpack_key};
+use super::packed::{Bytes, pack, pack_key, scope_of, unpack, unpack_key, unpack_pair};
 use super::row::Value;
 use super::table::{About, Table, shown};
 use std::marker::PhantomData;
@@ -129,8 +129,7 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
         let aggregates = Rc::new(aggregates);
         let (step, weighing) = (about.step.clone(), aggregates.clone());
         let totals = flow::totals(self.rows.clone(), move |pair| {
-            let (key, row) = flow::unpair(pair)?;
-            let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
+            let (key, k, v) = unpack_pair::<K, V>(pair)?;
             step.run(|| shown::<K>(key), || weighing.weigh(&k, &v))
         });
         let rows = totals.flat_map(move |(group, sums)| {
@@ -174,13 +173,12 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
         let about = self.about.then(what, None);
         let step = about.step.clone();
         let values = flow::each(&self.rows, move |group, pair| {
-            let (key, row) = flow::unpair(pair)?;
-            let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
+            let (key, k, v) = unpack_pair::<K, V>(pair)?;
             Some((group.to_vec(), pack(&step.run(|| shown::<K>(key), || of(&k, &v))?)?))
         });
-        let rows = flow::tournament(values, move |_, rows, out| {
+        let rows = flow::tournament(values, move |rows| {
             let chosen = choose(rows.iter().filter_map(|row| unpack::<T>(row)).collect());
-            out.extend(chosen.as_ref().and_then(pack));
+            chosen.as_ref().and_then(pack).into_iter().collect()
         });
         Table::new(rows, about)
     }
@@ -190,31 +188,24 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
     pub fn top_k<O: Ord>(&self, k: usize, by: impl Fn(&K, &V) -> O + 'static) -> Table<'s, (G, u32), (K, V), S> {
         let about = self.about.then("top_k", None);
         let step = about.step.clone();
-        let by = Rc::new(by);
-        let order = move |pair: &[u8]| {
-            let (key, row) = flow::unpair(pair)?;
-            let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
-            step.run(|| shown::<K>(key), || by(&k, &v))
-        };
-        let order = Rc::new(order);
-        let choosing = order.clone();
-        let best = flow::tournament(self.rows.clone(), move |_, rows, out| {
-            let mut ordered: Vec<_> = rows.iter().filter_map(|row| Some((choosing(row)?, *row))).collect();
-            ordered.sort();
-            out.extend(ordered.into_iter().take(k).map(|(_, row)| row.clone()));
-        });
-        let rows = flow::listed(best, move |group, rows, out| {
+        let first = Rc::new(move |rows: &[&Bytes]| {
+            let order = |pair: &Bytes| {
+                let (key, row_key, row) = unpack_pair::<K, V>(pair)?;
+                step.run(|| shown::<K>(key), || by(&row_key, &row))
+            };
             let mut ordered: Vec<_> = rows.iter().filter_map(|row| Some((order(row)?, *row))).collect();
             ordered.sort();
-            let Some(group) = unpack_key::<G>(group).map(|g| (super::packed::scope_of(group), g)) else { return };
-            for (rank, (_, pair)) in (1u32..).zip(ordered) {
-                let ranked = || {
-                    let (key, row) = flow::unpair(pair)?;
-                    let row = (unpack_key::<K>(key)?, unpack::<V>(row)?);
-                    Some((super::packed::pack_key(group.0, &(group.1.clone(), rank))?, pack(&row)?))
-                };
-                out.extend(ranked());
-            }
+            ordered.into_iter().take(k).map(|(_, row)| row.clone()).collect::<Vec<Bytes>>()
+        });
+        let kept = first.clone();
+        let best = flow::tournament(self.rows.clone(), move |rows| kept(rows));
+        let rows = flow::listed(best, move |group, rows| {
+            let Some(of) = unpack_key::<G>(group) else { return Vec::new() };
+            let ranked = |(rank, pair): (u32, Bytes)| {
+                let (_, key, row) = unpack_pair::<K, V>(&pair)?;
+                Some((pack_key(scope_of(group), &(of.clone(), rank))?, pack(&(key, row))?))
+            };
+            (1..).zip(first(rows)).filter_map(ranked).collect()
         });
         Table::new(rows, about)
     }

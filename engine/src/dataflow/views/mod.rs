@@ -30,18 +30,17 @@ mod table;
 use self::flow::Rows;
 use self::packed::{Bytes, Scope, pack, pack_key, scope_of, unpack, unpack_key};
 use self::publish::Line;
-use self::row::derived::Fields as Read;
 use self::table::{About, shown};
 use super::view::RecordUpdate;
-use crate::model::record_id;
+use crate::model::{Timestamp, id_of, is_model, record_id};
 use differential_dataflow::{AsCollection, VecCollection};
 pub use group::{Aggregate, Aggregates, Average, Count, Groups, Sum, average, count, sum};
 use health::Step;
 pub use health::{Complaint, FAILURES_MOST, Health};
-pub(crate) use publish::{Desk, FIRST_SPAN, SPAN, publish};
+pub(crate) use publish::{FIRST_SPAN, SPAN, publish};
 pub use registry::ALL_CONNECTIONS;
 pub(crate) use registry::{Model, Plan, Registry, View};
-pub use row::{Fields, Misfit, Row, Value, derived};
+pub use row::{Misfit, Row, Value, derived};
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -50,8 +49,6 @@ pub use syncline_derive::Row;
 pub use table::{Connection, Environment, Table};
 use timely::dataflow::Stream;
 use timely::dataflow::operators::vec::Partition;
-
-use crate::model::Timestamp;
 
 /// Whose row it is: rows of different tenants must never come together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -130,7 +127,7 @@ type Record = (Scope, Vec<u8>);
 
 /// Where a definition finds the models and leaves the views.
 pub struct Views<'s> {
-    /// By model; more of them are asked for only while the plan is made.
+    /// By model; empty while the plan is made.
     records: Vec<Stream<'s, u64, Vec<(Record, u64, isize)>>>,
     nothing: Stream<'s, u64, Vec<(Record, u64, isize)>>,
     registry: Arc<Registry>,
@@ -165,7 +162,7 @@ impl<'s> Views<'s> {
         let records = self.records.get(number).unwrap_or(&self.nothing).clone();
         let reading = step.clone();
         let rows = records.as_collection().flat_map(move |(scope, payload)| {
-            let id = id_of(&payload)?;
+            let id = id_of(&payload)?.into_owned();
             match reading.run(|| id.clone(), || R::project(&payload))? {
                 Ok(row) => Some((pack_key(scope, &id)?, pack(&row)?)),
                 Err(misfit) => {
@@ -213,9 +210,7 @@ impl<'s> Views<'s> {
     }
 
     fn announce(&mut self, name: &str, about: &About, across: bool) {
-        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-        let begins = name.bytes().next().is_some_and(|b| b.is_ascii_uppercase());
-        if !begins || !(2..=NAME_MOST).contains(&name.len()) || !name.bytes().all(word) {
+        if !is_model(name) || name.len() > NAME_MOST {
             let rule = "a capital letter, then 1 to 99 letters, digits, _ and -";
             self.wrong.push(format!("`{name}` cannot be a view's name, which is a model's: {rule}"));
         }
@@ -260,11 +255,6 @@ impl Reach for Environment {
 pub fn tumbling(at: Timestamp, span: Duration) -> Timestamp {
     let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX).max(1);
     Timestamp(at.0.div_euclid(span).saturating_mul(span))
-}
-
-/// The id of a record, which its payload holds as text.
-fn id_of(payload: &[u8]) -> Option<String> {
-    Read::read(payload, &["id"]).ok()?.field(0, &[], "id").ok()
 }
 
 /// The id and the JSON text of a row, or why there is none.

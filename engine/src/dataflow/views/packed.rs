@@ -38,6 +38,22 @@ pub fn unpack_key<K: Value>(key: &[u8]) -> Option<K> {
     unpack(key.get(SCOPE..)?)
 }
 
+/// A packed key and a packed row as one row.
+pub fn pair(key: &[u8], row: &[u8]) -> Bytes {
+    let mut both = Vec::with_capacity(4 + key.len() + row.len());
+    both.extend_from_slice(&(key.len() as u32).to_be_bytes());
+    both.extend_from_slice(key);
+    both.extend_from_slice(row);
+    both
+}
+
+/// The packed key of a pair, and key and row read.
+pub fn unpack_pair<K: Value, V: Value>(both: &[u8]) -> Option<(&[u8], K, V)> {
+    let (len, rest) = both.split_first_chunk::<4>()?;
+    let (key, row) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+    Some((key, unpack_key(key)?, unpack(row)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -91,9 +91,9 @@ impl Known {
         Some((*self.whole.get(at)?, self.connections.get(at)?.clone()))
     }
 
-    /// All datasets of a view.
-    pub fn outputs(&self, view: usize) -> impl Iterator<Item = DatasetId> + '_ {
-        self.outputs.iter().filter(move |((of, _), _)| *of == view).map(|(_, dataset)| *dataset)
+    /// All datasets of views, each with the number of its view.
+    pub fn outputs(&self) -> impl Iterator<Item = (usize, DatasetId)> + '_ {
+        self.outputs.iter().map(|((view, _), dataset)| (*view, *dataset))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::flow::{self, Rows};
 use super::group::Groups;
 use super::health::Step;
-use super::packed::{Bytes, Scope, pack, pack_key, scope_of, unpack, unpack_key};
+use super::packed::{Bytes, Scope, pack, pack_key, pair, scope_of, unpack, unpack_key, unpack_pair};
 use super::registry::Registry;
 use super::row::Value;
 use differential_dataflow::VecCollection;
@@ -138,8 +138,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         let (rows, alone) = flow::join_or_alone(by_key, other.rows.clone(), some);
         let step = about.step.clone();
         let alone = flow::each(&alone, move |_, pair| {
-            let (key, row) = flow::unpair(pair)?;
-            let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
+            let (key, k, v) = unpack_pair::<K, V>(pair)?;
             let new = step.run(|| shown::<K>(key), || with(&k, &v, None))?;
             Some((key.to_vec(), pack(&new)?))
         });
@@ -158,10 +157,9 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         let (left, right) = (self.by(&about, mine), other.by(&about, theirs));
         let step = about.step.clone();
         let rows = flow::join(left, right, move |_, left, right| {
-            let ((left_key, left), (right_key, right)) = (flow::unpair(left)?, flow::unpair(right)?);
-            let (left, right) = (unpack::<V>(left)?, unpack::<V2>(right)?);
-            let key = (unpack_key::<K>(left_key)?, unpack_key::<K2>(right_key)?);
-            let key = pack_key(scope_of(left_key), &key)?;
+            let ((packed, left_key, left), (_, right_key, right)) =
+                (unpack_pair::<K, V>(left)?, unpack_pair::<K2, V2>(right)?);
+            let key = pack_key(scope_of(packed), &(left_key, right_key))?;
             let row = step.run(|| shown::<(K, K2)>(&key), || with(&left, &right))?;
             Some((key, pack(&row)?))
         });
@@ -200,7 +198,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         flow::each(&self.rows, move |old, row| {
             let (k, v) = (unpack_key::<K>(old)?, unpack::<V>(row)?);
             let new = step.run(|| shown::<K>(old), || key(&k, &v))?;
-            Some((pack_key(scope_of(old), &new)?, flow::pair(old, row)))
+            Some((pack_key(scope_of(old), &new)?, pair(old, row)))
         })
     }
 }
@@ -225,8 +223,7 @@ fn found<K: Value, V: Value, V2: Value, V3: Value>(
     with: impl Fn(&K, &V, &V2) -> V3 + 'static,
 ) -> impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static {
     move |_, pair, other| {
-        let (key, row) = flow::unpair(pair)?;
-        let (k, v, other) = (unpack_key::<K>(key)?, unpack::<V>(row)?, unpack::<V2>(other)?);
+        let ((key, k, v), other) = (unpack_pair::<K, V>(pair)?, unpack::<V2>(other)?);
         let new = step.run(|| shown::<K>(key), || with(&k, &v, &other))?;
         Some((key.to_vec(), pack(&new)?))
     }

@@ -4,11 +4,12 @@ use super::drive::{Call, Drive, Stop, add_doubt};
 use super::progress::forget_notes;
 use super::record::{RunRecord, run_key};
 use super::{Outcome, Progress};
-use crate::model::{Cause, DatasetName, Position, Timestamp};
+use crate::model::{Cause, DatasetName, Position, Timestamp, id_of};
 use crate::pipeline::{Batch, Dataset, Engine, Error, Mark, Missing, Table, WindowOp};
 use crate::sink::RunEnd;
 use crate::source::{Ask, Body, Confirm, Page, Part};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// Records confirmed one by one; if more are missing, a second listing is cheaper and takes its place.
@@ -98,19 +99,10 @@ impl Drive<'_> {
         let mut ids = Vec::with_capacity(positions.len());
         for position in positions {
             let record = self.engine.record_at(&self.order.dataset, *position)?;
-            ids.extend(record.and_then(|record| id_of(&record.payload)));
+            ids.extend(record.and_then(|record| id_of(&record.payload).map(Cow::into_owned)));
         }
         Ok(ids)
     }
-}
-
-/// The id inside a payload.
-fn id_of(payload: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct WithId {
-        id: String,
-    }
-    serde_json::from_slice::<WithId>(payload).ok().map(|record| record.id)
 }
 
 /// The mark of deletes that wait.
