@@ -38,7 +38,7 @@ impl Source for Lines {
 
 /// (added, deleted) of two runs, between which a line disappears and one appears.
 pub async fn run() -> Result<[(u64, u64); 2], Error> {
-    let options = Options { data_dir: None, workers: 1, clock: Arc::new(SystemClock), announce: None, views: None };
+    let options = Options::default();
     let engine = Engine::open(options)?;
     let spec = DatasetSpec { strategy: Strategy::IgnoreIfModifiedAfter, ignore_in_diff: Vec::new() };
     let dataset = engine.dataset(&DatasetName::base("default", "text", "me", "Line"), &spec)?;

@@ -7,7 +7,7 @@ use syncline_engine::{Engine, time::SystemClock};
 
 /// Writes `n` records one by one while a reader follows; gives what the reader met.
 pub async fn run(n: i64) -> Result<Vec<i64>, Error> {
-    let options = Options { data_dir: None, workers: 2, clock: Arc::new(SystemClock), announce: None, views: None };
+    let options = Options { data_dir: None, workers: 2, clock: Arc::new(SystemClock), ..Options::default() };
     let engine = Engine::open(options)?;
     let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
     let ticks = engine.dataset(&DatasetName::base("default", "clock", "wall", "Tick"), &spec)?;

@@ -9,7 +9,7 @@ use syncline_engine::{Engine, time::SystemClock};
 
 /// The changes a reader meets, one line each.
 pub async fn run() -> Result<Vec<String>, Error> {
-    let options = Options { data_dir: None, workers: 1, clock: Arc::new(SystemClock), announce: None, views: None };
+    let options = Options::default();
     let engine = Engine::open(options)?;
     let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: Vec::new() };
     let contacts = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec)?;

@@ -80,8 +80,7 @@ impl Bench {
             data_dir: Some(dir.to_owned()),
             workers: args.workers,
             clock: Arc::new(SystemClock),
-            announce: None,
-            views: None,
+            ..Options::default()
         })?;
         let feed = Feed::new(args.records, args.page);
         let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: Vec::new() };

@@ -84,7 +84,7 @@ impl Bench {
 
     fn over(folder: Option<&std::path::Path>, provider: Provider, clock: Arc<ManualClock>) -> Bench {
         let options =
-            Options { data_dir: folder.map(Into::into), workers: 1, clock: clock.clone(), announce: None, views: None };
+            Options { data_dir: folder.map(Into::into), workers: 1, clock: clock.clone(), ..Options::default() };
         let engine = Engine::open(options).expect("opens");
         let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: vec![] };
         let dataset = engine.dataset(&DatasetName::base("default", "acme", "me", "Thing"), &spec).expect("registers");

@@ -76,8 +76,8 @@ impl Harness {
             data_dir: Some(self.folder.path().to_owned()),
             workers: self.workers,
             clock: self.clock.clone(),
-            announce: None,
             views: Some(self.views.clone()),
+            ..Options::default()
         };
         self.engine = Some(Engine::open(options).unwrap_or_else(|e| panic!("the engine does not open: {e}")));
     }

@@ -19,8 +19,7 @@ fn open(folder: Option<&std::path::Path>, workers: usize, strategy: Strategy) ->
 }
 
 fn open_at(folder: Option<&std::path::Path>, workers: usize, strategy: Strategy, clock: Arc<ManualClock>) -> Bench {
-    let options =
-        Options { data_dir: folder.map(Into::into), workers, clock: clock.clone(), announce: None, views: None };
+    let options = Options { data_dir: folder.map(Into::into), workers, clock: clock.clone(), ..Options::default() };
     let engine = Engine::open(options).expect("opens");
     let spec = DatasetSpec { strategy, ignore_in_diff: vec!["seen".to_owned()] };
     let dataset = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).expect("registers");
@@ -241,8 +240,7 @@ async fn marks_and_run_numbers_survive() {
                 data_dir: Some(folder.path().into()),
                 workers: 1,
                 clock: b.clock.clone(),
-                announce: None,
-                views: None,
+                ..Options::default()
             }),
             Err(Error::Locked(_))
         ));

@@ -91,7 +91,7 @@ impl Bench {
 
     fn open(folder: Option<&std::path::Path>, clock: Arc<ManualClock>) -> Bench {
         let options =
-            Options { data_dir: folder.map(Into::into), workers: 1, clock: clock.clone(), announce: None, views: None };
+            Options { data_dir: folder.map(Into::into), workers: 1, clock: clock.clone(), ..Options::default() };
         let engine = Engine::open(options).expect("opens");
         let spec = DatasetSpec { strategy: Strategy::IgnoreIfModifiedAfter, ignore_in_diff: vec![] };
         let dataset =

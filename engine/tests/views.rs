@@ -247,11 +247,10 @@ impl Announce for Told {
 async fn what_a_run_changes_in_views_is_announced_with_its_end() {
     let told = Arc::new(Told::default());
     let options = Options {
-        data_dir: None,
         workers: 2,
-        clock: Arc::new(SystemClock),
         announce: Some(told.clone()),
         views: Some(Definition::new(turnover)),
+        ..Options::default()
     };
     let engine = Engine::open(options).expect("opens");
     let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
@@ -291,7 +290,7 @@ fn two_rows_under_one_key_stop_the_view_that_has_them() {
 fn what_cannot_be_is_refused_at_the_start() {
     let refused = |views: Definition| {
         let (clock, views) = (Arc::new(SystemClock), Some(views));
-        let options = Options { data_dir: None, workers: 1, clock, announce: None, views };
+        let options = Options { data_dir: None, workers: 1, clock, views, ..Options::default() };
         Engine::open(options).err().map(|e| e.to_string()).unwrap_or_default()
     };
     let twice = refused(Definition::new(|v| {

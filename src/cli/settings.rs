@@ -57,7 +57,7 @@ pub(crate) async fn open(settings: Settings) -> Result<Arc<App>, Fail> {
 /// An app over a temporary folder that goes with it: for checks and dry runs.
 pub(crate) async fn scratch(settings: Settings) -> Result<Arc<App>, Fail> {
     let definitions = crate::control::definitions::load(&settings).map_err(OpenError::from)?;
-    let options = Options { data_dir: None, workers: 1, clock: Arc::new(SystemClock), announce: None, views: None };
+    let options = Options::default();
     let engine = tokio::task::spawn_blocking(move || Engine::open(options))
         .await
         .map_err(|e| Fail::new(code::INTERNAL, format!("the engine could not be opened: {e}")))??;

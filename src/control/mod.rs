@@ -124,6 +124,7 @@ impl App {
             clock,
             announce: Some(announcer.clone()),
             views: settings.views.clone(),
+            table_bytes: settings.table_bytes,
         };
         // Recovery reads the whole index of the store: too long for a thread that serves others.
         let engine = tokio::task::spawn_blocking(move || Engine::open(options))

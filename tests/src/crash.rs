@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use syncline_engine::Engine;
 use syncline_engine::model::{Counts, DatasetName, Timestamp};
-use syncline_engine::pipeline::{Batch, Dataset, Error, Mark, Options, Table};
+use syncline_engine::pipeline::{Batch, Dataset, Error, Mark, Options, TABLE_BYTES, Table};
 use syncline_engine::sink::{Announce, Notice, Owed, RunEnd};
 use syncline_engine::time::ManualClock;
 
@@ -31,7 +31,9 @@ pub fn open(folder: &Path, workers: usize) -> Result<(Engine, Vec<Dataset>), Err
         workers,
         clock: Arc::new(ManualClock::new(NOW)),
         announce: Some(Arc::new(Teller)),
-        views: None,
+        // What begins with two workers is too large for memory.
+        table_bytes: if workers == 2 { 2_000 } else { TABLE_BYTES },
+        ..Options::default()
     })?;
     let mut sets = Vec::new();
     for (n, (rule, ignore)) in specs().into_iter().enumerate() {

@@ -27,7 +27,7 @@ impl Elsewhere {
     /// Opens an engine over it and enters the log from where the changelog says, until the engine stops. Inside a runtime.
     pub fn open(&self, folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
         let (data_dir, views) = (Some(folder.to_path_buf()), self.views.clone());
-        let options = Options { data_dir, workers, clock, announce: None, views };
+        let options = Options { data_dir, workers, clock, views, ..Options::default() };
         let changelog = Arc::new(self.changelog.open());
         let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32], part: 0 })?;
         tokio::spawn(enter(engine.clone(), self.log.clone()));

@@ -176,7 +176,7 @@ impl Serving {
 async fn open_part(settings: Settings, (spread, number): (Spread, i32)) -> Result<Arc<App>, OpenError> {
     let all = definitions::load(&settings)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let options = Options { data_dir: Some(settings.data_dir.clone()), workers: 1, clock, announce: None, views: None };
+    let options = Options { data_dir: Some(settings.data_dir.clone()), workers: 1, clock, ..Options::default() };
     let neighbours = Some(spread.neighbours(&all, number));
     let mut part = Part::default();
     (part.name, part.neighbours) = (number.to_string(), neighbours);

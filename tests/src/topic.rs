@@ -11,6 +11,8 @@ use syncline_connectors::kafka::Cluster;
 
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Longest a transaction may stay open whose commit was answered.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// A message as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,22 @@ pub fn consumer(cluster: &Cluster) -> BaseConsumer {
         config.set(key, value);
     }
     config.create().expect("a consumer")
+}
+
+/// Waits until nothing in a topic is hidden by an open transaction. A commit is answered before all partitions show it.
+pub fn settle(cluster: &Cluster, topic: &str) {
+    let committed = consumer(cluster);
+    let all: BaseConsumer = cluster.client().set("isolation.level", "read_uncommitted").create().expect("a consumer");
+    let metadata = all.fetch_metadata(Some(topic), ANSWER).expect("metadata");
+    let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len() as i32);
+    for partition in 0..partitions {
+        let end = all.fetch_watermarks(topic, partition, ANSWER).expect("the end").1;
+        let begin = std::time::Instant::now();
+        while committed.fetch_watermarks(topic, partition, ANSWER).expect("the stable end").1 < end {
+            assert!(begin.elapsed() < SETTLED, "{topic}/{partition}: a transaction stays open");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 /// Everything that is visible in a topic, partition by partition in order. Empty where there is no such topic.

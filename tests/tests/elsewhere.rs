@@ -47,7 +47,7 @@ async fn an_owner_that_was_replaced_without_knowing_it_changes_nothing() {
     // Paused: nobody enters the log for it.
     let changelog = Arc::new(elsewhere.changelog.open());
     let options =
-        Options { data_dir: Some(folder.path().join("old")), workers: 1, clock: clock(), announce: None, views: None };
+        Options { data_dir: Some(folder.path().join("old")), workers: 1, clock: clock(), ..Options::default() };
     let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
     let old = Engine::open_copy(options, remote).expect("opens");
     let claim = tokio::spawn({
@@ -119,7 +119,7 @@ async fn what_was_under_way_when_a_process_died_leaves_no_ghosts() {
             let data_dir = Some(folder.path().join(name));
             let changelog = Arc::new(elsewhere.changelog.open());
             let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
-            Engine::open_copy(Options { data_dir, workers, clock: clock(), announce: None, views: None }, remote)
+            Engine::open_copy(Options { data_dir, workers, clock: clock(), ..Options::default() }, remote)
                 .expect("opens")
         };
         let first = open("one", 1);
@@ -197,8 +197,7 @@ async fn an_engine_that_is_fenced_while_it_opens_says_so() {
     let changelog = Arc::new(elsewhere.changelog.open());
     // Another process opens the changelog after this one has, and before it has written anything.
     let _other = elsewhere.changelog.open();
-    let options =
-        Options { data_dir: Some(folder.path().into()), workers: 1, clock: clock(), announce: None, views: None };
+    let options = Options { data_dir: Some(folder.path().into()), workers: 1, clock: clock(), ..Options::default() };
     let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
     let opening = tokio::task::spawn_blocking(move || Engine::open_copy(options, remote).err());
     let refused = soon(opening).await.expect("no panic");
@@ -210,7 +209,7 @@ async fn a_first_commit_that_fails_ends_the_opening() {
     let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
     let open = |changelog| {
         let options =
-            Options { data_dir: Some(folder.path().into()), workers: 1, clock: clock(), announce: None, views: None };
+            Options { data_dir: Some(folder.path().into()), workers: 1, clock: clock(), ..Options::default() };
         let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [7; 32], part: 0 };
         move || Engine::open_copy(options, remote)
     };
@@ -231,7 +230,7 @@ async fn another_secret_is_refused() {
     let engine = elsewhere.open(&folder.path().join("one"), 1, clock()).expect("opens");
     engine.stop().await.expect("stops");
     let changelog = Arc::new(elsewhere.changelog.open());
-    let options = Options { data_dir: None, workers: 1, clock: Arc::new(SystemClock), announce: None, views: None };
+    let options = Options::default();
     let remote = Remote { log: elsewhere.log.clone(), changelog, secret: [8; 32], part: 0 };
     let refused = Engine::open_copy(options, remote).err();
     assert!(matches!(&refused, Some(Error::Foreign(why)) if why.contains("secret")), "{refused:?}");

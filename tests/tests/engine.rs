@@ -19,7 +19,7 @@ fn open(folder: &Path, workers: usize) -> Engine {
 
 fn try_open(folder: &Path, workers: usize) -> Result<Engine, Error> {
     let clock = Arc::new(ManualClock::new(NOW));
-    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None, views: None })
+    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, ..Options::default() })
 }
 
 fn contacts(engine: &Engine, strategy: Strategy) -> Dataset {
@@ -480,6 +480,32 @@ fn a_pruned_record_that_comes_back_can_be_patched_in_the_same_batch() {
 }
 
 #[test]
+fn a_pruned_record_that_comes_back_can_be_patched_before_that_is_committed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    let set = contacts(&engine, Strategy::Override);
+    for round in 0..50 {
+        let value = || std::iter::once(("1".to_owned(), json!({"round": round})));
+        save(&engine, &set, value());
+        run(engine.prune(&set, Position(u64::MAX), 10)).expect("prunes");
+        let (back, mut patch) = (saves(&engine, &set, value()), engine.page(&set));
+        patch.patch("1", None, NOW, br#"{"more":true}"#);
+        let patch = Batch { cause: Some(Cause::run(2)), pages: vec![patch], ..Batch::default() };
+        let (back, patched) = run(async {
+            let back = engine.hand_over(back).await.expect("takes it");
+            let patch = engine.hand_over(patch).await.expect("takes it");
+            // A question has everything before it closed: the two are under way together.
+            engine.missing(&set).await.expect("answers");
+            (back.receipt().await.expect("commits"), patch.receipt().await.expect("commits"))
+        });
+        assert_eq!((back.counts_of(&set).unchanged, patched.counts_of(&set).updated), (1, 1), "round {round}");
+        let record = run(engine.record(&set, "1")).expect("answers").expect("a record");
+        assert_eq!(serde_json::from_slice::<Value>(&record.payload).expect("JSON")["round"], json!(round));
+    }
+    run(engine.stop()).expect("stops");
+}
+
+#[test]
 fn a_refused_patch_of_a_pruned_record_keeps_it_from_being_swept() {
     let folder = tempfile::tempdir().expect("a folder");
     let engine = open(folder.path(), 1);
@@ -505,8 +531,7 @@ fn commit_times_rise_though_the_clock_was_set_back() {
     let mut last = Timestamp(0);
     for hours in [2, 1, 0] {
         let clock = Arc::new(ManualClock::new(NOW.plus(std::time::Duration::from_secs(hours * 3_600))));
-        let options =
-            Options { data_dir: Some(folder.path().to_path_buf()), workers: 1, clock, announce: None, views: None };
+        let options = Options { data_dir: Some(folder.path().to_path_buf()), workers: 1, clock, ..Options::default() };
         let engine = Engine::open(options).expect("opens");
         let set = contacts(&engine, Strategy::Override);
         for n in 0..3 {
@@ -523,8 +548,7 @@ fn commit_times_rise_though_the_clock_was_set_back() {
 async fn a_follower_of_many_datasets_misses_nothing() {
     const DATASETS: usize = 6;
     const EACH: usize = 400;
-    let options =
-        Options { data_dir: None, workers: 2, clock: Arc::new(ManualClock::new(NOW)), announce: None, views: None };
+    let options = Options { data_dir: None, workers: 2, clock: Arc::new(ManualClock::new(NOW)), ..Options::default() };
     let engine = Engine::open(options).expect("opens");
     let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: vec![] };
     let name = |n: usize| DatasetName::base("dev", "crm", &format!("account-{n}"), "Contact");

@@ -137,7 +137,7 @@ impl Bench {
             workers: 1,
             clock: clock.clone(),
             announce: Some(announcer.clone()),
-            views: None,
+            ..Options::default()
         };
         let engine = Engine::open(options).expect("engine");
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await.expect("connections"));

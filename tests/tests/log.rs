@@ -42,8 +42,7 @@ impl Stored {
             data_dir: Some(self.folder.path().to_path_buf()),
             workers: 1,
             clock: Arc::new(SystemClock),
-            announce: None,
-            views: None,
+            ..Options::default()
         };
         self.engine = Some(Engine::open(options).expect("opens"));
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::Engine;
 use syncline_engine::model::{DatasetName, Position, Timestamp};
-use syncline_engine::pipeline::{Dataset, Error, Filter, Options, Receipt};
+use syncline_engine::pipeline::{Dataset, Error, Filter, Options, Receipt, TABLE_BYTES};
 use syncline_engine::time::{Clock, ManualClock};
 use syncline_tests::compare::{self, Times, batch, compare, compare_missing, read_pages, tally};
 use syncline_tests::elsewhere::Elsewhere;
@@ -156,6 +156,18 @@ proptest! {
         bench.op(Op::Reopen(3 - workers));
     }
 
+    #[test]
+    fn datasets_too_large_for_memory_give_the_same(
+        workers in 1..=2usize,
+        table_bytes in select(vec![0, 3_000, 60_000_usize]),
+        ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
+    ) {
+        let mut bench = Bench::spilling(&specs(), workers, table_bytes);
+        for op in ops {
+            bench.op(op);
+        }
+        bench.op(Op::Reopen(3 - workers));
+    }
 }
 
 proptest! {
@@ -264,6 +276,7 @@ fn row(seed: &Seed, now: i64, unique: i64, sent: &[Row]) -> Row {
 /// An engine and the oracle beside it.
 struct Bench {
     folder: TempDir,
+    table_bytes: usize,
     /// Set where the engine is a copy of what lies elsewhere.
     elsewhere: Option<Elsewhere>,
     runtime: Runtime,
@@ -281,20 +294,26 @@ struct Bench {
 
 impl Bench {
     fn new(specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
-        Bench::at(None, specs, workers)
+        Bench::at(None, specs, workers, TABLE_BYTES)
+    }
+
+    /// Whose engine keeps no more of records in memory than that.
+    fn spilling(specs: &[(Rule, Vec<String>)], workers: usize, table_bytes: usize) -> Self {
+        Bench::at(None, specs, workers, table_bytes)
     }
 
     /// Whose engine moves to another machine at every opening: an empty one, or one that it had left earlier.
     fn moving(specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
-        Bench::at(Some(Elsewhere::default()), specs, workers)
+        Bench::at(Some(Elsewhere::default()), specs, workers, TABLE_BYTES)
     }
 
-    fn at(elsewhere: Option<Elsewhere>, specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
+    fn at(elsewhere: Option<Elsewhere>, specs: &[(Rule, Vec<String>)], workers: usize, table_bytes: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(ManualClock::new(Timestamp(BEGIN)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut bench = Bench {
             folder,
+            table_bytes,
             elsewhere,
             runtime,
             clock,
@@ -315,7 +334,7 @@ impl Bench {
     fn open(&mut self, workers: usize) {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let opened = match &mut self.elsewhere {
-            None => open(self.folder.path(), workers, clock).expect("opens"),
+            None => open(self.folder.path(), workers, clock, self.table_bytes).expect("opens"),
             Some(elsewhere) => {
                 elsewhere.openings += 1;
                 // Three machines, one of which is always new.
@@ -519,6 +538,6 @@ impl Bench {
     }
 }
 
-fn open(folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
-    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, announce: None, views: None })
+fn open(folder: &Path, workers: usize, clock: Arc<dyn Clock>, table_bytes: usize) -> Result<Engine, Error> {
+    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, table_bytes, ..Options::default() })
 }

@@ -99,7 +99,7 @@ impl Graph {
         if let Some(mut seeds) = self.seeds.take() {
             // The counting view learns what was there before the start, once.
             seeds.advance_to(epoch);
-            for (dataset, table) in self.tables.borrow().0.iter().filter(|(_, table)| table.live != 0) {
+            for (dataset, table) in self.tables.borrow().all.iter().filter(|(_, table)| table.live != 0) {
                 seeds.send((*dataset, epoch, table.live as isize));
             }
         }

@@ -95,7 +95,8 @@ impl<'a> Merge<'a> {
 
     /// Hands what was only seen to the stage.
     pub fn finish(self) {
-        if self.touch.keys.is_empty() && self.touch.moved.is_empty() {
+        // The store is told of every entry of a spilled table that was used.
+        if self.touch.keys.is_empty() && self.touch.moved.is_empty() || self.table.is_spilled() {
             return;
         }
         self.table.touched += self.touch.keys.len() + self.touch.moved.len();
@@ -109,9 +110,7 @@ impl<'a> Merge<'a> {
     /// the records leave.
     pub fn sweep(&mut self, first: u64, step: u64) -> Vec<(u64, Key)> {
         let Some(began) = self.table.window else { return Vec::new() };
-        let unseen = |e: &&Entry| e.generation < self.generation && !e.is(DEAD);
-        let mut doomed: Vec<Entry> = self.table.iter().filter(unseen).copied().collect();
-        doomed.sort_unstable_by_key(|e| e.position);
+        let doomed = self.table.unseen();
         let mut deleted = Vec::with_capacity(doomed.len());
         for (position, entry) in (first..).step_by(step.max(1) as usize).zip(doomed) {
             // Newer than what was known, even where that bears a time to come: the same observation again is no revival.

@@ -210,17 +210,16 @@ impl Step<'_> {
 
     fn clear(&mut self, dataset: DatasetId) {
         if self.watched.contains(&dataset) {
-            for entry in self.tables.table(dataset).iter().filter(|e| !e.is(DEAD | HIDDEN | PRUNED)) {
-                if let Some(payload) = self.stage.payload(dataset, entry.position) {
+            self.tables.table(dataset).each(&mut |entry| {
+                if !entry.is(DEAD | HIDDEN | PRUNED)
+                    && let Some(payload) = self.stage.payload(dataset, entry.position)
+                {
                     self.records.push((dataset, entry.key, payload, -1));
                 }
-            }
+            });
         }
-        let old = self.tables.table(dataset);
-        let (spec, generation, live) = (old.spec.clone(), old.generation, old.live);
-        let mut fresh = crate::state::Table::default();
-        (fresh.spec, fresh.generation) = (spec, generation);
-        self.tables.0.insert(dataset, fresh);
+        let live = self.tables.table(dataset).live;
+        self.tables.clear(dataset);
         self.stage.part.forget(dataset);
         *self.live.entry(dataset).or_default() -= live;
     }

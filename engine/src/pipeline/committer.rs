@@ -207,6 +207,9 @@ impl Committer {
             .flat_map(|part| std::mem::take(&mut part.changes))
             .partition(store::write::Change::is_range);
         ranges.into_iter().chain(rest).try_for_each(|change| self.store.add(batch, change))?;
+        if let Some(part) = parts.first() {
+            part.spilled.iter().for_each(|dataset| self.tell_spilled(*dataset));
+        }
         for part in parts {
             part.counts.iter().for_each(|(at, c)| counts.entry(*at).or_default().add(c));
             part.last.iter().for_each(|(id, at)| {
@@ -266,6 +269,18 @@ impl Committer {
             answers.push((planned.answer, receipt, planned._room));
         }
         Ok(u64::from(owed))
+    }
+
+    fn tell_spilled(&self, dataset: DatasetId) {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = names.get(&dataset) {
+            tracing::info!(
+                source = &*name.source,
+                connection = &*name.connection,
+                model = &*name.model,
+                "too many records for memory: what is known of these is read from the data folder from now on"
+            );
+        }
     }
 
     /// Remembers what a cause has changed until it is announced.

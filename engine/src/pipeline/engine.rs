@@ -38,7 +38,7 @@ const FOLLOW: usize = 64;
 /// ```
 /// use syncline_engine::{Engine, model::*, pipeline::*, time::SystemClock};
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// let engine = Engine::open(Options { data_dir: None, workers: 1, clock: std::sync::Arc::new(SystemClock), announce: None, views: None }).unwrap();
+/// let engine = Engine::open(Options::default()).unwrap();
 /// let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: vec![] };
 /// let contacts = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).unwrap();
 /// let mut page = engine.page(&contacts);
@@ -154,11 +154,14 @@ impl Engine {
         let mut rings = Vec::new();
         let mut seats = Vec::new();
         let treat = treatments(&catalog, &windows);
-        let tables = store.load(&datasets, workers)?;
+        let table_bytes = options.table_bytes / workers;
+        let tables = store.load(&datasets, workers, table_bytes)?;
         let last = last_positions(&tables);
-        for tables in tables {
+        for (index, tables) in tables.into_iter().enumerate() {
             let (ring, jobs) = bounded(RING);
             rings.push(ring);
+            // A copy of a changelog spreads its datasets over partitions instead.
+            let decides = (index == 0 && through.is_none()).then(|| inbox.clone());
             seats.push(Some(Seat {
                 store: store.clone(),
                 tables,
@@ -168,6 +171,8 @@ impl Engine {
                 seed: seed.clone(),
                 counts: COUNTS,
                 derived: derived.clone(),
+                table_bytes,
+                decides,
             }));
         }
         let (watermark_sender, watermark) = watch::channel(Position::first_of(first));
@@ -198,7 +203,9 @@ impl Engine {
             spans: if derived.is_some() { (FIRST_SPAN, SPAN) } else { (1, 1) },
             last_at: store.last_at()?,
             in_flight: 0,
+            alone: false,
             waiting: VecDeque::new(),
+            spill: Vec::new(),
         };
         let run_reserved = store.system(RUN_NUMBER)?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
         let threads = vec![
@@ -697,9 +704,9 @@ fn run_workers(workers: usize, seats: Vec<Option<Seat>>) {
 /// Where the last change of each dataset is.
 fn last_positions(tables: &[crate::state::Tables]) -> Last {
     let mut last = HashMap::new();
-    for (dataset, table) in tables.iter().flat_map(|tables| &tables.0) {
-        let newest = table.iter().map(|entry| entry.position).max().unwrap_or(0);
-        last.entry(*dataset).and_modify(|last: &mut u64| *last = (*last).max(newest)).or_insert(newest);
+    for (dataset, table) in tables.iter().flat_map(|tables| &tables.all) {
+        let last: &mut u64 = last.entry(*dataset).or_default();
+        *last = (*last).max(table.last);
     }
     Arc::new(Mutex::new(last))
 }

@@ -25,7 +25,7 @@ use crate::log::{Changelog, Log};
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;
 use crate::store;
-use crate::time::Clock;
+use crate::time::{Clock, SystemClock};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,6 +41,27 @@ pub struct Options {
     pub announce: Option<Arc<dyn Announce>>,
     /// What is derived from the records.
     pub views: Option<Definition>,
+    /// Bytes that what the merge knows of each record, about 90 a record, may take in memory. Beyond, the largest datasets
+    /// are spilled: what is known of their records stays in the store and is read where it is needed, which costs several
+    /// times the CPU. Once spilled a dataset stays so until it is cleared.
+    pub table_bytes: usize,
+}
+
+/// Bytes of [`Options::table_bytes`] where nothing else is said: some 20 million records.
+pub const TABLE_BYTES: usize = 2 << 30;
+
+impl Default for Options {
+    /// An engine in a temporary folder with one worker and the system's clock, that derives and announces nothing.
+    fn default() -> Self {
+        Options {
+            data_dir: None,
+            workers: 1,
+            clock: Arc::new(SystemClock),
+            announce: None,
+            views: None,
+            table_bytes: TABLE_BYTES,
+        }
+    }
 }
 
 /// A log and a changelog outside this machine: the data folder is a copy that can be rebuilt from them.

@@ -1,7 +1,7 @@
 //! Cuts epochs: gathers batches while the committer is busy and closes an epoch as soon as it is idle.
 //!
 //! So an epoch is as short as the disk allows and as long as it must be. At most [`IN_FLIGHT`] epochs are under way;
-//! beyond, callers wait for room.
+//! beyond, callers wait for room. Pruning rewrites what earlier epochs have written, so its epoch is under way alone.
 
 use super::batch::{Batch, WindowOp};
 use super::committer::{Answer, Plan, PlannedBatch};
@@ -31,10 +31,18 @@ pub(super) enum Input {
     Submit(Submission),
     /// A question to the workers, after everything submitted before it.
     Ask(Query),
+    /// This dataset takes too much memory.
+    Spill(DatasetId),
     /// The committer has finished so many epochs.
     Done(usize),
     /// No more submissions.
     Stop,
+}
+
+/// What waits for its turn.
+pub(super) enum Waiting {
+    Batch(Submission),
+    Ask(Query),
 }
 
 /// A batch with who waits for it.
@@ -47,6 +55,12 @@ pub(super) struct Submission {
     pub answer: Answer,
     /// Room taken until the commit.
     pub room: Option<OwnedSemaphorePermit>,
+}
+
+impl Submission {
+    fn prunes(&self) -> bool {
+        self.extra.iter().any(|work| matches!(work, Work::Prune { .. }))
+    }
 }
 
 /// Windows of all datasets, shared with who asks whether one is open.
@@ -62,7 +76,11 @@ pub(super) struct Sequencer {
     pub spans: (u64, u64),
     pub last_at: Timestamp,
     pub in_flight: usize,
-    pub waiting: VecDeque<Submission>,
+    /// Whether the epoch under way prunes.
+    pub alone: bool,
+    pub waiting: VecDeque<Waiting>,
+    /// Datasets to be spilled with the next epoch.
+    pub spill: Vec<DatasetId>,
 }
 
 impl Sequencer {
@@ -79,30 +97,51 @@ impl Sequencer {
                     break;
                 }
             }
-            while !self.waiting.is_empty() && (self.in_flight == 0 || (self.in_flight < IN_FLIGHT && self.full())) {
-                self.close();
+            self.advance();
+        }
+    }
+
+    /// Closes epochs as far as may be, and asks what is to be asked in between.
+    fn advance(&mut self) {
+        loop {
+            match self.waiting.front() {
+                Some(Waiting::Batch(next)) if self.may_close(next) => self.close(),
+                Some(Waiting::Batch(_)) | None => return,
+                Some(Waiting::Ask(_)) => {
+                    if let Some(Waiting::Ask(query)) = self.waiting.pop_front() {
+                        self.rings.iter().for_each(|ring| drop(ring.send(Job::Ask(query.clone()))));
+                    }
+                }
             }
         }
     }
 
+    fn may_close(&self, next: &Submission) -> bool {
+        if self.in_flight == 0 {
+            return true;
+        }
+        // Questions see what was submitted before them, and do not wait for it to be durable.
+        let asked = || self.waiting.iter().any(|waiting| matches!(waiting, Waiting::Ask(_)));
+        !self.alone && !next.prunes() && (asked() || (self.in_flight < IN_FLIGHT && self.full()))
+    }
+
     fn take(&mut self, input: Input) -> bool {
         match input {
-            Input::Submit(submission) => self.waiting.push_back(submission),
+            Input::Submit(submission) => self.waiting.push_back(Waiting::Batch(submission)),
+            Input::Spill(dataset) => self.spill.push(dataset),
             Input::Done(epochs) => self.in_flight = self.in_flight.saturating_sub(epochs),
-            Input::Ask(query) => {
-                // Questions see what was submitted before them.
-                while !self.waiting.is_empty() {
-                    self.close();
-                }
-                self.rings.iter().for_each(|ring| drop(ring.send(Job::Ask(query.clone()))));
-            }
+            Input::Ask(query) => self.waiting.push_back(Waiting::Ask(query)),
             Input::Stop => return true,
         }
         false
     }
 
     fn full(&self) -> bool {
-        let bytes: usize = self.waiting.iter().flat_map(|s| &s.batch.pages).map(|p| p.bytes()).sum();
+        let bytes_of = |waiting: &Waiting| match waiting {
+            Waiting::Batch(submission) => submission.batch.pages.iter().map(|page| page.bytes()).sum(),
+            Waiting::Ask(_) => 0,
+        };
+        let bytes: usize = self.waiting.iter().map(bytes_of).sum();
         bytes >= EPOCH_BYTES || self.waiting.len() >= EPOCH_BATCHES
     }
 
@@ -112,24 +151,28 @@ impl Sequencer {
         let at = Timestamp(self.clock.now().0.max(self.last_at.0 + 1));
         self.last_at = at;
         let mut cut = Cut { at, work: Vec::new(), batches: Vec::new(), places: 0, bytes: 0, swept: false };
-        while let Some(submission) = self.waiting.pop_front() {
+        self.alone = false;
+        while let Some(Waiting::Batch(submission)) = self.waiting.pop_front_if(|w| matches!(w, Waiting::Batch(_))) {
             let rows = submission.batch.pages.iter().map(|page| page.len() as u64).sum::<u64>();
-            if cut.places + rows > 1 << Position::PLACE_BITS {
-                self.waiting.push_front(submission);
+            let prunes = submission.prunes();
+            if cut.places + rows > 1 << Position::PLACE_BITS || (prunes && !cut.batches.is_empty()) {
+                self.waiting.push_front(Waiting::Batch(submission));
                 break;
             }
+            self.alone = prunes;
             let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
             cut.add(submission, &mut windows);
-            if cut.swept || cut.bytes >= EPOCH_BYTES || cut.batches.len() >= EPOCH_BATCHES {
+            if prunes || cut.swept || cut.bytes >= EPOCH_BYTES || cut.batches.len() >= EPOCH_BATCHES {
                 break;
             }
         }
         let span = std::mem::replace(&mut self.spans.0, self.spans.1);
         self.next = epoch + span + if cut.swept { SWEEP_EPOCHS } else { 0 };
         self.in_flight += 1;
+        let spill = std::mem::take(&mut self.spill);
         for ring in &self.rings {
             // A worker that is gone has told the committer; the answers come from there.
-            let _ = ring.send(Job::Epoch { epoch, next: self.next, at, work: cut.work.clone() });
+            let _ = ring.send(Job::Epoch { epoch, next: self.next, at, work: cut.work.clone(), spill: spill.clone() });
         }
         let plan = Plan { epoch, next: self.next, at, batches: cut.batches };
         let _ = self.committer.send(super::committer::Input::Plan(plan));

@@ -94,7 +94,7 @@ mod tests {
         });
         let open = || {
             let (data_dir, views) = (Some(folder.path().to_owned()), Some(views.clone()));
-            Engine::open(Options { data_dir, workers: 1, clock: Arc::new(SystemClock), announce: None, views })
+            Engine::open(Options { data_dir, workers: 1, clock: Arc::new(SystemClock), views, ..Options::default() })
         };
         let engine = open().expect("opens");
         let notes = engine.dataset(&DatasetName::base("e", "desk", "one", "Note"), &spec()).expect("a dataset");

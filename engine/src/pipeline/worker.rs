@@ -1,10 +1,10 @@
 //! A timely worker: takes epochs from its ring, pushes them through its dataflow, writes its bulk, hands the rest on.
 
-use super::committer;
+use super::{committer, sequencer};
 use crate::dataflow::{Derived, Graph, Worker, build};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
-use crate::state::{HIDDEN, Part, Stage, Tables, Touch, Work};
+use crate::state::{Entry, HIDDEN, Part, Shelf, Stage, Tables, Touch, Work};
 use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +17,13 @@ const FOLD_LEAST: usize = 1 << 16;
 /// … and its records so many times.
 const FOLD_TIMES: usize = 4;
 
+/// A worker looks again how much memory its tables take when it has added this part of what they may take.
+const LOOK: usize = 64;
+
 /// What a worker is given.
 pub(super) enum Job {
-    /// An epoch.
-    Epoch { epoch: u64, next: u64, at: Timestamp, work: Vec<Work> },
+    /// An epoch; with it the datasets that are to be spilled at its end.
+    Epoch { epoch: u64, next: u64, at: Timestamp, work: Vec<Work>, spill: Vec<DatasetId> },
     /// A question.
     Ask(Query),
 }
@@ -44,6 +47,10 @@ pub(super) struct Seat {
     pub seed: KeySeed,
     pub counts: DatasetId,
     pub derived: Option<Derived>,
+    /// Bytes that the tables of this worker may take.
+    pub table_bytes: usize,
+    /// Who is told when they take more, if this worker is to say so.
+    pub decides: Option<Sender<sequencer::Input>>,
 }
 
 /// Runs the worker whose seat is at its index until its ring is closed.
@@ -59,17 +66,25 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
         let _ = seat.committer.send(committer::Input::Part(0, Err(error)));
         return;
     }
-    let mut treat = seat.treat;
+    let shelf = Shelf::new(seat.store.clone(), (index, worker.peers()), seat.table_bytes);
+    let look = (seat.table_bytes / LOOK / size_of::<Entry>()) as u64;
+    let (mut treat, mut added) = (seat.treat, look);
     while let Ok(job) = seat.ring.recv() {
         match job {
-            Job::Ask(query) => answer(&graph, query),
-            Job::Epoch { epoch, next, at, mut work } => {
+            Job::Ask(query) => answer(&graph, query, (index, worker.peers())),
+            Job::Epoch { epoch, next, at, mut work, spill } => {
                 if !treat.is_empty() {
                     work.splice(0..0, std::mem::take(&mut treat));
                 }
                 let mut part = graph.epoch(worker, epoch, next, at, work);
                 fold(&graph, &mut part);
-                let sealed = seat.store.seal(epoch, index as u16, at, part);
+                added += part.counts.values().map(|counts| counts.added).sum::<u64>();
+                if let Some(decides) = seat.decides.as_ref().filter(|_| added >= look) {
+                    added = 0;
+                    ask_to_spill(&graph, decides, seat.table_bytes);
+                }
+                let sealed = to_disk(&graph, &mut part, (epoch, next), &spill, &seat.store, &shelf)
+                    .and_then(|()| seat.store.seal(epoch, index as u16, at, part));
                 if seat.committer.send(committer::Input::Part(epoch, sealed)).is_err() {
                     return;
                 }
@@ -87,17 +102,20 @@ fn anew(worker: &mut Worker, graph: &mut Graph, store: &Store) -> store::Result<
     Ok(())
 }
 
-fn answer(graph: &Graph, query: Query) {
+fn answer(graph: &Graph, query: Query, (worker, workers): (usize, usize)) {
     let mut tables = graph.tables.borrow_mut();
     // Who asked may have gone away; then nobody misses the answer.
     match query {
         Query::Missing(dataset, to) => {
             let table = tables.table(dataset);
-            let missing = if table.window.is_some() { table.missing() } else { Vec::new() };
+            let missing = if table.window.is_some() { table.unseen() } else { Vec::new() };
+            let missing = missing.iter().map(|entry| entry.position).collect();
             let _ = to.send((u64::try_from(table.live).unwrap_or(0), missing));
         }
         Query::Locate(dataset, key, to) => {
-            let entry = tables.table(dataset).get(&key);
+            // A spilled record would be found by any worker; it is the business of one.
+            let mine = key[1] % workers as u64 == worker as u64;
+            let entry = if mine { tables.table(dataset).get(&key) } else { None };
             let _ = to.send(entry.filter(|e| !e.is(HIDDEN)).map(|e| e.position));
         }
     }
@@ -121,6 +139,43 @@ fn fold(graph: &Graph, part: &mut Part) {
         table.touched = table.len();
         part.folded.push(dataset);
     }
+}
+
+/// Has the largest table spilled if all together take too much memory. Records are spread evenly, so one worker speaks for all.
+fn ask_to_spill(graph: &Graph, decides: &Sender<sequencer::Input>, limit: usize) {
+    let tables = graph.tables.borrow();
+    if tables.bytes().map(|(_, bytes)| bytes).sum::<usize>() <= limit {
+        return;
+    }
+    if let Some((dataset, _)) = tables.bytes().max_by_key(|(_, bytes)| *bytes) {
+        let _ = decides.send(sequencer::Input::Spill(dataset));
+    }
+}
+
+/// Spills what is to be spilled, and gathers what the store has to be told of datasets that are.
+fn to_disk(
+    graph: &Graph,
+    part: &mut Part,
+    (epoch, next): (u64, u64),
+    spill: &[DatasetId],
+    store: &Store,
+    shelf: &Shelf,
+) -> store::Result<()> {
+    let mut tables = graph.tables.borrow_mut();
+    part.used = tables.used(next).map_err(store::Error::Disk)?;
+    for dataset in spill.iter().filter(|dataset| !part.cleared.contains(dataset)) {
+        let table = tables.table(*dataset);
+        if table.is_spilled() {
+            continue;
+        }
+        store.spill(*dataset, epoch, table.iter())?;
+        tables.spill(*dataset, shelf.clone());
+        part.spilled.push(*dataset);
+        // Versions stand in the entries from now on.
+        part.touched.retain(|(other, _), _| other != dataset);
+        part.folded.push(*dataset);
+    }
+    Ok(())
 }
 
 /// Tells the committer when the worker dies, so that nobody waits for it.

@@ -4,10 +4,13 @@
 
 mod fields;
 mod rows;
+mod spill;
+mod split;
 mod stage;
 mod table;
 
 pub use fields::{Fields, Stamp, merge, patch_hash};
 pub use rows::{Kind, Row, Rows, Window, Work};
+pub use spill::{Entries, Shelf};
 pub use stage::{Content, Kept, OF_VIEWS, Part, Stage, Staged, Touch};
 pub use table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Table, Tables, writer};

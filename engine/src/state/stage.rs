@@ -89,6 +89,10 @@ pub struct Part {
     pub staged: Vec<Staged>,
     /// What was seen without a change, by dataset and generation.
     pub touched: BTreeMap<(DatasetId, u32), Touch>,
+    /// Entries of spilled datasets that were used.
+    pub used: Vec<(DatasetId, Entry)>,
+    /// Datasets that are spilled from now on.
+    pub spilled: Vec<DatasetId>,
     /// Datasets whose touches above stand for all older ones.
     pub folded: Vec<DatasetId>,
     /// Field clocks that changed.
@@ -140,6 +144,7 @@ impl Part {
         self.kept.retain(|kept| kept.dataset != dataset);
         self.restored.retain(|(other, _, _)| *other != dataset);
         self.pruned.retain(|(other, _, _)| *other != dataset);
+        self.used.retain(|(other, _)| *other != dataset);
         self.cleared.push(dataset);
     }
 
@@ -150,6 +155,8 @@ impl Part {
             && self.kept.is_empty()
             && self.restored.is_empty()
             && self.pruned.is_empty()
+            && self.used.is_empty()
+            && self.spilled.is_empty()
             && self.cleared.is_empty()
     }
 }

@@ -1,10 +1,11 @@
-//! The state of the merge: one entry of 72 bytes per record, in split hash tables so that a resize never doubles the whole.
+//! The state of the merge: one entry of 72 bytes per record.
 
 use super::fields::Fields;
+use super::spill::{Shelf, Spill};
+use super::split::Split;
 use crate::model::content::{Ignore, Key};
 use crate::model::{Cause, DatasetId, Strategy, Timestamp, Via};
-use hashbrown::HashTable;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The record is deleted; the entry is its tombstone.
@@ -71,6 +72,16 @@ impl Entry {
         self.writer_flags = (self.writer_flags & !0xff) | u32::from(flags);
     }
 
+    /// Flags and writer as they are stored together.
+    pub fn writer_flags(&self) -> u32 {
+        self.writer_flags
+    }
+
+    /// Sets flags and writer to what [`writer_flags`](Entry::writer_flags) said.
+    pub fn set_writer_flags(&mut self, both: u32) {
+        self.writer_flags = both;
+    }
+
     /// Who wrote the last change.
     pub fn writer(&self) -> u32 {
         self.writer_flags >> 8
@@ -113,34 +124,8 @@ impl Default for Spec {
     }
 }
 
-/// Sub-tables of a dataset: the largest resize moves a 64th of it.
-const SPLIT: usize = 64;
-/// Bits of the key that choose the sub-table.
-const CHOICE_BITS: u32 = 12;
-
-/// Which sub-table a key belongs to. Shares grow from one to two, evenly on a logarithmic scale, so that sub-tables double
-/// one after the other and not all at once: memory per record stays near its mean instead of swinging by half.
-static CHOICE: [u8; 1 << CHOICE_BITS] = shares();
-
-const fn shares() -> [u8; 1 << CHOICE_BITS] {
-    // The 64th root of two in 1/2^32: each share is so much greater than the one before.
-    const ROOT: u64 = 4_341_736_424;
-    let mut choice = [(SPLIT - 1) as u8; 1 << CHOICE_BITS];
-    // The first share in 1/2^32: 4096 / (1 + root + root² + … 64 terms).
-    let (mut share, mut end, mut shard, mut at) = (191_617_000_000_u64, 0_u64, 0_u8, 0_usize);
-    while (shard as usize) < SPLIT {
-        end += share;
-        while at < choice.len() && (at as u64) < end >> 32 {
-            choice[at] = shard;
-            at += 1;
-        }
-        share = ((share as u128 * ROOT as u128) >> 32) as u64;
-        shard += 1;
-    }
-    choice
-}
-
 /// All records of one dataset on one worker.
+#[derive(Default)]
 pub struct Table {
     /// How it is treated.
     pub spec: Spec,
@@ -152,92 +137,174 @@ pub struct Table {
     pub fields: HashMap<Key, Fields>,
     /// Live records here.
     pub live: i64,
+    /// Position of the last change there was at the start.
+    pub last: u64,
     /// Touches stored since they were last folded.
     pub touched: usize,
-    split: Vec<HashTable<Entry>>,
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        Table {
-            spec: Spec::default(),
-            generation: 0,
-            window: None,
-            fields: HashMap::new(),
-            live: 0,
-            touched: 0,
-            split: (0..SPLIT).map(|_| HashTable::new()).collect(),
-        }
-    }
+    /// All entries; of a spilled dataset those in use.
+    split: Split,
+    /// Set where the store has the entries.
+    spill: Option<Spill>,
 }
 
 impl Table {
-    #[inline]
-    fn shard(&mut self, half: u64) -> &mut HashTable<Entry> {
-        // Bits the hash tables themselves do not use. The mask keeps the index inside the choices, which name sub-tables.
-        &mut self.split[CHOICE[(half >> 40) as usize & ((1 << CHOICE_BITS) - 1)] as usize]
-    }
-
     /// The entry of `key`.
     #[inline]
     pub fn get(&mut self, key: &Key) -> Option<&mut Entry> {
-        let key = *key;
-        self.shard(key[0]).find_mut(key[0], |entry| entry.key == key)
+        if self.spill.is_some() {
+            self.fetch(key);
+        }
+        self.split.get(key)
+    }
+
+    #[cold]
+    fn fetch(&mut self, key: &Key) {
+        let Some(spill) = &mut self.spill else { return };
+        if let Some(entry) = spill.fetch(key, self.split.has(key)) {
+            self.split.insert(entry);
+        }
     }
 
     /// Puts the entry in, in place of one with its key.
     pub fn put(&mut self, entry: Entry) {
-        let key = entry.key;
-        match self.shard(key[0]).entry(key[0], |e| e.key == key, |e| e.key[0]) {
-            hashbrown::hash_table::Entry::Occupied(mut there) => *there.get_mut() = entry,
-            hashbrown::hash_table::Entry::Vacant(free) => {
-                free.insert(entry);
-            }
+        if let Some(spill) = &mut self.spill {
+            spill.replace(&entry.key);
         }
+        self.split.put(entry);
     }
 
     /// Adds an entry whose key is not there yet.
     pub fn insert(&mut self, entry: Entry) {
-        self.shard(entry.key[0]).insert_unique(entry.key[0], entry, |e| e.key[0]);
+        if let Some(spill) = &mut self.spill {
+            spill.replace(&entry.key);
+        }
+        self.split.insert(entry);
     }
 
-    /// All entries, in no order.
+    /// Entries in memory, in no order: all of them, unless the dataset is spilled.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.split.iter().flat_map(HashTable::iter)
+        self.split.iter()
     }
 
-    /// All entries, in no order.
+    /// Entries in memory, in no order: all of them, unless the dataset is spilled.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.split.iter_mut().flat_map(HashTable::iter_mut)
+        self.split.iter_mut()
     }
 
-    /// The entry whose key begins with this half (the first, should there be two by an accident of hashing).
+    /// Hands over every entry, wherever it is, in no order.
+    pub fn each(&mut self, each: &mut dyn FnMut(&Entry)) {
+        self.split.iter().for_each(&mut *each);
+        if let Some(spill) = &mut self.spill {
+            spill.each(&self.split, each);
+        }
+    }
+
+    /// The entry in memory whose key begins with this half.
     pub fn half(&mut self, half: u64) -> Option<&mut Entry> {
-        self.shard(half).find_mut(half, |entry| entry.key[0] == half)
+        self.split.half(half)
     }
 
-    /// Entries in all.
+    /// Entries in memory.
     pub fn len(&self) -> usize {
-        self.split.iter().map(HashTable::len).sum()
+        self.split.len()
     }
 
-    /// Positions of live records not seen in the open window, in order.
-    pub fn missing(&self) -> Vec<u64> {
-        let unseen = |e: &&Entry| e.generation < self.generation && !e.is(DEAD);
-        let mut positions: Vec<u64> = self.iter().filter(unseen).map(|e| e.position).collect();
-        positions.sort_unstable();
-        positions
+    /// Bytes its entries take up in memory.
+    pub fn bytes(&self) -> usize {
+        self.split.bytes()
+    }
+
+    /// Live records not seen in the open window, in order of position.
+    pub fn unseen(&mut self) -> Vec<Entry> {
+        let (generation, mut unseen) = (self.generation, Vec::new());
+        self.each(&mut |entry| {
+            if entry.generation < generation && !entry.is(DEAD) {
+                unseen.push(*entry);
+            }
+        });
+        unseen.sort_unstable_by_key(|entry| entry.position);
+        unseen
+    }
+
+    /// Whether the store has the entries.
+    pub fn is_spilled(&self) -> bool {
+        self.spill.is_some()
+    }
+
+    /// From now on the store has the entries: all that are here, as they are.
+    pub fn spill(&mut self, dataset: DatasetId, shelf: Shelf) {
+        (self.split, self.spill) = (Split::default(), Some(Spill::new(dataset, shelf)));
+    }
+
+    /// Entries of a spilled dataset that were used since the last call: what the store has to be told.
+    pub fn used(&mut self) -> Result<Vec<Entry>, String> {
+        let Some(spill) = &mut self.spill else { return Ok(Vec::new()) };
+        let used = spill.used()?;
+        Ok(used.iter().filter_map(|key| self.split.get(key).copied()).collect())
+    }
+
+    /// Lets go of entries of a spilled dataset that were not used lately; epochs from `next` on have used none so far.
+    pub fn rotate(&mut self, next: u64) -> Result<(), String> {
+        let Some(spill) = &mut self.spill else { return Ok(()) };
+        spill.rotate(next, &mut self.split)
     }
 }
 
 /// The tables of one worker.
 #[derive(Default)]
-pub struct Tables(pub BTreeMap<DatasetId, Table>);
+pub struct Tables {
+    /// By dataset.
+    pub all: BTreeMap<DatasetId, Table>,
+    /// Those of spilled datasets.
+    spilled: BTreeSet<DatasetId>,
+    /// Entries of spilled datasets used since the last rotation.
+    used: usize,
+    /// How many may be used until the next.
+    kept: usize,
+}
 
 impl Tables {
     /// The table of `dataset`.
     pub fn table(&mut self, dataset: DatasetId) -> &mut Table {
-        self.0.entry(dataset).or_default()
+        self.all.entry(dataset).or_default()
+    }
+
+    /// Bytes in memory by dataset, those of spilled ones aside.
+    pub fn bytes(&self) -> impl Iterator<Item = (DatasetId, usize)> {
+        self.all.iter().filter(|(_, table)| !table.is_spilled()).map(|(dataset, table)| (*dataset, table.bytes()))
+    }
+
+    /// From now on the store has the entries of `dataset`.
+    pub fn spill(&mut self, dataset: DatasetId, shelf: Shelf) {
+        self.kept = shelf.kept;
+        self.table(dataset).spill(dataset, shelf);
+        self.spilled.insert(dataset);
+    }
+
+    /// Begins anew with a dataset that is forgotten; its treatment and generation stay.
+    pub fn clear(&mut self, dataset: DatasetId) {
+        let old = self.table(dataset);
+        let (spec, generation) = (old.spec.clone(), old.generation);
+        self.all.insert(dataset, Table { spec, generation, ..Table::default() });
+        self.spilled.remove(&dataset);
+    }
+
+    /// What an epoch has used of spilled datasets, for the store; `next` is the epoch after it. Entries that were not used
+    /// lately are let go.
+    pub fn used(&mut self, next: u64) -> Result<Vec<(DatasetId, Entry)>, String> {
+        let mut used = Vec::new();
+        for dataset in &self.spilled {
+            let Some(table) = self.all.get_mut(dataset) else { continue };
+            used.extend(table.used()?.into_iter().map(|entry| (*dataset, entry)));
+        }
+        self.used += used.len();
+        if self.used > self.kept {
+            self.used = 0;
+            for dataset in &self.spilled {
+                self.all.get_mut(dataset).map_or(Ok(()), |table| table.rotate(next))?;
+            }
+        }
+        Ok(used)
     }
 }
 
@@ -248,14 +315,6 @@ mod tests {
     #[test]
     fn an_entry_has_72_bytes() {
         assert_eq!(std::mem::size_of::<Entry>(), 72);
-    }
-
-    #[test]
-    fn shares_grow_from_one_to_two() {
-        let shares: Vec<usize> = (0..SPLIT).map(|n| CHOICE.iter().filter(|c| usize::from(**c) == n).count()).collect();
-        assert_eq!(shares.iter().sum::<usize>(), CHOICE.len());
-        assert!(shares[0] >= 43 && shares[0] <= 46, "{shares:?}");
-        assert!(shares[SPLIT - 1] >= 84 && shares[SPLIT - 1] <= 92, "{shares:?}");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) const RUNS: &str = "runs";
 pub(crate) const LAST_AT: &[u8] = b"last_at";
 /// Position below which a dataset was emptied.
 pub(crate) const EMPTIED: &str = "emptied";
+/// Datasets whose entries are in the store.
+pub(crate) const SPILLED: &str = "spilled";
 pub(crate) const RUN_NUMBER: &[u8] = b"run_number";
 
 impl Store {

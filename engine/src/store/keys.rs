@@ -36,12 +36,17 @@ pub(crate) fn touched(dataset: DatasetId, worker: u16, epoch: u64, generation: u
 }
 
 /// (dataset, key)
-pub(crate) fn fields(dataset: DatasetId, key: &[u64; 2]) -> [u8; 20] {
+pub(crate) fn entry(dataset: DatasetId, key: &[u64; 2]) -> [u8; 20] {
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&dataset.0.to_be_bytes());
     bytes[4..12].copy_from_slice(&key[0].to_be_bytes());
     bytes[12..].copy_from_slice(&key[1].to_be_bytes());
     bytes
+}
+
+/// The key that an entry's key ends with.
+pub(crate) fn key_of(entry: &[u8]) -> [u64; 2] {
+    [number(entry, 4), number(entry, 12)]
 }
 
 /// A name and a number: (`prefix`, number).

@@ -10,6 +10,7 @@
 //! | `history` | dataset, position | superseded changes |
 //! | `touched` | dataset, epoch, worker, generation | what was seen unchanged |
 //! | `fields` | dataset, key | field clocks |
+//! | `entries` | dataset, key | what the merge knows of each record, of datasets too large for memory |
 //! | `marks` | table, parts | small values of the program |
 //! | `outbox` | epoch, number | owed deliveries |
 //! | `log` | position | the durable log (see `log::rocks`) |
@@ -26,6 +27,8 @@ pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod read;
 pub(crate) mod recover;
+mod restored;
+mod spill;
 pub(crate) mod write;
 
 use crate::log::Changelog;
@@ -76,6 +79,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 pub struct Store {
     db: Arc<DB>,
     poison: OnceLock<String>,
+    restored: restored::Restored,
     /// Where every write goes as well, if the store is a copy of a changelog.
     copy: Option<copy::Copy>,
     /// Held until the store goes.
@@ -95,10 +99,11 @@ pub(crate) enum Family {
     Outbox,
     Log,
     System,
+    Entries,
 }
 
 impl Family {
-    const ALL: [Family; 9] = [
+    const ALL: [Family; 10] = [
         Family::Cur,
         Family::Pay,
         Family::History,
@@ -108,6 +113,7 @@ impl Family {
         Family::Outbox,
         Family::Log,
         Family::System,
+        Family::Entries,
     ];
 
     fn numbered(number: u8) -> Option<Family> {
@@ -125,6 +131,7 @@ impl Family {
             Family::Outbox => "outbox",
             Family::Log => "log",
             Family::System => "system",
+            Family::Entries => "entries",
         }
     }
 
@@ -132,15 +139,16 @@ impl Family {
     fn write_buffer(self) -> usize {
         match self {
             Family::Pay => 64 << 20,
-            Family::Cur => 32 << 20,
+            Family::Cur | Family::Entries => 32 << 20,
             _ => 8 << 20,
         }
     }
 
-    /// Bytes compressed together: payloads are read in order more often than one by one.
+    /// Bytes compressed together: payloads are read in order more often than one by one, entries the other way round.
     fn block(self) -> usize {
         match self {
             Family::Pay => 32 << 10,
+            Family::Entries => 4 << 10,
             _ => 16 << 10,
         }
     }
@@ -195,7 +203,8 @@ impl Store {
         let cache = Cache::new_lru_cache(BLOCK_CACHE);
         let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options(&cache)));
         let db = DB::open_cf_descriptors(&options, &data, families)?;
-        let mut store = Store { db: Arc::new(db), poison: OnceLock::new(), copy: None, _lock: lock };
+        let mut store =
+            Store { db: Arc::new(db), poison: OnceLock::new(), restored: Default::default(), copy: None, _lock: lock };
         if let Some(changelog) = changelog {
             store.catch_up(&*changelog)?;
             store.copy = Some(copy::Copy::new(changelog));

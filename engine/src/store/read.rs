@@ -122,6 +122,9 @@ impl Store {
 
     /// The payload of the change at a position, of whatever epoch; `None` if it is pruned.
     pub(crate) fn payload_of(&self, dataset: DatasetId, position: u64) -> Result<Option<Vec<u8>>> {
+        if let Some((_, payload)) = self.restored(dataset, position) {
+            return Ok(Some(payload));
+        }
         let Some(meta) = self.meta(dataset, position)? else { return Ok(None) };
         if meta.pruned_at.is_some() {
             return Ok(None);

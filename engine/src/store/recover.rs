@@ -3,9 +3,11 @@
 use super::write::{decode, decode_touch};
 use super::{Batch, Error, Family, Result, Store, codec, keys};
 use crate::model::{DatasetId, Position, Timestamp};
-use crate::state::{DEAD, Entry, Fields, PATCHED, Tables};
+use crate::state::{DEAD, Entry, Fields, PATCHED, Shelf, Tables};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rocksdb::{IteratorMode, ReadOptions};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Pieces a dataset is read in, where there are fewer datasets than this.
 const PIECES: usize = 16;
@@ -29,8 +31,14 @@ impl Store {
     /// What removes everything at or above the watermark.
     pub(super) fn uncommitted(&self, datasets: &[DatasetId]) -> Result<Batch> {
         let epoch = self.committed()?;
+        let spilled = self.spilled()?;
         let mut batch = self.batch();
         for dataset in datasets {
+            // Written for a commit that never came.
+            let (from, to) = (keys::entry(*dataset, &[0, 0]), keys::entry(*dataset, &[u64::MAX, u64::MAX]));
+            if !spilled.contains(dataset) && self.any(Family::Entries, &from, &to)? {
+                self.delete_range(&mut batch, Family::Entries, &from, &to)?;
+            }
             let next = DatasetId(dataset.0.saturating_add(1));
             let (from, to) = (keys::record(*dataset, Position::first_of(epoch).0), keys::record(next, 0));
             for family in [Family::Cur, Family::Pay, Family::History] {
@@ -58,14 +66,19 @@ impl Store {
     }
 
     /// The tables of all workers, with versions and generations as they were. `cur` is read once, in pieces that as many
-    /// threads as there are workers take in turn.
-    pub(crate) fn load(&self, datasets: &[DatasetId], workers: usize) -> Result<Vec<Tables>> {
-        let pieces = self.pieces(datasets)?;
+    /// threads as there are workers take in turn. Entries of spilled datasets are counted only.
+    pub(crate) fn load(
+        self: &Arc<Self>,
+        datasets: &[DatasetId],
+        workers: usize,
+        table_bytes: usize,
+    ) -> Result<Vec<Tables>> {
+        let (pieces, spilled) = (self.pieces(datasets)?, &self.spilled()?);
         std::thread::scope(|scope| {
             let (senders, builders): (Vec<_>, Vec<_>) = (0..workers)
                 .map(|worker| {
                     let (sender, entries) = bounded(BATCHES);
-                    (sender, scope.spawn(move || self.build(worker, workers, &entries)))
+                    (sender, scope.spawn(move || self.build((worker, workers), (spilled, table_bytes), &entries)))
                 })
                 .unzip();
             let scans: Vec<_> = (0..workers)
@@ -121,15 +134,27 @@ impl Store {
         Ok(())
     }
 
-    fn build(&self, worker: usize, workers: usize, entries: &Receiver<Vec<Loaded>>) -> Result<Tables> {
+    fn build(
+        self: &Arc<Self>,
+        share: (usize, usize),
+        (spilled, table_bytes): (&BTreeSet<DatasetId>, usize),
+        entries: &Receiver<Vec<Loaded>>,
+    ) -> Result<Tables> {
         let mut tables = Tables::default();
+        for dataset in spilled {
+            tables.spill(*dataset, Shelf::new(self.clone(), share, table_bytes));
+        }
         for batch in entries {
             for (dataset, entry) in batch {
                 let table = tables.table(dataset);
                 table.live += i64::from(!entry.is(DEAD));
-                table.insert(entry);
+                table.last = table.last.max(entry.position);
+                if !table.is_spilled() {
+                    table.insert(entry);
+                }
             }
         }
+        let (worker, workers) = share;
         self.load_touched(&mut tables)?;
         self.load_fields(&mut tables, worker as u64, workers as u64)?;
         Ok(tables)
@@ -140,7 +165,7 @@ impl Store {
             let (key, value) = item?;
             let (dataset, epoch) = (keys::dataset(&key), keys::number(&key, 6));
             let generation = key.get(14..18).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
-            let Some(table) = tables.0.get_mut(&dataset) else { continue };
+            let Some(table) = tables.all.get_mut(&dataset) else { continue };
             let damaged = || Error::Disk(format!("damaged data: a touch of epoch {epoch}; restore a backup"));
             let touch = decode_touch(&value).ok_or_else(damaged)?;
             table.touched += touch.keys.len() + touch.moved.len();
@@ -171,7 +196,10 @@ impl Store {
             let fields: Fields = serde_json::from_slice(&value)
                 .map_err(|e| Error::Disk(format!("damaged data: field clocks, {e}; restore a backup")))?;
             let table = tables.table(keys::dataset(&key));
-            if let Some(entry) = table.get(&hash) {
+            // Where the store has the entry, its flags tell already.
+            if !table.is_spilled()
+                && let Some(entry) = table.get(&hash)
+            {
                 entry.set_flags(entry.flags() | PATCHED);
                 if entry.position != 0 && fields.base_stamp.is_some() {
                     entry.raw = 0;
@@ -180,7 +208,7 @@ impl Store {
             table.fields.insert(hash, fields);
         }
         // A record whose clocks are gone is no longer patched, whatever its last change said.
-        for table in tables.0.values_mut() {
+        for table in tables.all.values_mut() {
             let patched: std::collections::HashSet<_> = table.fields.keys().copied().collect();
             for entry in table.iter_mut().filter(|e| e.is(PATCHED) && !patched.contains(&e.key)) {
                 entry.set_flags(entry.flags() & !PATCHED);

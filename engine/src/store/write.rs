@@ -1,8 +1,8 @@
 //! Writing an epoch: each worker's bulk puts above the watermark, and the small part the committer makes visible.
 
-use super::catalog::EMPTIED;
+use super::catalog::{EMPTIED, SPILLED};
 use super::codec::Meta;
-use super::{Batch, Error, Family, Result, Store, keys};
+use super::{Batch, Error, Family, Result, Store, keys, spill};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
 use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -33,6 +33,8 @@ pub(crate) struct Sealed {
     pub last: BTreeMap<DatasetId, u64>,
     /// Payloads pruned, by batch.
     pub pruned: BTreeMap<u32, u64>,
+    /// Datasets that are spilled from now on.
+    pub spilled: Vec<DatasetId>,
 }
 
 impl Store {
@@ -42,6 +44,7 @@ impl Store {
             counts: std::mem::take(&mut part.counts),
             rejected: std::mem::take(&mut part.rejected),
             live: std::mem::take(&mut part.live),
+            spilled: part.spilled.clone(),
             ..Sealed::default()
         };
         if part.is_empty() {
@@ -57,6 +60,14 @@ impl Store {
             let key = keys::touched(*dataset, worker, epoch, *generation);
             self.put(&mut bulk, Family::Touched, key, encode_touch(touch));
         }
+        for (dataset, entry) in &part.used {
+            let key = keys::entry(*dataset, &entry.key).to_vec();
+            sealed.changes.push(Change::Put(Family::Entries, key, spill::encode(entry).to_vec()));
+        }
+        for dataset in &part.spilled {
+            let key = keys::named(SPILLED, u64::from(dataset.0));
+            sealed.changes.push(Change::Put(Family::System, key, b"true".to_vec()));
+        }
         for dataset in &part.folded {
             sealed.changes.push(Change::DeleteRange(
                 Family::Touched,
@@ -65,13 +76,13 @@ impl Store {
             ));
         }
         for kept in part.kept.drain(..) {
-            let key = keys::fields(kept.dataset, &kept.key).to_vec();
+            let key = keys::entry(kept.dataset, &kept.key).to_vec();
             sealed.changes.push(match kept.fields {
                 Some(fields) => Change::Put(Family::Fields, key, fields),
                 None => Change::Delete(Family::Fields, key),
             });
         }
-        self.prune_and_restore(&mut part, at, &mut sealed)?;
+        self.prune_and_restore(epoch, &mut part, at, &mut sealed)?;
         self.write_unsynced(bulk, epoch)?;
         Ok(sealed)
     }
@@ -109,7 +120,11 @@ impl Store {
     /// The entry at `old` leaves `cur`; if readers knew it, it becomes history.
     fn supersede(&self, dataset: DatasetId, old: u64, sealed: &mut Sealed) -> Result<Option<(u64, Meta)>> {
         let key = keys::record(dataset, old);
-        let Some(bytes) = self.db.get_cf(self.family(Family::Cur), key)? else {
+        let stored = match self.restored(dataset, old) {
+            Some((meta, _)) => Some(meta.encode()),
+            None => self.db.get_cf(self.family(Family::Cur), key)?,
+        };
+        let Some(bytes) = stored else {
             return Err(Error::Disk(format!(
                 "the change at {old} of dataset {} is missing; restore a backup",
                 dataset.0
@@ -123,7 +138,7 @@ impl Store {
         Ok(Some((old, meta)))
     }
 
-    fn prune_and_restore(&self, part: &mut Part, at: Timestamp, sealed: &mut Sealed) -> Result<()> {
+    fn prune_and_restore(&self, epoch: u64, part: &mut Part, at: Timestamp, sealed: &mut Sealed) -> Result<()> {
         // A record that moved on in this very epoch has left `cur`.
         let left: HashSet<(DatasetId, u64)> =
             part.staged.iter().filter_map(|staged| staged.old.map(|old| (staged.dataset, old))).collect();
@@ -132,6 +147,7 @@ impl Store {
         for (dataset, position, slot) in part.pruned.drain(..) {
             let key = keys::record(dataset, position);
             let Some(mut meta) = self.meta(dataset, position)? else { continue };
+            self.unrestore(dataset, position);
             let place = keys::record(dataset, meta.payload.unwrap_or(position));
             let payload = self.db.get_cf(self.family(Family::Pay), place)?.unwrap_or_default();
             meta.flags |= PRUNED;
@@ -146,6 +162,7 @@ impl Store {
             if let Some(mut meta) = self.meta(dataset, position)? {
                 meta.flags &= !PRUNED;
                 meta.pruned_at = None;
+                self.restore(epoch, (dataset, position), &meta, &payload)?;
                 let place = keys::record(dataset, meta.payload.unwrap_or(position));
                 sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
                 sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), payload));
@@ -251,8 +268,10 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
             (keys::touched(dataset, worker, 0, 0).to_vec(), keys::touched(dataset, worker, epoch, 0).to_vec());
         changes.push(Change::DeleteRange(Family::Touched, from, to));
     }
-    let (from, to) = (keys::fields(dataset, &[0, 0]).to_vec(), keys::fields(dataset, &[u64::MAX, u64::MAX]).to_vec());
-    changes.push(Change::DeleteRange(Family::Fields, from, to));
+    let (from, to) = (keys::entry(dataset, &[0, 0]).to_vec(), keys::entry(dataset, &[u64::MAX, u64::MAX]).to_vec());
+    changes.push(Change::DeleteRange(Family::Fields, from.clone(), to.clone()));
+    changes.push(Change::DeleteRange(Family::Entries, from, to));
+    changes.push(Change::Delete(Family::System, keys::named(SPILLED, u64::from(dataset.0))));
 }
 
 const TOUCH_FORMAT: u8 = 1;

@@ -45,6 +45,8 @@ pub struct Settings {
     pub allow_http: bool,
     /// Timely workers.
     pub workers: usize,
+    /// Bytes that what is known of records may take in memory before the largest datasets are spilled.
+    pub table_bytes: usize,
     /// How the log is written.
     pub logs: Logs,
     /// The Kafka cluster, where one is used.
@@ -227,6 +229,7 @@ impl Default for Settings {
             endpoints: BTreeMap::new(),
             allow_http: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            table_bytes: crate::engine::pipeline::TABLE_BYTES,
             logs: Logs { format: LogFormat::Auto, level: "info".into() },
             kafka: None,
             log: LogKind::Embedded,

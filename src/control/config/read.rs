@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// All keys at the top.
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 22] = [
     "listen",
     "hooks_listen",
     "public_url",
@@ -25,6 +25,7 @@ pub(super) const KEYS: [&str; 21] = [
     "ingress",
     "variables",
     "workers",
+    "tables_mb",
     "metrics",
     "otlp",
     "logs",
@@ -45,6 +46,9 @@ const TRIES_MAX: usize = 30;
 
 /// Most secrets of an endpoint while it changes from one to the next.
 const SECRETS_MAX: usize = 3;
+
+/// Most memory for tables, in MiB.
+const TABLES_MB_MAX: u64 = 1 << 20;
 
 /// Most workers.
 const WORKERS_MAX: u64 = 64;
@@ -73,6 +77,9 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     retention(&mut top, wrong);
     if let Some(workers) = top.whole("workers", 1, WORKERS_MAX, wrong) {
         settings.workers = usize::try_from(workers).unwrap_or(1);
+    }
+    if let Some(mb) = top.whole("tables_mb", 1, TABLES_MB_MAX, wrong) {
+        settings.table_bytes = usize::try_from(mb).unwrap_or(1) << 20;
     }
     logs(&mut top, &mut settings.logs, wrong);
     settings.metrics = metrics(&mut top, wrong);

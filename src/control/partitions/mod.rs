@@ -234,7 +234,7 @@ async fn front(common: &Common) -> Result<Arc<App>, OpenError> {
         secret: common.secret,
         part: 0,
     };
-    let options = Options { data_dir: None, workers: 1, clock: common.clock.clone(), announce: None, views: None };
+    let options = Options { data_dir: None, workers: 1, clock: common.clock.clone(), ..Options::default() };
     let engine = tokio::task::spawn_blocking(move || Engine::open_copy(options, remote))
         .await
         .map_err(|e| pipeline::Error::Storage(format!("the engine could not be opened: {e}")))??;

@@ -50,6 +50,7 @@ async fn engine(
         clock: common.clock.clone(),
         announce: Some(announcer),
         views: common.settings.views.clone(),
+        ..Options::default()
     };
     let (cluster, secret) = (common.cluster.clone(), common.secret);
     let opening = tokio::task::spawn_blocking(move || {
