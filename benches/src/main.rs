@@ -7,6 +7,7 @@
 
 mod feed;
 mod gauge;
+mod poll;
 mod report;
 mod shop;
 mod w1_load;
