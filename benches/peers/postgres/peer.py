@@ -177,7 +177,8 @@ class Store:
                 db.execute("ANALYZE seen")
                 deleted = db.execute(SWEEP).rowcount
                 db.execute("TRUNCATE seen")
-        return {"added": sum(c[0] for c in counts), "updated": sum(c[1] for c in counts), "deleted": deleted}
+        self.counts = {"added": sum(c[0] for c in counts), "updated": sum(c[1] for c in counts), "deleted": deleted}
+        return {}
 
     def pace(self, rate):
         """Single updates at a set pace, and a reader."""
@@ -218,4 +219,9 @@ class Store:
 
 
 store = Store()
-works.serve({"w1": lambda: store.poll("w1"), "w2": lambda: store.poll("w2"), "w3": store.pace})
+works.serve({
+    "w1": lambda: store.poll("w1"),
+    "w2": lambda: store.poll("w2"),
+    "w3": store.pace,
+    "count": lambda work: store.counts,
+})
