@@ -9,7 +9,7 @@
 mod view;
 
 use dbsp::operator::Update;
-use dbsp::typed_batch::IndexedZSetReader;
+use dbsp::typed_batch::{IndexedZSetReader, SpineSnapshot};
 use dbsp::utils::Tup2;
 use dbsp::{DBSPHandle, MapHandle, OrdIndexedZSet, OutputHandle, Runtime};
 use std::error::Error;
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Fault = Box<dyn Error>;
+/// All that one transaction has changed, over its steps.
+type Delta<K, V> = SpineSnapshot<OrdIndexedZSet<K, V>>;
 type Change = Tup2<u64, Update<String, String>>;
 
 /// Records of one step: pages of 1,000 of ten connections.
@@ -39,7 +41,7 @@ struct Counts {
 struct Records {
     circuit: DBSPHandle,
     input: MapHandle<u64, String, String>,
-    output: OutputHandle<OrdIndexedZSet<u64, String>>,
+    output: OutputHandle<Delta<u64, String>>,
     /// Which run has met a record last, by id; 0: it is not there.
     met: Vec<u32>,
     counts: Counts,
@@ -49,7 +51,7 @@ impl Records {
     fn open() -> Result<Records, Fault> {
         let (circuit, (input, output)) = Runtime::init_circuit(threads(), |circuit| {
             let (records, input) = circuit.add_input_map::<u64, String, String, _>(|old, new| old.clone_from(new));
-            Ok((input, records.output()))
+            Ok((input, records.accumulate_output()))
         })?;
         Ok(Records { circuit, input, output, met: Vec::new(), counts: Counts::default() })
     }
@@ -81,19 +83,16 @@ impl Records {
     fn step(&mut self, step: &mut Vec<Change>) -> Result<(), Fault> {
         self.input.append(step);
         self.circuit.transaction()?;
-        // Each key is one worker's.
-        for delta in self.output.take_from_all() {
-            let (mut key, mut before, mut after) = (None, false, false);
-            for (id, _, weight) in delta.iter() {
-                if key.is_some_and(|key| key != id) {
-                    self.counts.add(before, after);
-                    (before, after) = (false, false);
-                }
-                key = Some(id);
-                (before, after) = (before || weight < 0, after || weight > 0);
+        let (mut key, mut before, mut after) = (None, false, false);
+        for (id, _, weight) in self.output.concat().iter() {
+            if key.is_some_and(|key| key != id) {
+                self.counts.add(before, after);
+                (before, after) = (false, false);
             }
-            self.counts.add(before, after);
+            key = Some(id);
+            (before, after) = (before || weight < 0, after || weight > 0);
         }
+        self.counts.add(before, after);
         Ok(())
     }
 

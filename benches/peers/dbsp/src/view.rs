@@ -1,10 +1,10 @@
 //! W7: orders ⋈ customers, number and sum per region, kept up by the circuit.
 
-use crate::{Fault, path, shares, threads};
+use crate::{Delta, Fault, path, shares, threads};
 use dbsp::operator::Update;
 use dbsp::typed_batch::IndexedZSetReader;
 use dbsp::utils::Tup2;
-use dbsp::{DBSPHandle, MapHandle, OrdIndexedZSet, OutputHandle, Runtime};
+use dbsp::{DBSPHandle, MapHandle, OutputHandle, Runtime};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::time::Instant;
 const STEP: usize = 10_000;
 
 type Order = Tup2<u64, i64>;
-type Regions = OrdIndexedZSet<String, Tup2<i64, i64>>;
+type Regions = Delta<String, Tup2<i64, i64>>;
 
 #[derive(Deserialize)]
 struct OrderText<'a> {
@@ -49,7 +49,7 @@ impl Shop {
             let by_customer = all.map_index(|(_, Tup2(customer, cents))| (*customer, *cents));
             let by_region = by_customer.join_index(&buyers, |_, cents, region| Some((region.clone(), *cents)));
             let regions = by_region.aggregate_linear(|cents| Tup2(1_i64, *cents));
-            Ok((orders, customers, regions.output()))
+            Ok((orders, customers, regions.accumulate_output()))
         })?;
         let (waiting_orders, waiting_customers) = (Vec::new(), Vec::new());
         Ok(Shop { circuit, orders, customers, output, waiting_orders, waiting_customers, regions: BTreeMap::new() })
@@ -70,7 +70,8 @@ impl Shop {
 
     /// Feeds what was read, as many of both at a time.
     pub fn load(&mut self) -> Result<String, Fault> {
-        let (orders, customers) = (std::mem::take(&mut self.waiting_orders), std::mem::take(&mut self.waiting_customers));
+        let (orders, customers) =
+            (std::mem::take(&mut self.waiting_orders), std::mem::take(&mut self.waiting_customers));
         for (orders, customers) in orders.chunks(STEP).zip(customers.chunks(STEP)) {
             self.orders.append(&mut orders.to_vec());
             self.customers.append(&mut customers.to_vec());
@@ -95,11 +96,9 @@ impl Shop {
 
     fn step(&mut self) -> Result<(), Fault> {
         self.circuit.transaction()?;
-        for delta in self.output.take_from_all() {
-            for (region, Tup2(orders, cents), weight) in delta.iter() {
-                if weight > 0 {
-                    self.regions.insert(region, (orders, cents));
-                }
+        for (region, Tup2(orders, cents), weight) in self.output.concat().iter() {
+            if weight > 0 {
+                self.regions.insert(region, (orders, cents));
             }
         }
         Ok(())
