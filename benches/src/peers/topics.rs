@@ -12,7 +12,8 @@ pub fn all(args: &Args, root: &Path, folder: &Path, rows: &mut [Row]) -> Result<
     let work = Work::new(args.records);
     let mut measured: Vec<Vec<Figures>> = rows.iter().map(|_| Vec::new()).collect();
     for round in 0..args.runs.max(1) {
-        let broker = Broker::start(root, &folder.join("broker"))?;
+        let broker_folder = folder.join(format!("w6-broker-{round}"));
+        let broker = Broker::start(root, &broker_folder)?;
         measure::warm_up(&broker, args.partitions, &work)?;
         for (row, of_row) in rows.iter_mut().zip(&mut measured) {
             let Ok(system) = &row.system else { continue };
@@ -30,6 +31,8 @@ pub fn all(args: &Args, root: &Path, folder: &Path, rows: &mut [Row]) -> Result<
             }
             std::fs::remove_dir_all(&folder)?;
         }
+        drop(broker);
+        std::fs::remove_dir_all(&broker_folder)?;
     }
     table(args, rows, &measured);
     Ok(())
