@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
-.PHONY: demo test check bench bench-peers bench-scale fmt setup setup-test
+.PHONY: demo test check bench bench-peers bench-scale fmt setup setup-test setup-peers
 
 ## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
 demo: setup
@@ -31,9 +31,10 @@ check: setup
 bench: setup
 	cargo run $(CARGO_FLAGS) -p syncline-benches --bin bench
 
-## The same work beside other systems, on one Kafka broker: one table.
-bench-peers: setup-test
+## The same work beside other systems, on the same records: one table of each kind.
+bench-peers: setup-peers
 	cargo build $(CARGO_FLAGS) --bin syncline
+	cargo build $(CARGO_FLAGS) -p syncline-benches
 	cargo run $(CARGO_FLAGS) -p syncline-benches --bin peers
 
 ## The same work by one, two and four processes that share a Kafka log, and with the embedded log: one table.
@@ -49,3 +50,6 @@ setup:
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-peers:
+	@scripts/setup.sh peers

@@ -5,6 +5,7 @@
 #                            zlib (for the Kafka client)
 #   scripts/setup.sh test    also what the tests need: a JDK and Maven for a real Kafka broker; go and node, for real
 #                            servers and real clients
+#   scripts/setup.sh peers   what `make bench-peers` needs beside the build: a JDK and Maven, PostgreSQL, Python
 #
 # Rust is not installed here: one line says how to get it.
 set -euo pipefail
@@ -122,11 +123,22 @@ test_tools() {
     fi
 }
 
+# Whoever stands beside us in the benchmarks; one that cannot be had is a line in the table.
+peers_tools() {
+    local missing=()
+    broker_tools
+    has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+    has python3 || missing+=(python3)
+    has python3 && python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+    if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}" || true; fi
+}
+
 case "${1:-build}" in
 build) build_tools ;;
+peers) build_tools && peers_tools ;;
 test) build_tools && test_tools ;;
 *)
-    say "unknown mode '$1': use nothing or 'test'"
+    say "unknown mode '$1': use nothing, 'test' or 'peers'"
     exit 2
     ;;
 esac

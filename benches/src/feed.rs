@@ -1,6 +1,7 @@
 //! Records in pages, made ahead: what a provider's answer would be once it is in memory.
 
 use crate::Fault;
+pub use crate::poll::{CONNECTIONS, connection_of};
 use futures_util::future::try_join_all;
 use std::sync::Arc;
 use syncline_connectors::fake::Generator;
@@ -8,8 +9,6 @@ use syncline_engine::Engine;
 use syncline_engine::model::{Cause, Counts, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, Mark, PageBuilder, Table, WindowOp};
 
-/// Accounts the records belong to, in turn.
-pub const CONNECTIONS: usize = 10;
 /// Records made at once while the clock stands still: enough that starting and draining do not matter, little enough
 /// (about 25 MB) that memory figures stay those of the engine.
 const CHUNK: u64 = 50_000;
@@ -96,16 +95,6 @@ impl Feed {
         }
         pages
     }
-}
-
-/// The connection a record belongs to.
-pub fn connection_of(id: u64) -> usize {
-    (id % CONNECTIONS as u64) as usize
-}
-
-/// The number of a record among those of its connection.
-pub fn number_of(id: u64) -> u64 {
-    id / CONNECTIONS as u64
 }
 
 fn digits(id: u64) -> usize {

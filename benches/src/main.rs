@@ -7,13 +7,16 @@
 
 mod feed;
 mod gauge;
+mod poll;
 mod report;
+mod shop;
 mod w1_load;
 mod w2_repoll;
 mod w3_webhooks;
 mod w4_http;
 mod w4_read;
 mod w5_restart;
+mod w7_view;
 
 use clap::Parser;
 use feed::Feed;
@@ -34,7 +37,10 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is run.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "bench", about = "Benchmarks of the engine: W1 load, W2 re-poll, W3 webhooks, W4 read, W5 restart")]
+#[command(
+    name = "bench",
+    about = "Benchmarks of the engine: W1 load, W2 re-poll, W3 webhooks, W4 read, W5 restart, W7 view"
+)]
 struct Args {
     /// Records in all, over ten connections.
     #[arg(long, default_value_t = 1_000_000)]
@@ -42,7 +48,7 @@ struct Args {
     /// Timely workers.
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Only these, such as `w1,w2`. W1 always runs: the others need its records.
+    /// Only these, such as `w1,w2`. W1 runs with all but W7: the others need its records.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Records a page, one page a commit.
@@ -54,9 +60,21 @@ struct Args {
     /// How long each rate of W3 is kept up.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Orders of W7, and as many customers; each is measured by itself.
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
+    view_sizes: Vec<u64>,
     /// Keep the data folder.
     #[arg(long)]
     keep: bool,
+    /// Where the figures are written as JSON; `target/bench.json` if not said.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// W7 in a process of its own: this size alone.
+    #[arg(long, hide = true)]
+    view_child: Option<u64>,
+    /// With it: without the view.
+    #[arg(long, hide = true)]
+    no_view: bool,
 }
 
 impl Args {
@@ -113,16 +131,31 @@ async fn run(args: &Args) -> Result<(), Fault> {
     let base = std::env::var_os("BENCH_DIR").map_or_else(|| target.join("bench-data"), PathBuf::from);
     let dir = base.join(format!("run-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
+    if let Some(size) = args.view_child {
+        let outcome = w7_view::one(args, size, &dir).await;
+        std::fs::remove_dir_all(&dir)?;
+        return outcome;
+    }
     let mut report = Report::new(args.records, args.workers);
     let outcome = works(args, &dir, &mut report).await;
     if !args.keep {
         std::fs::remove_dir_all(&dir)?;
     }
-    report.write(&target.join("bench.json"))?;
+    report.write(&args.json.clone().unwrap_or_else(|| target.join("bench.json")))?;
     outcome
 }
 
 async fn works(args: &Args, dir: &Path, report: &mut Report) -> Result<(), Fault> {
+    if ["w1", "w2", "w3", "w4", "w5"].iter().any(|work| args.wants(work)) {
+        on_records(args, dir, report).await?;
+    }
+    match args.wants("w7") {
+        true => w7_view::run(args, report),
+        false => Ok(()),
+    }
+}
+
+async fn on_records(args: &Args, dir: &Path, report: &mut Report) -> Result<(), Fault> {
     let mut bench = Bench::open(args, dir)?;
     w1_load::run(&bench, report).await?;
     if args.wants("w2") {

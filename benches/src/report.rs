@@ -15,7 +15,7 @@ impl Report {
     /// Prints the head of the table.
     pub fn new(records: u64, workers: usize) -> Self {
         println!("{records} records in {} connections, {workers} workers\n", crate::feed::CONNECTIONS);
-        println!("{:<4} {:<44} {:>16}", "work", "figure", "value");
+        println!("{:<4} {:<60} {:>16}", "work", "figure", "value");
         Report { records, workers, figures: Vec::new() }
     }
 
@@ -28,7 +28,7 @@ impl Report {
         } else {
             3
         };
-        println!("{work:<4} {figure:<44} {value:>16.digits$} {unit}");
+        println!("{work:<4} {figure:<60} {value:>16.digits$} {unit}");
         // Through text: serde_json keeps numbers as written here, and a figure is to be read, not to be exact.
         let number = format!("{value:.3}").parse::<serde_json::Number>().map_or(Value::Null, Value::Number);
         self.figures.push(json!({"work": work, "figure": figure, "value": number, "unit": unit}));

@@ -1,20 +1,12 @@
 //! W2: how much work is a record that is seen again, and are the changes found exactly?
 
-use crate::feed::{expect, hand_over, number_of, runs, windows};
+use crate::feed::{expect, hand_over, runs, windows};
 use crate::gauge::{self, Watch};
+use crate::poll::version;
 use crate::report::Report;
 use crate::{Bench, Fault};
 use syncline_engine::model::Counts;
 use syncline_engine::pipeline::WindowOp;
-
-/// One in a hundred has changed, one in two hundred is gone, the rest is as it was.
-fn version(id: u64) -> Option<u32> {
-    match number_of(id) {
-        n if n % 200 == 13 => None,
-        n if n % 100 == 7 => Some(2),
-        _ => Some(1),
-    }
-}
 
 /// Lists everything again in a delete-tracking window and ends it.
 pub async fn run(bench: &Bench, report: &mut Report) -> Result<(), Fault> {

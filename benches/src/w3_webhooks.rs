@@ -6,6 +6,7 @@
 
 use crate::feed::connection_of;
 use crate::gauge::Watch;
+use crate::poll::updated;
 use crate::report::Report;
 use crate::{Bench, Fault};
 use futures_util::StreamExt;
@@ -98,9 +99,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Id (8 bytes), version (4), then the record.
 fn entry(bench: &Bench, n: usize, version: u32) -> Vec<u8> {
-    // A stride without a common factor spreads the updates over all records and connections. Gone records of W2 come
-    // back as ADDED: a change like any other.
-    let id = (n as u64 * 7_919) % bench.feed.records() + 1;
+    let id = updated(n as u64, bench.feed.records());
     let version = version + (n as u64 / bench.feed.records()) as u32;
     let mut bytes = Vec::with_capacity(600);
     bytes.extend_from_slice(&id.to_be_bytes());

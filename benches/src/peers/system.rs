@@ -1,6 +1,7 @@
 //! A system under measurement: built and started by its `run.sh`, watched through `/proc`.
 
 use crate::Fault;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,8 +12,10 @@ pub struct System {
     pub name: String,
     /// Name and version as it says them.
     pub version: String,
-    script: PathBuf,
-    cache: PathBuf,
+    /// Its `run.sh`.
+    pub script: PathBuf,
+    /// Where it keeps what it has fetched and compiled.
+    pub cache: PathBuf,
 }
 
 /// What a system is told.
@@ -48,6 +51,11 @@ impl System {
         }
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         Ok(System { name: name.to_owned(), version, script, cache: cache.to_owned() })
+    }
+
+    /// Whether it reads and writes topics and nothing else.
+    pub fn speaks_topics(&self) -> bool {
+        matches!(self.name.as_str(), "kafka-streams" | "flink")
     }
 
     /// Starts it.
@@ -95,13 +103,34 @@ impl Drop for Process {
 
 /// User and system time of a process so far, all threads.
 pub fn cpu(pid: u32) -> Result<Duration, Fault> {
+    Ok(ticks(stat(pid)?.get(11..13)))
+}
+
+/// The same of a process and all below it, those that have ended included.
+pub fn tree_cpu(pid: u32) -> Result<Duration, Fault> {
+    let mut all: HashMap<u32, Vec<u64>> = HashMap::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // One that has ended meanwhile counts with the one that waited for it.
+        all.extend(stat(pid).ok().map(|fields| (pid, fields)));
+    }
+    let parent = |pid: &u32| all.get(pid).and_then(|fields| fields.get(1)).map(|parent| *parent as u32);
+    let below = |of: u32| std::iter::successors(Some(of), parent).any(|ancestor| ancestor == pid);
+    Ok(all.iter().filter(|(of, _)| below(**of)).map(|(_, fields)| ticks(fields.get(11..15))).sum())
+}
+
+/// The numbers behind the name, which may hold anything: state, here 0, is the first; then the parent; user and system
+/// time are the 12th and 13th, those of ended children the next two.
+fn stat(pid: u32) -> Result<Vec<u64>, Fault> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name, which may hold anything: state is the first, utime and stime the 12th and 13th.
     let rest = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    let ticks: Vec<u64> = rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
+    Ok(rest.split_whitespace().map(|number| number.parse().unwrap_or(0)).collect())
+}
+
+fn ticks(ticks: Option<&[u64]>) -> Duration {
     // SAFETY: no pointers are involved.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
-    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 1_000 / per_second))
+    Duration::from_millis(ticks.unwrap_or_default().iter().sum::<u64>() * 1_000 / per_second)
 }
 
 /// Most memory a process ever had, in bytes.

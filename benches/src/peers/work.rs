@@ -95,10 +95,26 @@ impl Work {
         }
     }
 
-    /// The next version of `count` different records there are: each makes one update. `round` counts such parts.
+    /// All records there are, as they are in the end, one in a hundred in its next version.
+    pub fn again(&self) -> Vec<Message> {
+        let alive = self.versions.iter().enumerate().filter(|(_, version)| **version > 0);
+        let next = |(id, version): (usize, &u32)| Message {
+            id: id as u64,
+            version: Some(version + u32::from(changes_again(id))),
+        };
+        alive.map(next).collect()
+    }
+
+    /// How many of them make a change.
+    pub fn changed_again(&self) -> u64 {
+        let alive = self.versions.iter().enumerate().filter(|(_, version)| **version > 0);
+        alive.filter(|(id, _)| changes_again(*id)).count() as u64
+    }
+
+    /// A version none of `count` different records has had: each makes one update. `round` counts such parts.
     pub fn updates(&self, count: u64, round: u32) -> Vec<Message> {
         let alive = self.versions.iter().enumerate().filter(|(_, version)| **version > 0);
-        let next = |(id, version): (usize, &u32)| Message { id: id as u64, version: Some(version + 1 + round) };
+        let next = |(id, version): (usize, &u32)| Message { id: id as u64, version: Some(version + 2 + round) };
         alive.take(count as usize).map(next).collect()
     }
 
@@ -108,4 +124,8 @@ impl Work {
         self.generator.record(into, message.id, message.version?);
         Some(into)
     }
+}
+
+fn changes_again(id: usize) -> bool {
+    id % 100 == 7
 }
