@@ -9,8 +9,11 @@ pub use syncline_connectors as connectors;
 pub use syncline_engine as engine;
 pub use syncline_engine::views;
 
+#[cfg(feature = "program")]
 pub mod api;
+#[cfg(feature = "program")]
 pub mod cli;
+#[cfg(feature = "program")]
 pub mod control;
 
 /// What a program with views of its own needs.
