@@ -111,9 +111,18 @@ impl Harness {
 
     /// Saves a record with the next commit. Its `id` has to be text.
     pub fn save(&mut self, source: &str, connection: &str, model: &str, record: Value) {
+        self.put(source, connection, model, record, None);
+    }
+
+    /// The same for a model that declares a modified time.
+    pub fn save_modified(&mut self, source: &str, connection: &str, model: &str, record: Value, at: Timestamp) {
+        self.put(source, connection, model, record, Some(at));
+    }
+
+    fn put(&mut self, source: &str, connection: &str, model: &str, record: Value, modified_at: Option<Timestamp>) {
         let id = record["id"].as_str().unwrap_or_else(|| panic!("a record needs an id: {record}")).to_owned();
         let (page, now) = self.page(source, connection, model);
-        page.save(&id, None, now, record.to_string().as_bytes());
+        page.save(&id, modified_at, now, record.to_string().as_bytes());
     }
 
     /// Deletes a record with the next commit.
@@ -202,14 +211,32 @@ impl Harness {
 
 /// Records of a model as a random history has them.
 pub struct Random {
-    /// Its source.
-    pub source: &'static str,
-    /// Its name.
-    pub model: &'static str,
-    /// Ids are numbers below this.
-    pub ids: u64,
-    /// A record of this id, by chance.
-    pub record: fn(id: &str, chance: &mut dyn RngCore) -> Value,
+    source: &'static str,
+    model: &'static str,
+    ids: u64,
+    record: fn(id: &str, chance: &mut dyn RngCore) -> Value,
+    modified_at: fn(&Value) -> Option<Timestamp>,
+}
+
+impl Random {
+    /// Records of `model` of `source`: ids are numbers below `ids`, `record` makes one of an id, by chance.
+    pub const fn new(
+        source: &'static str,
+        model: &'static str,
+        ids: u64,
+        record: fn(id: &str, chance: &mut dyn RngCore) -> Value,
+    ) -> Random {
+        Random { source, model, ids, record, modified_at: |_| None }
+    }
+
+    /// The same with a modified time, which has to follow from the record: a new time alone makes no change.
+    pub const fn modified(self, at: fn(&Value) -> Option<Timestamp>) -> Random {
+        Random { modified_at: at, ..self }
+    }
+
+    fn save(&self, into: &mut Harness, connection: &str, record: &Value) {
+        into.put(self.source, connection, self.model, record.clone(), (self.modified_at)(record));
+    }
 }
 
 /// Checks views over random histories of `models` in two connections: after every few commits, what was kept up must equal
@@ -222,13 +249,13 @@ pub fn check_incremental(views: &Definition, seed: u64, models: &[Random]) {
     for round in 0..60 {
         for _ in 0..chance.random_range(0..8) {
             let number = chance.random_range(0..models.len());
-            let Random { source, model, ids, record } = &models[number];
+            let random @ Random { source, model, ids, record, .. } = &models[number];
             let connection = ["one", "two"][chance.random_range(0..2)];
             let id = chance.random_range(0..*ids).to_string();
             let key = (number, connection, id.clone());
             if chance.random_bool(0.75) {
                 let record = record(&id, &mut chance);
-                kept.save(source, connection, model, record.clone());
+                random.save(&mut kept, connection, &record);
                 truth.insert(key, record);
             } else {
                 kept.delete(source, connection, model, &id);
@@ -245,7 +272,7 @@ pub fn check_incremental(views: &Definition, seed: u64, models: &[Random]) {
         if round % 6 == 5 {
             let mut fresh = Harness::new(views.clone());
             for ((number, connection, _), record) in &truth {
-                fresh.save(models[*number].source, connection, models[*number].model, record.clone());
+                models[*number].save(&mut fresh, connection, record);
             }
             fresh.commit();
             assert_eq!(all_rows(&kept), all_rows(&fresh), "SEED={seed} round {round}: kept up, and made from scratch");

@@ -9,6 +9,7 @@ mod batch;
 mod committer;
 mod engine;
 mod entry;
+mod feed;
 pub mod run;
 mod sequencer;
 mod through;
@@ -17,6 +18,7 @@ mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{Engine, Underway};
+pub use feed::{ChangePage, Fed, Feed, feed};
 pub use through::is_own;
 pub use views::ViewStatus;
 
@@ -25,7 +27,7 @@ use crate::log::{Changelog, Log};
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;
 use crate::store;
-use crate::time::Clock;
+use crate::time::{Clock, SystemClock};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,6 +43,18 @@ pub struct Options {
     pub announce: Option<Arc<dyn Announce>>,
     /// What is derived from the records.
     pub views: Option<Definition>,
+}
+
+impl Options {
+    /// A data folder, one worker, the system's clock; nothing announced, nothing derived.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Options {
+        Options { data_dir: Some(folder.into()), ..Options::temporary() }
+    }
+
+    /// The same in a folder that goes with the engine.
+    pub fn temporary() -> Options {
+        Options { data_dir: None, workers: 1, clock: Arc::new(SystemClock), announce: None, views: None }
+    }
 }
 
 /// A log and a changelog outside this machine: the data folder is a copy that can be rebuilt from them.
@@ -62,6 +76,13 @@ pub struct DatasetSpec {
     pub strategy: Strategy,
     /// Dotted paths of fields that alone make no change.
     pub ignore_in_diff: Vec<String>,
+}
+
+impl DatasetSpec {
+    /// Whoever wins by this strategy; every field counts.
+    pub fn of(strategy: Strategy) -> DatasetSpec {
+        DatasetSpec { strategy, ignore_in_diff: Vec::new() }
+    }
 }
 
 /// A registered dataset: cheap to clone.

@@ -4,8 +4,8 @@ use super::codec::{self, Meta};
 use super::write::decode;
 use super::{Error, Family, Result, Store, keys};
 use crate::model::content::Key;
-use crate::model::{self, Action, Cursor, DatasetId, Position};
-use crate::state::{DEAD, HIDDEN, PRUNED};
+use crate::model::{self, Action, Cursor, DatasetId, Position, Timestamp};
+use crate::state::{DEAD, HIDDEN, Older, PRUNED, Seen};
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 use std::cmp::Reverse;
@@ -84,7 +84,7 @@ impl Store {
         &self,
         dataset: DatasetId,
         (worker, workers): (usize, usize),
-        each: &mut dyn FnMut(Key, &[u8]),
+        each: &mut dyn FnMut(Key, Seen),
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
         let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
@@ -95,7 +95,8 @@ impl Store {
                 if meta.flags & (DEAD | HIDDEN | PRUNED) == 0 {
                     // Only what is deleted has its payload elsewhere.
                     walk_to(&mut pay, &keys::record(dataset, keys::position(key)))?;
-                    each(meta.key, pay.value().unwrap_or_default());
+                    let payload = pay.value().unwrap_or_default().to_vec();
+                    each(meta.key, Seen { payload, modified_at: meta.modified_at });
                 }
             }
             cur.next();
@@ -120,13 +121,14 @@ impl Store {
         Ok(self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place))?)
     }
 
-    /// The payload of the change at a position, of whatever epoch; `None` if it is pruned.
-    pub(crate) fn payload_of(&self, dataset: DatasetId, position: u64) -> Result<Option<Vec<u8>>> {
-        let Some(meta) = self.meta(dataset, position)? else { return Ok(None) };
-        if meta.pruned_at.is_some() {
-            return Ok(None);
-        }
-        self.payload(dataset, meta.payload.unwrap_or(position))
+    /// The change at a position, of whatever epoch: its payload, unless it is pruned, and its modified time.
+    pub(crate) fn older(&self, dataset: DatasetId, position: u64) -> Result<Older> {
+        let Some(meta) = self.meta(dataset, position)? else { return Ok((None, Timestamp::NONE)) };
+        let payload = match meta.pruned_at {
+            Some(_) => None,
+            None => self.payload(dataset, meta.payload.unwrap_or(position))?,
+        };
+        Ok((payload, meta.modified_at))
     }
 
     /// Changes of several datasets in order of commit after `after`, each handed to `each` until it returns false.

@@ -33,6 +33,7 @@ use self::publish::Line;
 use self::table::{About, shown};
 use super::view::RecordUpdate;
 use crate::model::{Timestamp, id_of, is_model, record_id};
+use crate::state::Seen;
 use differential_dataflow::{AsCollection, VecCollection};
 pub use group::{Aggregate, Aggregates, Average, Count, Groups, Sum, average, count, sum};
 use health::Step;
@@ -40,7 +41,7 @@ pub use health::{Complaint, FAILURES_MOST, Health};
 pub(crate) use publish::{FIRST_SPAN, SPAN, publish};
 pub use registry::ALL_CONNECTIONS;
 pub(crate) use registry::{Model, Plan, Registry, View};
-pub use row::{Misfit, Row, Value, derived};
+pub use row::{Misfit, Moment, Row, Value, derived};
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -122,8 +123,8 @@ impl Definition {
     }
 }
 
-/// A record of a model: its scope and its JSON text.
-type Record = (Scope, Vec<u8>);
+/// A record of a model, and its scope.
+type Record = (Scope, Seen);
 
 /// Where a definition finds the models and leaves the views.
 pub struct Views<'s> {
@@ -140,9 +141,9 @@ impl<'s> Views<'s> {
     fn new(records: Stream<'s, u64, Vec<RecordUpdate>>, registry: Arc<Registry>) -> Views<'s> {
         let models = registry.plan.models.len();
         let known = registry.clone();
-        let route = move |(((dataset, _), payload), time, diff): RecordUpdate| {
+        let route = move |(((dataset, _), seen), time, diff): RecordUpdate| {
             let (model, scope) = known.known().model(dataset).unwrap_or((models, 0));
-            (model as u64, ((scope, payload), time, diff))
+            (model as u64, ((scope, seen), time, diff))
         };
         let mut records = records.partition(models as u64 + 1, route);
         // The last part is that of no model: empty.
@@ -161,9 +162,10 @@ impl<'s> Views<'s> {
         let step = Step::first(format!("model {source}/{name}"), self.registry.ward.clone());
         let records = self.records.get(number).unwrap_or(&self.nothing).clone();
         let reading = step.clone();
-        let rows = records.as_collection().flat_map(move |(scope, payload)| {
+        let rows = records.as_collection().flat_map(move |(scope, Seen { payload, modified_at })| {
             let id = id_of(&payload)?.into_owned();
-            match reading.run(|| id.clone(), || R::project(&payload))? {
+            let modified_at = (modified_at != Timestamp::NONE).then_some(modified_at);
+            match reading.run(|| id.clone(), || R::project(&payload, modified_at))? {
                 Ok(row) => Some((pack_key(scope, &id)?, pack(&row)?)),
                 Err(misfit) => {
                     reading.misfit(id, misfit.to_string());
