@@ -152,6 +152,12 @@ impl Harness {
         cleared.unwrap_or_else(|e| panic!("the records cannot be cleared: {e}"));
     }
 
+    /// Deletes the records of a view that is not defined any more; how many there were.
+    pub fn retract(&mut self, view: &str) -> u64 {
+        let retracted = self.runtime.block_on(self.engine().retract_view(ENVIRONMENT, view));
+        retracted.unwrap_or_else(|e| panic!("the view cannot be retracted: {e}"))
+    }
+
     /// Commits what was saved and deleted: one engine time.
     pub fn commit(&mut self) {
         self.send(Batch { cause: Some(Cause::run(1)), ..Batch::default() });

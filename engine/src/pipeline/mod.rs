@@ -20,7 +20,7 @@ pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{Engine, Underway};
 pub use feed::{ChangePage, Fed, Feed, feed};
 pub use through::is_own;
-pub use views::ViewStatus;
+pub use views::{RemovedView, ViewStatus};
 
 use crate::dataflow::views::Definition;
 use crate::log::{Changelog, Log};

@@ -52,9 +52,40 @@ impl Store {
         wanted: &dyn Fn(&Meta) -> bool,
         each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
     ) -> Result<()> {
+        self.records_in(&self.db.snapshot(), dataset, after, wanted, each).map(drop)
+    }
+
+    /// The live records of several datasets in one snapshot, each handed to `each` with its dataset's place in the list;
+    /// `begin` is told where the snapshot ends.
+    pub(crate) fn live_records(
+        &self,
+        datasets: &[DatasetId],
+        begin: &mut dyn FnMut(Position),
+        each: &mut dyn FnMut(usize, &model::Meta, &[u8]) -> bool,
+    ) -> Result<()> {
         let snapshot = self.db.snapshot();
-        let mut cur = self.scan(&snapshot, Family::Cur, dataset, after.0)?;
-        let mut pay = self.scan(&snapshot, Family::Pay, dataset, after.0)?;
+        begin(Position::first_of(self.committed_in(&snapshot)?));
+        let live = |meta: &Meta| meta.flags & DEAD == 0;
+        for (at, dataset) in datasets.iter().enumerate() {
+            let mut one = |meta: &model::Meta, payload: &[u8]| each(at, meta, payload);
+            if !self.records_in(&snapshot, *dataset, Position::START, &live, &mut one)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same in a snapshot; whether `each` wants more.
+    fn records_in(
+        &self,
+        snapshot: &Snapshot<'_>,
+        dataset: DatasetId,
+        after: Position,
+        wanted: &dyn Fn(&Meta) -> bool,
+        each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
+    ) -> Result<bool> {
+        let mut cur = self.scan(snapshot, Family::Cur, dataset, after.0)?;
+        let mut pay = self.scan(snapshot, Family::Pay, dataset, after.0)?;
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             let position = keys::position(key);
             let meta = decode(value)?;
@@ -71,12 +102,13 @@ impl Store {
                     }
                 };
                 if !go_on {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
             cur.next();
         }
-        Ok(cur.status()?)
+        cur.status()?;
+        Ok(true)
     }
 
     /// The contents of all live records of one worker, in order of position; pruned ones have none.

@@ -128,7 +128,7 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
         let about = self.about.then("agg", None);
         let aggregates = Rc::new(aggregates);
         let (step, weighing) = (about.step.clone(), aggregates.clone());
-        let totals = flow::totals(self.rows.clone(), move |pair| {
+        let totals = flow::totals(self.rows.clone(), &about.meter(shown::<G>), move |pair| {
             let (key, k, v) = unpack_pair::<K, V>(pair)?;
             step.run(|| shown::<K>(key), || weighing.weigh(&k, &v))
         });
@@ -176,7 +176,7 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
             let (key, k, v) = unpack_pair::<K, V>(pair)?;
             Some((group.to_vec(), pack(&step.run(|| shown::<K>(key), || of(&k, &v))?)?))
         });
-        let rows = flow::tournament(values, move |rows| {
+        let rows = flow::tournament(values, &about.meter(shown::<G>), move |rows| {
             let chosen = choose(rows.iter().filter_map(|row| unpack::<T>(row)).collect());
             chosen.as_ref().and_then(pack).into_iter().collect()
         });
@@ -198,8 +198,9 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
             ordered.into_iter().take(k).map(|(_, row)| row.clone()).collect::<Vec<Bytes>>()
         });
         let kept = first.clone();
-        let best = flow::tournament(self.rows.clone(), move |rows| kept(rows));
-        let rows = flow::listed(best, move |group, rows| {
+        let meter = about.meter(shown::<G>);
+        let best = flow::tournament(self.rows.clone(), &meter, move |rows| kept(rows));
+        let rows = flow::listed(best, &meter, move |group, rows| {
             let Some(of) = unpack_key::<G>(group) else { return Vec::new() };
             let ranked = |(rank, pair): (u32, Bytes)| {
                 let (_, key, row) = unpack_pair::<K, V>(&pair)?;

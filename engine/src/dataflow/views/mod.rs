@@ -17,10 +17,12 @@
 //! | `registry` | which datasets are read and written, and whose rows are whose |
 //! | `publish` | rows → records |
 //! | `health` | what goes wrong, told by view, step and key |
+//! | `meter` | what is held in memory, and keys with very many rows |
 
 mod flow;
 mod group;
 mod health;
+mod meter;
 mod packed;
 mod publish;
 mod registry;
@@ -37,7 +39,8 @@ use crate::state::Seen;
 use differential_dataflow::{AsCollection, VecCollection};
 pub use group::{Aggregate, Aggregates, Average, Count, Groups, Sum, average, count, sum};
 use health::Step;
-pub use health::{Complaint, FAILURES_MOST, Health};
+pub use health::{Complaint, FAILURES_MOST, Health, Skew};
+pub use meter::SKEW;
 pub(crate) use publish::{FIRST_SPAN, SPAN, publish};
 pub use registry::ALL_CONNECTIONS;
 pub(crate) use registry::{Model, Plan, Registry, View};

@@ -3,6 +3,7 @@
 use super::flow::{self, Rows};
 use super::group::Groups;
 use super::health::Step;
+use super::meter::Meter;
 use super::packed::{Bytes, Scope, pack, pack_key, pair, scope_of, unpack, unpack_key, unpack_pair};
 use super::registry::Registry;
 use super::row::Value;
@@ -50,6 +51,11 @@ impl About {
         reads.extend(other.iter().flat_map(|other| &other.reads));
         let step = self.step.then(what, other.map(|other| &other.step));
         About { step, registry: self.registry.clone(), reads, source: self.source.clone() }
+    }
+
+    /// Counts what this step arranges by keys that `show` makes text of.
+    pub fn meter(&self, show: fn(&[u8]) -> String) -> Meter {
+        Meter::new(&self.step, &self.registry, show)
     }
 }
 
@@ -119,7 +125,8 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     ) -> Table<'s, K, V3, S> {
         let about = self.about.then("lookup", Some(&other.about));
         let by_key = self.by(&about, key);
-        let rows = flow::join(by_key, other.rows.clone(), found(about.step.clone(), with));
+        let meter = about.meter(shown::<K2>);
+        let rows = flow::join(by_key, other.rows.clone(), &meter, found(about.step.clone(), with));
         Table::new(rows, about)
     }
 
@@ -135,7 +142,8 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         let with = Rc::new(with);
         let some = with.clone();
         let some = found(about.step.clone(), move |key: &K, row: &V, other: &V2| some(key, row, Some(other)));
-        let (rows, alone) = flow::join_or_alone(by_key, other.rows.clone(), some);
+        let meter = about.meter(shown::<K2>);
+        let (rows, alone) = flow::join_or_alone(by_key, other.rows.clone(), &meter, some);
         let step = about.step.clone();
         let alone = flow::each(&alone, move |_, pair| {
             let (key, k, v) = unpack_pair::<K, V>(pair)?;
@@ -156,7 +164,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         let about = self.about.then("join", Some(&other.about));
         let (left, right) = (self.by(&about, mine), other.by(&about, theirs));
         let step = about.step.clone();
-        let rows = flow::join(left, right, move |_, left, right| {
+        let rows = flow::join(left, right, &about.meter(shown::<J>), move |_, left, right| {
             let ((packed, left_key, left), (_, right_key, right)) =
                 (unpack_pair::<K, V>(left)?, unpack_pair::<K2, V2>(right)?);
             let key = pack_key(scope_of(packed), &(left_key, right_key))?;
