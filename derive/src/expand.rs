@@ -120,6 +120,7 @@ fn columns(input: &DeriveInput) -> Result<Vec<Column<'_>>> {
 
 fn column(field: &Field) -> Result<Column<'_>> {
     let Some(ident) = &field.ident else { return Err(Error::new_spanned(field, "a row's fields need names")) };
+    refuse_any(&field.ty)?;
     let name = ident.to_string().trim_start_matches("r#").to_owned();
     let mut said = Said::default();
     for attribute in field.attrs.iter().filter(|a| a.path().is_ident("row")) {
@@ -130,6 +131,14 @@ fn column(field: &Field) -> Result<Column<'_>> {
         Said { path, default, .. } => From::Field { path: path.unwrap_or_else(|| vec![name.clone()]), default },
     };
     Ok(Column { ident, ty: &field.ty, name, from })
+}
+
+/// JSON of any kind needs names to be read again, and rows travel without.
+fn refuse_any(ty: &Type) -> Result<()> {
+    let Type::Path(path) = ty else { return Ok(()) };
+    let any = path.path.segments.first().is_some_and(|first| first.ident == "serde_json");
+    let why = "rows travel without names, JSON of any kind cannot be read again: take the fields you need";
+    if any { Err(Error::new_spanned(ty, why)) } else { Ok(()) }
 }
 
 /// What the attributes of a field have said so far.

@@ -247,6 +247,25 @@ impl Random {
 
 /// Checks views over random histories of `models` in two connections: after every few commits, what was kept up must equal
 /// what is made from the last records alone, and a restart must change nothing. Panics with the seed where it does not.
+///
+/// ```
+/// use rand::Rng;
+/// use serde_json::json;
+/// use syncline_engine::{harness::{Random, check_incremental}, views::{Definition, Row}};
+///
+/// #[derive(Row, Clone)]
+/// # #[row(crate = syncline_engine)]
+/// struct Order { region: String, cents: i64 }
+///
+/// let views = Definition::new(|v| {
+///     let orders = v.model::<Order>("shop", "Order");
+///     v.publish("Turnover", &orders.group_by(|_, o| o.region.clone()).sum(|_, o| o.cents));
+/// });
+/// let orders = Random::new("shop", "Order", 20, |id, chance| {
+///     json!({"id": id, "region": (["north", "south"])[chance.random_range(0..2)], "cents": chance.random_range(0..9)})
+/// });
+/// check_incremental(&views, 1, &[orders]);
+/// ```
 pub fn check_incremental(views: &Definition, seed: u64, models: &[Random]) {
     println!("SEED={seed}");
     let mut chance = rand_chacha::ChaCha8Rng::seed_from_u64(seed);

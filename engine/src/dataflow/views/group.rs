@@ -44,16 +44,51 @@ pub struct Sum<F>(F);
 pub struct Average<F>(F);
 
 /// Counts the rows of a group.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+/// # fn main() {
+/// let rows = shown(|v| {
+///     let orders = v.model::<Order>("shop", "Order");
+///     v.publish("View", &orders.group_by(|_, _| "all".to_owned()).agg((count(),)));
+/// });
+/// assert_eq!(rows, [json!({"id": "all", "value": [3]})]);
+/// # }
+/// ```
 pub fn count() -> Count {
     Count
 }
 
 /// Sums up what `of` says of each row: whole numbers of any size up to 64 bits.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+/// # fn main() {
+/// let rows = shown(|v| {
+///     let orders = v.model::<Order>("shop", "Order");
+///     let large = sum(|_, order: &Order| i64::from(order.cents >= 70));
+///     v.publish("View", &orders.group_by(|_, _| "all".to_owned()).agg((count(), large)));
+/// });
+/// assert_eq!(rows, [json!({"id": "all", "value": [3, 2]})]);
+/// # }
+/// ```
 pub fn sum<K, V, N: Into<i128>>(of: impl Fn(&K, &V) -> N + 'static) -> Sum<impl Fn(&K, &V) -> i128> {
     Sum(move |key: &K, row: &V| of(key, row).into())
 }
 
 /// The mean of what `of` says of each row.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+/// # fn main() {
+/// let rows = shown(|v| {
+///     let orders = v.model::<Order>("shop", "Order");
+///     let all = orders.group_by(|_, _| "all".to_owned());
+///     v.publish("View", &all.agg((average(|_, order: &Order| order.cents),)).map(|_, (mean,)| *mean));
+/// });
+/// assert_eq!(rows, [json!({"id": "all", "value": 125.0})]);
+/// # }
+/// ```
 pub fn average<K, V, N: Into<i128>>(of: impl Fn(&K, &V) -> N + 'static) -> Average<impl Fn(&K, &V) -> i128> {
     Average(move |key: &K, row: &V| of(key, row).into())
 }
@@ -124,6 +159,18 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
     }
 
     /// One row per group that has any: several aggregates as a tuple.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.agg((count(), sum(|_, o: &Order| o.cents), average(|_, o: &Order| o.cents))));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": [2, 75, 37.5]}));
+    /// # }
+    /// ```
     pub fn agg<A: Aggregates<K, V>>(&self, aggregates: A) -> Table<'s, G, A::Out, S> {
         let about = self.about.then("agg", None);
         let aggregates = Rc::new(aggregates);
@@ -140,26 +187,86 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
     }
 
     /// How many rows each group has.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.count());
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada", "value": 2}), json!({"id": "bob", "value": 1})]);
+    /// # }
+    /// ```
     pub fn count(&self) -> Table<'s, G, u64, S> {
         self.agg((count(),)).map(|_, (count,)| *count)
     }
 
     /// The sum of what `of` says of each row.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.sum(|_, order| order.cents));
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada", "value": 75}), json!({"id": "bob", "value": 300})]);
+    /// # }
+    /// ```
     pub fn sum<N: Into<i128> + 'static>(&self, of: impl Fn(&K, &V) -> N + 'static) -> Table<'s, G, i64, S> {
         self.agg((sum(of),)).map(|_, (sum,)| *sum)
     }
 
     /// The mean of what `of` says of each row.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.average(|_, order| order.cents));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": 37.5}));
+    /// # }
+    /// ```
     pub fn average<N: Into<i128> + 'static>(&self, of: impl Fn(&K, &V) -> N + 'static) -> Table<'s, G, f64, S> {
         self.agg((average(of),)).map(|_, (average,)| *average)
     }
 
     /// The least of what `of` says of the rows.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.min(|_, order| order.cents));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": 5}));
+    /// # }
+    /// ```
     pub fn min<T: Value + Ord>(&self, of: impl Fn(&K, &V) -> T + 'static) -> Table<'s, G, T, S> {
         self.extreme("min", of, |values| values.into_iter().min())
     }
 
     /// The greatest of what `of` says of the rows.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.max(|id, order| (order.cents, id.clone())));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": [70, "2"]}));
+    /// # }
+    /// ```
     pub fn max<T: Value + Ord>(&self, of: impl Fn(&K, &V) -> T + 'static) -> Table<'s, G, T, S> {
         self.extreme("max", of, |values| values.into_iter().max())
     }
@@ -185,6 +292,18 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
 
     /// The first `k` rows of each group in order of what `by` says of them, the least first (see [`std::cmp::Reverse`]), under
     /// group and rank, which counts from 1. Rows that are equal in it come in the order of their packed keys.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let largest = orders.group_by(|_, _| "all".to_owned()).top_k(2, |_, order| Reverse(order.cents));
+    ///     v.publish("View", &largest.map(|(_, _rank), (id, _)| id.clone()));
+    /// });
+    /// assert_eq!(rows, [json!({"id": r#"["all",1]"#, "value": "3"}), json!({"id": r#"["all",2]"#, "value": "2"})]);
+    /// # }
+    /// ```
     pub fn top_k<O: Ord>(&self, k: usize, by: impl Fn(&K, &V) -> O + 'static) -> Table<'s, (G, u32), (K, V), S> {
         let about = self.about.then("top_k", None);
         let step = about.step.clone();

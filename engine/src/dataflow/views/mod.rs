@@ -9,6 +9,9 @@
 //! own on disk: at every start all rows come anew from the records, and publishing them again changes only what is not as it
 //! was (`publish`). So new code makes exactly the difference, and a restart makes none.
 //!
+//! The examples below stand on a shop with the orders 1 (ada, 5 cents), 2 (ada, 70) and 3 (bob, 300), and the customer ada;
+//! `shown` gives the rows of the view `View`.
+//!
 //! | file | what |
 //! |---|---|
 //! | `row` | a record's fields as a struct: [`Row`] |
@@ -156,6 +159,21 @@ impl<'s> Views<'s> {
 
     /// The records of a model in all connections of a source, by id. Records that the row type does not fit are left out and
     /// told of.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let mut shop = shop(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.map(|_, order| order.cents));
+    /// });
+    /// shop.save("shop", "acme", "Order", json!({"id": "4", "customer": "eve", "cents": "seven"}));
+    /// shop.commit();
+    /// let view = &shop.views()[0].health;
+    /// assert_eq!((view.misfits, view.complaints[0].key.as_str()), (1, "4"));
+    /// assert!(view.complaints[0].what.starts_with("cents: invalid type: string"));
+    /// # }
+    /// ```
     pub fn model<R: Row>(&mut self, source: &str, name: &str) -> Table<'s, String, R> {
         let model = Model { source: source.to_owned(), name: name.to_owned() };
         let number = self.plan.models.iter().position(|known| *known == model).unwrap_or_else(|| {
@@ -183,6 +201,20 @@ impl<'s> Views<'s> {
 
     /// Publishes a table as a model of the source its first model is of: one record per row. The record's id is the key
     /// (several values make a JSON list), its fields are the row's; a row without names is told as `value`.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let mut shop = shop(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.group_by(|_, order| order.customer.clone()).sum(|_, order| order.cents));
+    /// });
+    /// shop.changes("shop", "acme", "View");
+    /// shop.delete("shop", "acme", "Order", "3");
+    /// shop.commit();
+    /// assert_eq!(shop.changes("shop", "acme", "View"), [("DELETED", json!({"id": "bob", "value": 300}))]);
+    /// # }
+    /// ```
     pub fn publish<K: Value, V: Value, S: Reach>(&mut self, name: &str, table: &Table<'s, K, V, S>) {
         self.announce(name, &table.about, S::ACROSS);
         table.about.step.belongs_to(name);
@@ -200,7 +232,8 @@ impl<'s> Views<'s> {
     }
 
     /// Publishes what differential operators made, as [`publish`](Views::publish) does. At most one row per key: two stop
-    /// the view, which says which key it was. `of` is one of the tables it was made of: the view belongs to its source.
+    /// the view, which says which key it was. `of` is one of the tables it was made of: the view belongs to its source. See
+    /// [`Table::collection`] for an example.
     pub fn publish_collection<K: Value, V: Value, K0, V0, S: Reach>(
         &mut self,
         name: &str,
@@ -256,6 +289,33 @@ impl Reach for Environment {
 /// let hour = Duration::from_secs(3_600);
 /// let at = Timestamp::parse("2026-03-01T10:59:59Z").unwrap();
 /// assert_eq!(tumbling(at, hour), Timestamp::parse("2026-03-01T10:00:00Z").unwrap());
+/// // Before 1970 as well: windows are closed at their start.
+/// assert_eq!(tumbling(Timestamp(-1), hour), Timestamp::from_seconds(-3_600));
+/// ```
+///
+/// The time may be the record's own:
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+/// # fn main() {
+/// #[derive(Row, Clone)]
+/// # #[row(crate = syncline_engine)]
+/// struct Visit {
+///     #[row(modified_at)]
+///     at: Timestamp,
+/// }
+///
+/// let mut shop = shop(|v| {
+///     let visits = v.model::<Visit>("shop", "Visit");
+///     let days = visits.group_by(|_, visit| tumbling(visit.at, Duration::from_secs(86_400)).to_string());
+///     v.publish("Days", &days.count());
+/// });
+/// for (id, at) in [("1", "2026-03-01T09:00:00Z"), ("2", "2026-03-01T23:00:00Z"), ("3", "2026-03-02T00:00:00Z")] {
+///     shop.save_modified("shop", "acme", "Visit", json!({"id": id}), Timestamp::parse(at).unwrap());
+/// }
+/// shop.commit();
+/// assert_eq!(shop.rows("shop", "acme", "Days")[0], json!({"id": "2026-03-01T00:00:00.000000Z", "value": 2}));
+/// # }
 /// ```
 pub fn tumbling(at: Timestamp, span: Duration) -> Timestamp {
     let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX).max(1);

@@ -9,7 +9,7 @@ use std::fmt;
 /// A projection of a record. Made by `#[derive(Row)]`, which says what attributes there are.
 ///
 /// ```
-/// use syncline_engine::views::Row;
+/// use syncline_engine::{model::Timestamp, views::Row};
 ///
 /// #[derive(Row, Clone, Debug, PartialEq)]
 /// #[row(crate = syncline_engine)]
@@ -21,15 +21,17 @@ use std::fmt;
 ///     owner: Option<String>,
 ///     #[row(default)]
 ///     tags: Vec<String>,
+///     #[row(modified_at)]
+///     at: Option<Timestamp>,
 /// }
 ///
 /// let deal = Deal::project(br#"{"id":"1","amount":5,"dealstage":"won","owner":null,"unread":{}}"#, None).unwrap();
-/// assert_eq!(deal, Deal { amount: 5, stage: "won".into(), owner: None, tags: vec![] });
+/// assert_eq!(deal, Deal { amount: 5, stage: "won".into(), owner: None, tags: vec![], at: None });
 /// let wrong = Deal::project(br#"{"id":"1","amount":"5","dealstage":"won"}"#, None).unwrap_err();
 /// assert!(wrong.to_string().starts_with("amount: "));
 /// ```
 pub trait Row: Value {
-    /// Reads it out of a record's JSON text (and the source's modified time, where the model declares one: see `#[row(modified_at)]`).
+    /// Reads it out of a record's JSON text, and the source's modified time if there is one: see `#[row(modified_at)]`.
     fn project(record: &[u8], modified_at: Option<Timestamp>) -> Result<Self, Misfit>;
 }
 

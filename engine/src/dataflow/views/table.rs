@@ -96,27 +96,93 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     }
 
     /// The rows for which `keep` says so.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.filter(|id, order| id != "2" && order.cents >= 5));
+    /// });
+    /// let order = |id: &str, customer: &str, cents: i64| json!({"id": id, "customer": customer, "cents": cents});
+    /// assert_eq!(rows, [order("1", "ada", 5), order("3", "bob", 300)]);
+    /// # }
+    /// ```
     pub fn filter(&self, keep: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V, S> {
         self.each("filter", move |_, key, row| keep(key, row).then_some((None, None)))
     }
 
     /// Other rows under the same keys.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.map(|_, order| order.cents / 100));
+    /// });
+    /// // A row that has no names is told as `value`.
+    /// assert_eq!(rows, [json!({"id": "1", "value": 0}), json!({"id": "2", "value": 0}), json!({"id": "3", "value": 3})]);
+    /// # }
+    /// ```
     pub fn map<V2: Value>(&self, to: impl Fn(&K, &V) -> V2 + 'static) -> Table<'s, K, V2, S> {
         self.each("map", move |_, key, row| Some((None, Some(to(key, row)))))
     }
 
     /// Other rows under the same keys, where `to` gives one.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.filter_map(|_, order| order.cents.checked_sub(100).filter(|more| *more > 0)));
+    /// });
+    /// assert_eq!(rows, [json!({"id": "3", "value": 200})]);
+    /// # }
+    /// ```
     pub fn filter_map<V2: Value>(&self, to: impl Fn(&K, &V) -> Option<V2> + 'static) -> Table<'s, K, V2, S> {
         self.each("filter_map", move |_, key, row| to(key, row).map(|new| (None, Some(new))))
     }
 
     /// The same rows under other keys. Two rows must not get the same one: a view that publishes such rows is stopped, and
     /// says which key it was.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let cents = v.model::<Order>("shop", "Order").map(|_, order| order.cents);
+    ///     v.publish("View", &cents.rekey(|id, _| format!("order {id}")));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "order 1", "value": 5}));
+    ///
+    /// // Two orders of one customer cannot both be the customer's: the view is stopped.
+    /// let shop = shop(|v| {
+    ///     let cents = v.model::<Order>("shop", "Order").rekey(|_, order| order.customer.clone());
+    ///     v.publish("View", &cents);
+    /// });
+    /// assert_eq!(shop.views()[0].health.stopped.as_deref(), Some("more than one row has the key ada"));
+    /// # }
+    /// ```
     pub fn rekey<K2: Value>(&self, key: impl Fn(&K, &V) -> K2 + 'static) -> Table<'s, K2, V, S> {
         self.each("rekey", move |_, old, row| Some((Some(key(old, row)), None)))
     }
 
     /// Each row with the row it refers to (n:1): `key` says which of `other` that is. Rows that refer to none are left out.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let (orders, customers) = (v.model::<Order>("shop", "Order"), v.model::<Customer>("shop", "Customer"));
+    ///     let names = orders.lookup(&customers, |_, order| order.customer.clone(), |_, _, customer| customer.name.clone());
+    ///     v.publish("View", &names);
+    /// });
+    /// // There is no customer bob.
+    /// assert_eq!(rows, [json!({"id": "1", "value": "Ada"}), json!({"id": "2", "value": "Ada"})]);
+    /// # }
+    /// ```
     pub fn lookup<K2: Value, V2: Value, V3: Value>(
         &self,
         other: &Table<'s, K2, V2, S>,
@@ -131,6 +197,18 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     }
 
     /// The same, but rows that refer to none are kept, with `None`.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let (orders, customers) = (v.model::<Order>("shop", "Order"), v.model::<Customer>("shop", "Customer"));
+    ///     let of = |_: &String, order: &Order| order.customer.clone();
+    ///     v.publish("View", &orders.lookup_or_none(&customers, of, |_, _, customer| customer.is_some()));
+    /// });
+    /// assert_eq!(rows[1..], [json!({"id": "2", "value": true}), json!({"id": "3", "value": false})]);
+    /// # }
+    /// ```
     pub fn lookup_or_none<K2: Value, V2: Value, V3: Value>(
         &self,
         other: &Table<'s, K2, V2, S>,
@@ -154,6 +232,20 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     }
 
     /// Rows of both that have a value in common (n:m); the keys are pairs.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let of = |_: &String, order: &Order| order.customer.clone();
+    ///     let pairs = orders.join(&orders, of, of, |one, other| other.cents - one.cents);
+    ///     v.publish("View", &pairs.filter(|(one, other), _| one < other));
+    /// });
+    /// // A key of several values is told as a JSON list.
+    /// assert_eq!(rows, [json!({"id": r#"["1","2"]"#, "value": 65})]);
+    /// # }
+    /// ```
     pub fn join<K2: Value, V2: Value, J: Value, V3: Value>(
         &self,
         other: &Table<'s, K2, V2, S>,
@@ -176,17 +268,52 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
 
     /// Rows that have a value in common, to be counted and summed up. A window of time is a group as well: see
     /// [`tumbling`](super::tumbling).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.group_by(|_, order| (order.customer.clone(), order.cents >= 70)).count());
+    /// });
+    /// assert_eq!(rows.len(), 3);
+    /// assert_eq!(rows[0], json!({"id": r#"["ada",false]"#, "value": 1}));
+    /// # }
+    /// ```
     pub fn group_by<G: Value>(&self, group: impl Fn(&K, &V) -> G + 'static) -> Groups<'s, G, K, V, S> {
         let about = self.about.then("group_by", None);
         Groups::new(self.by(&about, group), about)
     }
 
     /// The values that rows have, each once, as keys without rows.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.distinct(|_, order| order.customer.clone()));
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada"}), json!({"id": "bob"})]);
+    /// # }
+    /// ```
     pub fn distinct<D: Value>(&self, value: impl Fn(&K, &V) -> D + 'static) -> Table<'s, D, (), S> {
         self.group_by(value).count().map(|_, _| ())
     }
 
     /// The rows of both. Where both have a key, a view that publishes them is stopped, and says which key it was.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order").map(|_, order| order.cents).rekey(|id, _| format!("order {id}"));
+    ///     let customers = v.model::<Customer>("shop", "Customer").map(|_, _| 0);
+    ///     v.publish("View", &orders.union(&customers));
+    /// });
+    /// assert_eq!(rows[..2], [json!({"id": "ada", "value": 0}), json!({"id": "order 1", "value": 5})]);
+    /// # }
+    /// ```
     pub fn union(&self, other: &Table<'s, K, V, S>) -> Table<'s, K, V, S> {
         let about = self.about.then("union", Some(&other.about));
         Table::new(flow::union(self.rows.clone(), other.rows.clone()), about)
@@ -194,6 +321,23 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
 
     /// The rows as differential dataflow has them, for any of its operators. Keep the [`Tenant`](super::Tenant) beside the key in all
     /// you do: it is what keeps tenants apart. The way back is [`publish_collection`](super::Views::publish_collection).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let cents = orders.collection().map(|((tenant, _), order)| ((tenant, order.customer), order.cents));
+    ///     let most = cents.reduce(|_, cents, out| {
+    ///         // In order, each with how often it is there.
+    ///         let (most, _) = cents[cents.len() - 1];
+    ///         out.push((*most, 1));
+    ///     });
+    ///     v.publish_collection("View", &orders, most);
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada", "value": 70}), json!({"id": "bob", "value": 300})]);
+    /// # }
+    /// ```
     pub fn collection(&self) -> VecCollection<'s, u64, ((super::Tenant, K), V), isize> {
         self.rows
             .clone()
@@ -213,6 +357,21 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
 
 impl<'s, K: Value, V: Value> Table<'s, K, V, Connection> {
     /// The rows of all connections of an environment together; their keys get the connection's id in front.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let mut shop = shop(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order").across_connections();
+    ///     v.publish("View", &orders.group_by(|(connection, _id), _| connection.clone()).count());
+    /// });
+    /// shop.save("shop", "zenith", "Order", json!({"id": "1", "customer": "eve", "cents": 1}));
+    /// shop.commit();
+    /// // Its records are of no connection, but of all.
+    /// let rows = shop.rows("shop", ALL_CONNECTIONS, "View");
+    /// assert_eq!(rows, [json!({"id": "acme", "value": 3}), json!({"id": "zenith", "value": 1})]);
+    /// # }
+    /// ```
     pub fn across_connections(&self) -> Table<'s, (String, K), V, Environment> {
         let about = self.about.then("across_connections", None);
         let registry = about.registry.clone();
