@@ -2,7 +2,7 @@
 //! out), `Deserialize` in their order, and the projection.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote, quote_spanned};
+use quote::{quote, quote_spanned};
 use syn::meta::ParseNestedMeta;
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Field, Fields, Ident, LitStr, Path, Result, Type, parse_quote};
@@ -15,11 +15,11 @@ struct Column<'a> {
     ty: &'a Type,
     /// Its name when it is published.
     name: String,
-    from: From,
+    from: Origin,
 }
 
 /// Where a field's value comes from.
-enum From {
+enum Origin {
     /// A field of the record, or what lies in it.
     Field { path: Vec<String>, default: bool },
     /// The record's modified time.
@@ -34,36 +34,41 @@ pub fn row(input: &DeriveInput) -> Result<TokenStream> {
     let columns = columns(input)?;
     let (ident, name) = (&input.ident, input.ident.to_string());
     let (idents, types): (Vec<_>, Vec<_>) = columns.iter().map(|c| (c.ident, c.ty)).unzip();
-    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+    let writes = columns.iter().map(|Column { ident, ty, name, .. }| {
+        quote_spanned! { ty.span()=> fields.serialize_field(#name, &self.#ident)?; }
+    });
     let count = columns.len();
     let (pattern, tuple) = nested(&idents, &types);
     let (tops, reads) = reads(&columns);
+    // Only one name is brought in: all others are those of whoever wrote the struct.
     Ok(quote! {
         const _: () = {
-            use #home::views::derived::{Deserialize, Deserializer, Fields, Misfit, Moment, Row};
-            use #home::views::derived::{Serialize, SerializeStruct, Serializer, Timestamp};
+            use #home::views::derived as __row;
+            use __row::SerializeStruct as _;
 
-            impl Serialize for #ident {
-                fn serialize<S: Serializer>(&self, serializer: S) -> ::core::result::Result<S::Ok, S::Error> {
+            impl __row::Serialize for #ident {
+                fn serialize<S: __row::Serializer>(&self, serializer: S) -> ::core::result::Result<S::Ok, S::Error> {
                     let mut fields = serializer.serialize_struct(#name, #count)?;
-                    #( fields.serialize_field(#names, &self.#idents)?; )*
+                    #( #writes )*
                     fields.end()
                 }
             }
 
-            impl<'de> Deserialize<'de> for #ident {
-                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> ::core::result::Result<Self, D::Error> {
-                    let #pattern: #tuple = Deserialize::deserialize(deserializer)?;
+            impl<'de> __row::Deserialize<'de> for #ident {
+                fn deserialize<D: __row::Deserializer<'de>>(
+                    deserializer: D,
+                ) -> ::core::result::Result<Self, D::Error> {
+                    let #pattern: #tuple = __row::Deserialize::deserialize(deserializer)?;
                     ::core::result::Result::Ok(#ident { #(#idents),* })
                 }
             }
 
-            impl Row for #ident {
+            impl __row::Row for #ident {
                 fn project(
                     record: &[u8],
-                    modified_at: ::core::option::Option<Timestamp>,
-                ) -> ::core::result::Result<Self, Misfit> {
-                    let fields = Fields::read(record, &[#(#tops),*])?;
+                    modified_at: ::core::option::Option<__row::Timestamp>,
+                ) -> ::core::result::Result<Self, __row::Misfit> {
+                    let fields = __row::Fields::read(record, &[#(#tops),*])?;
                     ::core::result::Result::Ok(#ident { #(#reads),* })
                 }
             }
@@ -78,12 +83,12 @@ fn reads<'a>(columns: &'a [Column<'_>]) -> (Vec<&'a str>, Vec<TokenStream>) {
     for Column { ident, ty, from, .. } in columns {
         // The type's own place in the source, so that what it cannot be is said there.
         reads.push(match from {
-            From::ModifiedAt => quote_spanned! { ty.span()=> #ident: <#ty as Moment>::of(modified_at)? },
-            From::Field { path, default } => {
+            Origin::ModifiedAt => quote_spanned! { ty.span()=> #ident: <#ty as __row::Moment>::of(modified_at)? },
+            Origin::Field { path, default } => {
                 let (at, whole, rest) = (tops.len(), path.join("."), path.iter().skip(1));
                 tops.extend(path.first().map(String::as_str));
-                let read = if *default { format_ident!("field_or_default") } else { format_ident!("field") };
-                quote_spanned! { ty.span()=> #ident: fields.#read(#at, &[#(#rest),*], #whole)? }
+                let read = Ident::new(if *default { "field_or_default" } else { "field" }, ty.span());
+                quote_spanned! { ty.span()=> #ident: fields.#read::<#ty>(#at, &[#(#rest),*], #whole)? }
             }
         });
     }
@@ -127,8 +132,8 @@ fn column(field: &Field) -> Result<Column<'_>> {
         attribute.parse_nested_meta(|meta| said.hear(&meta))?;
     }
     let from = match said {
-        Said { modified_at: true, .. } => From::ModifiedAt,
-        Said { path, default, .. } => From::Field { path: path.unwrap_or_else(|| vec![name.clone()]), default },
+        Said { modified_at: true, .. } => Origin::ModifiedAt,
+        Said { path, default, .. } => Origin::Field { path: path.unwrap_or_else(|| vec![name.clone()]), default },
     };
     Ok(Column { ident, ty: &field.ty, name, from })
 }

@@ -27,7 +27,20 @@ struct Good {
     r#type: Option<String>,
 }
 
+/// Names that the library has as well are those of who writes them.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Moment(String);
+
+#[derive(Row, Clone, Debug, PartialEq)]
+#[row(crate = crate)]
+struct Fields {
+    at: Moment,
+}
+
 fn main() {
+    let fields = Fields { at: Moment("noon".to_owned()) };
+    assert_eq!(Fields::project(br#"{"at":"noon"}"#, None).unwrap(), fields);
+
     let record = br#"{"plain":1,"other-name":[["a",1]],"deep":{"er":true},"type":"t"}"#;
     let (named, text, r#type) = (vec![("a".to_owned(), 1.0)], String::new(), Some("t".to_owned()));
     let good = Good { plain: 1, named, deep: Some(true), text, at: Timestamp(5), r#type };
