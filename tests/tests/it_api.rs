@@ -787,7 +787,7 @@ async fn a_consistent_answer_is_of_one_engine_time_and_changes_go_on_from_it() {
     });
     let selection = "stream=Contact&view=ByValue&connection=acme";
     let mut times = BTreeSet::new();
-    let mut last = Value::Null;
+    let mut first = None;
     while !writer.is_finished() {
         let answer = served.ask(READER, "GET", &format!("/v1/records?{selection}&consistent=true"), None).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -797,14 +797,15 @@ async fn a_consistent_answer_is_of_one_engine_time_and_changes_go_on_from_it() {
         assert_eq!(recounted.values().sum::<i64>(), 200);
         assert_eq!(recounted, told, "at engine time {}", json["time"]);
         times.insert(json["time"].as_u64());
-        last = last.is_null().then_some(json).unwrap_or(last);
+        first.get_or_insert(json);
     }
     writer.await.expect("writes");
     assert!(times.len() > 1, "read while it was written: {times:?}");
+    let first = first.expect("an answer");
 
     // From the first answer on, changes lead to what is there now.
-    let mut rows = current(&last);
-    let mut cursor = last["cursor"].as_str().map(str::to_owned).expect("a cursor");
+    let mut rows = current(&first);
+    let mut cursor = first["cursor"].as_str().map(str::to_owned).expect("a cursor");
     loop {
         let page = served.ask(READER, "GET", &format!("/v1/changes?{selection}&cursor={cursor}&limit=50"), None).await;
         assert_eq!(page.status, 200, "{}", page.text());
@@ -813,7 +814,7 @@ async fn a_consistent_answer_is_of_one_engine_time_and_changes_go_on_from_it() {
                 change["stream"].as_str().unwrap_or_default().to_owned(),
                 change["key"].as_str().unwrap_or_default().to_owned(),
             );
-            assert!(change["time"].as_u64() > last["time"].as_u64(), "{change}");
+            assert!(change["time"].as_u64() > first["time"].as_u64(), "{change}");
             match change["action"] == "DELETED" {
                 true => rows.remove(&key),
                 false => rows.insert(key, change["after"].clone()),
