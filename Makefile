@@ -17,12 +17,13 @@ demo: setup
 test: setup-test
 	@scripts/test.sh $(CARGO_FLAGS)
 
-## What keeps the code as it is: format, import direction, lints, documentation, licences.
+## What keeps the code as it is: format, import direction, lints, the library alone, documentation, licences.
 check: setup
 	cargo fmt --all --check
 	@mkdir -p "$(CARGO_TARGET_DIR)"
 	rustc --edition 2024 --test tests/tests/imports.rs -o "$(CARGO_TARGET_DIR)/imports" && "$(CARGO_TARGET_DIR)/imports" -q
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	scripts/alone.sh $(CARGO_FLAGS)
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans; \
 	else echo "check: cargo-deny is not installed, licences and bans are not checked (cargo install cargo-deny)"; fi

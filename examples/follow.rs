@@ -1,15 +1,13 @@
 //! Following: a reader keeps its own place, sleeps until something is committed, and never misses or repeats a change.
 
-use std::sync::Arc;
-use syncline_engine::model::{Cause, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
+use syncline_engine::Engine;
+use syncline_engine::model::{Cause, Cursor, DatasetName, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Options};
-use syncline_engine::{Engine, time::SystemClock};
 
 /// Writes `n` records one by one while a reader follows; gives what the reader met.
 pub async fn run(n: i64) -> Result<Vec<i64>, Error> {
-    let options = Options { data_dir: None, workers: 2, clock: Arc::new(SystemClock), ..Options::default() };
-    let engine = Engine::open(options)?;
-    let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
+    let engine = Engine::open(Options { workers: 2, ..Options::temporary() })?;
+    let spec = DatasetSpec::of(Strategy::Override);
     let ticks = engine.dataset(&DatasetName::base("default", "clock", "wall", "Tick"), &spec)?;
     let reader = tokio::spawn(follow(engine.clone(), ticks.clone(), n as usize));
     for tick in 0..n {
@@ -24,7 +22,7 @@ pub async fn run(n: i64) -> Result<Vec<i64>, Error> {
 }
 
 async fn follow(engine: Engine, dataset: Dataset, wanted: usize) -> Result<Vec<i64>, Error> {
-    let mut place = Cursor { position: Position::START, dataset: DatasetId(0) };
+    let mut place = Cursor::START;
     let mut committed = engine.watermark();
     let mut met = Vec::new();
     loop {

@@ -2,16 +2,14 @@
 //!
 //! A record is saved, saved again unchanged, changed by a webhook, and then a stale page tries to undo that.
 
-use std::sync::Arc;
-use syncline_engine::model::{Cause, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
+use syncline_engine::Engine;
+use syncline_engine::model::{Cause, Cursor, DatasetName, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Options};
-use syncline_engine::{Engine, time::SystemClock};
 
 /// The changes a reader meets, one line each.
 pub async fn run() -> Result<Vec<String>, Error> {
-    let options = Options::default();
-    let engine = Engine::open(options)?;
-    let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: Vec::new() };
+    let engine = Engine::open(Options::temporary())?;
+    let spec = DatasetSpec::of(Strategy::Latest);
     let contacts = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec)?;
 
     let ada = r#"{"id":"1","name":"Ada","email":"a@x"}"#;
@@ -21,7 +19,7 @@ pub async fn run() -> Result<Vec<String>, Error> {
     save(&engine, &contacts, Cause::run(3), 30, ada).await?; // older than the webhook: loses
 
     let mut lines = Vec::new();
-    let start = Cursor { position: Position::START, dataset: DatasetId(0) };
+    let start = Cursor::START;
     engine.changes(&[contacts], start, &mut |_, change| {
         let after = String::from_utf8_lossy(change.after.as_deref().unwrap_or_default()).into_owned();
         lines.push(format!("{} {} by {}", change.meta.action.as_str(), after, change.meta.cause));

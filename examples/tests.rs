@@ -1,9 +1,13 @@
 //! Runs every example and checks what it shows.
 
+#[path = "consumer.rs"]
+mod consumer;
 #[path = "contacts.rs"]
 mod contacts;
 #[path = "custom_source.rs"]
 mod custom_source;
+#[path = "embedded.rs"]
+mod embedded;
 #[path = "follow.rs"]
 mod follow;
 #[path = "leaderboard.rs"]
@@ -33,6 +37,21 @@ async fn custom_source() {
 #[tokio::test(flavor = "multi_thread")]
 async fn follow() {
     assert_eq!(follow::run(50).await.expect("runs"), (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded() {
+    let told = embedded::run().await.expect("runs");
+    assert_eq!(told, ["ADDED hall", "ADDED oven", "UPDATED hall", "ADDED yard", "DELETED oven"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumer() {
+    let all = (0..200).sum();
+    for pages in [1, 2, 5] {
+        let (sum, lives) = consumer::run(200, pages).await.expect("runs");
+        assert_eq!((sum, lives), (all, 15), "{pages} pages at a time");
+    }
 }
 
 #[test]

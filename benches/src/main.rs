@@ -48,6 +48,9 @@ struct Args {
     /// Timely workers.
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// Memory for what is known of records, in MiB; beyond, datasets are spilled.
+    #[arg(long, default_value_t = syncline_engine::pipeline::TABLE_BYTES >> 20)]
+    tables_mb: usize,
     /// Only these, such as `w1,w2`. W1 runs with all but W7: the others need its records.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -98,6 +101,7 @@ impl Bench {
             data_dir: Some(dir.to_owned()),
             workers: args.workers,
             clock: Arc::new(SystemClock),
+            table_bytes: args.tables_mb << 20,
             ..Options::default()
         })?;
         let feed = Feed::new(args.records, args.page);

@@ -138,8 +138,8 @@ impl Shop {
             data_dir: Some(dir.to_owned()),
             workers: args.workers,
             clock: Arc::new(SystemClock),
-            announce: None,
             views: view.then(|| Definition::new(views)),
+            ..Options::default()
         })?;
         let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
         let orders = engine.dataset(&name("Order"), &spec)?;

@@ -10,12 +10,14 @@
 //! | [`rest`] | a source described by a definition file |
 //! | [`webhook_in`] | verify, route, dedupe and map what providers post to us |
 //! | [`webhook_out`] | one signed attempt to tell a user's endpoint |
-//! | [`kafka`] | topics in, topics out, the log on topics |
-//! | [`fake`] | a seeded fake provider: demo, test bed, benchmark source |
+//! | `kafka` | topics in, topics out, the log on topics; feature `kafka` |
+//! | `fake` | a seeded fake provider: demo, test bed, benchmark source; feature `fake` |
 
 pub mod expr;
+#[cfg(feature = "fake")]
 pub mod fake;
 pub mod http;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod located;
 pub mod rest;

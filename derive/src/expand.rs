@@ -2,7 +2,9 @@
 //! out), `Deserialize` in their order, and the projection.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::{quote, quote_spanned};
+use syn::meta::ParseNestedMeta;
+use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Field, Fields, Ident, LitStr, Path, Result, Type, parse_quote};
 
 /// Most elements of a tuple that serde knows.
@@ -13,8 +15,15 @@ struct Column<'a> {
     ty: &'a Type,
     /// Its name when it is published.
     name: String,
-    path: Vec<String>,
-    default: bool,
+    from: Origin,
+}
+
+/// Where a field's value comes from.
+enum Origin {
+    /// A field of the record, or what lies in it.
+    Field { path: Vec<String>, default: bool },
+    /// The record's modified time.
+    ModifiedAt,
 }
 
 pub fn row(input: &DeriveInput) -> Result<TokenStream> {
@@ -25,43 +34,65 @@ pub fn row(input: &DeriveInput) -> Result<TokenStream> {
     let columns = columns(input)?;
     let (ident, name) = (&input.ident, input.ident.to_string());
     let (idents, types): (Vec<_>, Vec<_>) = columns.iter().map(|c| (c.ident, c.ty)).unzip();
-    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
-    let tops: Vec<&str> = columns.iter().filter_map(|c| c.path.first().map(String::as_str)).collect();
+    let writes = columns.iter().map(|Column { ident, ty, name, .. }| {
+        quote_spanned! { ty.span()=> fields.serialize_field(#name, &self.#ident)?; }
+    });
     let count = columns.len();
     let (pattern, tuple) = nested(&idents, &types);
-    let reads = columns.iter().enumerate().map(|(at, column)| {
-        let (ident, rest) = (column.ident, column.path.iter().skip(1));
-        let read = if column.default { format_ident!("field_or_default") } else { format_ident!("field") };
-        let whole = column.path.join(".");
-        quote! { #ident: fields.#read(#at, &[#(#rest),*], #whole)? }
-    });
+    let (tops, reads) = reads(&columns);
+    // Only one name is brought in: all others are those of whoever wrote the struct.
     Ok(quote! {
         const _: () = {
-            use #home::views::derived::{Deserialize, Deserializer, Fields, Misfit, Row, Serialize, SerializeStruct, Serializer};
+            use #home::views::derived as __row;
+            use __row::SerializeStruct as _;
 
-            impl Serialize for #ident {
-                fn serialize<S: Serializer>(&self, serializer: S) -> ::core::result::Result<S::Ok, S::Error> {
+            impl __row::Serialize for #ident {
+                fn serialize<S: __row::Serializer>(&self, serializer: S) -> ::core::result::Result<S::Ok, S::Error> {
                     let mut fields = serializer.serialize_struct(#name, #count)?;
-                    #( fields.serialize_field(#names, &self.#idents)?; )*
+                    #( #writes )*
                     fields.end()
                 }
             }
 
-            impl<'de> Deserialize<'de> for #ident {
-                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> ::core::result::Result<Self, D::Error> {
-                    let #pattern: #tuple = Deserialize::deserialize(deserializer)?;
+            impl<'de> __row::Deserialize<'de> for #ident {
+                fn deserialize<D: __row::Deserializer<'de>>(
+                    deserializer: D,
+                ) -> ::core::result::Result<Self, D::Error> {
+                    let #pattern: #tuple = __row::Deserialize::deserialize(deserializer)?;
                     ::core::result::Result::Ok(#ident { #(#idents),* })
                 }
             }
 
-            impl Row for #ident {
-                fn project(record: &[u8]) -> ::core::result::Result<Self, Misfit> {
-                    let fields = Fields::read(record, &[#(#tops),*])?;
+            impl __row::Row for #ident {
+                fn project(
+                    record: &[u8],
+                    modified_at: ::core::option::Option<__row::Timestamp>,
+                ) -> ::core::result::Result<Self, __row::Misfit> {
+                    let fields = __row::Fields::read(record, &[#(#tops),*])?;
                     ::core::result::Result::Ok(#ident { #(#reads),* })
                 }
             }
         };
     })
+}
+
+/// The top-level fields to be found in a record, and how each field of the row is made of them.
+fn reads<'a>(columns: &'a [Column<'_>]) -> (Vec<&'a str>, Vec<TokenStream>) {
+    let mut tops = Vec::new();
+    let mut reads = Vec::new();
+    for Column { ident, ty, from, .. } in columns {
+        // The type's own place in the source, so that what it cannot be is said there.
+        reads.push(match from {
+            Origin::ModifiedAt => quote_spanned! { ty.span()=> #ident: <#ty as __row::Moment>::of(modified_at)? },
+            Origin::Field { path, default } => {
+                let (at, whole, rest) = (tops.len(), path.join("."), path.iter().skip(1));
+                tops.extend(path.first().map(String::as_str));
+                let read = Ident::new(if *default { "field_or_default" } else { "field" }, ty.span());
+                quote_spanned! { ty.span()=> #ident: fields.#read::<#ty>(#at, &[#(#rest),*], #whole)? }
+            }
+        });
+    }
+    (tops, reads)
 }
 
 /// Where the library is: `syncline`, or what `#[row(crate = …)]` on the struct says.
@@ -81,7 +112,7 @@ fn home(input: &DeriveInput) -> Result<Path> {
 
 fn columns(input: &DeriveInput) -> Result<Vec<Column<'_>>> {
     let Data::Struct(data) = &input.data else {
-        return Err(Error::new_spanned(&input.ident, "a row is a struct"));
+        return Err(Error::new_spanned(&input.ident, "a row is a struct: the fields of a record that a view reads"));
     };
     let Fields::Named(fields) = &data.fields else {
         return Err(Error::new_spanned(&input.ident, "a row's fields need names: they are the record's"));
@@ -94,29 +125,80 @@ fn columns(input: &DeriveInput) -> Result<Vec<Column<'_>>> {
 
 fn column(field: &Field) -> Result<Column<'_>> {
     let Some(ident) = &field.ident else { return Err(Error::new_spanned(field, "a row's fields need names")) };
+    refuse_any(&field.ty)?;
     let name = ident.to_string().trim_start_matches("r#").to_owned();
-    let mut column = Column { ident, ty: &field.ty, path: vec![name.clone()], name, default: false };
+    let mut said = Said::default();
     for attribute in field.attrs.iter().filter(|a| a.path().is_ident("row")) {
-        attribute.parse_nested_meta(|meta| {
-            if meta.path.is_ident("default") {
-                column.default = true;
-                return Ok(());
-            }
-            let text = |meta: &syn::meta::ParseNestedMeta<'_>| -> Result<LitStr> { meta.value()?.parse() };
-            if meta.path.is_ident("name") {
-                column.path = vec![text(&meta)?.value()];
-                return Ok(());
-            }
-            if meta.path.is_ident("path") {
-                let path = text(&meta)?;
-                column.path = path.value().split('.').map(str::to_owned).collect();
-                let whole = column.path.iter().all(|part| !part.is_empty());
-                return if whole { Ok(()) } else { Err(Error::new(path.span(), "a part of the path is empty")) };
-            }
-            Err(meta.error("known are `name = \"…\"`, `path = \"a.b\"` and `default`"))
-        })?;
+        attribute.parse_nested_meta(|meta| said.hear(&meta))?;
     }
-    Ok(column)
+    let from = match said {
+        Said { modified_at: true, .. } => Origin::ModifiedAt,
+        Said { path, default, .. } => Origin::Field { path: path.unwrap_or_else(|| vec![name.clone()]), default },
+    };
+    Ok(Column { ident, ty: &field.ty, name, from })
+}
+
+/// JSON of any kind needs names to be read again, and rows travel without.
+fn refuse_any(ty: &Type) -> Result<()> {
+    let Type::Path(path) = ty else { return Ok(()) };
+    let any = path.path.segments.first().is_some_and(|first| first.ident == "serde_json");
+    let why = "rows travel without names, JSON of any kind cannot be read again: take the fields you need";
+    if any { Err(Error::new_spanned(ty, why)) } else { Ok(()) }
+}
+
+/// What the attributes of a field have said so far.
+#[derive(Default)]
+struct Said {
+    path: Option<Vec<String>>,
+    default: bool,
+    modified_at: bool,
+}
+
+impl Said {
+    fn hear(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
+        let word = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+        let (located, marked) = (self.path.is_some(), self.modified_at);
+        match word.as_str() {
+            "name" | "path" if located => {
+                Err(meta.error("where the field lies is said twice: use one `name` or `path`"))
+            }
+            "default" if self.default => Err(meta.error("`default` is said twice")),
+            "modified_at" if marked => Err(meta.error("`modified_at` is said twice")),
+            "name" | "path" | "default" if marked => Err(meta.error(ALONE)),
+            "modified_at" if located || self.default => Err(meta.error(ALONE)),
+            "default" => {
+                self.default = true;
+                Ok(())
+            }
+            "modified_at" => {
+                self.modified_at = true;
+                Ok(())
+            }
+            "name" => {
+                let name: LitStr = meta.value()?.parse()?;
+                self.path = Some(parts(&name, vec![name.value()], "the name is empty")?);
+                Ok(())
+            }
+            "path" => {
+                let path: LitStr = meta.value()?.parse()?;
+                let all = path.value().split('.').map(str::to_owned).collect();
+                self.path = Some(parts(
+                    &path,
+                    all,
+                    "a part of the path is empty: names with a point between, as in `owner.id`",
+                )?);
+                Ok(())
+            }
+            _ => Err(meta.error("known are `name = \"…\"`, `path = \"a.b\"`, `default` and `modified_at`")),
+        }
+    }
+}
+
+/// Why `modified_at` stands alone.
+const ALONE: &str = "`modified_at` is no field of the record's content: it stands alone";
+
+fn parts(text: &LitStr, parts: Vec<String>, wrong: &str) -> Result<Vec<String>> {
+    if parts.iter().any(String::is_empty) { Err(Error::new(text.span(), wrong)) } else { Ok(parts) }
 }
 
 /// The fields as a tuple, in tuples of their own where they are many, and its type: packed, all of them look the same.

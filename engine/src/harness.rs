@@ -3,12 +3,14 @@
 //! It panics where something is wrong, as tests do. [`check_incremental`] is the test every view should pass: what is kept
 //! up over a random history equals what is made from the last records alone, also after a restart.
 
+mod random;
+
 use crate::Engine;
 use crate::model::{Cause, Change, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options, PageBuilder, ViewStatus, WindowOp};
 use crate::time::ManualClock;
 use crate::views::Definition;
-use rand::{Rng, RngCore, SeedableRng};
+pub use random::{Random, check_incremental};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,9 +113,18 @@ impl Harness {
 
     /// Saves a record with the next commit. Its `id` has to be text.
     pub fn save(&mut self, source: &str, connection: &str, model: &str, record: Value) {
+        self.put(source, connection, model, record, None);
+    }
+
+    /// The same for a model that declares a modified time.
+    pub fn save_modified(&mut self, source: &str, connection: &str, model: &str, record: Value, at: Timestamp) {
+        self.put(source, connection, model, record, Some(at));
+    }
+
+    fn put(&mut self, source: &str, connection: &str, model: &str, record: Value, modified_at: Option<Timestamp>) {
         let id = record["id"].as_str().unwrap_or_else(|| panic!("a record needs an id: {record}")).to_owned();
         let (page, now) = self.page(source, connection, model);
-        page.save(&id, None, now, record.to_string().as_bytes());
+        page.save(&id, modified_at, now, record.to_string().as_bytes());
     }
 
     /// Deletes a record with the next commit.
@@ -141,6 +152,12 @@ impl Harness {
         let dataset = self.dataset(source, connection, model);
         let cleared = self.runtime.block_on(self.engine().clear(&dataset));
         cleared.unwrap_or_else(|e| panic!("the records cannot be cleared: {e}"));
+    }
+
+    /// Deletes the records of a view that is not defined any more; how many there were.
+    pub fn retract(&mut self, view: &str) -> u64 {
+        let retracted = self.runtime.block_on(self.engine().retract_view(ENVIRONMENT, view));
+        retracted.unwrap_or_else(|e| panic!("the view cannot be retracted: {e}"))
     }
 
     /// Commits what was saved and deleted: one engine time.
@@ -198,94 +215,4 @@ impl Harness {
     pub fn views(&self) -> Vec<ViewStatus> {
         self.engine().views()
     }
-}
-
-/// Records of a model as a random history has them.
-pub struct Random {
-    /// Its source.
-    pub source: &'static str,
-    /// Its name.
-    pub model: &'static str,
-    /// Ids are numbers below this.
-    pub ids: u64,
-    /// A record of this id, by chance.
-    pub record: fn(id: &str, chance: &mut dyn RngCore) -> Value,
-}
-
-/// Checks views over random histories of `models` in two connections: after every few commits, what was kept up must equal
-/// what is made from the last records alone, and a restart must change nothing. Panics with the seed where it does not.
-pub fn check_incremental(views: &Definition, seed: u64, models: &[Random]) {
-    println!("SEED={seed}");
-    let mut chance = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    let mut kept = Harness::with_workers(views.clone(), 1 + (seed % 2) as usize);
-    let mut truth: BTreeMap<(usize, &str, String), Value> = BTreeMap::new();
-    for round in 0..60 {
-        for _ in 0..chance.random_range(0..8) {
-            let number = chance.random_range(0..models.len());
-            let Random { source, model, ids, record } = &models[number];
-            let connection = ["one", "two"][chance.random_range(0..2)];
-            let id = chance.random_range(0..*ids).to_string();
-            let key = (number, connection, id.clone());
-            if chance.random_bool(0.75) {
-                let record = record(&id, &mut chance);
-                kept.save(source, connection, model, record.clone());
-                truth.insert(key, record);
-            } else {
-                kept.delete(source, connection, model, &id);
-                truth.remove(&key);
-            }
-        }
-        kept.commit();
-        let restart = chance.random_bool(0.1);
-        if restart {
-            let before = everything(&mut kept);
-            kept.restart(None);
-            assert_eq!(everything(&mut kept), before, "SEED={seed} round {round}: a restart changes nothing");
-        }
-        if round % 6 == 5 {
-            let mut fresh = Harness::new(views.clone());
-            for ((number, connection, _), record) in &truth {
-                fresh.save(models[*number].source, connection, models[*number].model, record.clone());
-            }
-            fresh.commit();
-            assert_eq!(all_rows(&kept), all_rows(&fresh), "SEED={seed} round {round}: kept up, and made from scratch");
-        }
-    }
-    let stopped: Vec<_> = kept.views().into_iter().filter(|view| view.health.stopped.is_some()).collect();
-    assert!(stopped.is_empty(), "SEED={seed}: {stopped:?}");
-}
-
-/// All rows of all views.
-fn all_rows(harness: &Harness) -> BTreeMap<String, Vec<Value>> {
-    let mut all = BTreeMap::new();
-    for view in harness.views() {
-        for connection in ["one", "two", crate::views::ALL_CONNECTIONS] {
-            let rows = harness.rows(&view.source, connection, &view.name);
-            if !rows.is_empty() {
-                all.insert(format!("{} of {connection}", view.name), rows);
-            }
-        }
-    }
-    all
-}
-
-/// All rows, and the place of the last change of each view.
-fn everything(harness: &mut Harness) -> (BTreeMap<String, Vec<Value>>, Vec<usize>) {
-    let mut counts = Vec::new();
-    for view in harness.views() {
-        for connection in ["one", "two", crate::views::ALL_CONNECTIONS] {
-            let name = DatasetName::base(ENVIRONMENT, &view.source, connection, &view.name);
-            harness.read.remove(&name);
-            let mut count = 0;
-            loop {
-                let more = harness.changes(&view.source, connection, &view.name).len();
-                count += more;
-                if more == 0 {
-                    break;
-                }
-            }
-            counts.push(count);
-        }
-    }
-    (all_rows(harness), counts)
 }

@@ -11,7 +11,7 @@ use syncline_engine::model::{Cause, DatasetName, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, DatasetSpec, Options};
 use syncline_engine::sink::{Announce, Notice, Owed, RunEnd};
 use syncline_engine::time::SystemClock;
-use syncline_engine::views::{ALL_CONNECTIONS, Definition, Row, Views, average, count, sum, tumbling};
+use syncline_engine::views::{ALL_CONNECTIONS, Definition, Row, SKEW, Views, average, count, sum, tumbling};
 
 #[derive(Row, Clone)]
 #[row(crate = syncline_engine)]
@@ -21,6 +21,17 @@ struct Order {
     status: String,
     #[row(default)]
     at: i64,
+    #[row(modified_at)]
+    modified: Option<Timestamp>,
+}
+
+/// Orders that all have a modified time.
+#[derive(Row, Clone)]
+#[row(crate = syncline_engine)]
+struct Dated {
+    #[row(modified_at)]
+    at: Timestamp,
+    cents: i64,
 }
 
 #[derive(Row, Clone)]
@@ -36,16 +47,19 @@ struct Placed {
     cents: i64,
 }
 
-const MODELS: [Random; 2] = [
-    Random { source: "shop", model: "Order", ids: 40, record: order },
-    Random { source: "crm", model: "Customer", ids: 8, record: customer },
-];
+const MODELS: [Random; 2] =
+    [Random::new("shop", "Order", 40, order).modified(placed_at), Random::new("crm", "Customer", 8, customer)];
 
 fn order(id: &str, chance: &mut dyn RngCore) -> Value {
     let status = ["open", "paid", "gone"][chance.random_range(0..3)];
     let customer = chance.random_bool(0.8).then(|| chance.random_range(0..10).to_string());
     let at = chance.random_range(0..5_000_000);
     json!({"id": id, "customer": customer, "cents": chance.random_range(-50..500), "status": status, "at": at, "x": [1, {}]})
+}
+
+/// Some have none.
+fn placed_at(order: &Value) -> Option<Timestamp> {
+    order["at"].as_i64().filter(|at| at % 5 != 0).map(Timestamp)
 }
 
 fn customer(id: &str, chance: &mut dyn RngCore) -> Value {
@@ -70,6 +84,10 @@ fn everything(v: &mut Views<'_>) {
     v.publish("Best", &orders.group_by(|_, o| o.status.clone()).top_k(2, |_, o| Reverse(o.cents)));
     let second = Duration::from_secs(1);
     v.publish("Seconds", &orders.group_by(move |_, o| tumbling(Timestamp(o.at), second).0).count());
+    let modified = orders.filter_map(|_, o| o.modified);
+    v.publish("Modified", &modified.group_by(move |_, at| tumbling(*at, second).0).count());
+    let dated = v.model::<Dated>("shop", "Order");
+    v.publish("Dated", &dated.group_by(move |_, o| tumbling(o.at, second)).sum(|_, o| o.cents));
     v.publish("Statuses", &orders.distinct(|_, o| o.status.clone()));
     let both = orders.join(&orders, |_, o| o.cents / 100, |_, o| o.cents / 100, |a, b| a.cents - b.cents);
     v.publish("Near", &both);
@@ -140,9 +158,146 @@ fn new_code_makes_exactly_the_difference() {
     assert_eq!(harness.changes("shop", "one", "Added"), added, "a new view begins with what there is");
 }
 
+fn none() -> Definition {
+    Definition::new(|_| {})
+}
+
+#[test]
+fn the_records_of_a_removed_view_go_on_request_and_come_back_with_it() {
+    let mut harness = Harness::new(Definition::new(turnover));
+    save(&mut harness, "one", "1", "open", 5);
+    save(&mut harness, "one", "2", "paid", 7);
+    save(&mut harness, "two", "1", "open", 3);
+    harness.commit();
+    assert_eq!(harness.retract("Turnover"), 0, "it is defined");
+    assert_eq!(harness.changes("shop", "one", "Turnover").len(), 2);
+
+    harness.restart(Some(none()));
+    let removed = harness.engine().removed_views("test");
+    let told: Vec<_> = removed.iter().map(|v| (v.name.as_str(), v.source.as_str(), v.records)).collect();
+    assert_eq!(told, [("Turnover", "shop", 3)]);
+    assert_eq!(harness.engine().removed_views("another"), [], "of another environment nothing is told");
+    assert_eq!(harness.changes("shop", "one", "Turnover"), [], "nothing goes by itself");
+    harness.restart(Some(none()));
+    assert_eq!(harness.engine().removed_views("test"), removed, "nor with a restart");
+
+    assert_eq!(harness.retract("Order"), 0, "a model is no view");
+    assert_eq!(harness.retract("Turnover"), 3);
+    let gone = harness.changes("shop", "one", "Turnover");
+    let rows = [json!({"id": "open", "value": 5}), json!({"id": "paid", "value": 7})];
+    let mut deleted: Vec<Value> = gone.iter().map(|(_, row)| row.clone()).collect();
+    deleted.sort_by_key(ToString::to_string);
+    assert_eq!((gone.iter().all(|(action, _)| *action == "DELETED"), deleted.as_slice()), (true, &rows[..]));
+    assert_eq!(harness.rows("shop", "two", "Turnover"), Vec::<Value>::new());
+    harness.restart(None);
+    assert_eq!((harness.retract("Turnover"), harness.engine().removed_views("test")), (0, Vec::new()));
+    assert_eq!(harness.changes("shop", "one", "Turnover"), []);
+
+    harness.restart(Some(Definition::new(turnover)));
+    let back = harness.changes("shop", "one", "Turnover");
+    assert_eq!(back, rows.map(|row| ("ADDED", row)), "defined again, it begins with what there is");
+}
+
+#[test]
+fn a_name_that_a_view_left_can_be_a_models() {
+    let mut harness = Harness::new(Definition::new(turnover));
+    save(&mut harness, "one", "1", "open", 5);
+    harness.restart(Some(none()));
+    harness.save("shop", "one", "Turnover", json!({"id": "mine"}));
+    harness.commit();
+    assert_eq!(harness.retract("Turnover"), 0, "it is no view's any more");
+    assert_eq!(harness.rows("shop", "one", "Turnover").len(), 2);
+    harness.commit_listing("shop", "one", "Turnover");
+    assert_eq!(harness.rows("shop", "one", "Turnover"), Vec::<Value>::new());
+}
+
+#[test]
+fn what_a_view_holds_is_counted_and_a_key_with_very_many_rows_told_of() {
+    for workers in [1, 2] {
+        let mut harness = Harness::with_workers(
+            Definition::new(|v| {
+                let orders = v.model::<Order>("shop", "Order");
+                let customers = v.model::<Customer>("shop", "Customer");
+                let refers = |_: &String, o: &Order| o.customer.clone().unwrap_or_default();
+                v.publish(
+                    "Regions",
+                    &orders.lookup(&customers, refers, |_, _, c| c.region.clone()).distinct(|_, r| r.clone()),
+                );
+                v.publish("Plain", &orders.filter(|_, o| o.cents > 1_000_000));
+            }),
+            workers,
+        );
+        let held =
+            |harness: &Harness| harness.views().iter().map(|v| (v.health.rows, v.health.bytes)).collect::<Vec<_>>();
+        assert_eq!(held(&harness), [(0, 0), (0, 0)]);
+        harness.save("shop", "one", "Customer", json!({"id": "c", "region": "north"}));
+        harness.save("shop", "one", "Order", json!({"id": "1", "status": "open", "cents": 1, "customer": "c"}));
+        harness.commit();
+        // The order, the customer, and the one value there is.
+        let small = held(&harness);
+        assert_eq!((small[0].0, small[1]), (3, (0, 0)));
+        assert!((192..400).contains(&small[0].1), "{small:?}");
+        assert_eq!(harness.views()[0].health.skews, []);
+        let many = SKEW as usize + SKEW as usize / 10;
+        for n in 2..many {
+            let id = n.to_string();
+            harness.save("shop", "one", "Order", json!({"id": id, "status": "open", "cents": 1, "customer": "c"}));
+        }
+        harness.commit();
+        assert_eq!(held(&harness)[0].0 as usize, many + 1, "orders, a customer, a value");
+        let skews = harness.views()[0].health.skews.clone();
+        let told: Vec<_> =
+            skews.iter().map(|s| (s.environment.as_str(), s.connection.as_str(), s.key.as_str())).collect();
+        assert_eq!(told, [("test", "one", "\"c\"")], "once, by however many workers");
+        assert!(skews[0].step.starts_with("lookup of model shop/Order"), "{skews:?}");
+        harness.commit_listing("shop", "one", "Order");
+        assert_eq!(held(&harness)[0].0, 1, "the customer is left");
+    }
+}
+
 /// The sum over open orders; nothing if there are none.
 fn open(harness: &Harness) -> Option<i64> {
     harness.rows("shop", "one", "Turnover").first().and_then(|row| row["value"].as_i64())
+}
+
+#[test]
+fn windows_go_by_the_modified_time_of_the_last_change() {
+    let mut harness = Harness::new(Definition::new(|v| {
+        let dated = v.model::<Dated>("shop", "Order");
+        v.publish("Hours", &dated.group_by(|_, o| tumbling(o.at, Duration::from_secs(3_600))).sum(|_, o| o.cents));
+    }));
+    let at = |text: &str| Timestamp::parse(text).expect("a time");
+    let order = |id: &str, cents: i64| json!({"id": id, "cents": cents});
+    let hours =
+        |harness: &Harness| harness.rows("shop", "one", "Hours").iter().map(|row| row["value"].clone()).collect();
+    harness.save_modified("shop", "one", "Order", order("1", 5), at("2026-03-01T10:10:00Z"));
+    harness.save_modified("shop", "one", "Order", order("2", 7), at("2026-03-01T10:50:00Z"));
+    harness.save_modified("shop", "one", "Order", order("3", 9), at("2026-03-01T11:00:00Z"));
+    harness.save("shop", "one", "Order", order("4", 1_000));
+    harness.commit();
+    let sums: Vec<Value> = hours(&harness);
+    assert_eq!(sums, [json!(12), json!(9)]);
+    let views = harness.views();
+    let why = views[0].health.complaints.iter().map(|c| format!("{} {}", c.key, c.what)).collect::<Vec<_>>();
+    assert_eq!(why, ["4 modified_at: the record has none: its model declares none"]);
+    // Another content takes it to another window; a newer time alone is no change, and is not seen.
+    harness.save_modified("shop", "one", "Order", order("2", 8), at("2026-03-01T11:30:00Z"));
+    harness.save_modified("shop", "one", "Order", order("1", 5), at("2026-03-01T11:40:00Z"));
+    harness.commit();
+    let sums: Vec<Value> = hours(&harness);
+    assert_eq!(sums, [json!(5), json!(17)]);
+    harness.restart(None);
+    let sums: Vec<Value> = hours(&harness);
+    assert_eq!(sums, [json!(5), json!(17)], "a restart sees the same times");
+    harness.prune("shop", "one", "Order");
+    assert_eq!(hours(&harness), Vec::<Value>::new(), "what is pruned leaves its window");
+    harness.save_modified("shop", "one", "Order", order("1", 5), at("2026-03-01T12:00:00Z"));
+    harness.commit();
+    let sums: Vec<Value> = hours(&harness);
+    assert_eq!(sums, [json!(5)], "it came back, as of its last change");
+    harness.delete("shop", "one", "Order", "1");
+    harness.commit();
+    assert_eq!(hours(&harness), Vec::<Value>::new());
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::error::Refusal;
 use super::feed::{Feed, Page, Row};
 use super::query::{Query, header};
 use super::rows::quote_plain;
+use super::selection::{NAMES, selection};
 use super::{Api, both};
-use crate::control::scope::Selection;
 use crate::engine::model::{Action, Cursor, Position, Timestamp};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -35,9 +35,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// How long one stream of server-sent events lasts; the client comes back with its last id.
 const STREAM_MAX: Duration = Duration::from_secs(3_600);
-
-/// Most names of one kind in a selection.
-const NAMES_MAX: usize = 100;
 
 pub(super) fn router() -> Router<Api> {
     both(Router::new(), "/v1/changes", get(changes))
@@ -71,19 +68,9 @@ async fn changes(
 }
 
 fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -> Result<Ask, Refusal> {
-    const KNOWN: [&str; 8] = ["source", "stream", "connection", "variant", "action", "cursor", "limit", "wait"];
-    let mut query = Query::read(raw, &KNOWN);
-    let selection = Selection {
-        source: query.one("source"),
-        streams: query.all("stream"),
-        connections: query.all("connection"),
-        variant: query.one("variant"),
-    };
-    for (name, list) in [("stream", &selection.streams), ("connection", &selection.connections)] {
-        if list.len() > NAMES_MAX {
-            query.fault("too_big", &[name], format!("may be repeated at most {NAMES_MAX} times"));
-        }
-    }
+    let known: Vec<&str> = NAMES.into_iter().chain(["action", "cursor", "limit", "wait"]).collect();
+    let mut query = Query::read(raw, &known);
+    let selection = selection(api, &mut query);
     let actions = actions(&mut query);
     let limit = query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT);
     let wait = wait(&mut query);

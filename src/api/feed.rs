@@ -5,10 +5,10 @@
 //! name the key and the fields that changed.
 
 use super::rows::{PAGE_BYTES, quote_plain};
-use super::stamp::write_time;
+use super::stamp::write_stamp;
 use crate::control::scope::{Selection, changes_scope};
 use crate::engine::Engine;
-use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, Position, Timestamp, Via};
+use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, Position, Via};
 use crate::engine::pipeline::{Dataset, Error, Table};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -71,7 +71,7 @@ impl Feed {
         Ok(false)
     }
 
-    fn datasets(&self) -> Vec<Dataset> {
+    pub(super) fn datasets(&self) -> Vec<Dataset> {
         let all = self.engine.datasets(&self.environment);
         all.into_iter().filter(|d| self.selection.has(&d.name)).collect()
     }
@@ -83,11 +83,15 @@ impl Feed {
 
     /// Behind everything that is committed.
     pub(super) fn now(&self) -> Cursor {
-        let end = *self.engine.watermark().borrow();
-        if end == Position::START {
-            return self.earliest();
+        self.before(*self.engine.watermark().borrow())
+    }
+
+    /// Behind everything that lies before a position.
+    pub(super) fn before(&self, end: Position) -> Cursor {
+        match end.0.checked_sub(1) {
+            Some(last) => Cursor { position: Position(last), dataset: DatasetId(u32::MAX) },
+            None => self.earliest(),
         }
-        Cursor { position: Position(end.0 - 1), dataset: DatasetId(u32::MAX) }
     }
 
     /// Changes after a place. Blocks.
@@ -236,15 +240,6 @@ fn write_change(dataset: &Dataset, change: &Change, cursor: &str, last: bool, fi
     out
 }
 
-fn write_stamp(out: &mut Vec<u8>, at: Timestamp) {
-    if at == Timestamp::NONE {
-        return out.extend_from_slice(b"null");
-    }
-    out.push(b'"');
-    write_time(out, at, "Z");
-    out.push(b'"');
-}
-
 /// Top-level fields that differ between before and after of an update, in alphabetical order.
 fn changed(change: &Change) -> Vec<String> {
     let (Action::Updated, Some(before), Some(after)) = (change.meta.action, &change.before, &change.after) else {
@@ -271,7 +266,7 @@ fn same(old: &RawValue, new: &RawValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::model::{DatasetName, Meta};
+    use crate::engine::model::{DatasetName, Meta, Timestamp};
     use bytes::Bytes;
     use serde_json::json;
 

@@ -11,7 +11,7 @@
 //! | names a run | the part that gave it its number |
 //! | `GET /sync/status`, `/connections`, `/v1/runs`, `/v1/deletes` of all connections | all owners, lists put together |
 //! | `POST /sync/…` for all connections | all owners |
-//! | `/v1/changes` of several connections | nobody: 400 `name_a_connection` |
+//! | `/v1/changes`, `/v1/records` of several connections | nobody: 400 `name_a_connection` |
 
 use super::auth;
 use super::error::{Refusal, render};
@@ -167,7 +167,7 @@ fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, bo
             Some(source) => Concern::One(spread.of(environment, &source, &one)),
             None => Concern::Anybody,
         },
-        _ if path == "/v1/changes" || listed > 1 => Concern::Several,
+        _ if path == "/v1/changes" || path == "/v1/records" || listed > 1 => Concern::Several,
         _ => match path {
             "/sync/status" | "/sync/trigger" | "/sync/start" | "/sync/pause" | "/v1/runs" | "/v1/deletes" => {
                 Concern::All

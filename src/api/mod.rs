@@ -8,6 +8,7 @@
 //! | file | routes |
 //! |---|---|
 //! | `records` | `/records`, `/records/prune` |
+//! | `current` | `/v1/records` |
 //! | `changes` | `/v1/changes` |
 //! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `schemas` | `/v1/schemas` |
@@ -22,12 +23,14 @@
 //! | `health` | `/healthz`, `/readyz` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
-//! `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `rows` and `stamp` write fast.
+//! `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `selection` says of which
+//! streams and views, `rows` and `stamp` write fast.
 
 mod auth;
 mod body;
 mod changes;
 mod connections;
+mod current;
 mod error;
 mod feed;
 mod health;
@@ -41,7 +44,7 @@ mod request;
 mod rows;
 mod runs;
 mod schemas;
-
+mod selection;
 mod stamp;
 mod sync;
 mod unbuilt;
@@ -69,6 +72,8 @@ const READS: usize = 64;
 struct Api {
     app: Arc<App>,
     reads: Arc<Semaphore>,
+    /// Turns of answers as of one engine time.
+    snapshots: Arc<Semaphore>,
     requests: Arc<AtomicU64>,
     /// Ends answers that wait for changes.
     stopping: CancellationToken,
@@ -83,13 +88,15 @@ pub fn router(app: Arc<App>) -> Router {
 pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
     // Merged last: none of what surrounds the API's routes concerns webhooks.
     let hooks = hooks::router(app.hooks.clone());
-    let api = Api { app, reads: Arc::new(Semaphore::new(READS)), requests: Arc::default(), stopping };
+    let (reads, snapshots) = (Arc::new(Semaphore::new(READS)), Arc::new(Semaphore::new(current::SNAPSHOTS)));
+    let api = Api { app, reads, snapshots, requests: Arc::default(), stopping };
     let open = api.app.settings.metrics.open;
     let for_some = if open { Router::new() } else { metrics::router() };
     let for_all = if open { health::router().merge(metrics::router()) } else { health::router() };
     let keyed = Router::new()
         .merge(for_some)
         .merge(records::router())
+        .merge(current::router())
         .merge(changes::router())
         .merge(inputs::router())
         .merge(runs::router())

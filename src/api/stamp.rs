@@ -34,6 +34,16 @@ pub(super) fn write_time(out: &mut Vec<u8>, at: Timestamp, suffix: &str) {
     out.extend_from_slice(suffix.as_bytes());
 }
 
+/// The time as JSON text, `null` where there is none.
+pub(super) fn write_stamp(out: &mut Vec<u8>, at: Timestamp) {
+    if at == Timestamp::NONE {
+        return out.extend_from_slice(b"null");
+    }
+    out.push(b'"');
+    write_time(out, at, "Z");
+    out.push(b'"');
+}
+
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years are counted from March
 /// here, so that the leap day is the last of a year.
 fn civil(day: i64) -> (i64, i64, i64) {

@@ -25,6 +25,8 @@ pub struct Selection {
     pub source: Option<String>,
     /// These streams.
     pub streams: Vec<String>,
+    /// These views, each with the source its records are of. With views alone there are no streams.
+    pub views: Vec<(String, String)>,
     /// These connections.
     pub connections: Vec<String>,
     /// One variant.
@@ -37,6 +39,7 @@ impl Selection {
         Selection {
             source: Some(name.source.to_string()),
             streams: vec![name.model.to_string()],
+            views: Vec::new(),
             connections: vec![name.connection.to_string()],
             variant: Some(name.variant.to_string()),
         }
@@ -46,10 +49,10 @@ impl Selection {
     pub fn has(&self, name: &DatasetName) -> bool {
         let one = |want: &Option<String>, is: &str| want.as_deref().is_none_or(|w| w == is);
         let any = |want: &[String], is: &str| want.is_empty() || want.iter().any(|w| w == is);
-        one(&self.source, &name.source)
-            && any(&self.streams, &name.model)
-            && any(&self.connections, &name.connection)
-            && one(&self.variant, &name.variant)
+        let view = self.views.iter().any(|(source, view)| **source == *name.source && **view == *name.model);
+        let streams = self.views.is_empty() || !self.streams.is_empty();
+        let stream = streams && one(&self.source, &name.source) && any(&self.streams, &name.model);
+        (view || stream) && any(&self.connections, &name.connection) && one(&self.variant, &name.variant)
     }
 }
 
@@ -67,7 +70,20 @@ pub fn changes_scope(environment: &str, selection: &Selection) -> Vec<u8> {
         // Names hold neither of these separators.
         scope.extend_from_slice(list.join("\u{1}").as_bytes());
     }
+    // Last, and only where there are some: scopes without views are as they always were.
+    let mut views: Vec<String> = selection.views.iter().map(|(source, view)| format!("{source}\u{2}{view}")).collect();
+    views.sort();
+    views.dedup();
+    if !views.is_empty() {
+        scope.push(0);
+        scope.extend_from_slice(views.join("\u{1}").as_bytes());
+    }
     scope
+}
+
+/// The scope of `GET /v1/records`: a place among records is none among changes.
+pub fn current_scope(environment: &str, selection: &Selection) -> Vec<u8> {
+    [&b"current\0"[..], &changes_scope(environment, selection)].concat()
 }
 
 #[cfg(test)]
@@ -99,5 +115,11 @@ mod tests {
         assert!(Selection::default().has(&name));
         assert!(Selection::of(&name).has(&name));
         assert!(!Selection::of(&name).has(&DatasetName::base("default", "github", "other", "Issue")));
+        let view = Selection { views: vec![("github".into(), "Open".into())], ..Selection::default() };
+        assert!(view.has(&DatasetName::base("default", "github", "*", "Open")) && !view.has(&name));
+        assert!(!view.has(&DatasetName::base("default", "crm", "acme", "Open")), "of its own source alone");
+        let both = Selection { streams: vec!["Issue".into()], ..view.clone() };
+        assert!(both.has(&name) && both.has(&DatasetName::base("default", "github", "acme", "Open")));
+        assert_ne!(changes_scope("e", &view), changes_scope("e", &both));
     }
 }

@@ -6,7 +6,7 @@ use syncline_engine::Engine;
 use syncline_engine::log::Log;
 use syncline_engine::model::{Cause, DatasetName, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Filter, Options, Remote, WindowOp};
-use syncline_engine::time::{ManualClock, SystemClock};
+use syncline_engine::time::ManualClock;
 use syncline_engine::views::{Definition, Row, count, sum};
 use syncline_tests::compare::{read_changes, read_pages};
 use syncline_tests::elsewhere::Elsewhere;

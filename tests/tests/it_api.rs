@@ -1,6 +1,8 @@
 //! The HTTP API through its own door: paging, filters, ids, pruning, the change stream, refusals, isolation.
 
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use syncline::prelude::*;
 use syncline_tests::served::{ADMIN, OTHER, READER, Served, WRITER, folder};
@@ -734,5 +736,178 @@ async fn views_are_read_like_models() {
     assert_eq!(names, ["ByValue", "Everywhere"]);
     assert_eq!(listed["views"][0]["stopped"], false);
     assert_eq!(served.ask(READER, "GET", "/v1/views/Nothing", None).await.status, 404);
+    served.close().await;
+}
+
+fn by_value() -> Definition {
+    Definition::new(|v| {
+        let contacts = v.model::<Contact>("crm", "Contact");
+        v.publish("ByValue", &contacts.group_by(|_, c| c.v).count());
+    })
+}
+
+/// Of a list of rows: stream and key with what the record says.
+fn current(answer: &Value) -> BTreeMap<(String, String), Value> {
+    let rows = answer["records"].as_array().cloned().expect("records");
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    rows.iter().map(|r| ((text(&r["stream"]), text(&r["key"])), r["record"].clone())).collect()
+}
+
+/// How many contacts of each value there are, and how many the view says.
+fn counted(rows: &BTreeMap<(String, String), Value>) -> [BTreeMap<String, i64>; 2] {
+    let (mut recounted, mut told) = (BTreeMap::new(), BTreeMap::new());
+    for ((stream, key), record) in rows {
+        match stream.as_str() {
+            "Contact" => *recounted.entry(record["v"].to_string()).or_default() += 1,
+            _ => drop(told.insert(key.clone(), record["value"].as_i64().unwrap_or(-1))),
+        }
+    }
+    [recounted, told]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consistent_answer_is_of_one_engine_time_and_changes_go_on_from_it() {
+    let dir = folder();
+    let served = Arc::new(Served::open_with(dir.path(), Some(by_value())).await);
+    let contacts = served.dataset("acme", "Contact");
+    let ids: Vec<String> = (0..200).map(|n| format!("c{n}")).collect();
+    let all: Vec<(&str, Option<i64>)> = ids.iter().map(|id| (id.as_str(), Some(0))).collect();
+    served.put(&contacts, &all).await;
+
+    // Every commit moves contacts from value to value, so a mixture of two times does not add up.
+    let writer = tokio::spawn({
+        let (served, ids) = (served.clone(), ids.clone());
+        async move {
+            for n in 0..150usize {
+                let moved: Vec<(&str, Option<i64>)> =
+                    (0..7).map(|k| (ids[(n * 13 + k * 31) % ids.len()].as_str(), Some(((n + k) % 5) as i64))).collect();
+                served.put(&contacts, &moved).await;
+            }
+        }
+    });
+    let selection = "stream=Contact&view=ByValue&connection=acme";
+    let mut times = BTreeSet::new();
+    let mut first = None;
+    while !writer.is_finished() {
+        let answer = served.ask(READER, "GET", &format!("/v1/records?{selection}&consistent=true"), None).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let json = answer.json();
+        let rows = current(&json);
+        let [recounted, told] = counted(&rows);
+        assert_eq!(recounted.values().sum::<i64>(), 200);
+        assert_eq!(recounted, told, "at engine time {}", json["time"]);
+        times.insert(json["time"].as_u64());
+        first.get_or_insert(json);
+    }
+    writer.await.expect("writes");
+    assert!(times.len() > 1, "read while it was written: {times:?}");
+    let first = first.expect("an answer");
+
+    // From the first answer on, changes lead to what is there now.
+    let mut rows = current(&first);
+    let mut cursor = first["cursor"].as_str().map(str::to_owned).expect("a cursor");
+    loop {
+        let page = served.ask(READER, "GET", &format!("/v1/changes?{selection}&cursor={cursor}&limit=50"), None).await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        for change in page.json()["changes"].as_array().cloned().expect("changes") {
+            let key = (
+                change["stream"].as_str().unwrap_or_default().to_owned(),
+                change["key"].as_str().unwrap_or_default().to_owned(),
+            );
+            assert!(change["time"].as_u64() > first["time"].as_u64(), "{change}");
+            match change["action"] == "DELETED" {
+                true => rows.remove(&key),
+                false => rows.insert(key, change["after"].clone()),
+            };
+        }
+        cursor = page.json()["cursor"].as_str().map(str::to_owned).expect("a cursor");
+        if page.json()["up_to_date"] == true {
+            break;
+        }
+    }
+    let now = served.ask(READER, "GET", &format!("/v1/records?{selection}&consistent=true"), None).await.json();
+    assert_eq!(rows, current(&now));
+    let served = Arc::into_inner(served).expect("nobody else");
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn current_records_are_read_by_stream_view_and_key() {
+    let dir = folder();
+    let served = Served::open_with(dir.path(), Some(by_value())).await;
+    let (acme, zenith) = (served.dataset("acme", "Contact"), served.dataset("zenith", "Contact"));
+    served.put(&acme, &[("a", Some(1)), ("b", Some(1)), ("c", Some(2))]).await;
+    served.put(&zenith, &[("a", Some(9))]).await;
+    served.put(&acme, &[("c", None)]).await;
+    let ask = async |query: &str| served.ask(READER, "GET", &format!("/v1/records?{query}"), None).await;
+
+    let mut met = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = ask(&format!("stream=Contact&limit=2{cursor}")).await.json();
+        let rows = page["records"].as_array().cloned().expect("records");
+        met.extend(rows.iter().map(|r| (r["connection"].clone(), r["key"].clone(), r["record"]["v"].clone())));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let row = |connection: &str, key: &str, v: i64| (json!(connection), json!(key), json!(v));
+    assert_eq!(met, [row("acme", "a", 1), row("acme", "b", 1), row("zenith", "a", 9)], "what is deleted is left out");
+
+    let first = ask("stream=Contact&key=a&connection=acme").await.json()["records"][0].clone();
+    assert_eq!((&first["record"], &first["source"]), (&json!({"id": "a", "v": 1}), &json!("crm")));
+    assert!(first["committed_at"].as_str().is_some_and(|at| at.ends_with('Z')) && first["time"].is_u64(), "{first}");
+    let view = ask("view=ByValue&connection=acme").await.json();
+    assert_eq!(current(&view), BTreeMap::from([(("ByValue".into(), "1".into()), json!({"id": "1", "value": 2}))]));
+    let changes = served.ask(READER, "GET", "/v1/changes?view=ByValue&connection=zenith", None).await.json();
+    assert_eq!(changes["changes"][0]["after"], json!({"id": "9", "value": 1}));
+    let other = served.ask(OTHER, "GET", "/v1/records?consistent=true", None).await.json();
+    assert_eq!(other["records"], json!([]), "another environment has its own");
+
+    for (query, at) in [
+        ("view=Nothing", "view"),
+        ("consistent=true&limit=5", "limit"),
+        ("consistent=true&key=a", "key"),
+        ("consistent=yes", "consistent"),
+        ("model=Contact", "model"),
+        ("stream=Contact&cursor=x", "cursor"),
+    ] {
+        let refused = ask(query).await;
+        assert_eq!((refused.status, faults(&refused)), (400, vec![at.to_owned()]), "{query}: {}", refused.text());
+    }
+    let foreign = served.ask(READER, "GET", "/v1/records?stream=Contact&limit=1", None).await.json();
+    let foreign = foreign["next_cursor"].as_str().map(str::to_owned).expect("more follows");
+    assert_eq!(faults(&ask(&format!("stream=Deal&cursor={foreign}")).await), ["cursor"]);
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_view_left_is_shown_and_goes_on_request() {
+    let dir = folder();
+    let served = Served::open_with(dir.path(), Some(by_value())).await;
+    let acme = served.dataset("acme", "Contact");
+    served.put(&acme, &[("a", Some(1)), ("b", Some(2))]).await;
+    let view = async |served: &Served| served.ask(READER, "GET", "/v1/views/ByValue", None).await;
+    let defined = view(&served).await.json();
+    assert_eq!((&defined["removed"], &defined["skewed"], &defined["rows"]), (&json!(false), &json!([]), &json!(2)));
+    assert!(defined["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{defined}");
+    let delete = async |served: &Served, key| served.ask(key, "DELETE", "/v1/views/ByValue", None).await;
+    assert_eq!(delete(&served, WRITER).await.status, 409, "it is defined");
+    served.close().await;
+
+    let served = Served::open(dir.path()).await;
+    assert_eq!(view(&served).await.json(), json!({"name": "ByValue", "source": "crm", "removed": true, "records": 2}));
+    assert_eq!(rows(&served.records("model=ByValue").await).len(), 2, "they stay");
+    assert_eq!((delete(&served, READER).await.status, delete(&served, OTHER).await.status), (403, 404));
+    let deleted = delete(&served, WRITER).await;
+    assert_eq!((deleted.status, deleted.json()), (200, json!({"view": "ByValue", "deleted": 2})));
+    assert_eq!((view(&served).await.status, delete(&served, WRITER).await.status), (404, 404));
+    served.close().await;
+
+    let served = Served::open_with(dir.path(), Some(by_value())).await;
+    let changes = served.ask(READER, "GET", "/v1/changes?view=ByValue", None).await.json();
+    let told: Vec<_> = changes["changes"].as_array().expect("changes").iter().map(|c| c["action"].clone()).collect();
+    assert_eq!(told[told.len() - 2..], ["ADDED", "ADDED"], "defined again: {told:?}");
     served.close().await;
 }

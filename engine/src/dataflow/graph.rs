@@ -5,7 +5,7 @@ use super::view::{Desk, LiveUpdate, Published, RecordUpdate, count_row, live_cou
 use super::views::{self, Definition, Registry};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
-use crate::state::{Part, Stage, Tables, Work};
+use crate::state::{Part, Seen, Stage, Tables, Work};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -128,9 +128,9 @@ impl Graph {
     }
 
     /// Gives the views a record there was before the start: before the first epoch, each worker the records of its tables.
-    pub fn anew(&mut self, worker: &mut Worker, dataset: DatasetId, key: Key, payload: &[u8]) {
+    pub fn anew(&mut self, worker: &mut Worker, dataset: DatasetId, key: Key, seen: Seen) {
         let Some(anew) = &mut self.anew else { return };
-        anew.send((((dataset, key), payload.to_vec()), *anew.time(), 1));
+        anew.send((((dataset, key), seen), *anew.time(), 1));
         self.given += 1;
         if self.given.is_multiple_of(ANEW) {
             worker.step();

@@ -5,8 +5,8 @@
 use crate::model::content::{Ignore, Key, canonical_hash};
 use crate::model::{Action, Cause, DatasetId, Strategy, Timestamp, Via};
 use crate::state::{
-    Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PRUNED, Part, Row, Rows, Stage, Staged, Stamp, Table,
-    Touch, merge, patch_hash, writer,
+    Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PRUNED, Part, Row, Rows, Seen, Stage, Staged, Stamp,
+    Table, Touch, merge, patch_hash, writer,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,9 +77,9 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// The payload at a position, for the views.
-    pub fn payload(&self, position: u64) -> Option<Vec<u8>> {
-        self.stage.payload(self.dataset, position)
+    /// The content at a position, for the views.
+    pub fn seen(&self, position: u64) -> Option<Seen> {
+        self.stage.seen(self.dataset, position)
     }
 
     /// Whether the record's content was pruned, for the views.
@@ -88,9 +88,9 @@ impl<'a> Merge<'a> {
     }
 
     /// The content of a record that is not pruned any more, for the views.
-    pub fn restored(&mut self, key: &Key) -> Option<Vec<u8>> {
+    pub fn restored(&mut self, key: &Key) -> Option<Seen> {
         let position = self.table.get(key).filter(|entry| !entry.is(PRUNED | DEAD))?.position;
-        self.payload(position)
+        self.seen(position)
     }
 
     /// Hands what was only seen to the stage.

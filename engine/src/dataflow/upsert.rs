@@ -2,13 +2,13 @@
 //!
 //! Promise: an epoch is handled only when the frontier has passed it, in order of epoch, its work in the order it was
 //! given. Two collections leave it: net live records per dataset (always), and the records of watched datasets as
-//! `((dataset, key), payload)` with old rows retracted.
+//! `((dataset, key), content)` with old rows retracted.
 
 use super::merge::{Merge, Outcome, Place};
 use super::view::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Timestamp};
-use crate::state::{DEAD, HIDDEN, PRUNED, Rows, Stage, Tables, Window, Work};
+use crate::state::{DEAD, HIDDEN, PRUNED, Rows, Seen, Stage, Tables, Window, Work};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -78,8 +78,8 @@ pub fn upsert<'s>(
                 }
                 drop(session);
                 let mut session = records.session(&record_capability);
-                for (dataset, key, payload, diff) in rows {
-                    session.give((((dataset, key), payload), epoch, diff));
+                for (dataset, key, seen, diff) in rows {
+                    session.give((((dataset, key), seen), epoch, diff));
                 }
             }
         }
@@ -96,7 +96,7 @@ struct Step<'a> {
     stage: &'a mut Stage,
     watched: &'a BTreeSet<DatasetId>,
     live: BTreeMap<DatasetId, i64>,
-    records: Vec<(DatasetId, Key, Vec<u8>, isize)>,
+    records: Vec<(DatasetId, Key, Seen, isize)>,
 }
 
 impl Step<'_> {
@@ -136,8 +136,8 @@ impl Step<'_> {
             match merge.apply(Place { rows, page, position }, row) {
                 Outcome::Unchanged => {
                     counts.unchanged += 1;
-                    if pruned && let Some(payload) = merge.restored(&row.key) {
-                        self.records.push((dataset, row.key, payload, 1));
+                    if pruned && let Some(seen) = merge.restored(&row.key) {
+                        self.records.push((dataset, row.key, seen, 1));
                     }
                 }
                 Outcome::Skipped => counts.skipped += 1,
@@ -175,9 +175,9 @@ impl Step<'_> {
                 if self.watched.contains(&dataset) {
                     for (position, key) in &deleted {
                         if !merge.is_pruned(key)
-                            && let Some(payload) = merge.payload(*position)
+                            && let Some(seen) = merge.seen(*position)
                         {
-                            self.records.push((dataset, *key, payload, -1));
+                            self.records.push((dataset, *key, seen, -1));
                         }
                     }
                 }
@@ -198,9 +198,9 @@ impl Step<'_> {
                 // What is deleted has left the views before.
                 if watched
                     && !entry.is(DEAD)
-                    && let Some(payload) = self.stage.payload(dataset, *position)
+                    && let Some(seen) = self.stage.seen(dataset, *position)
                 {
-                    self.records.push((dataset, *key, payload, -1));
+                    self.records.push((dataset, *key, seen, -1));
                 }
                 entry.set_flags(entry.flags() | PRUNED);
                 self.stage.part.pruned.push((dataset, *position, slot));
@@ -212,9 +212,9 @@ impl Step<'_> {
         if self.watched.contains(&dataset) {
             self.tables.table(dataset).each(&mut |entry| {
                 if !entry.is(DEAD | HIDDEN | PRUNED)
-                    && let Some(payload) = self.stage.payload(dataset, entry.position)
+                    && let Some(seen) = self.stage.seen(dataset, entry.position)
                 {
-                    self.records.push((dataset, entry.key, payload, -1));
+                    self.records.push((dataset, entry.key, seen, -1));
                 }
             });
         }
@@ -241,7 +241,7 @@ pub(super) fn count(counts: &mut Counts, action: Action) {
 /// The old row out, the new row in, for the views.
 fn retract_and_assert(
     merge: &Merge<'_>,
-    records: &mut Vec<(DatasetId, Key, Vec<u8>, isize)>,
+    records: &mut Vec<(DatasetId, Key, Seen, isize)>,
     (dataset, key): (DatasetId, Key),
     action: Action,
     old: Option<u64>,
@@ -250,8 +250,8 @@ fn retract_and_assert(
     let before = if action == Action::Added { None } else { old };
     let after = if action == Action::Deleted { None } else { Some(new) };
     for (position, diff) in [(before, -1), (after, 1)] {
-        if let Some(payload) = position.and_then(|p| merge.payload(p)) {
-            records.push((dataset, key, payload, diff));
+        if let Some(seen) = position.and_then(|p| merge.seen(p)) {
+            records.push((dataset, key, seen, diff));
         }
     }
 }

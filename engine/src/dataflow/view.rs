@@ -9,7 +9,7 @@ use super::merge::{Merge, Outcome, Place};
 use super::upsert::{Shared, count};
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp, Via};
-use crate::state::{Kind, Row, Rows, Stage, Tables};
+use crate::state::{Kind, Row, Rows, Seen, Stage, Tables};
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use timely::dataflow::Stream;
 /// Net live records of a dataset.
 pub type LiveUpdate = (DatasetId, u64, isize);
 /// A record of a watched dataset.
-pub type RecordUpdate = (((DatasetId, Key), Vec<u8>), u64, isize);
+pub type RecordUpdate = (((DatasetId, Key), Seen), u64, isize);
 
 /// A row of a view: its id and its JSON text.
 pub type ViewRow = (String, String);
@@ -222,8 +222,9 @@ mod tests {
             let payloads = Payloads::default();
             let older = payloads.clone();
             let tables = Rc::new(RefCell::new(Tables::default()));
-            let stage =
-                Rc::new(RefCell::new(Stage::new(move |dataset, at| older.borrow().get(&(dataset, at)).cloned())));
+            let stage = Rc::new(RefCell::new(Stage::new(move |dataset, at| {
+                (older.borrow().get(&(dataset, at)).cloned(), Timestamp::NONE)
+            })));
             let clock = Rc::new(RefCell::new(Timestamp(0)));
             let watched = Rc::new(RefCell::new(BTreeSet::from([PEOPLE])));
             let mut input = InputHandle::new();
@@ -231,7 +232,7 @@ mod tests {
             worker.dataflow::<u64, _, _>(|scope| {
                 let work = scope.input_from(&mut input);
                 let (_, records) = upsert(work, tables.clone(), stage.clone(), watched);
-                let by_region = records.as_collection().map(|(_, payload)| region(&payload)).count();
+                let by_region = records.as_collection().map(|(_, seen)| region(&seen.payload)).count();
                 let rows = by_region.map(|(r, n)| (r.clone(), format!("{{\"id\":\"{r}\",\"n\":{n}}}")));
                 let desk = Desk { tables, stage: stage.clone(), seed: seed.clone(), clock };
                 publish(Published { dataset: BY_REGION, rows }, desk).probe_with(&probe);

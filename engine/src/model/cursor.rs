@@ -22,6 +22,11 @@ pub struct Cursor {
     pub dataset: DatasetId,
 }
 
+impl Cursor {
+    /// Before everything.
+    pub const START: Cursor = Cursor { position: Position::START, dataset: DatasetId(0) };
+}
+
 /// Why a cursor is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {

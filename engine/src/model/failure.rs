@@ -21,4 +21,14 @@ pub struct Failure {
 impl Failure {
     /// Code that says: the bookmark leads nowhere any more, the listing has to begin again.
     pub const BAD_BOOKMARK: &'static str = "bad_bookmark";
+
+    /// One that another attempt may mend.
+    pub fn passing(code: &'static str, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into(), status: None, retry: true, retry_after: None }
+    }
+
+    /// One that no further attempt will mend.
+    pub fn lasting(code: &'static str, message: impl Into<String>) -> Failure {
+        Failure { retry: false, ..Failure::passing(code, message) }
+    }
 }

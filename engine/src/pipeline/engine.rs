@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::store::catalog::{DATASET, DatasetEntry, RUN_NUMBER, WEBHOOKS, WINDOW, WindowState};
 use crate::time::{Clock, entropy};
 use crossbeam_channel::{Sender, bounded, unbounded};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -84,17 +84,26 @@ struct Inner {
 #[derive(Default)]
 pub(super) struct Catalog {
     pub by_name: BTreeMap<DatasetName, (Dataset, DatasetSpec)>,
+    /// Those made by views, of this start or of an earlier one.
+    pub of_views: BTreeSet<DatasetId>,
     next: u32,
 }
 
 impl Catalog {
     /// Stores a dataset nobody knew, or another way to treat one.
-    pub fn add(&mut self, store: &Store, name: &DatasetName, spec: &DatasetSpec) -> Result<Dataset, Error> {
+    pub fn add(&mut self, store: &Store, name: &DatasetName, spec: &DatasetSpec, view: bool) -> Result<Dataset, Error> {
         let dataset = match self.by_name.get(name) {
             Some((dataset, _)) => dataset.clone(),
             None => Dataset { id: DatasetId(self.next), name: Arc::new(name.clone()) },
         };
-        store.put_dataset(dataset.id, &DatasetEntry::new(name, spec.strategy, spec.ignore_in_diff.clone()))?;
+        let mut entry = DatasetEntry::new(name, spec.strategy, spec.ignore_in_diff.clone());
+        entry.view = view;
+        store.put_dataset(dataset.id, &entry)?;
+        if view {
+            self.of_views.insert(dataset.id)
+        } else {
+            self.of_views.remove(&dataset.id)
+        };
         self.next = self.next.max(dataset.id.0 + 1);
         self.by_name.insert(name.clone(), (dataset.clone(), spec.clone()));
         Ok(dataset)
@@ -261,19 +270,22 @@ impl Engine {
     /// Registers a dataset, or changes how it is treated from the next batch on.
     pub fn dataset(&self, name: &DatasetName, spec: &DatasetSpec) -> Result<Dataset, Error> {
         let mut catalog = self.inner.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let views = self.inner.views.as_deref();
+        let published = views.is_some_and(|views| views.publishes(name));
+        // What a view left behind becomes whose name it is now.
         if let Some((dataset, known)) = catalog.by_name.get(name)
             && known == spec
+            && (published || !catalog.of_views.contains(&dataset.id))
         {
             return Ok(dataset.clone());
         }
-        let views = self.inner.views.as_deref();
-        if views.is_some_and(|views| views.publishes(name)) {
+        if published {
             return Err(Error::BadViews(format!(
                 "`{}` of source {} is a view: nothing else can be written to it; rename the view or the stream",
                 name.model, name.source
             )));
         }
-        let dataset = catalog.add(&self.inner.store, name, spec)?;
+        let dataset = catalog.add(&self.inner.store, name, spec, false)?;
         let mut new = vec![(dataset.id, dataset.name.clone())];
         if let Some(views) = views {
             new.extend(views::enroll(views, &mut catalog, &self.inner.store, name, dataset.id)?);
@@ -289,6 +301,15 @@ impl Engine {
     /// What is derived from the records, and how it is doing.
     pub fn views(&self) -> Vec<ViewStatus> {
         self.inner.views.as_deref().map(views::statuses).unwrap_or_default()
+    }
+
+    /// Datasets of an environment that were made by views which are not defined any more.
+    pub(super) fn left_by_views(&self, environment: &str) -> Vec<Dataset> {
+        let published = |dataset: &Dataset| self.inner.views.as_deref().is_some_and(|v| v.publishes(&dataset.name));
+        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let of_views =
+            catalog.by_name.values().map(|(dataset, _)| dataset).filter(|d| catalog.of_views.contains(&d.id));
+        of_views.filter(|d| &*d.name.environment == environment && !published(d)).cloned().collect()
     }
 
     /// A registered dataset.
@@ -494,6 +515,22 @@ impl Engine {
             action && filter.modified_after.is_none_or(|after| meta.changed_at.millis() >= after.millis())
         };
         Ok(self.inner.store.records(dataset.id, after, &wanted, each)?)
+    }
+
+    /// The live records of several datasets, all as of one engine time: `begin` is told the first position that is not among
+    /// them, then each record is handed to `each` until it returns false. Blocking.
+    ///
+    /// `/v1/changes` and [`changes`](Engine::changes) go on exactly there.
+    pub fn snapshot(
+        &self,
+        datasets: &[Dataset],
+        begin: &mut dyn FnMut(Position),
+        each: &mut dyn FnMut(&Dataset, &Meta, &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let ids: Vec<DatasetId> = datasets.iter().map(|dataset| dataset.id).collect();
+        let mut named =
+            |at: usize, meta: &Meta, payload: &[u8]| datasets.get(at).is_some_and(|d| each(d, meta, payload));
+        Ok(self.inner.store.live_records(&ids, begin, &mut named)?)
     }
 
     /// One record by id, deleted ones included.
@@ -717,6 +754,9 @@ fn read_catalog(store: &Store) -> Result<(Catalog, HashMap<DatasetId, Arc<Datase
     for (id, entry) in store.named::<DatasetEntry>(DATASET)? {
         let name = Arc::new(entry.name());
         let dataset = Dataset { id: DatasetId(id as u32), name: name.clone() };
+        if entry.view {
+            catalog.of_views.insert(dataset.id);
+        }
         let spec = DatasetSpec { strategy: entry.strategy, ignore_in_diff: entry.ignore_in_diff };
         catalog.next = catalog.next.max(dataset.id.0 + 1);
         names.insert(dataset.id, name.clone());

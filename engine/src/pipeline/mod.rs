@@ -9,6 +9,7 @@ mod batch;
 mod committer;
 mod engine;
 mod entry;
+mod feed;
 pub mod run;
 mod sequencer;
 mod through;
@@ -17,8 +18,9 @@ mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{Engine, Underway};
+pub use feed::{ChangePage, Fed, Feed, feed};
 pub use through::is_own;
-pub use views::ViewStatus;
+pub use views::{RemovedView, ViewStatus};
 
 use crate::dataflow::views::Definition;
 use crate::log::{Changelog, Log};
@@ -51,8 +53,20 @@ pub struct Options {
 pub const TABLE_BYTES: usize = 2 << 30;
 
 impl Default for Options {
-    /// An engine in a temporary folder with one worker and the system's clock, that derives and announces nothing.
+    /// [`Options::temporary`].
     fn default() -> Self {
+        Options::temporary()
+    }
+}
+
+impl Options {
+    /// A data folder, one worker, the system's clock; nothing announced, nothing derived.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Options {
+        Options { data_dir: Some(folder.into()), ..Options::temporary() }
+    }
+
+    /// The same in a folder that goes with the engine.
+    pub fn temporary() -> Options {
         Options {
             data_dir: None,
             workers: 1,
@@ -83,6 +97,13 @@ pub struct DatasetSpec {
     pub strategy: Strategy,
     /// Dotted paths of fields that alone make no change.
     pub ignore_in_diff: Vec<String>,
+}
+
+impl DatasetSpec {
+    /// Whoever wins by this strategy; every field counts.
+    pub fn of(strategy: Strategy) -> DatasetSpec {
+        DatasetSpec { strategy, ignore_in_diff: Vec::new() }
+    }
 }
 
 /// A registered dataset: cheap to clone.

@@ -1,11 +1,12 @@
 //! Views and the catalog: every dataset that views read brings the datasets that they write.
 
 use super::engine::Catalog;
-use super::{DatasetSpec, Error};
+use super::{Batch, DatasetSpec, Engine, Error, WindowOp};
 use crate::dataflow::Derived;
 use crate::dataflow::views::{Definition, Health, Registry};
-use crate::model::{DatasetId, DatasetName, Strategy};
+use crate::model::{Cause, DatasetId, DatasetName, Strategy, Via};
 use crate::store::Store;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A view and how it is doing.
@@ -20,6 +21,65 @@ pub struct ViewStatus {
     pub across_connections: bool,
     /// How it is doing.
     pub health: Health,
+}
+
+/// A view that is not defined any more, and whose records are still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedView {
+    /// Its name.
+    pub name: String,
+    /// The source its records are of.
+    pub source: String,
+    /// How many records there are, in all connections.
+    pub records: u64,
+}
+
+impl Engine {
+    /// Views that an earlier program defined in this environment, and that have records.
+    pub fn removed_views(&self, environment: &str) -> Vec<RemovedView> {
+        let mut removed: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for dataset in self.left_by_views(environment) {
+            let of = (dataset.name.model.to_string(), dataset.name.source.to_string());
+            *removed.entry(of).or_default() += self.live(&dataset);
+        }
+        let there = removed.into_iter().filter(|(_, records)| *records > 0);
+        there.map(|((name, source), records)| RemovedView { name, source, records }).collect()
+    }
+
+    /// Deletes all records of a view that is not defined any more: each connection's in one engine time, as changes that every
+    /// reader meets. Returns how many there were. What a crash leaves behind is deleted when it is asked for again; the view
+    /// itself may be defined again at any time.
+    ///
+    /// ```
+    /// # use syncline_engine::{harness::Harness, views::{Definition, Row}};
+    /// # use serde_json::json;
+    /// # #[derive(Row, Clone)] #[row(crate = syncline_engine)] struct Note { text: String }
+    /// let texts = Definition::new(|v| {
+    ///     let notes = v.model::<Note>("desk", "Note");
+    ///     v.publish("Texts", &notes.map(|_, note| note.text.clone()));
+    /// });
+    /// let mut desk = Harness::new(texts);
+    /// desk.save("desk", "me", "Note", json!({"id": "1", "text": "a"}));
+    /// desk.restart(Some(Definition::new(|_| {})));
+    /// assert_eq!(desk.rows("desk", "me", "Texts").len(), 1, "they stay");
+    /// assert_eq!(desk.retract("Texts"), 1);
+    /// assert_eq!(desk.rows("desk", "me", "Texts").len(), 0);
+    /// assert_eq!(desk.changes("desk", "me", "Texts").last(), Some(&("DELETED", json!({"id": "1", "value": "a"}))));
+    /// ```
+    pub async fn retract_view(&self, environment: &str, name: &str) -> Result<u64, Error> {
+        let mut deleted = 0;
+        for dataset in self.left_by_views(environment).into_iter().filter(|d| &*d.name.model == name) {
+            if self.live(&dataset) == 0 {
+                continue;
+            }
+            let cause = Some(Cause { via: Via::View, number: u64::from(dataset.id.0) });
+            // A window in which nothing is seen.
+            let (open, close) = (vec![WindowOp::Restart(dataset.clone())], vec![WindowOp::Sweep(dataset.clone())]);
+            let receipt = self.commit(Batch { cause, open, close, ..Batch::default() }).await?;
+            deleted += receipt.counts_of(&dataset).deleted;
+        }
+        Ok(deleted)
+    }
 }
 
 /// What a definition makes of an engine that begins at epoch `first`.
@@ -45,11 +105,12 @@ pub(super) fn enroll(
 ) -> Result<Vec<(DatasetId, Arc<DatasetName>)>, Error> {
     let mut new = Vec::new();
     for (view, output) in registry.outputs_for(name) {
-        let id = match catalog.by_name.get(&output) {
-            Some((known, _)) => known.id,
+        let known = catalog.by_name.get(&output).map(|(dataset, _)| dataset.id);
+        let id = match known.filter(|id| catalog.of_views.contains(id)) {
+            Some(known) => known,
             None => {
-                let made = catalog.add(store, &output, &spec())?;
-                new.push((made.id, made.name.clone()));
+                let made = catalog.add(store, &output, &spec(), true)?;
+                new.extend(known.is_none().then(|| (made.id, made.name.clone())));
                 made.id
             }
         };
@@ -73,9 +134,8 @@ pub(super) fn statuses(registry: &Registry) -> Vec<ViewStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Engine;
-    use crate::model::{Cause, Timestamp};
-    use crate::pipeline::{Batch, Options};
+    use crate::model::Timestamp;
+    use crate::pipeline::Options;
     use crate::time::SystemClock;
 
     #[derive(syncline_derive::Row, Clone)]

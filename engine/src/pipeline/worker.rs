@@ -60,7 +60,7 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
     let Some(seat) = seat else { return };
     let _alarm = Alarm(seat.committer.clone());
     let reader = seat.store.clone();
-    let stage = Stage::new(move |dataset, position| reader.payload_of(dataset, position).ok().flatten());
+    let stage = Stage::new(move |dataset, position| reader.older(dataset, position).unwrap_or((None, Timestamp::NONE)));
     let mut graph = build(worker, seat.tables, stage, seat.seed, seat.counts, seat.derived);
     if let Err(error) = anew(worker, &mut graph, &seat.store) {
         let _ = seat.committer.send(committer::Input::Part(0, Err(error)));
@@ -97,7 +97,7 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
 fn anew(worker: &mut Worker, graph: &mut Graph, store: &Store) -> store::Result<()> {
     let here = (worker.index(), worker.peers());
     for dataset in graph.wanted() {
-        store.contents(dataset, here, &mut |key, payload| graph.anew(worker, dataset, key, payload))?;
+        store.contents(dataset, here, &mut |key, seen| graph.anew(worker, dataset, key, seen))?;
     }
     Ok(())
 }

@@ -16,11 +16,16 @@ pub trait Source: Send + Sync + 'static {
     async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure>;
 
     /// The records behind these keys, read one by one or in batches: a `Save` or a `Delete` for each key the provider
-    /// gave an answer for. Used for webhooks that only hint, and to confirm deletes.
-    async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure>;
+    /// gave an answer for. Used for webhooks that only hint, and to confirm deletes. A source that cannot read single records
+    /// leaves it out: it gives no answer.
+    async fn fetch(&self, _ask: &Ask, _keys: &[String]) -> Result<Page, Failure> {
+        Ok(Page::default())
+    }
 
     /// How failed attempts of this source are retried.
-    fn retry(&self) -> Retry;
+    fn retry(&self) -> Retry {
+        Retry::default()
+    }
 }
 
 /// What is asked of a source: which stream, for which account, how much of it.
@@ -114,6 +119,13 @@ pub struct Page {
     pub expected: Option<u64>,
 }
 
+impl Page {
+    /// The last page of a listing that is complete: what is not in it, or was not on a page before it, is gone.
+    pub fn last(observations: Vec<Observation>) -> Page {
+        Page { observations, end: Some(End { doubts: Vec::new(), confirm: Confirm::None }), ..Page::default() }
+    }
+}
+
 /// One record as a source saw it once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
@@ -187,4 +199,11 @@ pub struct Retry {
     pub to: Duration,
     /// A uniformly random part of the wait instead of all of it.
     pub jitter: bool,
+}
+
+impl Default for Retry {
+    /// Five further attempts, after waits of one second to one minute.
+    fn default() -> Retry {
+        Retry { max: 5, from: Duration::from_secs(1), to: Duration::from_secs(60), jitter: true }
+    }
 }

@@ -161,40 +161,60 @@ impl Part {
     }
 }
 
+/// What a view sees of a record: as of its last change, like every reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its content.
+    pub payload: Vec<u8>,
+    /// The source's modified time; [`Timestamp::NONE`] if there is none.
+    pub modified_at: Timestamp,
+}
+
+/// A change of an earlier epoch: its payload, unless it is pruned, and its modified time.
+pub type Older = (Option<Vec<u8>>, Timestamp);
+
 /// What the operators gather into, and the one question they may ask.
 pub struct Stage {
     /// The epoch being gathered.
     pub part: Part,
     /// Its first position: what is before is stored.
     pub first: u64,
-    older: Box<dyn Fn(DatasetId, u64) -> Option<Vec<u8>>>,
+    older: Box<dyn Fn(DatasetId, u64) -> Older>,
 }
 
 impl Stage {
-    /// A stage that asks `older` for payloads of earlier epochs.
-    pub fn new(older: impl Fn(DatasetId, u64) -> Option<Vec<u8>> + 'static) -> Self {
+    /// A stage that asks `older` for changes of earlier epochs.
+    pub fn new(older: impl Fn(DatasetId, u64) -> Older + 'static) -> Self {
         Stage { part: Part::default(), first: 0, older: Box::new(older) }
     }
 
     /// The payload at `position`, staged in this epoch or stored earlier; `None` if it is pruned.
     pub fn payload(&self, dataset: DatasetId, position: u64) -> Option<Vec<u8>> {
+        self.seen(dataset, position).map(|seen| seen.payload)
+    }
+
+    /// The same, with the modified time as of that change.
+    pub fn seen(&self, dataset: DatasetId, position: u64) -> Option<Seen> {
         let back = |at: u64| self.part.restored.iter().rev().find(move |(of, place, _)| *of == dataset && *place == at);
-        let mut wanted = position;
+        let (mut wanted, mut dated) = (position, None);
         // Looked for here only if it can be here: most are of earlier epochs.
         let here = if position < self.first { &[][..] } else { &self.part.staged };
         for staged in here.iter().rev().filter(|s| s.dataset == dataset) {
             if staged.position != wanted {
                 continue;
             }
+            let modified_at = *dated.get_or_insert(staged.entry.modified_at);
             match (&staged.content, staged.old) {
                 (Content::Kept, Some(old)) => wanted = old,
-                (content, _) => return self.part.bytes(content).map(<[u8]>::to_vec),
+                (content, _) => {
+                    let payload = self.part.bytes(content)?.to_vec();
+                    return Some(Seen { payload, modified_at });
+                }
             }
         }
-        match back(wanted) {
-            // Pruned, and come back in this epoch.
-            Some((_, _, payload)) => Some(payload.clone()),
-            None => (self.older)(dataset, wanted),
-        }
+        let (stored, stored_at) = (self.older)(dataset, wanted);
+        // Pruned, and come back in this epoch.
+        let payload = back(wanted).map(|(_, _, payload)| payload.clone()).or(stored)?;
+        Some(Seen { payload, modified_at: dated.unwrap_or(stored_at) })
     }
 }

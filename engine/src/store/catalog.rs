@@ -13,12 +13,15 @@ pub(crate) struct DatasetEntry {
     name: [String; 5],
     pub strategy: Strategy,
     pub ignore_in_diff: Vec<String>,
+    /// A view's: it was made by what a program derives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub view: bool,
 }
 
 impl DatasetEntry {
     pub(crate) fn new(name: &DatasetName, strategy: Strategy, ignore_in_diff: Vec<String>) -> Self {
         let name = [&name.environment, &name.source, &name.connection, &name.model, &name.variant];
-        DatasetEntry { name: name.map(|part| part.to_string()), strategy, ignore_in_diff }
+        DatasetEntry { name: name.map(|part| part.to_string()), strategy, ignore_in_diff, view: false }
     }
 
     pub(crate) fn name(&self) -> DatasetName {

@@ -4,8 +4,8 @@ use super::codec::{self, Meta};
 use super::write::decode;
 use super::{Error, Family, Result, Store, keys};
 use crate::model::content::Key;
-use crate::model::{self, Action, Cursor, DatasetId, Position};
-use crate::state::{DEAD, HIDDEN, PRUNED};
+use crate::model::{self, Action, Cursor, DatasetId, Position, Timestamp};
+use crate::state::{DEAD, HIDDEN, Older, PRUNED, Seen};
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 use std::cmp::Reverse;
@@ -52,9 +52,40 @@ impl Store {
         wanted: &dyn Fn(&Meta) -> bool,
         each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
     ) -> Result<()> {
+        self.records_in(&self.db.snapshot(), dataset, after, wanted, each).map(drop)
+    }
+
+    /// The live records of several datasets in one snapshot, each handed to `each` with its dataset's place in the list;
+    /// `begin` is told where the snapshot ends.
+    pub(crate) fn live_records(
+        &self,
+        datasets: &[DatasetId],
+        begin: &mut dyn FnMut(Position),
+        each: &mut dyn FnMut(usize, &model::Meta, &[u8]) -> bool,
+    ) -> Result<()> {
         let snapshot = self.db.snapshot();
-        let mut cur = self.scan(&snapshot, Family::Cur, dataset, after.0)?;
-        let mut pay = self.scan(&snapshot, Family::Pay, dataset, after.0)?;
+        begin(Position::first_of(self.committed_in(&snapshot)?));
+        let live = |meta: &Meta| meta.flags & DEAD == 0;
+        for (at, dataset) in datasets.iter().enumerate() {
+            let mut one = |meta: &model::Meta, payload: &[u8]| each(at, meta, payload);
+            if !self.records_in(&snapshot, *dataset, Position::START, &live, &mut one)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same in a snapshot; whether `each` wants more.
+    fn records_in(
+        &self,
+        snapshot: &Snapshot<'_>,
+        dataset: DatasetId,
+        after: Position,
+        wanted: &dyn Fn(&Meta) -> bool,
+        each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
+    ) -> Result<bool> {
+        let mut cur = self.scan(snapshot, Family::Cur, dataset, after.0)?;
+        let mut pay = self.scan(snapshot, Family::Pay, dataset, after.0)?;
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             let position = keys::position(key);
             let meta = decode(value)?;
@@ -71,12 +102,13 @@ impl Store {
                     }
                 };
                 if !go_on {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
             cur.next();
         }
-        Ok(cur.status()?)
+        cur.status()?;
+        Ok(true)
     }
 
     /// The contents of all live records of one worker, in order of position; pruned ones have none.
@@ -84,7 +116,7 @@ impl Store {
         &self,
         dataset: DatasetId,
         (worker, workers): (usize, usize),
-        each: &mut dyn FnMut(Key, &[u8]),
+        each: &mut dyn FnMut(Key, Seen),
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
         let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
@@ -95,7 +127,8 @@ impl Store {
                 if meta.flags & (DEAD | HIDDEN | PRUNED) == 0 {
                     // Only what is deleted has its payload elsewhere.
                     walk_to(&mut pay, &keys::record(dataset, keys::position(key)))?;
-                    each(meta.key, pay.value().unwrap_or_default());
+                    let payload = pay.value().unwrap_or_default().to_vec();
+                    each(meta.key, Seen { payload, modified_at: meta.modified_at });
                 }
             }
             cur.next();
@@ -120,16 +153,17 @@ impl Store {
         Ok(self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place))?)
     }
 
-    /// The payload of the change at a position, of whatever epoch; `None` if it is pruned.
-    pub(crate) fn payload_of(&self, dataset: DatasetId, position: u64) -> Result<Option<Vec<u8>>> {
-        if let Some((_, payload)) = self.restored(dataset, position) {
-            return Ok(Some(payload));
+    /// The change at a position, of whatever epoch: its payload, unless it is pruned, and its modified time.
+    pub(crate) fn older(&self, dataset: DatasetId, position: u64) -> Result<Older> {
+        if let Some((meta, payload)) = self.restored(dataset, position) {
+            return Ok((Some(payload), meta.modified_at));
         }
-        let Some(meta) = self.meta(dataset, position)? else { return Ok(None) };
-        if meta.pruned_at.is_some() {
-            return Ok(None);
-        }
-        self.payload(dataset, meta.payload.unwrap_or(position))
+        let Some(meta) = self.meta(dataset, position)? else { return Ok((None, Timestamp::NONE)) };
+        let payload = match meta.pruned_at {
+            Some(_) => None,
+            None => self.payload(dataset, meta.payload.unwrap_or(position))?,
+        };
+        Ok((payload, meta.modified_at))
     }
 
     /// Changes of several datasets in order of commit after `after`, each handed to `each` until it returns false.

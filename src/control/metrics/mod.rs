@@ -98,7 +98,12 @@ fn look_up() {
     // Streams that are told as none where they have gone to another process.
     let mut live = std::mem::take(&mut *lock(&LIVE));
     live.values_mut().for_each(|records| *records = 0);
+    let mut held_by_views: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for app in &apps {
+        for view in app.engine.views() {
+            let held = held_by_views.entry(view.name).or_default();
+            *held = (held.0 + view.health.rows, held.1 + view.health.bytes);
+        }
         end += *app.engine.log().end().borrow();
         processed += app.hooks.processed();
         held += app.engine.marks(Table::Held, &[]).map_or(0, |held| held.len());
@@ -111,6 +116,10 @@ fn look_up() {
         gauge!("syncline_records_live", "source" => source.clone(), "stream" => stream.clone()).set(*records as f64);
     }
     *lock(&LIVE) = live;
+    for (view, (rows, bytes)) in held_by_views {
+        gauge!("syncline_view_rows", "view" => view.clone()).set(rows as f64);
+        gauge!("syncline_view_bytes", "view" => view).set(bytes as f64);
+    }
 }
 
 fn count_live(app: &App, live: &mut Live) {
@@ -144,5 +153,7 @@ fn describe() {
     describe_gauge!("syncline_webhooks_processed_position", "position up to which that log was processed");
     describe_gauge!("syncline_deletes_held", "runs whose deletes wait for approval");
     describe_gauge!("syncline_records_live", "records there are");
+    describe_gauge!("syncline_view_rows", "rows a view holds in memory");
+    describe_gauge!("syncline_view_bytes", Unit::Bytes, "about how many bytes these rows are");
     describe_histogram!("http_server_request_duration_seconds", Unit::Seconds, "from a request's head to its answer's");
 }

@@ -1,5 +1,6 @@
 //! The differential operators behind tables, over packed rows: whatever a program's types are, these are compiled once.
 
+use super::meter::{Meter, size};
 use super::packed::Bytes;
 use differential_dataflow::VecCollection;
 use differential_dataflow::operators::CountTotal;
@@ -35,19 +36,21 @@ pub fn union<'s>(left: Rows<'s>, right: Rows<'s>) -> Rows<'s> {
 pub fn join<'s>(
     left: Rows<'s>,
     right: Rows<'s>,
+    meter: &Meter,
     code: impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
 ) -> Rows<'s> {
     fn erased<'s>(left: Rows<'s>, right: Rows<'s>, code: Both) -> Rows<'s> {
         let (left, right) = (left.arrange_by_key(), right.arrange_by_key());
         left.join_core(right, move |key, left, right| code(key, left, right))
     }
-    erased(left, right, Box::new(code))
+    erased(meter.keyed(left), meter.keyed(right), Box::new(code))
 }
 
 /// Pairs of rows with the same key, and rows of the left side for which the right one has none.
 pub fn join_or_alone<'s>(
     left: Rows<'s>,
     right: Rows<'s>,
+    meter: &Meter,
     code: impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
 ) -> (Rows<'s>, Rows<'s>) {
     fn erased<'s>(left: Rows<'s>, right: Rows<'s>, code: Both) -> (Rows<'s>, Rows<'s>) {
@@ -57,13 +60,14 @@ pub fn join_or_alone<'s>(
         let paired = left.join_core(right, |key, left, _| Some((key.clone(), left.clone())));
         (pairs, all.concat(paired.negate()))
     }
-    erased(left, right, Box::new(code))
+    erased(meter.keyed(left), meter.keyed(right), Box::new(code))
 }
 
 /// Sums over the rows of a key: first how many there are, then what `weigh` says of each, which is a whole number each time.
-/// A change costs the same however many rows there are.
+/// A change costs the same however many rows there are; what is held is a sum for each key.
 pub fn totals<'s>(
     rows: Rows<'s>,
+    meter: &Meter,
     weigh: impl Fn(&[u8]) -> Option<Vec<i128>> + 'static,
 ) -> VecCollection<'s, u64, (Bytes, Vec<i128>), isize> {
     fn erased<'s>(
@@ -79,7 +83,8 @@ pub fn totals<'s>(
         });
         weighed.as_collection().count_total()
     }
-    erased(rows, Box::new(weigh))
+    let sums = erased(rows, Box::new(weigh));
+    meter.held(sums, |(key, sums)| size(key, &[]) + size_of_val(sums.as_slice()) as i64)
 }
 
 /// The rows of a group that are there.
@@ -88,9 +93,11 @@ fn present<'a>(rows: &[(&'a Bytes, isize)]) -> Vec<&'a Bytes> {
 }
 
 /// The rows that `best` keeps of each key. It is asked for parts of a group first, then for what was kept of those.
-pub fn tournament<'s>(rows: Rows<'s>, best: impl Fn(&[&Bytes]) -> Vec<Bytes> + 'static) -> Rows<'s> {
-    fn erased<'s>(mut rows: Rows<'s>, best: Best) -> Rows<'s> {
+pub fn tournament<'s>(rows: Rows<'s>, meter: &Meter, best: impl Fn(&[&Bytes]) -> Vec<Bytes> + 'static) -> Rows<'s> {
+    fn erased<'s>(mut rows: Rows<'s>, meter: &Meter, best: Best) -> Rows<'s> {
+        let held = |rows| meter.held(rows, |(key, row): &(Bytes, Bytes)| size(key, row));
         let best = std::rc::Rc::new(best);
+        rows = meter.keyed(rows);
         for bits in BUCKETS {
             let best = best.clone();
             let bucketed = rows.map(move |(key, row)| {
@@ -100,20 +107,29 @@ pub fn tournament<'s>(rows: Rows<'s>, best: impl Fn(&[&Bytes]) -> Vec<Bytes> + '
             let kept = bucketed.reduce(move |_, rows, kept| {
                 kept.extend(best(&present(rows)).into_iter().map(|row| (row, 1isize)));
             });
-            rows = kept.map(|((key, _), row)| (key, row));
+            rows = held(kept.map(|((key, _), row)| (key, row)));
+            if bits > 0 {
+                // What one round keeps is what the next one holds as well.
+                rows = held(rows);
+            }
         }
         rows
     }
-    erased(rows, Box::new(best))
+    erased(rows, meter, Box::new(best))
 }
 
 /// All rows of a key at once, as rows under other keys.
-pub fn listed<'s>(rows: Rows<'s>, code: impl Fn(&[u8], &[&Bytes]) -> Vec<(Bytes, Bytes)> + 'static) -> Rows<'s> {
+pub fn listed<'s>(
+    rows: Rows<'s>,
+    meter: &Meter,
+    code: impl Fn(&[u8], &[&Bytes]) -> Vec<(Bytes, Bytes)> + 'static,
+) -> Rows<'s> {
     fn erased<'s>(rows: Rows<'s>, code: List) -> Rows<'s> {
         let listed = rows.reduce(move |key, rows, out| {
             out.extend(code(key, &present(rows)).into_iter().map(|row| (row, 1isize)));
         });
         listed.map(|(_, row)| row)
     }
-    erased(rows, Box::new(code))
+    let held = |rows| meter.held(rows, |(key, row): &(Bytes, Bytes)| size(key, row));
+    held(erased(held(rows), Box::new(code)))
 }

@@ -1,6 +1,7 @@
 //! Groups of rows, and what is made of them: counts and sums, which cost the same however large a group is; least, greatest
 //! and the first few by some order, which cost a little more for each power of 64.
 
+use super::aggregate::{Aggregates, average, count, sum};
 use super::flow::{self, Rows};
 use super::packed::{Bytes, pack, pack_key, scope_of, unpack, unpack_key, unpack_pair};
 use super::row::Value;
@@ -16,119 +17,29 @@ pub struct Groups<'s, G, K, V, S> {
     types: PhantomData<fn() -> (G, K, V, S)>,
 }
 
-/// What one aggregate adds up: see [`count`], [`sum`] and [`average`].
-pub trait Aggregate<K, V>: 'static {
-    /// What it comes to.
-    type Out: Value;
-    /// What a row adds.
-    fn weigh(&self, key: &K, row: &V) -> i128;
-    /// What it comes to for so many rows.
-    fn finish(&self, rows: i128, sum: i128) -> Self::Out;
-}
-
-/// Several aggregates at once: tuples of up to six.
-pub trait Aggregates<K, V>: 'static {
-    /// What they come to.
-    type Out: Value;
-    /// What a row adds to each.
-    fn weigh(&self, key: &K, row: &V) -> Vec<i128>;
-    /// What they come to for so many rows. `None` if there are too few sums.
-    fn finish(&self, rows: i128, sums: &[i128]) -> Option<Self::Out>;
-}
-
-/// The number of rows.
-pub struct Count;
-/// A sum of whole numbers, exact. Amounts of money are summed up in their smallest unit.
-pub struct Sum<F>(F);
-/// A sum divided by the number of rows.
-pub struct Average<F>(F);
-
-/// Counts the rows of a group.
-pub fn count() -> Count {
-    Count
-}
-
-/// Sums up what `of` says of each row: whole numbers of any size up to 64 bits.
-pub fn sum<K, V, N: Into<i128>>(of: impl Fn(&K, &V) -> N + 'static) -> Sum<impl Fn(&K, &V) -> i128> {
-    Sum(move |key: &K, row: &V| of(key, row).into())
-}
-
-/// The mean of what `of` says of each row.
-pub fn average<K, V, N: Into<i128>>(of: impl Fn(&K, &V) -> N + 'static) -> Average<impl Fn(&K, &V) -> i128> {
-    Average(move |key: &K, row: &V| of(key, row).into())
-}
-
-impl<K, V> Aggregate<K, V> for Count {
-    type Out = u64;
-
-    fn weigh(&self, _: &K, _: &V) -> i128 {
-        0
-    }
-
-    fn finish(&self, rows: i128, _: i128) -> u64 {
-        rows.try_into().unwrap_or(0)
-    }
-}
-
-impl<K, V, F: Fn(&K, &V) -> i128 + 'static> Aggregate<K, V> for Sum<F> {
-    type Out = i64;
-
-    fn weigh(&self, key: &K, row: &V) -> i128 {
-        (self.0)(key, row)
-    }
-
-    /// What does not fit is the closest that does.
-    fn finish(&self, _: i128, sum: i128) -> i64 {
-        sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64
-    }
-}
-
-impl<K, V, F: Fn(&K, &V) -> i128 + 'static> Aggregate<K, V> for Average<F> {
-    type Out = f64;
-
-    fn weigh(&self, key: &K, row: &V) -> i128 {
-        (self.0)(key, row)
-    }
-
-    fn finish(&self, rows: i128, sum: i128) -> f64 {
-        sum as f64 / rows.max(1) as f64
-    }
-}
-
-macro_rules! aggregates {
-    ($($name:ident $at:tt),*) => {
-        impl<Key, Row, $($name: Aggregate<Key, Row>),*> Aggregates<Key, Row> for ($($name,)*) {
-            type Out = ($($name::Out,)*);
-
-            fn weigh(&self, key: &Key, row: &Row) -> Vec<i128> {
-                vec![$(self.$at.weigh(key, row)),*]
-            }
-
-            fn finish(&self, rows: i128, sums: &[i128]) -> Option<Self::Out> {
-                Some(($(self.$at.finish(rows, *sums.get($at)?),)*))
-            }
-        }
-    };
-}
-
-aggregates!(A 0);
-aggregates!(A 0, B 1);
-aggregates!(A 0, B 1, C 2);
-aggregates!(A 0, B 1, C 2, D 3);
-aggregates!(A 0, B 1, C 2, D 3, E 4);
-aggregates!(A 0, B 1, C 2, D 3, E 4, F 5);
-
 impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
     pub(super) fn new(rows: Rows<'s>, about: About) -> Self {
         Groups { rows, about, types: PhantomData }
     }
 
     /// One row per group that has any: several aggregates as a tuple.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.agg((count(), sum(|_, o: &Order| o.cents), average(|_, o: &Order| o.cents))));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": [2, 75, 37.5]}));
+    /// # }
+    /// ```
     pub fn agg<A: Aggregates<K, V>>(&self, aggregates: A) -> Table<'s, G, A::Out, S> {
         let about = self.about.then("agg", None);
         let aggregates = Rc::new(aggregates);
         let (step, weighing) = (about.step.clone(), aggregates.clone());
-        let totals = flow::totals(self.rows.clone(), move |pair| {
+        let totals = flow::totals(self.rows.clone(), &about.meter(shown::<G>), move |pair| {
             let (key, k, v) = unpack_pair::<K, V>(pair)?;
             step.run(|| shown::<K>(key), || weighing.weigh(&k, &v))
         });
@@ -140,26 +51,86 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
     }
 
     /// How many rows each group has.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.count());
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada", "value": 2}), json!({"id": "bob", "value": 1})]);
+    /// # }
+    /// ```
     pub fn count(&self) -> Table<'s, G, u64, S> {
         self.agg((count(),)).map(|_, (count,)| *count)
     }
 
     /// The sum of what `of` says of each row.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.sum(|_, order| order.cents));
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada", "value": 75}), json!({"id": "bob", "value": 300})]);
+    /// # }
+    /// ```
     pub fn sum<N: Into<i128> + 'static>(&self, of: impl Fn(&K, &V) -> N + 'static) -> Table<'s, G, i64, S> {
         self.agg((sum(of),)).map(|_, (sum,)| *sum)
     }
 
     /// The mean of what `of` says of each row.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.average(|_, order| order.cents));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": 37.5}));
+    /// # }
+    /// ```
     pub fn average<N: Into<i128> + 'static>(&self, of: impl Fn(&K, &V) -> N + 'static) -> Table<'s, G, f64, S> {
         self.agg((average(of),)).map(|_, (average,)| *average)
     }
 
     /// The least of what `of` says of the rows.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.min(|_, order| order.cents));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": 5}));
+    /// # }
+    /// ```
     pub fn min<T: Value + Ord>(&self, of: impl Fn(&K, &V) -> T + 'static) -> Table<'s, G, T, S> {
         self.extreme("min", of, |values| values.into_iter().min())
     }
 
     /// The greatest of what `of` says of the rows.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let by_customer = orders.group_by(|_, order| order.customer.clone());
+    ///     v.publish("View", &by_customer.max(|id, order| (order.cents, id.clone())));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "ada", "value": [70, "2"]}));
+    /// # }
+    /// ```
     pub fn max<T: Value + Ord>(&self, of: impl Fn(&K, &V) -> T + 'static) -> Table<'s, G, T, S> {
         self.extreme("max", of, |values| values.into_iter().max())
     }
@@ -176,7 +147,7 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
             let (key, k, v) = unpack_pair::<K, V>(pair)?;
             Some((group.to_vec(), pack(&step.run(|| shown::<K>(key), || of(&k, &v))?)?))
         });
-        let rows = flow::tournament(values, move |rows| {
+        let rows = flow::tournament(values, &about.meter(shown::<G>), move |rows| {
             let chosen = choose(rows.iter().filter_map(|row| unpack::<T>(row)).collect());
             chosen.as_ref().and_then(pack).into_iter().collect()
         });
@@ -185,6 +156,18 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
 
     /// The first `k` rows of each group in order of what `by` says of them, the least first (see [`std::cmp::Reverse`]), under
     /// group and rank, which counts from 1. Rows that are equal in it come in the order of their packed keys.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let largest = orders.group_by(|_, _| "all".to_owned()).top_k(2, |_, order| Reverse(order.cents));
+    ///     v.publish("View", &largest.map(|(_, _rank), (id, _)| id.clone()));
+    /// });
+    /// assert_eq!(rows, [json!({"id": r#"["all",1]"#, "value": "3"}), json!({"id": r#"["all",2]"#, "value": "2"})]);
+    /// # }
+    /// ```
     pub fn top_k<O: Ord>(&self, k: usize, by: impl Fn(&K, &V) -> O + 'static) -> Table<'s, (G, u32), (K, V), S> {
         let about = self.about.then("top_k", None);
         let step = about.step.clone();
@@ -198,8 +181,9 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
             ordered.into_iter().take(k).map(|(_, row)| row.clone()).collect::<Vec<Bytes>>()
         });
         let kept = first.clone();
-        let best = flow::tournament(self.rows.clone(), move |rows| kept(rows));
-        let rows = flow::listed(best, move |group, rows| {
+        let meter = about.meter(shown::<G>);
+        let best = flow::tournament(self.rows.clone(), &meter, move |rows| kept(rows));
+        let rows = flow::listed(best, &meter, move |group, rows| {
             let Some(of) = unpack_key::<G>(group) else { return Vec::new() };
             let ranked = |(rank, pair): (u32, Bytes)| {
                 let (_, key, row) = unpack_pair::<K, V>(&pair)?;

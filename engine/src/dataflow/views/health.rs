@@ -1,5 +1,7 @@
-//! What goes wrong in views: rows that do not fit, code that panics. It is told by view, step and key; nothing else suffers.
+//! How views are doing: rows that do not fit, code that panics, keys with very many rows, told by view, step and key; and what
+//! they hold. Nothing else suffers from what goes wrong here.
 
+use super::meter::{Gauge, SKEW};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,6 +27,25 @@ pub struct Health {
     pub complaints: Vec<Complaint>,
     /// Why it takes no more changes until the next start.
     pub stopped: Option<String>,
+    /// Rows it holds in memory, in all steps. What several views share is counted for each.
+    pub rows: u64,
+    /// About how many bytes that is.
+    pub bytes: u64,
+    /// Keys that have very many rows, the first few.
+    pub skews: Vec<Skew>,
+}
+
+/// A key of a join or a group with [`SKEW`] rows or more: a change of what they have in common costs as many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// Which step of the view.
+    pub step: String,
+    /// In which environment.
+    pub environment: String,
+    /// Of which connection.
+    pub connection: String,
+    /// The key.
+    pub key: String,
 }
 
 /// One thing that went wrong.
@@ -40,16 +61,41 @@ pub struct Complaint {
 
 /// The health of all views by name.
 #[derive(Default)]
-pub(crate) struct Ward(Mutex<BTreeMap<String, Health>>);
+pub(crate) struct Ward {
+    all: Mutex<BTreeMap<String, Health>>,
+    /// What the steps of each view hold, on every worker.
+    gauges: Mutex<BTreeMap<String, Vec<Arc<Gauge>>>>,
+}
 
 impl Ward {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Health>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How a view is doing.
     pub fn of(&self, view: &str) -> Health {
-        self.lock().get(view).cloned().unwrap_or_default()
+        let health = self.lock().get(view).cloned().unwrap_or_default();
+        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = gauges.get(view).into_iter().flatten().map(|gauge| gauge.read());
+        let (rows, bytes) = held.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+        Health { rows, bytes, ..health }
+    }
+
+    fn weigh(&self, view: &str, gauge: Arc<Gauge>) {
+        let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges.entry(view.to_owned()).or_default().push(gauge);
+    }
+
+    fn skewed(&self, view: &str, skew: Skew) {
+        let mut all = self.lock();
+        let skews = &mut all.entry(view.to_owned()).or_default().skews;
+        // Every worker may tell of it.
+        if skews.len() < KEPT && !skews.contains(&skew) {
+            let Skew { step, environment, connection, key } = &skew;
+            let what = format!("more than {SKEW} rows have one key: a change of what they share costs as many");
+            tracing::warn!(view, step, environment, connection, key, "{what}");
+            skews.push(skew);
+        }
     }
 
     /// Whether it takes no more changes.
@@ -96,12 +142,18 @@ pub(crate) struct Step {
     before: Vec<Rc<Step>>,
     /// The views that it is part of.
     views: RefCell<Vec<String>>,
+    /// What it holds.
+    gauges: RefCell<Vec<Arc<Gauge>>>,
     ward: Arc<Ward>,
 }
 
 impl Step {
     pub fn first(what: String, ward: Arc<Ward>) -> Rc<Step> {
-        Rc::new(Step { what, before: Vec::new(), views: RefCell::default(), ward })
+        Step::of(what, Vec::new(), ward)
+    }
+
+    fn of(what: String, before: Vec<Rc<Step>>, ward: Arc<Ward>) -> Rc<Step> {
+        Rc::new(Step { what, before, views: RefCell::default(), gauges: RefCell::default(), ward })
     }
 
     /// A step behind this one, and behind `other` where two come together.
@@ -110,7 +162,7 @@ impl Step {
         let what =
             format!("{what} of {}", before.iter().map(|step| step.what.as_str()).collect::<Vec<_>>().join(" and "));
         let what = what.chars().take(TEXT_MOST).collect();
-        Rc::new(Step { what, before, views: RefCell::default(), ward: self.ward.clone() })
+        Step::of(what, before, self.ward.clone())
     }
 
     /// Everything up to here is part of the view.
@@ -119,7 +171,23 @@ impl Step {
             return;
         }
         self.views.borrow_mut().push(view.to_owned());
+        self.gauges.borrow().iter().for_each(|gauge| self.ward.weigh(view, gauge.clone()));
         self.before.iter().for_each(|step| step.belongs_to(view));
+    }
+
+    /// Counts what this step holds; to be asked for before the step is part of a view.
+    pub fn gauge(&self) -> Arc<Gauge> {
+        let gauge = Arc::<Gauge>::default();
+        self.gauges.borrow_mut().push(gauge.clone());
+        gauge
+    }
+
+    /// A key with very many rows.
+    pub fn skewed(&self, environment: &str, connection: &str, key: String) {
+        let key = key.chars().take(TEXT_MOST).collect();
+        let (environment, connection) = (environment.to_owned(), connection.to_owned());
+        let skew = Skew { step: self.what.clone(), environment, connection, key };
+        self.views.borrow().iter().for_each(|view| self.ward.skewed(view, skew.clone()));
     }
 
     /// Runs code of the view's author. `None` if it panicked: that is told of all views the step is part of.

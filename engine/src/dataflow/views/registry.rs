@@ -55,6 +55,8 @@ pub(crate) struct Known {
     scopes: HashMap<Tenant, Scope>,
     /// By scope: that of its whole environment.
     whole: Vec<Scope>,
+    /// By scope: its environment.
+    environments: Vec<Arc<str>>,
     /// By scope: its connection; empty for a whole environment.
     connections: Vec<Arc<str>>,
     models: HashMap<DatasetId, (usize, Scope)>,
@@ -70,6 +72,7 @@ impl Known {
         let whole = connection.map(|_| self.scope(environment, None));
         let scope = self.whole.len() as Scope;
         self.whole.push(whole.unwrap_or(scope));
+        self.environments.push(environment.clone());
         self.connections.push(connection.cloned().unwrap_or_default());
         self.scopes.insert(tenant, scope);
         scope
@@ -89,6 +92,14 @@ impl Known {
     pub fn whole(&self, scope: Scope) -> Option<(Scope, Arc<str>)> {
         let at = scope as usize;
         Some((*self.whole.get(at)?, self.connections.get(at)?.clone()))
+    }
+
+    /// The environment of a scope, and its connection: [`ALL_CONNECTIONS`] for a whole environment.
+    pub fn whose(&self, scope: Scope) -> Option<(Arc<str>, Arc<str>)> {
+        let at = scope as usize;
+        let connection = self.connections.get(at)?;
+        let connection = if connection.is_empty() { ALL_CONNECTIONS.into() } else { connection.clone() };
+        Some((self.environments.get(at)?.clone(), connection))
     }
 
     /// All datasets of views, each with the number of its view.

@@ -1,5 +1,6 @@
 //! What a view sees of a record: named fields of its JSON, read in one pass. Nothing else of the payload is kept.
 
+use crate::model::Timestamp;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -8,7 +9,7 @@ use std::fmt;
 /// A projection of a record. Made by `#[derive(Row)]`, which says what attributes there are.
 ///
 /// ```
-/// use syncline_engine::views::Row;
+/// use syncline_engine::{model::Timestamp, views::Row};
 ///
 /// #[derive(Row, Clone, Debug, PartialEq)]
 /// #[row(crate = syncline_engine)]
@@ -20,16 +21,40 @@ use std::fmt;
 ///     owner: Option<String>,
 ///     #[row(default)]
 ///     tags: Vec<String>,
+///     #[row(modified_at)]
+///     at: Option<Timestamp>,
 /// }
 ///
-/// let deal = Deal::project(br#"{"id":"1","amount":5,"dealstage":"won","owner":null,"unread":{}}"#).unwrap();
-/// assert_eq!(deal, Deal { amount: 5, stage: "won".into(), owner: None, tags: vec![] });
-/// let wrong = Deal::project(br#"{"id":"1","amount":"5","dealstage":"won"}"#).unwrap_err();
+/// let deal = Deal::project(br#"{"id":"1","amount":5,"dealstage":"won","owner":null,"unread":{}}"#, None).unwrap();
+/// assert_eq!(deal, Deal { amount: 5, stage: "won".into(), owner: None, tags: vec![], at: None });
+/// let wrong = Deal::project(br#"{"id":"1","amount":"5","dealstage":"won"}"#, None).unwrap_err();
 /// assert!(wrong.to_string().starts_with("amount: "));
 /// ```
 pub trait Row: Value {
-    /// Reads it out of a record's JSON text.
-    fn project(record: &[u8]) -> Result<Self, Misfit>;
+    /// Reads it out of a record's JSON text, and the source's modified time if there is one: see `#[row(modified_at)]`.
+    fn project(record: &[u8], modified_at: Option<Timestamp>) -> Result<Self, Misfit>;
+}
+
+/// What a field with `#[row(modified_at)]` may be: [`Timestamp`], where every record has one, or `Option<Timestamp>`.
+#[diagnostic::on_unimplemented(
+    message = "a field with `#[row(modified_at)]` is a `Timestamp` or an `Option<Timestamp>`",
+    label = "this is neither"
+)]
+pub trait Moment: Sized {
+    /// The time, or the want of one, as the field's type.
+    fn of(modified_at: Option<Timestamp>) -> Result<Self, Misfit>;
+}
+
+impl Moment for Timestamp {
+    fn of(modified_at: Option<Timestamp>) -> Result<Timestamp, Misfit> {
+        modified_at.ok_or_else(|| Misfit::new("modified_at", "the record has none: its model declares none"))
+    }
+}
+
+impl Moment for Option<Timestamp> {
+    fn of(modified_at: Option<Timestamp>) -> Result<Option<Timestamp>, Misfit> {
+        Ok(modified_at)
+    }
 }
 
 /// What tables hold, as keys and as rows: plain data. Implemented for everything that can be cloned and written by serde in
@@ -162,7 +187,8 @@ impl Visitor<'_> for Known<'_> {
 /// What the derived code names. Not meant to be used by hand.
 #[doc(hidden)]
 pub mod derived {
-    pub use super::{Fields, Misfit, Row};
+    pub use super::{Fields, Misfit, Moment, Row};
+    pub use crate::model::Timestamp;
     pub use serde::ser::SerializeStruct;
     pub use serde::{Deserialize, Deserializer, Serialize, Serializer};
 }
@@ -185,9 +211,10 @@ mod tests {
 
     #[test]
     fn fields_are_found_wherever_they_lie() {
-        let row = Wide::project(br#"{"x":[{"a":2}],"deep":{"er":{"value":1.5},"text":"\u00e4"},"a":1,"flag":null}"#);
+        let row =
+            Wide::project(br#"{"x":[{"a":2}],"deep":{"er":{"value":1.5},"text":"\u00e4"},"a":1,"flag":null}"#, None);
         assert_eq!(row.expect("fits"), Wide { a: 1, deep: Some(1.5), text: Some("ä".into()), flag: false });
-        let row = Wide::project(br#"{"a":1,"deep":null}"#).expect("fits");
+        let row = Wide::project(br#"{"a":1,"deep":null}"#, None).expect("fits");
         assert_eq!(row, Wide { a: 1, deep: None, text: None, flag: false });
     }
 
@@ -200,7 +227,7 @@ mod tests {
             (br#"{"a":1"#, "the record: EOF"),
             (br#"[1]"#, "the record: invalid type"),
         ] {
-            let wrong = Wide::project(record).expect_err("does not fit").to_string();
+            let wrong = Wide::project(record, None).expect_err("does not fit").to_string();
             assert!(wrong.starts_with(said), "{wrong}");
         }
     }

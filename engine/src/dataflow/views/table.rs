@@ -3,7 +3,8 @@
 use super::flow::{self, Rows};
 use super::group::Groups;
 use super::health::Step;
-use super::packed::{Bytes, Scope, pack, pack_key, pair, scope_of, unpack, unpack_key, unpack_pair};
+use super::meter::Meter;
+use super::packed::{Scope, pack, pack_key, pair, scope_of, unpack, unpack_key};
 use super::registry::Registry;
 use super::row::Value;
 use differential_dataflow::VecCollection;
@@ -51,6 +52,11 @@ impl About {
         let step = self.step.then(what, other.map(|other| &other.step));
         About { step, registry: self.registry.clone(), reads, source: self.source.clone() }
     }
+
+    /// Counts what this step arranges by keys that `show` makes text of.
+    pub fn meter(&self, show: fn(&[u8]) -> String) -> Meter {
+        Meter::new(&self.step, &self.registry, show)
+    }
 }
 
 impl<K, V, S> Clone for Table<'_, K, V, S> {
@@ -90,95 +96,127 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     }
 
     /// The rows for which `keep` says so.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.filter(|id, order| id != "2" && order.cents >= 5));
+    /// });
+    /// let order = |id: &str, customer: &str, cents: i64| json!({"id": id, "customer": customer, "cents": cents});
+    /// assert_eq!(rows, [order("1", "ada", 5), order("3", "bob", 300)]);
+    /// # }
+    /// ```
     pub fn filter(&self, keep: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V, S> {
         self.each("filter", move |_, key, row| keep(key, row).then_some((None, None)))
     }
 
     /// Other rows under the same keys.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.map(|_, order| order.cents / 100));
+    /// });
+    /// // A row that has no names is told as `value`.
+    /// assert_eq!(rows, [json!({"id": "1", "value": 0}), json!({"id": "2", "value": 0}), json!({"id": "3", "value": 3})]);
+    /// # }
+    /// ```
     pub fn map<V2: Value>(&self, to: impl Fn(&K, &V) -> V2 + 'static) -> Table<'s, K, V2, S> {
         self.each("map", move |_, key, row| Some((None, Some(to(key, row)))))
     }
 
     /// Other rows under the same keys, where `to` gives one.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.filter_map(|_, order| order.cents.checked_sub(100).filter(|more| *more > 0)));
+    /// });
+    /// assert_eq!(rows, [json!({"id": "3", "value": 200})]);
+    /// # }
+    /// ```
     pub fn filter_map<V2: Value>(&self, to: impl Fn(&K, &V) -> Option<V2> + 'static) -> Table<'s, K, V2, S> {
         self.each("filter_map", move |_, key, row| to(key, row).map(|new| (None, Some(new))))
     }
 
     /// The same rows under other keys. Two rows must not get the same one: a view that publishes such rows is stopped, and
     /// says which key it was.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let cents = v.model::<Order>("shop", "Order").map(|_, order| order.cents);
+    ///     v.publish("View", &cents.rekey(|id, _| format!("order {id}")));
+    /// });
+    /// assert_eq!(rows[0], json!({"id": "order 1", "value": 5}));
+    ///
+    /// // Two orders of one customer cannot both be the customer's: the view is stopped.
+    /// let shop = shop(|v| {
+    ///     let cents = v.model::<Order>("shop", "Order").rekey(|_, order| order.customer.clone());
+    ///     v.publish("View", &cents);
+    /// });
+    /// assert_eq!(shop.views()[0].health.stopped.as_deref(), Some("more than one row has the key ada"));
+    /// # }
+    /// ```
     pub fn rekey<K2: Value>(&self, key: impl Fn(&K, &V) -> K2 + 'static) -> Table<'s, K2, V, S> {
         self.each("rekey", move |_, old, row| Some((Some(key(old, row)), None)))
     }
 
-    /// Each row with the row it refers to (n:1): `key` says which of `other` that is. Rows that refer to none are left out.
-    pub fn lookup<K2: Value, V2: Value, V3: Value>(
-        &self,
-        other: &Table<'s, K2, V2, S>,
-        key: impl Fn(&K, &V) -> K2 + 'static,
-        with: impl Fn(&K, &V, &V2) -> V3 + 'static,
-    ) -> Table<'s, K, V3, S> {
-        let about = self.about.then("lookup", Some(&other.about));
-        let by_key = self.by(&about, key);
-        let rows = flow::join(by_key, other.rows.clone(), found(about.step.clone(), with));
-        Table::new(rows, about)
-    }
-
-    /// The same, but rows that refer to none are kept, with `None`.
-    pub fn lookup_or_none<K2: Value, V2: Value, V3: Value>(
-        &self,
-        other: &Table<'s, K2, V2, S>,
-        key: impl Fn(&K, &V) -> K2 + 'static,
-        with: impl Fn(&K, &V, Option<&V2>) -> V3 + 'static,
-    ) -> Table<'s, K, V3, S> {
-        let about = self.about.then("lookup", Some(&other.about));
-        let by_key = self.by(&about, key);
-        let with = Rc::new(with);
-        let some = with.clone();
-        let some = found(about.step.clone(), move |key: &K, row: &V, other: &V2| some(key, row, Some(other)));
-        let (rows, alone) = flow::join_or_alone(by_key, other.rows.clone(), some);
-        let step = about.step.clone();
-        let alone = flow::each(&alone, move |_, pair| {
-            let (key, k, v) = unpack_pair::<K, V>(pair)?;
-            let new = step.run(|| shown::<K>(key), || with(&k, &v, None))?;
-            Some((key.to_vec(), pack(&new)?))
-        });
-        Table::new(flow::union(rows, alone), about)
-    }
-
-    /// Rows of both that have a value in common (n:m); the keys are pairs.
-    pub fn join<K2: Value, V2: Value, J: Value, V3: Value>(
-        &self,
-        other: &Table<'s, K2, V2, S>,
-        mine: impl Fn(&K, &V) -> J + 'static,
-        theirs: impl Fn(&K2, &V2) -> J + 'static,
-        with: impl Fn(&V, &V2) -> V3 + 'static,
-    ) -> Table<'s, (K, K2), V3, S> {
-        let about = self.about.then("join", Some(&other.about));
-        let (left, right) = (self.by(&about, mine), other.by(&about, theirs));
-        let step = about.step.clone();
-        let rows = flow::join(left, right, move |_, left, right| {
-            let ((packed, left_key, left), (_, right_key, right)) =
-                (unpack_pair::<K, V>(left)?, unpack_pair::<K2, V2>(right)?);
-            let key = pack_key(scope_of(packed), &(left_key, right_key))?;
-            let row = step.run(|| shown::<(K, K2)>(&key), || with(&left, &right))?;
-            Some((key, pack(&row)?))
-        });
-        Table::new(rows, about)
-    }
-
     /// Rows that have a value in common, to be counted and summed up. A window of time is a group as well: see
     /// [`tumbling`](super::tumbling).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.group_by(|_, order| (order.customer.clone(), order.cents >= 70)).count());
+    /// });
+    /// assert_eq!(rows.len(), 3);
+    /// assert_eq!(rows[0], json!({"id": r#"["ada",false]"#, "value": 1}));
+    /// # }
+    /// ```
     pub fn group_by<G: Value>(&self, group: impl Fn(&K, &V) -> G + 'static) -> Groups<'s, G, K, V, S> {
         let about = self.about.then("group_by", None);
         Groups::new(self.by(&about, group), about)
     }
 
     /// The values that rows have, each once, as keys without rows.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     v.publish("View", &orders.distinct(|_, order| order.customer.clone()));
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada"}), json!({"id": "bob"})]);
+    /// # }
+    /// ```
     pub fn distinct<D: Value>(&self, value: impl Fn(&K, &V) -> D + 'static) -> Table<'s, D, (), S> {
         self.group_by(value).count().map(|_, _| ())
     }
 
     /// The rows of both. Where both have a key, a view that publishes them is stopped, and says which key it was.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order").map(|_, order| order.cents).rekey(|id, _| format!("order {id}"));
+    ///     let customers = v.model::<Customer>("shop", "Customer").map(|_, _| 0);
+    ///     v.publish("View", &orders.union(&customers));
+    /// });
+    /// assert_eq!(rows[..2], [json!({"id": "ada", "value": 0}), json!({"id": "order 1", "value": 5})]);
+    /// # }
+    /// ```
     pub fn union(&self, other: &Table<'s, K, V, S>) -> Table<'s, K, V, S> {
         let about = self.about.then("union", Some(&other.about));
         Table::new(flow::union(self.rows.clone(), other.rows.clone()), about)
@@ -186,6 +224,23 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
 
     /// The rows as differential dataflow has them, for any of its operators. Keep the [`Tenant`](super::Tenant) beside the key in all
     /// you do: it is what keeps tenants apart. The way back is [`publish_collection`](super::Views::publish_collection).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let rows = shown(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order");
+    ///     let cents = orders.collection().map(|((tenant, _), order)| ((tenant, order.customer), order.cents));
+    ///     let most = cents.reduce(|_, cents, out| {
+    ///         // In order, each with how often it is there.
+    ///         let (most, _) = cents[cents.len() - 1];
+    ///         out.push((*most, 1));
+    ///     });
+    ///     v.publish_collection("View", &orders, most);
+    /// });
+    /// assert_eq!(rows, [json!({"id": "ada", "value": 70}), json!({"id": "bob", "value": 300})]);
+    /// # }
+    /// ```
     pub fn collection(&self) -> VecCollection<'s, u64, ((super::Tenant, K), V), isize> {
         self.rows
             .clone()
@@ -193,7 +248,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     }
 
     /// Rows under what `key` says of them, each with its own key.
-    fn by<J: Value>(&self, about: &About, key: impl Fn(&K, &V) -> J + 'static) -> Rows<'s> {
+    pub(super) fn by<J: Value>(&self, about: &About, key: impl Fn(&K, &V) -> J + 'static) -> Rows<'s> {
         let step = about.step.clone();
         flow::each(&self.rows, move |old, row| {
             let (k, v) = (unpack_key::<K>(old)?, unpack::<V>(row)?);
@@ -205,6 +260,21 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
 
 impl<'s, K: Value, V: Value> Table<'s, K, V, Connection> {
     /// The rows of all connections of an environment together; their keys get the connection's id in front.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop.in"));
+    /// # fn main() {
+    /// let mut shop = shop(|v| {
+    ///     let orders = v.model::<Order>("shop", "Order").across_connections();
+    ///     v.publish("View", &orders.group_by(|(connection, _id), _| connection.clone()).count());
+    /// });
+    /// shop.save("shop", "zenith", "Order", json!({"id": "1", "customer": "eve", "cents": 1}));
+    /// shop.commit();
+    /// // Its records are of no connection, but of all.
+    /// let rows = shop.rows("shop", ALL_CONNECTIONS, "View");
+    /// assert_eq!(rows, [json!({"id": "acme", "value": 3}), json!({"id": "zenith", "value": 1})]);
+    /// # }
+    /// ```
     pub fn across_connections(&self) -> Table<'s, (String, K), V, Environment> {
         let about = self.about.then("across_connections", None);
         let registry = about.registry.clone();
@@ -214,17 +284,5 @@ impl<'s, K: Value, V: Value> Table<'s, K, V, Connection> {
             Some((pack_key(whole, &new)?, row.to_vec()))
         });
         Table::new(rows, about)
-    }
-}
-
-/// What a lookup makes of a row and the one it refers to.
-fn found<K: Value, V: Value, V2: Value, V3: Value>(
-    step: Rc<Step>,
-    with: impl Fn(&K, &V, &V2) -> V3 + 'static,
-) -> impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static {
-    move |_, pair, other| {
-        let ((key, k, v), other) = (unpack_pair::<K, V>(pair)?, unpack::<V2>(other)?);
-        let new = step.run(|| shown::<K>(key), || with(&k, &v, &other))?;
-        Some((key.to_vec(), pack(&new)?))
     }
 }

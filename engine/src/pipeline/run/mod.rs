@@ -70,6 +70,24 @@ pub struct Order {
     pub seed: u64,
 }
 
+impl Order {
+    /// A complete listing of one account: what it does not name is deleted. No guard, an hour's time.
+    pub fn full(dataset: &Dataset, connection: Connection) -> Order {
+        Order {
+            dataset: dataset.clone(),
+            sync: dataset.name.model.to_string(),
+            definition: String::new(),
+            connection: Arc::new(connection),
+            part: Part::Full,
+            deletes: Vec::new(),
+            guard: None,
+            timeout: Duration::from_secs(3_600),
+            fresh: false,
+            seed: 0,
+        }
+    }
+}
+
 /// What a running run is told from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Halt {
