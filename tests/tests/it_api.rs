@@ -911,3 +911,26 @@ async fn what_a_removed_view_left_is_shown_and_goes_on_request() {
     assert_eq!(told[told.len() - 2..], ["ADDED", "ADDED"], "defined again: {told:?}");
     served.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_views_hold_is_metered() {
+    let dir = folder();
+    let views = Definition::new(|v| {
+        let contacts = v.model::<Contact>("crm", "Contact");
+        v.publish("Metered", &contacts.group_by(|_, c| c.v).max(|id, _| id.clone()));
+    });
+    let served = Served::open_with(dir.path(), Some(views)).await;
+    let running = served.app.start();
+    served.put(&served.dataset("acme", "Contact"), &[("a", Some(1)), ("b", Some(2))]).await;
+    let text = served.ask(READER, "GET", "/metrics", None).await.text();
+    let told = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{view=\"Metered\"}} ")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    let view = served.ask(READER, "GET", "/v1/views/Metered", None).await.json();
+    assert!(view["rows"].as_u64().is_some_and(|rows| rows >= 2), "{view}");
+    let said = |name: &str| view[name].as_f64();
+    assert_eq!((told("syncline_view_rows"), told("syncline_view_bytes")), (said("rows"), said("bytes")), "{text}");
+    running.stop().await.expect("a clean stop");
+    served.close().await;
+}
