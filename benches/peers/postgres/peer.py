@@ -56,7 +56,10 @@ SAME = """
 WITH same AS (
     SELECT r.id, r.external_id
     FROM unnest(%b::text[], %b::bytea[]) AS i(external_id, hash)
-    JOIN records r ON r.connection = %b::smallint AND r.external_id = i.external_id
+    CROSS JOIN LATERAL (
+        SELECT id, external_id, hash, deleted_at FROM records
+        WHERE connection = %b::smallint AND external_id = i.external_id OFFSET 0
+    ) r
     WHERE r.hash = i.hash AND r.deleted_at IS NULL
 ), marked AS (INSERT INTO seen SELECT id FROM same WHERE %b::boolean)
 SELECT external_id FROM same
