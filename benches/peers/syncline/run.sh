@@ -23,7 +23,7 @@ logs: {level: warn}
 kafka:
   brokers: $BROKERS
   prefix: ${OUT%.bench.Contact.changes}
-  output: {changes: true, format: debezium}
+  output: {changes: true, format: debezium, headers: few}
 metrics: {open: true}
 YAML
     [[ -z ${PARTITIONS:-} ]] || echo "log: {kind: kafka, role: all, partitions: $PARTITIONS}" >>"$DATA/syncline.yaml"

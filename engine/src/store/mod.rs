@@ -33,8 +33,8 @@ pub(crate) mod write;
 
 use crate::log::Changelog;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode,
+    Options, UniversalCompactOptions, WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -166,12 +166,26 @@ impl Family {
         options.set_target_file_size_base(64 << 20);
         options.set_max_bytes_for_level_base(512 << 20);
         options.set_level_compaction_dynamic_level_bytes(true);
+        if let Family::Pay | Family::History = self {
+            // Put once, in order, and hardly ever changed: few, large merges (engine/decisions/0017).
+            options.set_compaction_style(DBCompactionStyle::Universal);
+            options.set_level_zero_file_num_compaction_trigger(RUNS);
+            options.set_level_zero_slowdown_writes_trigger(RUNS * 4);
+            options.set_level_zero_stop_writes_trigger(RUNS * 6);
+            let mut merges = UniversalCompactOptions::default();
+            merges.set_size_ratio(10);
+            merges.set_min_merge_width(RUNS / 2 + 2);
+            merges.set_max_merge_width(RUNS * 2);
+            options.set_universal_compaction_options(&merges);
+        }
         // One compression for all levels: a denser one for the last costs more than it saves (engine/decisions/0013).
         options.set_compression_type(DBCompressionType::Lz4);
         options
     }
 }
 
+/// Sorted runs of payloads from which on some are merged: a single read may look into each.
+const RUNS: i32 = 12;
 /// Blocks kept in memory, by all families together.
 const BLOCK_CACHE: usize = 64 << 20;
 /// Writes kept in memory until they go to a file, by all families together.
