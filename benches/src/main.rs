@@ -105,7 +105,7 @@ impl Bench {
             ..Options::default()
         })?;
         let feed = Feed::new(args.records, args.page);
-        let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: Vec::new() };
+        let spec = DatasetSpec::of(Strategy::Latest);
         let datasets = (0..feed::CONNECTIONS)
             .map(|n| engine.dataset(&DatasetName::base("default", "fake", &format!("account-{n}"), "Contact"), &spec))
             .collect::<Result<_, _>>()?;

@@ -141,7 +141,7 @@ impl Shop {
             views: view.then(|| Definition::new(views)),
             ..Options::default()
         })?;
-        let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
+        let spec = DatasetSpec::of(Strategy::Override);
         let orders = engine.dataset(&name("Order"), &spec)?;
         let customers = engine.dataset(&name("Customer"), &spec)?;
         Ok(Shop { engine, size, orders, customers, view })

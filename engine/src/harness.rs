@@ -100,7 +100,7 @@ impl Harness {
     }
 
     fn dataset(&self, source: &str, connection: &str, model: &str) -> Dataset {
-        let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
+        let spec = DatasetSpec::of(Strategy::Override);
         let name = DatasetName::base(ENVIRONMENT, source, connection, model);
         self.engine().dataset(&name, &spec).unwrap_or_else(|e| panic!("{name}: {e}"))
     }

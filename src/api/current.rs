@@ -7,7 +7,7 @@
 
 use super::auth::Caller;
 use super::error::{Fault, Refusal};
-use super::feed::Feed;
+use super::feed::{Feed, write_names};
 use super::query::Query;
 use super::rows::{PAGE_BYTES, quote_plain};
 use super::selection::{NAMES, selection};
@@ -23,7 +23,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream;
-use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -198,19 +197,9 @@ fn write_snapshot(feed: &Feed, send: &dyn Fn(Vec<u8>) -> bool) -> Result<bool, E
 }
 
 fn write_row(out: &mut Vec<u8>, further: bool, dataset: &Dataset, meta: &Meta, payload: &[u8]) {
-    let name = &dataset.name;
     let id = crate::engine::model::id_of(payload).unwrap_or_default();
-    out.extend_from_slice(if further { b",{\"source\":" } else { b"{\"source\":" });
-    out.extend_from_slice(Value::from(&*name.source).to_string().as_bytes());
-    for (field, text) in [
-        (",\"connection\":", &*name.connection),
-        (",\"stream\":", &*name.model),
-        (",\"variant\":", &*name.variant),
-        (",\"key\":", &*id),
-    ] {
-        out.extend_from_slice(field.as_bytes());
-        out.extend_from_slice(Value::from(text).to_string().as_bytes());
-    }
+    out.extend_from_slice(if further { b",{" } else { b"{" });
+    write_names(out, &dataset.name, &id);
     out.extend_from_slice(b",\"record\":");
     out.extend_from_slice(payload);
     out.extend_from_slice(b",\"modified_at\":");

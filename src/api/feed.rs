@@ -8,11 +8,10 @@ use super::rows::{PAGE_BYTES, quote_plain};
 use super::stamp::write_stamp;
 use crate::control::scope::{Selection, changes_scope};
 use crate::engine::Engine;
-use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, Position, Via};
+use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, DatasetName, Position, Via};
 use crate::engine::pipeline::{Dataset, Error, Table};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What a reader has chosen, ready to be read.
@@ -203,29 +202,21 @@ impl<'f> Writer<'f> {
 }
 
 fn write_change(dataset: &Dataset, change: &Change, cursor: &str, last: bool, first_listing: bool) -> Vec<u8> {
-    let (meta, name) = (&change.meta, &dataset.name);
+    let meta = &change.meta;
     let size = [&change.before, &change.after].iter().map(|p| p.as_ref().map_or(4, |p| p.len())).sum::<usize>();
     let mut out = Vec::with_capacity(size + 512);
     out.extend_from_slice(b"{\"cursor\":");
     quote_plain(&mut out, cursor);
     out.extend_from_slice(b",\"action\":");
     quote_plain(&mut out, meta.action.as_str());
-    for (field, text) in [
-        (",\"source\":", &*name.source),
-        (",\"connection\":", &*name.connection),
-        (",\"stream\":", &*name.model),
-        (",\"variant\":", &*name.variant),
-        (",\"key\":", &change.id()),
-    ] {
-        out.extend_from_slice(field.as_bytes());
-        out.extend_from_slice(Value::from(text).to_string().as_bytes());
-    }
+    out.push(b',');
+    write_names(&mut out, &dataset.name, &change.id());
     for (field, payload) in [(",\"before\":", &change.before), (",\"after\":", &change.after)] {
         out.extend_from_slice(field.as_bytes());
         out.extend_from_slice(payload.as_deref().unwrap_or(b"null"));
     }
     out.extend_from_slice(b",\"changed\":");
-    out.extend_from_slice(Value::from(changed(change)).to_string().as_bytes());
+    out.extend_from_slice(Value::from(change.changed_fields()).to_string().as_bytes());
     out.extend_from_slice(b",\"modified_at\":");
     write_stamp(&mut out, meta.modified_at);
     out.extend_from_slice(b",\"committed_at\":");
@@ -240,33 +231,24 @@ fn write_change(dataset: &Dataset, change: &Change, cursor: &str, last: bool, fi
     out
 }
 
-/// Top-level fields that differ between before and after of an update, in alphabetical order.
-fn changed(change: &Change) -> Vec<String> {
-    let (Action::Updated, Some(before), Some(after)) = (change.meta.action, &change.before, &change.after) else {
-        return Vec::new();
-    };
-    let fields = |payload| serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(payload).unwrap_or_default();
-    let (before, after) = (fields(before), fields(after));
-    let mut names: Vec<String> = before
-        .iter()
-        .filter(|(name, old)| !after.get(*name).is_some_and(|new| same(old, new)))
-        .map(|(name, _)| name.clone())
-        .collect();
-    names.extend(after.keys().filter(|name| !before.contains_key(*name)).cloned());
-    names.sort();
-    names
-}
-
-fn same(old: &RawValue, new: &RawValue) -> bool {
-    // Equal text is the usual case; unequal text may still differ in the order of fields only.
-    let read = |raw: &RawValue| serde_json::from_str::<Value>(raw.get());
-    old.get() == new.get() || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
+/// Which record a row is about: the fields of its dataset and its key, without a comma around them.
+pub(super) fn write_names(out: &mut Vec<u8>, name: &DatasetName, key: &str) {
+    for (field, text) in [
+        ("\"source\":", &*name.source),
+        (",\"connection\":", &*name.connection),
+        (",\"stream\":", &*name.model),
+        (",\"variant\":", &*name.variant),
+        (",\"key\":", key),
+    ] {
+        out.extend_from_slice(field.as_bytes());
+        out.extend_from_slice(Value::from(text).to_string().as_bytes());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::model::{DatasetName, Meta, Timestamp};
+    use crate::engine::model::{Meta, Timestamp};
     use bytes::Bytes;
     use serde_json::json;
 
@@ -286,11 +268,11 @@ mod tests {
 
     #[test]
     fn changed_names_what_differs() {
-        let of = |before, after| changed(&change(Action::Updated, Some(before), Some(after)));
+        let of = |before, after| change(Action::Updated, Some(before), Some(after)).changed_fields();
         let before = r#"{"id":"1","a":1,"b":{"x":1,"y":2},"gone":0}"#;
         let after = r#"{"id":"1","a":2,"b":{"y":2,"x":1},"new":0}"#;
         assert_eq!(of(before, after), ["a", "gone", "new"]);
-        assert!(changed(&change(Action::Added, None, Some(after))).is_empty());
+        assert!(change(Action::Added, None, Some(after)).changed_fields().is_empty());
     }
 
     #[test]

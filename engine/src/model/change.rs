@@ -3,7 +3,10 @@
 use super::{Cause, Position, Timestamp};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What happened to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,6 +78,29 @@ impl Change {
         let payload = self.after.as_deref().or(self.before.as_deref()).unwrap_or_default();
         super::id_of(payload).unwrap_or_default()
     }
+
+    /// Top-level fields that differ between before and after of an update, in alphabetical order; none for other changes.
+    pub fn changed_fields(&self) -> Vec<String> {
+        let (Action::Updated, Some(before), Some(after)) = (self.meta.action, &self.before, &self.after) else {
+            return Vec::new();
+        };
+        let (before, after) = (fields(before), fields(after));
+        let differs = |(name, old): &(&String, &&RawValue)| !after.get(*name).is_some_and(|new| same(old, new));
+        let mut names: Vec<String> = before.iter().filter(differs).map(|(name, _)| name.clone()).collect();
+        names.extend(after.keys().filter(|name| !before.contains_key(*name)).cloned());
+        names.sort();
+        names
+    }
+}
+
+fn fields(payload: &[u8]) -> BTreeMap<String, &RawValue> {
+    serde_json::from_slice(payload).unwrap_or_default()
+}
+
+fn same(old: &RawValue, new: &RawValue) -> bool {
+    // Equal text is the usual case; unequal text may still differ in the order of fields only.
+    let read = |raw: &RawValue| serde_json::from_str::<Value>(raw.get());
+    old.get() == new.get() || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
 }
 
 /// How a batch or a run fared, record by record.

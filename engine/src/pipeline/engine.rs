@@ -39,7 +39,7 @@ const FOLLOW: usize = 64;
 /// use syncline_engine::{Engine, model::*, pipeline::*, time::SystemClock};
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let engine = Engine::open(Options::default()).unwrap();
-/// let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: vec![] };
+/// let spec = DatasetSpec::of(Strategy::Latest);
 /// let contacts = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).unwrap();
 /// let mut page = engine.page(&contacts);
 /// page.save("1", None, Timestamp::from_seconds(1), br#"{"id":"1","name":"Ada"}"#);
@@ -786,7 +786,7 @@ fn treat(dataset: DatasetId, spec: &DatasetSpec) -> Work {
 /// What the workers' tables must know before the first epoch: treatments, and windows left open.
 fn treatments(catalog: &Catalog, windows: &Windows) -> Vec<Work> {
     let windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut work = vec![treat(COUNTS, &DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() })];
+    let mut work = vec![treat(COUNTS, &DatasetSpec::of(Strategy::Override))];
     for (dataset, spec) in catalog.by_name.values() {
         work.push(treat(dataset.id, spec));
         if let Some(state) = windows.get(&dataset.id) {

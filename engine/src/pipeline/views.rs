@@ -91,7 +91,7 @@ pub(super) fn derived(definition: Option<Definition>, first: u64) -> Result<Opti
 
 /// How a dataset of a view is treated: what comes later counts.
 fn spec() -> DatasetSpec {
-    DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() }
+    DatasetSpec::of(Strategy::Override)
 }
 
 /// Makes the datasets that views write for a dataset they read, where they are missing, and lets the views see it. Returns

@@ -108,8 +108,7 @@ fn answer(graph: &Graph, query: Query, (worker, workers): (usize, usize)) {
     match query {
         Query::Missing(dataset, to) => {
             let table = tables.table(dataset);
-            let missing = if table.window.is_some() { table.unseen() } else { Vec::new() };
-            let missing = missing.iter().map(|entry| entry.position).collect();
+            let missing = if table.window.is_some() { table.missing() } else { Vec::new() };
             let _ = to.send((u64::try_from(table.live).unwrap_or(0), missing));
         }
         Query::Locate(dataset, key, to) => {

@@ -216,14 +216,27 @@ impl Table {
 
     /// Live records not seen in the open window, in order of position.
     pub fn unseen(&mut self) -> Vec<Entry> {
-        let (generation, mut unseen) = (self.generation, Vec::new());
-        self.each(&mut |entry| {
-            if entry.generation < generation && !entry.is(DEAD) {
-                unseen.push(*entry);
-            }
-        });
+        let mut unseen = Vec::new();
+        self.each_unseen(&mut |entry| unseen.push(*entry));
         unseen.sort_unstable_by_key(|entry| entry.position);
         unseen
+    }
+
+    /// Their positions alone, in order: there may be as many as there are records.
+    pub fn missing(&mut self) -> Vec<u64> {
+        let mut positions = Vec::new();
+        self.each_unseen(&mut |entry| positions.push(entry.position));
+        positions.sort_unstable();
+        positions
+    }
+
+    fn each_unseen(&mut self, each: &mut dyn FnMut(&Entry)) {
+        let generation = self.generation;
+        self.each(&mut |entry| {
+            if entry.generation < generation && !entry.is(DEAD) {
+                each(entry);
+            }
+        });
     }
 
     /// Whether the store has the entries.

@@ -44,6 +44,11 @@ pub(crate) fn entry(dataset: DatasetId, key: &[u64; 2]) -> [u8; 20] {
     bytes
 }
 
+/// All (dataset, key): from the first, up to that of the next dataset.
+pub(crate) fn entries(dataset: DatasetId) -> [[u8; 20]; 2] {
+    [dataset, DatasetId(dataset.0.saturating_add(1))].map(|dataset| entry(dataset, &[0, 0]))
+}
+
 /// The key that an entry's key ends with.
 pub(crate) fn key_of(entry: &[u8]) -> [u64; 2] {
     [number(entry, 4), number(entry, 12)]

@@ -35,7 +35,7 @@ impl Store {
         let mut batch = self.batch();
         for dataset in datasets {
             // Written for a commit that never came.
-            let (from, to) = (keys::entry(*dataset, &[0, 0]), keys::entry(*dataset, &[u64::MAX, u64::MAX]));
+            let [from, to] = keys::entries(*dataset);
             if !spilled.contains(dataset) && self.any(Family::Entries, &from, &to)? {
                 self.delete_range(&mut batch, Family::Entries, &from, &to)?;
             }
@@ -241,7 +241,8 @@ fn seen(entry: &mut Entry, epoch: u64, generation: u32, modified_at: Option<Time
     }
 }
 
-fn scan_options() -> ReadOptions {
+/// For reading a family once, in order.
+pub(super) fn scan_options() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_readahead_size(2 << 20);
     options.fill_cache(false);

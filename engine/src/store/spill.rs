@@ -5,11 +5,11 @@
 //! the commit that marks it, and a crash in between undoes it.
 
 use super::catalog::SPILLED;
+use super::recover::scan_options;
 use super::{Error, Family, Result, Store, keys};
 use crate::model::content::Key;
 use crate::model::{DatasetId, Timestamp};
 use crate::state::{Entries, Entry};
-use rocksdb::ReadOptions;
 use std::collections::BTreeSet;
 
 const FORMAT: u8 = 1;
@@ -55,12 +55,11 @@ impl Entries for Store {
         (worker, workers): (usize, usize),
         each: &mut dyn FnMut(&Entry),
     ) -> std::result::Result<(), String> {
-        let mut options = ReadOptions::default();
-        options.set_readahead_size(2 << 20);
-        options.fill_cache(false);
-        options.set_iterate_upper_bound(keys::entry(DatasetId(dataset.0.saturating_add(1)), &[0, 0]).to_vec());
+        let [from, to] = keys::entries(dataset);
+        let mut options = scan_options();
+        options.set_iterate_upper_bound(to.to_vec());
         let mut scan = self.db.raw_iterator_cf_opt(self.family(Family::Entries), options);
-        scan.seek(keys::entry(dataset, &[0, 0]));
+        scan.seek(from);
         while let (Some(key), Some(value)) = (scan.key(), scan.value()) {
             let key = keys::key_of(key);
             if key[1] % workers.max(1) as u64 == worker as u64 {

@@ -268,7 +268,7 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
             (keys::touched(dataset, worker, 0, 0).to_vec(), keys::touched(dataset, worker, epoch, 0).to_vec());
         changes.push(Change::DeleteRange(Family::Touched, from, to));
     }
-    let (from, to) = (keys::entry(dataset, &[0, 0]).to_vec(), keys::entry(dataset, &[u64::MAX, u64::MAX]).to_vec());
+    let [from, to] = keys::entries(dataset).map(|key| key.to_vec());
     changes.push(Change::DeleteRange(Family::Fields, from.clone(), to.clone()));
     changes.push(Change::DeleteRange(Family::Entries, from, to));
     changes.push(Change::Delete(Family::System, keys::named(SPILLED, u64::from(dataset.0))));

@@ -212,7 +212,7 @@ fn debezium(outlet: &Outlet, change: &Change, spot: &Spot<'_>) -> Vec<u8> {
         meta.cause
     );
     out.extend_from_slice(tail.as_bytes());
-    json::list(&mut out, &json::changed(change));
+    json::list(&mut out, &change.changed_fields());
     let transaction = format!(
         "}},\"transaction\":{{\"id\":\"{epoch}\",\"total_order\":{},\"data_collection_order\":{}}}}}",
         spot.order, spot.order_in_dataset
@@ -237,7 +237,7 @@ fn cloud_event(outlet: &Outlet, change: &Change, spot: &Spot<'_>, key: &[u8]) ->
     out.extend_from_slice(b",\"after\":");
     json::payload(&mut out, after);
     out.extend_from_slice(format!(",\"op\":\"{}\",\"changed\":", op(change, spot)).as_bytes());
-    json::list(&mut out, &json::changed(change));
+    json::list(&mut out, &change.changed_fields());
     out.extend_from_slice(b",\"modified_at\":");
     json::time(&mut out, meta.modified_at);
     let tail = format!(

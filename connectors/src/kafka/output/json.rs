@@ -1,9 +1,6 @@
 //! Small pieces of JSON text, written without reading the payloads they stand beside. Pure.
 
-use serde_json::Value;
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
-use syncline_engine::model::{Action, Change, Timestamp};
+use syncline_engine::model::Timestamp;
 
 /// Text as a JSON string.
 pub(super) fn quote(out: &mut Vec<u8>, text: &str) {
@@ -56,29 +53,6 @@ pub(super) fn open_object(payload: &[u8]) -> (&[u8], bool) {
     let body = payload.iter().rposition(|b| *b == b'}').and_then(|end| payload.get(..end)).unwrap_or(b"{");
     let empty = body.iter().all(|b| b.is_ascii_whitespace() || *b == b'{');
     (body, !empty)
-}
-
-/// Top-level fields that differ between before and after of an update, in alphabetical order.
-pub(super) fn changed(change: &Change) -> Vec<String> {
-    let (Action::Updated, Some(before), Some(after)) = (change.meta.action, &change.before, &change.after) else {
-        return Vec::new();
-    };
-    let (before, after) = (fields(before), fields(after));
-    let differs = |(name, old): &(&String, &&RawValue)| !after.get(*name).is_some_and(|new| same(old, new));
-    let mut names: Vec<String> = before.iter().filter(differs).map(|(name, _)| name.clone()).collect();
-    names.extend(after.keys().filter(|name| !before.contains_key(*name)).cloned());
-    names.sort();
-    names
-}
-
-fn fields(payload: &[u8]) -> BTreeMap<String, &RawValue> {
-    serde_json::from_slice(payload).unwrap_or_default()
-}
-
-fn same(old: &RawValue, new: &RawValue) -> bool {
-    // Equal text is the usual case; unequal text may still differ in the order of fields only.
-    let read = |raw: &RawValue| serde_json::from_str::<Value>(raw.get());
-    old.get() == new.get() || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
 }
 
 #[cfg(test)]
