@@ -22,7 +22,7 @@ pub fn version(id: u64) -> Option<u32> {
     }
 }
 
-/// W3: the record of an update. A stride without a common factor spreads them over all records and connections. Gone
+/// The record of an update, in W3 and W7. A stride without a common factor spreads them over all records and connections. Gone
 /// records of W2 come back as ADDED: a change like any other.
 pub fn updated(n: u64, records: u64) -> u64 {
     (n * 7_919) % records + 1

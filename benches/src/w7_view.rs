@@ -7,6 +7,7 @@
 
 use crate::feed::expect;
 use crate::gauge::{self, Watch};
+use crate::poll::updated;
 use crate::report::Report;
 use crate::shop::{Order, REGIONS, customer, region_of};
 use crate::{Args, Fault};
@@ -209,7 +210,7 @@ impl Shop {
 
     /// An order before and after the update of this number: orders all over, and again where there are few.
     fn step(&self, n: u64) -> (Order, Order) {
-        let (id, version) = (((n - 1) * 7_919) % self.size + 1, (n - 1) / self.size);
+        let (id, version) = (updated(n - 1, self.size), (n - 1) / self.size);
         (Order::new(id, version, self.size), Order::new(id, version + 1, self.size))
     }
 

@@ -40,9 +40,15 @@ impl Files {
         (0..args.paced()).try_for_each(|n| line(&mut paced, poll::updated(n, records), PACED))?;
         paced.flush()?;
         let worth = shop(&folder, args.view_records)?;
-        let count = |version| (1..=records).filter(|id| poll::version(*id) == version).count() as u64;
-        Ok(Files { folder, changed: count(Some(2)), missing: count(None), worth })
+        let (changed, missing) = changed_and_missing(records);
+        Ok(Files { folder, changed, missing, worth })
     }
+}
+
+/// W2: how many of so many records have changed, and how many are gone.
+pub fn changed_and_missing(records: u64) -> (u64, u64) {
+    let count = |version| (1..=records).filter(|id| poll::version(*id) == version).count() as u64;
+    (count(Some(2)), count(None))
 }
 
 fn listing(folder: &Path, work: &str, records: u64, version: fn(u64) -> Option<u32>) -> Result<(), Fault> {
@@ -76,7 +82,7 @@ fn shop(folder: &Path, size: u64) -> Result<i64, Fault> {
         last.push(order);
     }
     for n in 0..UPDATES {
-        let order = Order::new((n * 7_919) % size + 1, n / size + 1, size);
+        let order = Order::new(poll::updated(n, size), n / size + 1, size);
         writeln!(updates, "{}", order.json())?;
         let id = order.id as usize;
         last[id - 1] = order;

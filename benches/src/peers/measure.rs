@@ -117,7 +117,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Things a second, CPU microseconds a thing of the system and of the broker.
-    fn timed(
+    pub fn timed(
         &self,
         process: &mut Process,
         things: usize,

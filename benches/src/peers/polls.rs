@@ -9,12 +9,11 @@ use crate::measure::{Bench, PATIENCE, Post, post, producer};
 use crate::poll;
 use crate::reader::Reader;
 use crate::side::Figures;
-use crate::system::{Order, Process, System, cpu};
+use crate::system::{Order, Process, System};
 use crate::work::{Changes, Message, Work};
 use crate::{Args, Fault, files};
 use rdkafka::producer::Producer;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// The run of W2.
 const RUN: u32 = 2;
@@ -61,11 +60,8 @@ impl Polls<'_> {
         records: u64,
         part: fn(&Self, &mut Process) -> Result<(), Fault>,
     ) -> Result<(f64, f64), Fault> {
-        let both = |process: &Process| Ok::<Duration, Fault>(cpu(process.pid())? + cpu(self.broker.pid()?)?);
-        let (before, begin) = (both(process)?, Instant::now());
-        part(self, process)?;
-        let (wall, spent) = (begin.elapsed(), both(process)?.saturating_sub(before));
-        Ok((records as f64 / wall.as_secs_f64(), spent.as_secs_f64() * 1e6 / records as f64))
+        let (rate, own, brokers) = self.bench.timed(process, records as usize, |_, process| part(self, process))?;
+        Ok((rate, own + brokers))
     }
 
     /// W1: every record is new.
@@ -77,14 +73,13 @@ impl Polls<'_> {
         }
         producer.flush(PATIENCE)?;
         self.bench.wait_for(process, before.all() + self.args.records)?;
-        self.expect(Changes { created: before.created + self.args.records, ..before })
+        self.bench.expect(Changes { created: before.created + self.args.records, ..before })
     }
 
     /// W2: most records as they were; what is missing is deleted at the end.
     fn again(&self, process: &mut Process) -> Result<(), Fault> {
         let before = self.bench.changes()?;
-        let count = |version| (1..=self.args.records).filter(|id| poll::version(*id) == version).count() as u64;
-        let (changed, missing) = (count(Some(2)), count(None));
+        let (changed, missing) = files::changed_and_missing(self.args.records);
         self.bench.stamp(RUN);
         let producer = producer(self.broker, 5)?;
         self.bench.write(&producer, Message { id: u64::from(u32::MAX), version: Some(1) })?;
@@ -104,14 +99,10 @@ impl Polls<'_> {
         }
         producer.flush(PATIENCE)?;
         self.bench.wait_for(process, before.all() + changed + marks + missing)?;
-        self.expect(Changes {
+        self.bench.expect(Changes {
             created: before.created + marks,
             updated: before.updated + changed,
             deleted: before.deleted + missing,
         })
-    }
-
-    fn expect(&self, wanted: Changes) -> Result<(), Fault> {
-        self.bench.expect(wanted)
     }
 }
