@@ -33,6 +33,8 @@ pub(crate) struct Sealed {
     pub last: BTreeMap<DatasetId, u64>,
     /// Payloads pruned, by batch.
     pub pruned: BTreeMap<u32, u64>,
+    /// Payloads that leave their blocks.
+    pub forgotten: Vec<(DatasetId, u64)>,
     /// Datasets that are spilled from now on.
     pub spilled: Vec<DatasetId>,
 }
@@ -92,6 +94,7 @@ impl Store {
         let replaced = |staged: &Staged| staged.old.filter(|old| *old >= first).map(|old| (staged.dataset, old));
         let superseded: HashSet<(DatasetId, u64)> = part.staged.iter().filter_map(replaced).collect();
         let mut here: HashMap<(DatasetId, u64), Meta> = HashMap::new();
+        let mut payloads = Vec::with_capacity(part.staged.len());
         for staged in &part.staged {
             let key = keys::record(staged.dataset, staged.position);
             let old = match staged.old {
@@ -101,7 +104,7 @@ impl Store {
             };
             let meta = meta_of(staged, old);
             if let Some(payload) = part.bytes(&staged.content) {
-                self.put(bulk, Family::Pay, key, payload);
+                payloads.push((staged.dataset, staged.position, payload));
             }
             if !superseded.contains(&(staged.dataset, staged.position)) {
                 self.put(bulk, Family::Cur, key, meta.encode());
@@ -114,7 +117,7 @@ impl Store {
             let last = sealed.last.entry(staged.dataset).or_default();
             *last = (*last).max(staged.position);
         }
-        Ok(())
+        self.put_payloads(bulk, payloads)
     }
 
     /// The entry at `old` leaves `cur`; if readers knew it, it becomes history.
@@ -148,12 +151,13 @@ impl Store {
             let key = keys::record(dataset, position);
             let Some(mut meta) = self.meta(dataset, position)? else { continue };
             self.unrestore(dataset, position);
-            let place = keys::record(dataset, meta.payload.unwrap_or(position));
-            let payload = self.db.get_cf(self.family(Family::Pay), place)?.unwrap_or_default();
+            let place = meta.payload.unwrap_or(position);
+            let payload = self.payload(dataset, place)?.unwrap_or_default();
+            sealed.forgotten.push((dataset, place));
             meta.flags |= PRUNED;
             meta.pruned_at = Some(at);
             sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
-            sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), only_id(&payload)));
+            sealed.changes.push(Change::Put(Family::Pay, keys::record(dataset, place).to_vec(), only_id(&payload)));
             self.prune_owner(dataset, meta.payload, at, sealed)?;
             *sealed.pruned.entry(slot).or_default() += 1;
         }
@@ -203,7 +207,9 @@ impl Store {
     /// What a damaged disk may do.
     pub(crate) fn lose_payloads(&self, dataset: DatasetId) -> Result<()> {
         let mut batch = self.batch();
-        self.delete_range(&mut batch, Family::Pay, &keys::record(dataset, 0), &keys::record(dataset, u64::MAX))?;
+        for family in [Family::Pay, Family::Blocks] {
+            self.delete_range(&mut batch, family, &keys::record(dataset, 0), &keys::record(dataset, u64::MAX))?;
+        }
         self.write_synced(batch)
     }
 }
@@ -259,7 +265,7 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
     let emptied = Position::first_of(epoch).0.to_be_bytes().to_vec();
     changes.push(Change::Put(Family::System, keys::named(EMPTIED, u64::from(dataset.0)), emptied));
     let (from, to) = (keys::record(dataset, 0).to_vec(), keys::record(dataset, Position::first_of(epoch).0).to_vec());
-    for family in [Family::Cur, Family::Pay, Family::History] {
+    for family in [Family::Cur, Family::Pay, Family::Blocks, Family::History] {
         changes.push(Change::DeleteRange(family, from.clone(), to.clone()));
     }
     // Touches of this epoch came after the clearing, and are written already.
