@@ -83,6 +83,8 @@ pub struct Store {
     db: Arc<DB>,
     poison: OnceLock<String>,
     restored: restored::Restored,
+    /// From so many payloads on they lie in blocks.
+    pub(crate) block_least: usize,
     /// Where every write goes as well, if the store is a copy of a changelog.
     copy: Option<copy::Copy>,
     /// Held until the store goes.
@@ -229,8 +231,14 @@ impl Store {
         let cache = Cache::new_lru_cache(BLOCK_CACHE);
         let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options(&cache)));
         let db = DB::open_cf_descriptors(&options, &data, families)?;
-        let mut store =
-            Store { db: Arc::new(db), poison: OnceLock::new(), restored: Default::default(), copy: None, _lock: lock };
+        let mut store = Store {
+            db: Arc::new(db),
+            poison: OnceLock::new(),
+            restored: Default::default(),
+            block_least: usize::MAX,
+            copy: None,
+            _lock: lock,
+        };
         if let Some(changelog) = changelog {
             store.catch_up(&*changelog)?;
             store.copy = Some(copy::Copy::new(changelog));

@@ -11,8 +11,6 @@ use crate::model::{DatasetId, Position};
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// From so many payloads of a dataset in a worker's engine time on they lie in blocks.
-const MANY: usize = 16;
 /// Unpacked blocks a reader keeps at most. Each worker fills its own with what falls to it, so that in order of position
 /// as many blocks are read by turns as there are workers; with more workers than this, blocks are unpacked more than once.
 const OPEN: usize = 16;
@@ -28,7 +26,7 @@ impl Store {
         payloads.sort_by_key(|(dataset, ..)| *dataset);
         let (mut packer, mut block) = (Packer::default(), Vec::with_capacity(block::RECORDS));
         for of_dataset in payloads.chunk_by(|(one, ..), (other, ..)| one == other) {
-            if of_dataset.len() < MANY {
+            if of_dataset.len() < self.block_least {
                 for (dataset, position, payload) in of_dataset {
                     self.put(bulk, Family::Pay, keys::record(*dataset, *position), payload);
                 }
@@ -294,4 +292,93 @@ fn walk_to(scan: &mut DBRawIterator<'_>, key: &[u8]) -> Result<bool> {
 
 pub(super) fn missing(place: u64) -> Error {
     Error::Disk(format!("the payload at {place} is missing; restore a backup"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::seq::IndexedRandom;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const DATASETS: u32 = 2;
+
+    /// Payloads as several workers write them: some epochs with many, some with few.
+    fn written(store: &Store, chance: &mut ChaCha8Rng) -> BTreeMap<(DatasetId, u64), Vec<u8>> {
+        let mut all = BTreeMap::new();
+        for epoch in 1..40 {
+            let workers = chance.random_range(1..=4usize);
+            let mut parts = vec![Vec::new(); workers];
+            let many = *[0, 3, 40, 300].choose(chance).expect("one of them");
+            let mut position = Position::first_of(epoch).0;
+            for _ in 0..many {
+                position += chance.random_range(1..4);
+                let size = if chance.random_bool(0.02) { 40_000 } else { chance.random_range(0..200) };
+                let payload = vec![chance.random_range(b'a'..b'z'); size];
+                let dataset = DatasetId(chance.random_range(1..=DATASETS));
+                parts[chance.random_range(0..workers)].push((dataset, position, payload.clone()));
+                all.insert((dataset, position), payload);
+            }
+            for part in &parts {
+                let mut bulk = store.batch();
+                let payloads = part.iter().map(|(dataset, at, payload)| (*dataset, *at, &payload[..])).collect();
+                store.put_payloads(&mut bulk, payloads).expect("packed");
+                store.write_unsynced(bulk, epoch).expect("written");
+            }
+            if chance.random_bool(0.2) {
+                store.flush().expect("flushed");
+            }
+        }
+        all
+    }
+
+    fn store(block_least: usize) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut store = Store::open(folder.path(), None).expect("opened");
+        store.block_least = block_least;
+        (folder, store)
+    }
+
+    #[test]
+    fn what_several_workers_wrote_is_read_in_order_and_anywhere() {
+        for seed in 0..8 {
+            println!("seed {seed}");
+            let mut chance = ChaCha8Rng::seed_from_u64(seed);
+            let (_folder, store) = store([1, 16][seed as usize % 2]);
+            let all = written(&store, &mut chance);
+            let snapshot = store.db.snapshot();
+            // All of them, most of them, a few.
+            for part in [1.0, 0.9, 0.01] {
+                let mut payloads = Payloads::new(&store, Some(&snapshot));
+                for ((dataset, at), payload) in all.iter().filter(|_| chance.random_bool(part)) {
+                    assert!(payloads.next(*dataset, *at).expect("read") == payload, "{dataset:?} {at} in order");
+                }
+            }
+            for _ in 0..200 {
+                let (dataset, at) = (DatasetId(chance.random_range(1..=DATASETS + 1)), Position::first_of(20).0);
+                let at = at + chance.random_range(0..900);
+                let found = store.payload(dataset, at).expect("read");
+                assert!(found.as_ref() == all.get(&(dataset, at)), "{dataset:?} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_its_block_and_nothing_else_does() {
+        let (mut chance, (_folder, store)) = (ChaCha8Rng::seed_from_u64(7), store(1));
+        let all = written(&store, &mut chance);
+        let gone: Vec<_> = all.keys().copied().filter(|_| chance.random_bool(0.5)).collect();
+        let whole = Position::first_of(25).0..Position::first_of(30).0;
+        let gone: Vec<_> = gone.into_iter().chain(all.keys().copied().filter(|(_, at)| whole.contains(at))).collect();
+        let mut batch = store.batch();
+        store.forget(&mut batch, &gone).expect("rewritten");
+        store.write_synced(batch).expect("written");
+        for (place, payload) in &all {
+            let left = (!gone.contains(place)).then_some(payload);
+            assert!(store.payload(place.0, place.1).expect("read").as_ref() == left, "{place:?}");
+        }
+        let mut scan = store.iterator(Family::Blocks, None);
+        scan.seek(keys::record(DatasetId(1), whole.start));
+        assert!(scan.key().is_none_or(|key| !whole.contains(&keys::position(key))), "an empty block goes");
+    }
 }
