@@ -97,6 +97,7 @@ const FIGURES: [(&str, &str); 7] = [
 fn child(args: &Args, size: u64, view: bool) -> Result<Value, Fault> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--view-child", &size.to_string(), "--workers", &args.workers.to_string()]);
+    command.args(["--block-least", &args.block_least.to_string()]);
     if !view {
         command.arg("--no-view");
     }
@@ -148,6 +149,7 @@ impl Shop {
             workers: args.workers,
             clock: Arc::new(SystemClock),
             views: view.then(|| Definition::new(views)),
+            block_least: args.block_least,
             ..Options::default()
         })?;
         let spec = DatasetSpec::of(Strategy::Override);

@@ -114,27 +114,32 @@ impl<B: AsRef<[u8]>> Block<B> {
         from as usize..self.entry(n).1 as usize
     }
 
-    /// The payloads, one behind the other.
-    pub(super) fn body(&self) -> Result<Vec<u8>> {
+    /// The payloads, one behind the other, at the begin of `room`, which only grows: it is not wiped for every block.
+    pub(super) fn unpack(&self, room: &mut Vec<u8>) -> Result<()> {
         let bytes = self.bytes.as_ref();
         let (body, size) = (bytes.get(HEAD + self.count * ENTRY..).unwrap_or_default(), self.range(self.count).start);
-        match bytes.get(1) {
-            Some(&PLAIN) if body.len() == size => Ok(body.to_vec()),
-            Some(&LZ4) if size / DENSEST <= body.len() => {
-                let mut unpacked = vec![0; size];
-                let read = decompress_to_buffer(body, Some(size as i32), &mut unpacked);
-                match read.map_err(|e| damaged(&e.to_string()))? == size {
-                    true => Ok(unpacked),
-                    false => Err(damaged("its body is too short")),
-                }
-            }
-            _ => Err(damaged("its body has another length")),
+        let (is_plain, is_lz4) = (bytes.get(1) == Some(&PLAIN), bytes.get(1) == Some(&LZ4));
+        if !(is_plain && body.len() == size || is_lz4 && size / DENSEST <= body.len()) {
+            return Err(damaged("its body has another length"));
+        }
+        if room.len() < size {
+            room.resize(size, 0);
+        }
+        let room = room.get_mut(..size).unwrap_or_default();
+        if is_plain {
+            room.copy_from_slice(body);
+            return Ok(());
+        }
+        match decompress_to_buffer(body, Some(size as i32), room).map_err(|e| damaged(&e.to_string()))? == size {
+            true => Ok(()),
+            false => Err(damaged("its body is too short")),
         }
     }
 
     /// The block without the payloads at these positions; `None` if nothing is left of it.
     pub(super) fn without(&self, positions: &[u64], packer: &mut Packer) -> Result<Option<Vec<u8>>> {
-        let body = self.body()?;
+        let mut body = Vec::new();
+        self.unpack(&mut body)?;
         let gone = |place: &u64| positions.iter().any(|position| u64::from(self::place(*position)) == *place);
         let all = (0..self.count).map(|n| (u64::from(self.entry(n).0), body.get(self.range(n)).unwrap_or_default()));
         let left: Vec<_> = all.filter(|(place, _)| !gone(place)).collect();
@@ -171,7 +176,8 @@ mod tests {
 
     fn texts(payloads: &[(u64, &[u8])], packed: &[u8]) -> Vec<Vec<u8>> {
         let block = Block::of(packed).expect("a block");
-        let body = block.body().expect("a body");
+        let mut body = vec![7; 10];
+        block.unpack(&mut body).expect("a body");
         payloads.iter().map(|(at, _)| body[block.range(block.find(*at).expect("found"))].to_vec()).collect()
     }
 
@@ -220,7 +226,8 @@ mod tests {
                 bytes[at] = value;
                 for bytes in [&bytes[..], &bytes[..at]] {
                     let Ok(block) = Block::of(bytes) else { continue };
-                    let body = block.body().unwrap_or_default();
+                    let mut body = Vec::new();
+                    let _ = block.unpack(&mut body);
                     (0..40).for_each(|position| {
                         block.find(position).map(|n| body.get(block.range(n)));
                     });

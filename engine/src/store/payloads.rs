@@ -9,6 +9,7 @@ use super::block::{self, Block, Packer};
 use super::{Batch, Error, Family, Result, Store, keys};
 use crate::model::{DatasetId, Position};
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Unpacked blocks a reader keeps at most. Each worker fills its own with what falls to it, so that in order of position
@@ -63,7 +64,20 @@ impl Store {
 
     /// The payload at a place, of whatever engine time.
     pub(crate) fn payload(&self, dataset: DatasetId, place: u64) -> Result<Option<Vec<u8>>> {
-        Ok(Payloads::new(self, None).find(dataset, place)?.map(<[u8]>::to_vec))
+        thread_local!(static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        if let Some(single) = self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place))? {
+            return Ok(Some(single));
+        }
+        let mut scan = self.iterator(Family::Blocks, None);
+        if !seek_block(&mut scan, dataset, place)? {
+            return Ok(None);
+        }
+        let block = Block::of(scan.value().unwrap_or_default())?;
+        BODY.with_borrow_mut(|body| {
+            block.unpack(body)?;
+            let range = block.find(place).map(|n| block.range(n));
+            Ok(range.and_then(|range| body.get(range)).map(<[u8]>::to_vec))
+        })
     }
 
     /// Takes payloads out of their blocks, for good.
@@ -98,8 +112,7 @@ impl Store {
 /// Reads payloads, best in order of position within a dataset.
 pub(super) struct Payloads<'a> {
     store: &'a Store,
-    /// Without one, what is there at the moment.
-    snapshot: Option<&'a Snapshot<'a>>,
+    snapshot: &'a Snapshot<'a>,
     /// How many were asked for in order, by dataset.
     read: HashMap<DatasetId, usize>,
     in_order: HashMap<DatasetId, InOrder<'a>>,
@@ -115,7 +128,7 @@ struct InOrder<'a> {
 }
 
 impl<'a> Payloads<'a> {
-    pub(super) fn new(store: &'a Store, snapshot: Option<&'a Snapshot<'a>>) -> Self {
+    pub(super) fn new(store: &'a Store, snapshot: &'a Snapshot<'a>) -> Self {
         let (read, in_order) = (HashMap::new(), HashMap::new());
         Payloads { store, snapshot, read, in_order, anywhere: Unpacked::default(), held: Vec::new() }
     }
@@ -129,34 +142,27 @@ impl<'a> Payloads<'a> {
         }
         let (key, store, snapshot) = (keys::record(dataset, position), self.store, self.snapshot);
         let InOrder { singles, blocks } = self.in_order.entry(dataset).or_insert_with(|| {
-            let mut singles = store.iterator(Family::Pay, snapshot);
+            let mut singles = store.iterator(Family::Pay, Some(snapshot));
             singles.seek(key);
             InOrder { singles, blocks: Unpacked::default() }
         });
         if walk_to(singles, &key)? {
             return Ok(singles.value().unwrap_or_default());
         }
-        let found = blocks.next(|| store.iterator(Family::Blocks, snapshot), dataset, position)?;
+        let found = blocks.next(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, position)?;
         found.ok_or_else(|| missing(position))
     }
 
-    /// The payload at a place, which must be there.
-    pub(super) fn at(&mut self, dataset: DatasetId, place: u64) -> Result<&[u8]> {
-        self.find(dataset, place)?.ok_or_else(|| missing(place))
-    }
-
     /// The payload at a place.
-    fn find(&mut self, dataset: DatasetId, place: u64) -> Result<Option<&[u8]>> {
-        let (key, family) = (keys::record(dataset, place), self.store.family(Family::Pay));
-        let single = match self.snapshot {
-            Some(snapshot) => snapshot.get_cf(family, key)?,
-            None => self.store.db.get_cf(family, key)?,
-        };
+    pub(super) fn at(&mut self, dataset: DatasetId, place: u64) -> Result<&[u8]> {
+        let single = self.snapshot.get_cf(self.store.family(Family::Pay), keys::record(dataset, place))?;
         if let Some(single) = single {
             self.held = single;
-            return Ok(Some(&self.held));
+            return Ok(&self.held);
         }
-        self.anywhere.find(|| self.store.iterator(Family::Blocks, self.snapshot), dataset, place)
+        let (store, snapshot) = (self.store, self.snapshot);
+        let found = self.anywhere.find(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, place)?;
+        found.ok_or_else(|| missing(place))
     }
 }
 
@@ -165,6 +171,8 @@ impl<'a> Payloads<'a> {
 struct Unpacked<'a> {
     scan: Option<DBRawIterator<'a>>,
     open: VecDeque<Open>,
+    /// The body of one that was closed.
+    spare: Option<Vec<u8>>,
 }
 
 /// An unpacked block.
@@ -227,11 +235,12 @@ impl<'a> Unpacked<'a> {
     fn open(&mut self, dataset: DatasetId, position: u64) -> Result<Option<&[u8]>> {
         let value = self.scan.as_ref().and_then(|scan| scan.value()).unwrap_or_default();
         let block = Block::of(value)?;
-        let open = Open { dataset, epoch: Position(position).epoch(), index: block.index()?, body: block.body()? };
         if self.open.len() >= OPEN {
-            self.open.pop_front();
+            self.spare = self.open.pop_front().map(|open| open.body);
         }
-        self.open.push_back(open);
+        let mut body = self.spare.take().unwrap_or_default();
+        block.unpack(&mut body)?;
+        self.open.push_back(Open { dataset, epoch: Position(position).epoch(), index: block.index()?, body });
         Ok(self.get(self.open.len() - 1, position))
     }
 }
@@ -314,7 +323,7 @@ mod tests {
             for _ in 0..many {
                 position += chance.random_range(1..4);
                 let size = if chance.random_bool(0.02) { 40_000 } else { chance.random_range(0..200) };
-                let payload = vec![chance.random_range(b'a'..b'z'); size];
+                let payload = vec![chance.random_range(b'a'..=b'z'); size];
                 let dataset = DatasetId(chance.random_range(1..=DATASETS));
                 parts[chance.random_range(0..workers)].push((dataset, position, payload.clone()));
                 all.insert((dataset, position), payload);
@@ -349,7 +358,7 @@ mod tests {
             let snapshot = store.db.snapshot();
             // All of them, most of them, a few.
             for part in [1.0, 0.9, 0.01] {
-                let mut payloads = Payloads::new(&store, Some(&snapshot));
+                let mut payloads = Payloads::new(&store, &snapshot);
                 for ((dataset, at), payload) in all.iter().filter(|_| chance.random_bool(part)) {
                     assert!(payloads.next(*dataset, *at).expect("read") == payload, "{dataset:?} {at} in order");
                 }

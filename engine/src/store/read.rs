@@ -9,8 +9,21 @@ use crate::model::{self, Action, Cursor, DatasetId, Position, Timestamp};
 use crate::state::{DEAD, HIDDEN, Older, PRUNED, Seen};
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
+use std::rc::Rc;
+
+/// Changes of earlier epochs that a worker asked for in the epoch under way: most of them it supersedes in its end.
+#[derive(Clone, Default)]
+pub(crate) struct Asked(Rc<RefCell<HashMap<(DatasetId, u64), Meta>>>);
+
+impl Asked {
+    /// All of them; the next epoch begins with none.
+    pub(super) fn take(&self) -> HashMap<(DatasetId, u64), Meta> {
+        self.0.take()
+    }
+}
 
 impl Store {
     /// First position that is not committed.
@@ -80,7 +93,7 @@ impl Store {
         each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
     ) -> Result<bool> {
         let mut cur = self.scan(snapshot, Family::Cur, dataset, after.0)?;
-        let mut payloads = Payloads::new(self, Some(snapshot));
+        let mut payloads = Payloads::new(self, snapshot);
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             let position = keys::position(key);
             let meta = decode(value)?;
@@ -109,7 +122,7 @@ impl Store {
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
         let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
-        let mut payloads = Payloads::new(self, Some(&snapshot));
+        let mut payloads = Payloads::new(self, &snapshot);
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             if codec::route(value) % workers.max(1) as u64 == worker as u64 {
                 let meta = decode(value)?;
@@ -137,7 +150,7 @@ impl Store {
     }
 
     /// The change at a position, of whatever epoch: its payload, unless it is pruned, and its modified time.
-    pub(crate) fn older(&self, dataset: DatasetId, position: u64) -> Result<Older> {
+    pub(crate) fn older(&self, dataset: DatasetId, position: u64, asked: &Asked) -> Result<Older> {
         if let Some((meta, payload)) = self.restored(dataset, position) {
             return Ok((Some(payload), meta.modified_at));
         }
@@ -146,7 +159,9 @@ impl Store {
             Some(_) => None,
             None => self.payload(dataset, meta.payload.unwrap_or(position))?,
         };
-        Ok((payload, meta.modified_at))
+        let modified_at = meta.modified_at;
+        asked.0.borrow_mut().insert((dataset, position), meta);
+        Ok((payload, modified_at))
     }
 
     /// Changes of several datasets in order of commit after `after`, each handed to `each` until it returns false.
@@ -159,7 +174,7 @@ impl Store {
         each: &mut dyn FnMut(DatasetId, model::Change) -> bool,
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
-        let mut payloads = Payloads::new(self, Some(&snapshot));
+        let mut payloads = Payloads::new(self, &snapshot);
         let mut scans = Vec::with_capacity(datasets.len() * 2);
         let mut next = BinaryHeap::new();
         // Asked only now: a commit that the snapshot holds has said beforehand which datasets it changes.

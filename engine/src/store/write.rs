@@ -2,6 +2,7 @@
 
 use super::catalog::{EMPTIED, SPILLED};
 use super::codec::Meta;
+use super::read::Asked;
 use super::{Batch, Error, Family, Result, Store, keys, spill};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
 use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
@@ -41,7 +42,7 @@ pub(crate) struct Sealed {
 
 impl Store {
     /// Writes the bulk of a part and returns its small rest.
-    pub(crate) fn seal(&self, epoch: u64, worker: u16, at: Timestamp, mut part: Part) -> Result<Sealed> {
+    pub(crate) fn seal(&self, epoch: u64, worker: u16, at: Timestamp, mut part: Part, asked: &Asked) -> Result<Sealed> {
         let mut sealed = Sealed {
             counts: std::mem::take(&mut part.counts),
             rejected: std::mem::take(&mut part.rejected),
@@ -49,6 +50,7 @@ impl Store {
             spilled: part.spilled.clone(),
             ..Sealed::default()
         };
+        let asked = asked.take();
         if part.is_empty() {
             return Ok(sealed);
         }
@@ -57,7 +59,7 @@ impl Store {
         for dataset in part.cleared.iter().filter(|_| worker == 0) {
             clear(*dataset, epoch, &mut sealed.changes);
         }
-        self.put_records(epoch, &part, &mut bulk, &mut sealed)?;
+        self.put_records(epoch, &part, asked, &mut bulk, &mut sealed)?;
         for ((dataset, generation), touch) in &part.touched {
             let key = keys::touched(*dataset, worker, epoch, *generation);
             self.put(&mut bulk, Family::Touched, key, encode_touch(touch));
@@ -89,7 +91,14 @@ impl Store {
         Ok(sealed)
     }
 
-    fn put_records(&self, epoch: u64, part: &Part, bulk: &mut Batch, sealed: &mut Sealed) -> Result<()> {
+    fn put_records(
+        &self,
+        epoch: u64,
+        part: &Part,
+        mut asked: HashMap<(DatasetId, u64), Meta>,
+        bulk: &mut Batch,
+        sealed: &mut Sealed,
+    ) -> Result<()> {
         let first = Position::first_of(epoch).0;
         let replaced = |staged: &Staged| staged.old.filter(|old| *old >= first).map(|old| (staged.dataset, old));
         let superseded: HashSet<(DatasetId, u64)> = part.staged.iter().filter_map(replaced).collect();
@@ -100,7 +109,7 @@ impl Store {
             let old = match staged.old {
                 None => None,
                 Some(old) if old >= first => here.remove(&(staged.dataset, old)).map(|meta| (old, meta)),
-                Some(old) => self.supersede(staged.dataset, old, sealed)?,
+                Some(old) => self.supersede(staged.dataset, old, asked.remove(&(staged.dataset, old)), sealed)?,
             };
             let meta = meta_of(staged, old);
             if let Some(payload) = part.bytes(&staged.content) {
@@ -121,22 +130,28 @@ impl Store {
     }
 
     /// The entry at `old` leaves `cur`; if readers knew it, it becomes history.
-    fn supersede(&self, dataset: DatasetId, old: u64, sealed: &mut Sealed) -> Result<Option<(u64, Meta)>> {
+    fn supersede(
+        &self,
+        dataset: DatasetId,
+        old: u64,
+        asked: Option<Meta>,
+        sealed: &mut Sealed,
+    ) -> Result<Option<(u64, Meta)>> {
         let key = keys::record(dataset, old);
-        let stored = match self.restored(dataset, old) {
-            Some((meta, _)) => Some(meta.encode()),
-            None => self.db.get_cf(self.family(Family::Cur), key)?,
+        let known = self.restored(dataset, old).map(|(meta, _)| meta);
+        let known = match known.or(asked) {
+            Some(meta) => Some(meta),
+            None => self.meta(dataset, old)?,
         };
-        let Some(bytes) = stored else {
+        let Some(meta) = known else {
             return Err(Error::Disk(format!(
                 "the change at {old} of dataset {} is missing; restore a backup",
                 dataset.0
             )));
         };
-        let meta = decode(&bytes)?;
         sealed.changes.push(Change::Delete(Family::Cur, key.to_vec()));
         if meta.flags & HIDDEN == 0 {
-            sealed.changes.push(Change::Put(Family::History, key.to_vec(), bytes));
+            sealed.changes.push(Change::Put(Family::History, key.to_vec(), meta.encode()));
         }
         Ok(Some((old, meta)))
     }
