@@ -11,7 +11,10 @@
 //! | names a run | the part that gave it its number |
 //! | `GET /sync/status`, `/connections`, `/v1/runs`, `/v1/deletes` of all connections | all owners, lists put together |
 //! | `POST /sync/…` for all connections | all owners |
+//! | `/v1/views…` | all owners, put together view by view (`views`) |
 //! | `/v1/changes`, `/v1/records` of several connections | nobody: 400 `name_a_connection` |
+
+mod views;
 
 use super::auth;
 use super::error::{Refusal, render};
@@ -65,6 +68,8 @@ enum Concern {
     One(i32),
     /// All owners.
     All,
+    /// All owners, and what they say of a view is one answer.
+    Views,
     /// Several connections, where only one can be asked for.
     Several,
 }
@@ -95,6 +100,7 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
         Concern::Anybody => pass(&door.front, whole.request()).await,
         Concern::One(partition) => door.ask(partition, &whole, false).await.unwrap_or_else(Refusal::into_response),
         Concern::All => door.ask_all(&whole).await,
+        Concern::Views => views::answer(&door, &caller, &whole).await.unwrap_or_else(|why| *why),
         Concern::Several => {
             let message = "connections are spread over several processes: follow each with `connections=ID`, or all of them \
                            in their Kafka topic";
@@ -142,6 +148,10 @@ fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, bo
     let path = head.uri.path().trim_end_matches('/');
     let query: BTreeMap<String, String> =
         url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    // Whatever connection is named beside it: a view is one in the whole installation.
+    if path == "/v1/views" || path.starts_with("/v1/views/") {
+        return Concern::Views;
+    }
     if let Some(id) = path.strip_prefix("/v1/runs/").or_else(|| path.strip_prefix("/v1/deletes/")) {
         let run = id.split('/').next().and_then(Cause::parse);
         return run.map_or(Concern::Anybody, |run| Concern::One(i32::from(Engine::part_of(run.number))));
@@ -229,26 +239,44 @@ impl Door {
     async fn ask_all(&self, whole: &Whole) -> Response {
         let mut all: Option<Value> = None;
         for partition in 0..self.node.spread().count {
-            let response = match self.ask(partition, whole, false).await {
-                Ok(response) => response,
+            let told = match self.told(partition, whole).await {
+                Ok(told) => told,
                 Err(refusal) => return refusal.into_response(),
             };
-            let (head, body) = response.into_parts();
-            let bytes = match body.collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(_) => {
-                    return Refusal::busy("owner_unreachable", "an answer broke off; ask again").into_response();
-                }
-            };
-            let value = serde_json::from_slice::<Value>(&bytes);
-            match value {
-                Ok(value) if head.status.is_success() => {
-                    all = Some(all.map_or(value.clone(), |all| together(all, value)))
-                }
-                _ => return Response::from_parts(head, Body::from(bytes)),
+            match told.json() {
+                Some(value) => all = Some(all.map_or(value.clone(), |all| together(all, value))),
+                None => return told.into_response(),
             }
         }
         axum::Json(all.unwrap_or_default()).into_response()
+    }
+
+    /// Asks the owner of a partition and reads its whole answer.
+    async fn told(&self, partition: i32, whole: &Whole) -> Result<Told, Refusal> {
+        let (head, body) = self.ask(partition, whole, false).await?.into_parts();
+        match body.collect().await {
+            Ok(body) => Ok(Told { head, body: body.to_bytes() }),
+            Err(_) => Err(Refusal::busy("owner_unreachable", "an answer broke off; ask again")),
+        }
+    }
+}
+
+/// What an owner answered.
+struct Told {
+    head: axum::http::response::Parts,
+    body: Bytes,
+}
+
+impl Told {
+    /// What it says, if it is no refusal.
+    fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok().filter(|_| self.head.status.is_success())
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        Response::from_parts(self.head, Body::from(self.body))
     }
 }
 
