@@ -34,7 +34,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -43,10 +43,11 @@ const BODY_BYTES: usize = 4 << 20;
 /// The partition for which a request was handed on: it goes no further.
 const HANDED_ON: &str = "syncline-handed-on";
 
-/// The routes of a process among several.
+/// The routes of a process among several. Inside a runtime.
 pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Failure> {
     let front = super::router_until(node.front().clone(), stopping.clone());
     let door = Door { node, front, parts: Arc::default(), forward: Forward::new()?, stopping };
+    tokio::spawn(let_go(door.clone()));
     Ok(Router::new().fallback(answer).layer(from_fn(render)).with_state(door))
 }
 
@@ -54,10 +55,36 @@ pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Fa
 struct Door {
     node: Arc<Node>,
     front: Router,
-    /// Routers of the partitions that are open here.
-    parts: Arc<Mutex<BTreeMap<i32, (Arc<App>, Router)>>>,
+    /// Partitions that are open here, as far as they were asked for.
+    parts: Arc<Mutex<BTreeMap<i32, Opened>>>,
     forward: Forward,
     stopping: CancellationToken,
+}
+
+/// A partition that is open here.
+struct Opened {
+    app: Arc<App>,
+    router: Router,
+    /// Ends answers that wait for changes of it.
+    closing: CancellationToken,
+}
+
+/// Forgets partitions that are not open here any more: as long as somebody holds one, its folder cannot be opened again when
+/// it comes back.
+async fn let_go(door: Door) {
+    let mut moved = door.node.moved();
+    while tokio::select! {
+        moved = moved.changed() => moved.is_ok(),
+        () = door.stopping.cancelled() => false,
+    } {
+        door.parts().retain(|partition, opened| {
+            let here = door.is_here(*partition, &opened.app);
+            if !here {
+                opened.closing.cancel();
+            }
+            here
+        });
+    }
 }
 
 /// Whom a request concerns.
@@ -208,15 +235,26 @@ impl Door {
     }
 
     fn router_of(&self, partition: i32, app: Arc<App>) -> Router {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        match parts.get(&partition) {
-            Some((known, router)) if Arc::ptr_eq(known, &app) => router.clone(),
-            _ => {
-                let router = super::router_until(app.clone(), self.stopping.clone());
-                parts.insert(partition, (app, router.clone()));
-                router
-            }
+        let mut parts = self.parts();
+        if let Some(known) = parts.get(&partition).filter(|known| Arc::ptr_eq(&known.app, &app)) {
+            return known.router.clone();
         }
+        let closing = self.stopping.child_token();
+        let router = super::router_until(app.clone(), closing.clone());
+        // One that was closed in between is not kept: nobody would forget it.
+        if self.is_here(partition, &app) {
+            parts.insert(partition, Opened { app, router: router.clone(), closing });
+        }
+        router
+    }
+
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<i32, Opened>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is what is open of the partition.
+    fn is_here(&self, partition: i32, app: &Arc<App>) -> bool {
+        matches!(self.node.place(partition), Place::Here(now) if Arc::ptr_eq(&now, app))
     }
 
     async fn hand_on(&self, url: &str, partition: i32, whole: &Whole) -> Result<Response, Refusal> {

@@ -166,3 +166,60 @@ impl Deleted {
         Ok(json!({"view": name, "deleted": self.records}))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(status: u16, body: Value) -> Told {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = StatusCode::from_u16(status).expect("a status");
+        Told { head, body: body.to_string().into() }
+    }
+
+    #[test]
+    fn a_view_is_the_sum_over_partitions_and_stopped_where_one_is() {
+        let view = |name: &str, rows: u64, stopped: bool, skewed: Value| json!({"name": name, "source": "crm", "rows": rows, "stopped": stopped, "skewed": skewed, "removed": false});
+        let gone = |records: u64| json!({"name": "Gone", "source": "crm", "removed": true, "records": records});
+        let said = vec![
+            view("A", 2, false, json!([])),
+            gone(7),
+            view("A", 3, true, json!([{"key": "x"}])),
+            view("B", 1, false, json!([])),
+            gone(1),
+        ];
+        let all = [view("A", 5, true, json!([{"key": "x"}])), view("B", 1, false, json!([])), gone(8)];
+        assert_eq!(together(said), all);
+    }
+
+    #[test]
+    fn a_view_that_one_process_still_defines_stays() {
+        let view = |source: &str, removed: bool| json!({"name": "A", "source": source, "removed": removed});
+        let may_go = |views: &[Value]| may_go("A", views).is_ok();
+        assert!(may_go(&[]), "the owners say whether there ever was one");
+        assert!(may_go(&[view("crm", true)]));
+        assert!(!may_go(&[view("crm", false)]));
+        assert!(!may_go(&[view("crm", false), view("crm", true)]), "two programs");
+        assert!(may_go(&[view("desk", false), view("crm", true)]), "it has moved to another source");
+    }
+
+    #[test]
+    fn what_was_not_reached_is_named() {
+        let mut done = Deleted::default();
+        done.add(0, &told(200, json!({"view": "A", "deleted": 3})));
+        done.add(1, &told(404, json!({"error": {"message": "nothing"}})));
+        assert_eq!(done.answer("A").expect("done"), json!({"view": "A", "deleted": 3}));
+
+        let mut partly = Deleted::default();
+        partly.add(0, &told(200, json!({"view": "A", "deleted": 3})));
+        partly.add(4, &told(503, json!({"error": {"message": "the server is stopping"}})));
+        let refused = partly.answer("A").expect_err("not all of it");
+        let said = refused.message().to_owned();
+        assert!(said.contains("3 records") && said.contains("partition 4: the server is stopping"), "{said}");
+        assert_eq!(refused.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+
+        let mut nothing = Deleted::default();
+        nothing.add(0, &told(404, Value::Null));
+        assert_eq!(nothing.answer("A").expect_err("unknown").into_response().status(), StatusCode::NOT_FOUND);
+    }
+}
