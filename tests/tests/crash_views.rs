@@ -38,8 +38,11 @@ fn killed_while_it_deletes_a_removed_view_every_row_is_deleted_once() {
         let all = reader.rows.clone();
         assert_eq!(all.len() as u64, MANY + (CONNECTIONS - 1) * ROWS);
         let mut halfway = 0;
+        // The first kill comes while the many rows of one connection are deleted, or before.
+        let mut lines = 1;
         while !reader.rows.is_empty() {
-            killed_after(folder.path(), workers, rng.random_range(1..=12));
+            killed_after(folder.path(), workers, lines);
+            lines = rng.random_range(1..=12);
             let engine = open(folder.path(), rng.random_range(1..=2), None).expect("opens after a kill");
             reader.read(&engine, usize::MAX);
             slow.read(&engine, SLOW);
@@ -92,8 +95,8 @@ fn fill(folder: &Path, workers: usize, reader: &mut Reader) {
     block_on(engine.stop()).expect("stops");
 }
 
-/// Lets the child delete, and kills it when it has told of so many engine times, or is done.
-fn killed_after(folder: &Path, workers: usize, times: usize) {
+/// Lets the child delete, and kills it when it has said so many lines (that it begins, then each engine time), or is done.
+fn killed_after(folder: &Path, workers: usize, lines_heard: usize) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_retract_child"))
         .args([folder.as_os_str(), workers.to_string().as_ref()])
         .stdout(Stdio::piped())
@@ -103,7 +106,7 @@ fn killed_after(folder: &Path, workers: usize, times: usize) {
     let (say, said) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| say.send(line)));
     let mut heard = Ok(String::new());
-    for _ in 0..times {
+    for _ in 0..lines_heard {
         heard = said.recv_timeout(Duration::from_secs(60));
         if heard.as_ref().map_or(true, |line| line.starts_with("retracted ")) {
             break;

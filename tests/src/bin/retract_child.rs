@@ -1,7 +1,7 @@
 //! The program that is killed while it deletes a removed view.
 //!
-//! Usage: `retract_child FOLDER WORKERS`. Lines: `time N` whenever another engine time is committed, `retracted N` at the end;
-//! then it waits to be killed.
+//! Usage: `retract_child FOLDER WORKERS`. Lines: `open`, `time N` whenever another engine time is committed, `retracted N` at
+//! the end; then it waits to be killed.
 
 use std::io::Write;
 use std::path::Path;
@@ -21,6 +21,7 @@ fn main() {
                 say(&format!("time {}", watermark.borrow_and_update().0));
             }
         });
+        say("open");
         let deleted = engine.retract_view(ENVIRONMENT, VIEW).await.expect("retracts");
         say(&format!("retracted {deleted}"));
         std::future::pending::<()>().await;
