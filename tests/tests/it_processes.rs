@@ -793,12 +793,17 @@ impl Asker {
                 request =
                     request.header("provider-config-key", "crm").header("connection-id", format!("c{connection}"));
             }
-            let Ok(answer) = request.timeout(Duration::from_secs(10)).send().await else { continue };
-            let status = answer.status().as_u16();
-            let text = answer.text().await.expect("text");
-            if status != 503 {
-                return serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
-            }
+            let text = match request.timeout(Duration::from_secs(10)).send().await {
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    let text = answer.text().await.expect("text");
+                    if status != 503 {
+                        return serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
+                    }
+                    text
+                }
+                Err(why) => why.to_string(),
+            };
             assert!(began.elapsed() < self.patience, "{path} of {connection:?}: {text}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
