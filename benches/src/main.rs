@@ -51,6 +51,9 @@ struct Args {
     /// Memory for what is known of records, in MiB; beyond, datasets are spilled.
     #[arg(long, default_value_t = syncline_engine::pipeline::TABLE_BYTES >> 20)]
     tables_mb: usize,
+    /// From so many contents of a commit on they are stored in blocks.
+    #[arg(long, default_value_t = syncline_engine::pipeline::BLOCK_LEAST)]
+    block_least: usize,
     /// Only these, such as `w1,w2`. W1 runs with all but W7: the others need its records.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -102,6 +105,7 @@ impl Bench {
             workers: args.workers,
             clock: Arc::new(SystemClock),
             table_bytes: args.tables_mb << 20,
+            block_least: args.block_least,
             ..Options::default()
         })?;
         let feed = Feed::new(args.records, args.page);

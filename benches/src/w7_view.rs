@@ -3,7 +3,7 @@
 //! Orders ⋈ customers, number and sum per region, through the library as a program uses it. Every size is measured in a
 //! process of its own, once with the view and once without: the difference is the view's, the rest is what saving the
 //! records costs anyway. An update gives an order another customer and another worth, and is over when the rows of all
-//! regions it concerns have been read from the view's change log.
+//! regions it concerns have been read from the view's change log; then many are made at a time.
 
 use crate::feed::expect;
 use crate::gauge::{self, Watch};
@@ -25,6 +25,8 @@ use syncline_engine::time::SystemClock;
 
 /// Updates, one after the other.
 const UPDATES: u64 = 2_000;
+/// Updates behind them, so many in a commit.
+const BATCHED: (u64, u64) = (20_000, 1_000);
 /// Orders made at once while the clock stands still, and as many customers.
 const CHUNK: u64 = 25_000;
 /// Pages on their way at once.
@@ -82,18 +84,20 @@ pub fn run(args: &Args, report: &mut Report) -> Result<(), Fault> {
 }
 
 /// What a child tells, and in which units.
-const FIGURES: [(&str, &str); 6] = [
+const FIGURES: [(&str, &str); 7] = [
     ("load, records a second", "/s"),
     ("load, CPU a record", "us"),
     ("memory a record", "B"),
     ("one update, p50", "ms"),
     ("one update, p99", "ms"),
     ("one update, CPU", "us"),
+    ("one update of a thousand at a time, CPU", "us"),
 ];
 
 fn child(args: &Args, size: u64, view: bool) -> Result<Value, Fault> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--view-child", &size.to_string(), "--workers", &args.workers.to_string()]);
+    command.args(["--block-least", &args.block_least.to_string()]);
     if !view {
         command.arg("--no-view");
     }
@@ -111,13 +115,18 @@ pub async fn one(args: &Args, size: u64, dir: &Path) -> Result<(), Fault> {
     let load = shop.load().await?;
     let (after, _) = gauge::memory();
     let (mut delays, updates) = shop.update().await?;
+    let batched = shop.update_many().await?;
     shop.check().await?;
     shop.engine.stop().await?;
     delays.sort_unstable();
     let at = |share: usize| delays.get(delays.len() * share / 100).map_or(0.0, |d| d.as_secs_f64() * 1e3);
     let memory = after.saturating_sub(before) as f64 / (2 * size) as f64;
-    let values =
-        [load.rate(2 * size), load.cpu_us(2 * size), memory, at(50), at(99), updates.cpu_us(delays.len() as u64)];
+    let (load, one, many) = (
+        [load.rate(2 * size), load.cpu_us(2 * size)],
+        [at(50), at(99), updates.cpu_us(delays.len() as u64)],
+        batched.cpu_us(BATCHED.0),
+    );
+    let values = load.into_iter().chain([memory]).chain(one).chain([many]);
     let figures: serde_json::Map<String, Value> =
         FIGURES.iter().zip(values).map(|((name, _), value)| ((*name).to_owned(), json!(value))).collect();
     println!("{}", Value::Object(figures));
@@ -140,6 +149,7 @@ impl Shop {
             workers: args.workers,
             clock: Arc::new(SystemClock),
             views: view.then(|| Definition::new(views)),
+            block_least: args.block_least,
             ..Options::default()
         })?;
         let spec = DatasetSpec::of(Strategy::Override);
@@ -182,10 +192,7 @@ impl Shop {
 
     /// One order after the other gets another customer and worth: from before it is saved until all rows are read.
     async fn update(&self) -> Result<(Vec<Duration>, Watch), Fault> {
-        let out = match self.view {
-            true => self.engine.find(&name("Turnover")).ok_or("the view has no dataset")?,
-            false => self.orders.clone(),
-        };
+        let out = self.out()?;
         let (mut delays, mut watch) = (Vec::with_capacity(UPDATES as usize), Watch::default());
         let mut place = Cursor { position: *self.engine.watermark().borrow(), dataset: DatasetId(0) };
         for n in 1..=UPDATES {
@@ -208,6 +215,36 @@ impl Shop {
         Ok((delays, watch))
     }
 
+    /// Further updates, many in a commit: until all rows are read.
+    async fn update_many(&self) -> Result<Watch, Fault> {
+        let (out, mut watch) = (self.out()?, Watch::default());
+        let mut place = Cursor { position: *self.engine.watermark().borrow(), dataset: DatasetId(0) };
+        let (updates, at_once) = BATCHED;
+        for first in (UPDATES + 1..=UPDATES + updates).step_by(at_once as usize) {
+            let orders = (first..first + at_once).map(|n| self.step(n).1);
+            let records: Vec<(u64, String)> = orders.map(|order| (order.id, order.json())).collect();
+            watch.start();
+            self.commit(&self.orders, &records).await?;
+            let mut seen = 0;
+            self.engine.changes(std::slice::from_ref(&out), place, &mut |dataset, change| {
+                place = Cursor { position: change.meta.position, dataset: dataset.id };
+                seen += 1;
+                true
+            })?;
+            watch.stop();
+            expect("W7 rows changed by updates at once", u64::from(seen > 0), 1)?;
+        }
+        Ok(watch)
+    }
+
+    /// Where updates are read: the view, or the orders without it.
+    fn out(&self) -> Result<Dataset, Fault> {
+        match self.view {
+            true => Ok(self.engine.find(&name("Turnover")).ok_or("the view has no dataset")?),
+            false => Ok(self.orders.clone()),
+        }
+    }
+
     /// An order before and after the update of this number: orders all over, and again where there are few.
     fn step(&self, n: u64) -> (Order, Order) {
         let (id, version) = (updated(n - 1, self.size), (n - 1) / self.size);
@@ -218,7 +255,7 @@ impl Shop {
     async fn check(&self) -> Result<(), Fault> {
         let Some(view) = self.engine.find(&name("Turnover")).filter(|_| self.view) else { return Ok(()) };
         let mut versions: Vec<u64> = vec![0; self.size as usize + 1];
-        (1..=UPDATES).for_each(|n| versions[self.step(n).1.id as usize] = (n - 1) / self.size + 1);
+        (1..=UPDATES + BATCHED.0).for_each(|n| versions[self.step(n).1.id as usize] = (n - 1) / self.size + 1);
         let mut wanted = vec![(0_u64, 0_i64); REGIONS as usize];
         for (id, version) in versions.iter().enumerate().skip(1) {
             let order = Order::new(id as u64, *version, self.size);

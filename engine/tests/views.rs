@@ -191,6 +191,8 @@ fn the_records_of_a_removed_view_go_on_request_and_come_back_with_it() {
     assert_eq!(harness.rows("shop", "two", "Turnover"), Vec::<Value>::new());
     harness.restart(None);
     assert_eq!((harness.retract("Turnover"), harness.engine().removed_views("test")), (0, Vec::new()));
+    let was = |environment, name| harness.engine().was_view(environment, name);
+    assert!(was("test", "Turnover") && !was("another", "Turnover") && !was("test", "Order"), "it is known as gone");
     assert_eq!(harness.changes("shop", "one", "Turnover"), []);
 
     harness.restart(Some(Definition::new(turnover)));

@@ -117,6 +117,11 @@ impl Refusal {
         )
     }
 
+    /// What the caller is told.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Another status for the same refusal.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Refusal { status, ..self }

@@ -11,7 +11,10 @@
 //! | names a run | the part that gave it its number |
 //! | `GET /sync/status`, `/connections`, `/v1/runs`, `/v1/deletes` of all connections | all owners, lists put together |
 //! | `POST /sync/…` for all connections | all owners |
+//! | `/v1/views…` | all owners, put together view by view (`views`) |
 //! | `/v1/changes`, `/v1/records` of several connections | nobody: 400 `name_a_connection` |
+
+mod views;
 
 use super::auth;
 use super::error::{Refusal, render};
@@ -31,7 +34,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -40,10 +43,11 @@ const BODY_BYTES: usize = 4 << 20;
 /// The partition for which a request was handed on: it goes no further.
 const HANDED_ON: &str = "syncline-handed-on";
 
-/// The routes of a process among several.
+/// The routes of a process among several. Inside a runtime.
 pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Failure> {
     let front = super::router_until(node.front().clone(), stopping.clone());
     let door = Door { node, front, parts: Arc::default(), forward: Forward::new()?, stopping };
+    tokio::spawn(let_go(door.clone()));
     Ok(Router::new().fallback(answer).layer(from_fn(render)).with_state(door))
 }
 
@@ -51,10 +55,36 @@ pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Fa
 struct Door {
     node: Arc<Node>,
     front: Router,
-    /// Routers of the partitions that are open here.
-    parts: Arc<Mutex<BTreeMap<i32, (Arc<App>, Router)>>>,
+    /// Partitions that are open here, as far as they were asked for.
+    parts: Arc<Mutex<BTreeMap<i32, Opened>>>,
     forward: Forward,
     stopping: CancellationToken,
+}
+
+/// A partition that is open here.
+struct Opened {
+    app: Arc<App>,
+    router: Router,
+    /// Ends answers that wait for changes of it.
+    closing: CancellationToken,
+}
+
+/// Forgets partitions that are not open here any more: as long as somebody holds one, its folder cannot be opened again when
+/// it comes back.
+async fn let_go(door: Door) {
+    let mut moved = door.node.moved();
+    while tokio::select! {
+        moved = moved.changed() => moved.is_ok(),
+        () = door.stopping.cancelled() => false,
+    } {
+        door.parts().retain(|partition, opened| {
+            let here = door.is_here(*partition, &opened.app);
+            if !here {
+                opened.closing.cancel();
+            }
+            here
+        });
+    }
 }
 
 /// Whom a request concerns.
@@ -65,6 +95,8 @@ enum Concern {
     One(i32),
     /// All owners.
     All,
+    /// All owners, and what they say of a view is one answer.
+    Views,
     /// Several connections, where only one can be asked for.
     Several,
 }
@@ -95,6 +127,7 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
         Concern::Anybody => pass(&door.front, whole.request()).await,
         Concern::One(partition) => door.ask(partition, &whole, false).await.unwrap_or_else(Refusal::into_response),
         Concern::All => door.ask_all(&whole).await,
+        Concern::Views => views::answer(&door, &caller, &whole).await.unwrap_or_else(|why| *why),
         Concern::Several => {
             let message = "connections are spread over several processes: follow each with `connections=ID`, or all of them \
                            in their Kafka topic";
@@ -142,6 +175,10 @@ fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, bo
     let path = head.uri.path().trim_end_matches('/');
     let query: BTreeMap<String, String> =
         url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    // Whatever connection is named beside it: a view is one in the whole installation.
+    if path == "/v1/views" || path.starts_with("/v1/views/") {
+        return Concern::Views;
+    }
     if let Some(id) = path.strip_prefix("/v1/runs/").or_else(|| path.strip_prefix("/v1/deletes/")) {
         let run = id.split('/').next().and_then(Cause::parse);
         return run.map_or(Concern::Anybody, |run| Concern::One(i32::from(Engine::part_of(run.number))));
@@ -198,15 +235,26 @@ impl Door {
     }
 
     fn router_of(&self, partition: i32, app: Arc<App>) -> Router {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        match parts.get(&partition) {
-            Some((known, router)) if Arc::ptr_eq(known, &app) => router.clone(),
-            _ => {
-                let router = super::router_until(app.clone(), self.stopping.clone());
-                parts.insert(partition, (app, router.clone()));
-                router
-            }
+        let mut parts = self.parts();
+        if let Some(known) = parts.get(&partition).filter(|known| Arc::ptr_eq(&known.app, &app)) {
+            return known.router.clone();
         }
+        let closing = self.stopping.child_token();
+        let router = super::router_until(app.clone(), closing.clone());
+        // One that was closed in between is not kept: nobody would forget it.
+        if self.is_here(partition, &app) {
+            parts.insert(partition, Opened { app, router: router.clone(), closing });
+        }
+        router
+    }
+
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<i32, Opened>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is what is open of the partition.
+    fn is_here(&self, partition: i32, app: &Arc<App>) -> bool {
+        matches!(self.node.place(partition), Place::Here(now) if Arc::ptr_eq(&now, app))
     }
 
     async fn hand_on(&self, url: &str, partition: i32, whole: &Whole) -> Result<Response, Refusal> {
@@ -229,26 +277,44 @@ impl Door {
     async fn ask_all(&self, whole: &Whole) -> Response {
         let mut all: Option<Value> = None;
         for partition in 0..self.node.spread().count {
-            let response = match self.ask(partition, whole, false).await {
-                Ok(response) => response,
+            let told = match self.told(partition, whole).await {
+                Ok(told) => told,
                 Err(refusal) => return refusal.into_response(),
             };
-            let (head, body) = response.into_parts();
-            let bytes = match body.collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(_) => {
-                    return Refusal::busy("owner_unreachable", "an answer broke off; ask again").into_response();
-                }
-            };
-            let value = serde_json::from_slice::<Value>(&bytes);
-            match value {
-                Ok(value) if head.status.is_success() => {
-                    all = Some(all.map_or(value.clone(), |all| together(all, value)))
-                }
-                _ => return Response::from_parts(head, Body::from(bytes)),
+            match told.json() {
+                Some(value) => all = Some(all.map_or(value.clone(), |all| together(all, value))),
+                None => return told.into_response(),
             }
         }
         axum::Json(all.unwrap_or_default()).into_response()
+    }
+
+    /// Asks the owner of a partition and reads its whole answer.
+    async fn told(&self, partition: i32, whole: &Whole) -> Result<Told, Refusal> {
+        let (head, body) = self.ask(partition, whole, false).await?.into_parts();
+        match body.collect().await {
+            Ok(body) => Ok(Told { head, body: body.to_bytes() }),
+            Err(_) => Err(Refusal::busy("owner_unreachable", "an answer broke off; ask again")),
+        }
+    }
+}
+
+/// What an owner answered.
+struct Told {
+    head: axum::http::response::Parts,
+    body: Bytes,
+}
+
+impl Told {
+    /// What it says, if it is no refusal.
+    fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok().filter(|_| self.head.status.is_success())
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        Response::from_parts(self.head, Body::from(self.body))
     }
 }
 

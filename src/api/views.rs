@@ -27,13 +27,10 @@ async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
     let found = all(&api, &caller).into_iter().find(|view| view["name"] == name.as_str());
-    found.map(Json).ok_or_else(|| {
-        let message = format!("this program publishes no view `{name}`; GET /v1/views tells which there are");
-        Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
-    })
+    found.map(Json).ok_or_else(|| unknown(&name))
 }
 
-/// Deletes the records of a view that is not defined any more.
+/// Deletes the records of a view that is not defined any more. Asked again it deletes what is left, which may be nothing.
 async fn retract(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -42,19 +39,28 @@ async fn retract(
     caller.must_be(Role::Writer)?;
     let engine = &api.app.engine;
     if !engine.removed_views(&caller.environment).iter().any(|view| view.name == name) {
-        return Err(match engine.views().iter().any(|view| view.name == name) {
-            true => {
-                let message = format!("`{name}` is defined and kept up; take it out of the program first");
-                Refusal::new(StatusCode::CONFLICT, "conflict", message)
-            }
-            false => {
-                let message = format!("no removed view `{name}` has records; GET /v1/views tells which have");
-                Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
-            }
-        });
+        if engine.views().iter().any(|view| view.name == name) {
+            return Err(defined(&name));
+        }
+        if !engine.was_view(&caller.environment, &name) {
+            return Err(unknown(&name));
+        }
     }
     let deleted = engine.retract_view(&caller.environment, &name).await?;
     Ok(Json(json!({"view": name, "deleted": deleted})))
+}
+
+/// No such view is defined, nor has one left records.
+pub(super) fn unknown(name: &str) -> Refusal {
+    let message =
+        format!("no view `{name}` is published here, nor left any records; GET /v1/views tells which there are");
+    Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+/// What is kept up is not deleted.
+pub(super) fn defined(name: &str) -> Refusal {
+    let message = format!("`{name}` is defined and kept up; take it out of the program first");
+    Refusal::new(StatusCode::CONFLICT, "conflict", message)
 }
 
 fn all(api: &Api, caller: &Caller) -> Vec<Value> {

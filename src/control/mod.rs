@@ -125,6 +125,7 @@ impl App {
             announce: Some(announcer.clone()),
             views: settings.views.clone(),
             table_bytes: settings.table_bytes,
+            ..Options::default()
         };
         // Recovery reads the whole index of the store: too long for a thread that serves others.
         let engine = tokio::task::spawn_blocking(move || Engine::open(options))

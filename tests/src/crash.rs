@@ -33,6 +33,8 @@ pub fn open(folder: &Path, workers: usize) -> Result<(Engine, Vec<Dataset>), Err
         announce: Some(Arc::new(Teller)),
         // What begins with two workers is too large for memory.
         table_bytes: if workers == 2 { 2_000 } else { TABLE_BYTES },
+        // The pages of a history are small.
+        block_least: 3,
         ..Options::default()
     })?;
     let mut sets = Vec::new();

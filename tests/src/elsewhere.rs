@@ -19,6 +19,8 @@ pub struct Elsewhere {
     pub openings: u64,
     /// What its engines derive.
     pub views: Option<Definition>,
+    /// From so many contents on its engines store them in blocks; 0 for what engines do by themselves.
+    pub block_least: usize,
 }
 
 const PLACE: [&str; 1] = ["log"];
@@ -27,7 +29,10 @@ impl Elsewhere {
     /// Opens an engine over it and enters the log from where the changelog says, until the engine stops. Inside a runtime.
     pub fn open(&self, folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
         let (data_dir, views) = (Some(folder.to_path_buf()), self.views.clone());
-        let options = Options { data_dir, workers, clock, views, ..Options::default() };
+        let mut options = Options { data_dir, workers, clock, views, ..Options::default() };
+        if self.block_least > 0 {
+            options.block_least = self.block_least;
+        }
         let changelog = Arc::new(self.changelog.open());
         let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32], part: 0 })?;
         tokio::spawn(enter(engine.clone(), self.log.clone()));

@@ -8,6 +8,7 @@ pub mod elsewhere;
 pub mod feed;
 pub mod history;
 pub mod oracle;
+pub mod retraction;
 pub mod served;
 pub mod serving;
 pub mod tools;

@@ -1,5 +1,5 @@
 //! Several processes over one broker: each connection is served by one of them, whoever is asked; killing or pausing one
-//! under load loses nothing, doubles nothing, and keeps the order of every record.
+//! under load loses nothing, doubles nothing, and keeps the order of every record. Views are told of, and deleted, as a whole.
 //!
 //! `PROCESS_ROUNDS=n` sets how often something happens, `PROCESS_SEED` the seed, `PROCESS_BATCH` the events of a request,
 //! `PROCESS_EVENTS` how many there must be in all.
@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use rdkafka::consumer::Consumer;
 use reqwest::Client;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ const REBUILT: u64 = 20_000;
 const CONNECTIONS: u64 = 12;
 /// Records of each connection that change all the time, at least.
 const RECORDS: u64 = 3;
+/// Contacts of each connection that views are made of, each with a number of its own.
+const VIEWED: u64 = 20;
 
 const SOURCE: &str = r#"
 source: crm
@@ -116,6 +118,155 @@ fn gateways_ask_and_receive_while_engines_own_and_serve() {
         asker.each_schedule_ran_once().await;
         let ask = asker.client.post(format!("{}/internal/ask", asker.url)).header("syncline-proof", "guess").body("{}");
         assert_eq!(ask.send().await.expect("an answer").status().as_u16(), 403, "others are not answered");
+    });
+}
+
+#[test]
+fn what_was_asked_for_went_away_and_comes_back_is_served_again() {
+    run(async {
+        let installation = Installation::new("back", provider().await);
+        let stays = installation.start(0, "all");
+        let asker = stays.asker();
+        for connection in 0..CONNECTIONS {
+            asker.post_until_taken(connection, "a", 1).await;
+            asker.records_once(connection, "Contact", 1).await;
+        }
+        // Readers that wait for what does not come hold nothing either.
+        let waits = (0..CONNECTIONS).map(|connection| {
+            let path = format!("{}/v1/changes?source=crm&connection=c{connection}&cursor=now", asker.url);
+            asker.client.get(path).bearer_auth(KEY).header("accept", "text/event-stream").send()
+        });
+        let waiting = futures_util::future::join_all(waits).await;
+        assert!(waiting.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status().is_success())));
+        let mut comes = installation.start(1, "all");
+        comes.asker().owns_partitions().await;
+        comes.leave().await;
+        for connection in 0..CONNECTIONS {
+            assert_eq!(
+                asker.records(connection, "Contact").await.len(),
+                1,
+                "connection {connection}\n{}",
+                stays.said()
+            );
+        }
+        drop(waiting);
+    });
+}
+
+#[test]
+fn views_are_told_of_and_deleted_in_all_partitions_whoever_is_asked() {
+    run(async {
+        let installation = Installation::new("views", provider().await);
+        let processes: Vec<Process> = (0..2).map(|n| installation.start_with_views(n)).collect();
+        let asked: Vec<Asker> = processes.iter().map(Process::asker).collect();
+        let contacts: Vec<(String, u64)> = (1..=VIEWED).map(|n| (format!("r{n}"), n)).collect();
+        for connection in 0..CONNECTIONS {
+            asked[connection as usize % 2].post_all_until_taken(connection, &contacts).await;
+        }
+        // In one partition of six a view cannot go on.
+        asked[0].post_until_taken(3, "again", 1).await;
+        let rows = |view: &str| if view == "Doubled" { CONNECTIONS * VIEWED + 1 } else { CONNECTIONS * VIEWED };
+        for connection in 0..CONNECTIONS {
+            let doubled = VIEWED as usize + usize::from(connection == 3);
+            assert_eq!(asked[0].records_once(connection, "Doubled", doubled).await.len(), doubled);
+        }
+        for asker in &asked {
+            let told = asker.get("/v1/views", None).await;
+            let views = told["views"].as_array().unwrap_or_else(|| panic!("{told}"));
+            let of = |field: &str| views.iter().map(|view| view[field].clone()).collect::<Vec<_>>();
+            assert_eq!(of("name"), ["Doubled", "ByNumber", "Unique"]);
+            assert_eq!(of("stopped"), [false, false, true], "as the worst of all: {told}");
+            assert_eq!(views[1]["rows"], rows("ByNumber"), "groups of all partitions: {told}");
+            assert_eq!(asker.get("/v1/views/ByNumber", None).await["rows"], rows("ByNumber"));
+            assert_eq!(asker.get("/v1/views/ByNumber", Some(3)).await["rows"], rows("ByNumber"), "not of a connection");
+            assert_eq!(asker.delete("/v1/views/ByNumber").await.expect("an answer").0, 409, "it is defined");
+        }
+        let mut readers: Vec<Reading> = (0..CONNECTIONS).map(|c| Reading::of(c, "Doubled")).collect();
+        for reader in &mut readers {
+            reader.go_on(&asked[0]).await;
+        }
+        assert_eq!(readers.iter().map(|reader| reader.rows.len() as u64).sum::<u64>(), rows("Doubled"));
+        for mut process in processes {
+            process.leave().await;
+        }
+
+        let mut processes: Vec<Process> = (0..2).map(|n| installation.start(n, "all")).collect();
+        for process in &processes {
+            let asker = process.asker();
+            asker.owns_partitions().await;
+            let removed = asker.get("/v1/views/Doubled", None).await;
+            assert_eq!(
+                (&removed["removed"], &removed["records"]),
+                (&json!(true), &json!(rows("Doubled"))),
+                "{removed}"
+            );
+        }
+        // The partitions of one that was killed are nobody's for a while: that is said, and nothing is deleted meanwhile.
+        processes[1].kill();
+        let asker = processes[0].asker();
+        let (status, gap) = asker.delete("/v1/views/Doubled").await.expect("an answer");
+        let code = gap["error"]["code"].as_str().unwrap_or_default();
+        assert!(status == 503 && ["owner_unreachable", "partition_moving"].contains(&code), "{status} {gap}");
+        assert_eq!(asker.get("/v1/views/Doubled", None).await["records"], rows("Doubled"), "all are there");
+
+        let deleted = asker.delete_until_done("/v1/views/Doubled").await;
+        assert_eq!(deleted, Some(json!({"view": "Doubled", "deleted": rows("Doubled")})));
+        processes[1] = installation.start(1, "all");
+        let asker = processes[1].asker();
+        assert_eq!(asker.delete_until_done("/v1/views/Doubled").await, Some(json!({"view": "Doubled", "deleted": 0})));
+        assert_eq!(asker.delete("/v1/views/Nothing").await.expect("an answer").0, 404);
+        let left = asker.get("/v1/views", None).await;
+        let left: Vec<&Value> = left["views"].as_array().expect("views").iter().map(|view| &view["name"]).collect();
+        assert_eq!(left, ["ByNumber", "Unique"]);
+        for reader in &mut readers {
+            reader.go_on(&asker).await;
+            assert!(reader.rows.is_empty(), "not deleted: {reader:?}");
+        }
+    });
+}
+
+#[test]
+fn killed_while_it_deletes_a_removed_view_every_row_is_deleted_once() {
+    run(async {
+        let installation = Installation::new("retract", provider().await);
+        let processes: Vec<Process> = (0..2).map(|n| installation.start_with_views(n)).collect();
+        let asker = processes[0].asker();
+        let contacts: Vec<(String, u64)> = (1..=VIEWED).map(|n| (format!("r{n}"), n)).collect();
+        for connection in 0..CONNECTIONS {
+            asker.post_all_until_taken(connection, &contacts).await;
+        }
+        let of = |view| (0..CONNECTIONS).map(move |connection| Reading::of(connection, view));
+        let mut readers: Vec<Reading> = ["Doubled", "ByNumber"].into_iter().flat_map(of).collect();
+        for reader in &mut readers {
+            asker.records_once(reader.connection, reader.view, VIEWED as usize).await;
+            reader.go_on(&asker).await;
+        }
+        for mut process in processes {
+            process.leave().await;
+        }
+
+        let mut processes: Vec<Process> = (0..2).map(|n| installation.start(n, "all")).collect();
+        // The one that owns a part is killed while the other is asked, then the one that is asked.
+        for (view, victim) in [("Doubled", 1), ("ByNumber", 0)] {
+            for process in &processes {
+                process.asker().owns_partitions().await;
+            }
+            let (path, asker) = (format!("/v1/views/{view}"), processes[0].asker());
+            let asked = path.clone();
+            let deleting = tokio::spawn(async move { asker.delete_until_done(&asked).await });
+            let killed_at = processes[victim].asker().fewer_records(&path, CONNECTIONS * VIEWED).await;
+            processes[victim].kill();
+            let answer = deleting.await.expect("no panic");
+            println!("{view}: killed with {killed_at} records left, answered {answer:?}");
+            let other = processes[1 - victim].asker();
+            other.delete_until_done(&path).await.expect("an answer");
+            assert_eq!(other.delete_until_done(&path).await.expect("an answer")["deleted"], 0, "it is done");
+            for reader in readers.iter_mut().filter(|reader| reader.view == view) {
+                reader.go_on(&other).await;
+                assert!(reader.rows.is_empty(), "not deleted: {reader:?}");
+            }
+            processes[victim] = installation.start(victim, "all");
+        }
     });
 }
 
@@ -322,6 +473,44 @@ impl Reader {
     }
 }
 
+/// Follows a view of one connection by cursor: no row is added or deleted twice.
+#[derive(Debug)]
+struct Reading {
+    connection: u64,
+    view: &'static str,
+    cursor: String,
+    /// Rows there are.
+    rows: BTreeSet<String>,
+}
+
+impl Reading {
+    fn of(connection: u64, view: &'static str) -> Reading {
+        Reading { connection, view, cursor: "earliest".to_owned(), rows: BTreeSet::new() }
+    }
+
+    /// Reads to the present, in small pages.
+    async fn go_on(&mut self, asker: &Asker) {
+        loop {
+            let Reading { connection, view, cursor, .. } = &self;
+            let of = format!("source=crm&connection=c{connection}&stream={view}&limit=7&cursor={cursor}");
+            let page = asker.get(&format!("/v1/changes?{of}"), None).await;
+            for change in page["changes"].as_array().unwrap_or_else(|| panic!("{page}")) {
+                let key = change["key"].as_str().expect("a key").to_owned();
+                let fits = match change["action"].as_str() {
+                    Some("ADDED") => self.rows.insert(key),
+                    Some("DELETED") => self.rows.remove(&key),
+                    _ => self.rows.contains(&key),
+                };
+                assert!(fits, "connection {}, {}: {change}", self.connection, self.view);
+            }
+            self.cursor = page["cursor"].as_str().expect("a cursor").to_owned();
+            if page["up_to_date"] == true {
+                return;
+            }
+        }
+    }
+}
+
 /// A provider with two deals for each connection.
 async fn provider() -> u16 {
     async fn deals(UrlPath(connection): UrlPath<u64>) -> axum::Json<Value> {
@@ -377,6 +566,15 @@ impl Installation {
     }
 
     fn start(&self, number: usize, role: &str) -> Process {
+        Process::start(&self.set_up(number, role), false)
+    }
+
+    fn start_with_views(&self, number: usize) -> Process {
+        Process::start(&self.set_up(number, "all"), true)
+    }
+
+    /// The folder of a process, with its settings.
+    fn set_up(&self, number: usize, role: &str) -> PathBuf {
         let folder = self.folder.path().join(number.to_string());
         std::fs::create_dir_all(&folder).expect("a folder");
         let settings = json!({
@@ -388,7 +586,7 @@ impl Installation {
             "log": {"kind": "kafka", "partitions": 6, "session": "2s", "role": role},
         });
         std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
-        Process::start(&folder)
+        folder
     }
 }
 
@@ -400,13 +598,14 @@ struct Process {
 }
 
 impl Process {
-    fn start(folder: &Path) -> Process {
+    fn start(folder: &Path, views: bool) -> Process {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_program"))
             .arg("serve")
             .current_dir(folder)
             .env("TEST_KEY", KEY)
             .env("SECRET", "s3cret")
+            .envs(views.then_some(("VIEWS", "1")))
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -528,10 +727,60 @@ impl Asker {
     }
 
     async fn post_until_taken(&self, connection: u64, id: &str, n: u64) {
+        self.post_all_until_taken(connection, &[(id.to_owned(), n)]).await;
+    }
+
+    async fn post_all_until_taken(&self, connection: u64, changes: &[(String, u64)]) {
         let began = Instant::now();
-        while !self.post(connection, &[(id.to_owned(), n)]).await {
-            assert!(began.elapsed() < WAIT, "{connection}/{id} is not taken");
+        while !self.post(connection, changes).await {
+            assert!(began.elapsed() < WAIT, "{connection}/{changes:?} is not taken");
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until its process owns a part.
+    async fn owns_partitions(&self) {
+        let began = Instant::now();
+        loop {
+            let metrics = self.client.get(format!("{}/metrics", self.url)).bearer_auth(KEY).send().await;
+            let text = metrics.expect("an answer").text().await.expect("text");
+            let owned = text.lines().find_map(|line| line.strip_prefix("syncline_partitions_owned "));
+            if owned.and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n > 0.0) {
+                return;
+            }
+            assert!(began.elapsed() < WAIT, "it owns no partition\n{text}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a view that is being deleted has fewer records; how many.
+    async fn fewer_records(&self, path: &str, than: u64) -> u64 {
+        let began = Instant::now();
+        loop {
+            // None are shown as nothing.
+            let records = self.get(path, None).await["records"].as_u64().unwrap_or(0);
+            if records < than {
+                return records;
+            }
+            assert!(began.elapsed() < WAIT, "none of {than} is deleted");
+        }
+    }
+
+    /// One DELETE; `None` if there is no answer.
+    async fn delete(&self, path: &str) -> Option<(u16, Value)> {
+        let answer = self.client.delete(format!("{}{path}", self.url)).bearer_auth(KEY).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.json().await.ok()?))
+    }
+
+    /// Asks as often as the answer says; `None` if there is none.
+    async fn delete_until_done(&self, path: &str) -> Option<Value> {
+        let began = Instant::now();
+        loop {
+            match self.delete(path).await? {
+                (200, answer) => return Some(answer),
+                (503, _) if began.elapsed() < WAIT => tokio::time::sleep(Duration::from_millis(100)).await,
+                other => panic!("{path}: {other:?}"),
+            }
         }
     }
 
@@ -544,12 +793,17 @@ impl Asker {
                 request =
                     request.header("provider-config-key", "crm").header("connection-id", format!("c{connection}"));
             }
-            let Ok(answer) = request.timeout(Duration::from_secs(10)).send().await else { continue };
-            let status = answer.status().as_u16();
-            let text = answer.text().await.expect("text");
-            if status != 503 {
-                return serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
-            }
+            let text = match request.timeout(Duration::from_secs(10)).send().await {
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    let text = answer.text().await.expect("text");
+                    if status != 503 {
+                        return serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
+                    }
+                    text
+                }
+                Err(why) => why.to_string(),
+            };
             assert!(began.elapsed() < self.patience, "{path} of {connection:?}: {text}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -6,12 +6,11 @@ use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::Engine;
 use syncline_engine::model::{DatasetName, Position, Timestamp};
-use syncline_engine::pipeline::{Dataset, Error, Filter, Options, Receipt, TABLE_BYTES};
+use syncline_engine::pipeline::{BLOCK_LEAST, Dataset, Error, Filter, Options, Receipt, TABLE_BYTES};
 use syncline_engine::time::{Clock, ManualClock};
 use syncline_tests::compare::{self, Times, batch, compare, compare_missing, read_pages, tally};
 use syncline_tests::elsewhere::Elsewhere;
@@ -147,9 +146,10 @@ proptest! {
     #[test]
     fn any_history_gives_what_the_oracle_says(
         workers in 1..=2usize,
+        blocks in blocks(),
         ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
     ) {
-        let mut bench = Bench::new(&specs(), workers);
+        let mut bench = Bench::new(&specs(), workers, blocks);
         for op in ops {
             bench.op(op);
         }
@@ -159,10 +159,11 @@ proptest! {
     #[test]
     fn datasets_too_large_for_memory_give_the_same(
         workers in 1..=2usize,
+        blocks in blocks(),
         table_bytes in select(vec![0, 3_000, 60_000_usize]),
         ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
     ) {
-        let mut bench = Bench::spilling(&specs(), workers, table_bytes);
+        let mut bench = Bench::spilling(&specs(), workers, blocks, table_bytes);
         for op in ops {
             bench.op(op);
         }
@@ -177,9 +178,10 @@ proptest! {
     #[test]
     fn an_engine_that_moves_from_machine_to_machine_stays_the_same(
         workers in 1..=2usize,
+        blocks in blocks(),
         ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
     ) {
-        let mut bench = Bench::moving(&specs(), workers);
+        let mut bench = Bench::moving(&specs(), workers, blocks);
         for op in ops {
             bench.op(op);
         }
@@ -209,7 +211,7 @@ proptest! {
 
 /// Feeds every order of `rows` to a dataset of its own, and compares what readers see in the end.
 fn every_order(rows: &[Row]) {
-    let bench = Bench::new(&[], 2);
+    let bench = Bench::new(&[], 2, BLOCK_LEAST);
     let mut ends: Vec<(Vec<usize>, Option<String>)> = Vec::new();
     for (n, order) in orders(rows.len()).into_iter().enumerate() {
         let set = bench.dataset(&format!("Order{n}"), Rule::Latest, &[]);
@@ -273,9 +275,15 @@ fn row(seed: &Seed, now: i64, unique: i64, sent: &[Row]) -> Row {
     Row { id, version: (modified, observed), body }
 }
 
+/// From how many contents on they are stored in blocks: always, nearly always, as the program does.
+fn blocks() -> impl Strategy<Value = usize> {
+    select(vec![1, 2, BLOCK_LEAST])
+}
+
 /// An engine and the oracle beside it.
 struct Bench {
     folder: TempDir,
+    block_least: usize,
     table_bytes: usize,
     /// Set where the engine is a copy of what lies elsewhere.
     elsewhere: Option<Elsewhere>,
@@ -293,26 +301,33 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
-        Bench::at(None, specs, workers, TABLE_BYTES)
+    fn new(specs: &[(Rule, Vec<String>)], workers: usize, blocks: usize) -> Self {
+        Bench::spilling(specs, workers, blocks, TABLE_BYTES)
     }
 
     /// Whose engine keeps no more of records in memory than that.
-    fn spilling(specs: &[(Rule, Vec<String>)], workers: usize, table_bytes: usize) -> Self {
-        Bench::at(None, specs, workers, table_bytes)
+    fn spilling(specs: &[(Rule, Vec<String>)], workers: usize, blocks: usize, table_bytes: usize) -> Self {
+        Bench::at(None, specs, workers, (blocks, table_bytes))
     }
 
     /// Whose engine moves to another machine at every opening: an empty one, or one that it had left earlier.
-    fn moving(specs: &[(Rule, Vec<String>)], workers: usize) -> Self {
-        Bench::at(Some(Elsewhere::default()), specs, workers, TABLE_BYTES)
+    fn moving(specs: &[(Rule, Vec<String>)], workers: usize, blocks: usize) -> Self {
+        let elsewhere = Elsewhere { block_least: blocks, ..Elsewhere::default() };
+        Bench::at(Some(elsewhere), specs, workers, (blocks, TABLE_BYTES))
     }
 
-    fn at(elsewhere: Option<Elsewhere>, specs: &[(Rule, Vec<String>)], workers: usize, table_bytes: usize) -> Self {
+    fn at(
+        elsewhere: Option<Elsewhere>,
+        specs: &[(Rule, Vec<String>)],
+        workers: usize,
+        (block_least, table_bytes): (usize, usize),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(ManualClock::new(Timestamp(BEGIN)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut bench = Bench {
             folder,
+            block_least,
             table_bytes,
             elsewhere,
             runtime,
@@ -334,7 +349,12 @@ impl Bench {
     fn open(&mut self, workers: usize) {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let opened = match &mut self.elsewhere {
-            None => open(self.folder.path(), workers, clock, self.table_bytes).expect("opens"),
+            None => {
+                let (block_least, table_bytes) = (self.block_least, self.table_bytes);
+                let limits = Options { block_least, table_bytes, ..Options::default() };
+                let data_dir = Some(self.folder.path().to_path_buf());
+                Engine::open(Options { data_dir, workers, clock, ..limits }).expect("opens")
+            }
             Some(elsewhere) => {
                 elsewhere.openings += 1;
                 // Three machines, one of which is always new.
@@ -536,8 +556,4 @@ impl Bench {
             (Extra::Prune(..), None) => {}
         }
     }
-}
-
-fn open(folder: &Path, workers: usize, clock: Arc<dyn Clock>, table_bytes: usize) -> Result<Engine, Error> {
-    Engine::open(Options { data_dir: Some(folder.to_path_buf()), workers, clock, table_bytes, ..Options::default() })
 }

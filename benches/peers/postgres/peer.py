@@ -10,9 +10,11 @@ read is the latest state of each record, not its history.
 import atexit
 import hashlib
 import os
+import pathlib
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -98,6 +100,12 @@ WHERE r.deleted_at IS NULL AND NOT EXISTS (SELECT FROM seen s WHERE s.id = r.id)
 NEWS = "SELECT updated_at, id, external_id FROM records WHERE (updated_at, id) > (%s, %s) ORDER BY updated_at, id LIMIT 1000"
 
 
+def reachable(path):
+    """Whether any user may go there."""
+    parents = [path, *pathlib.Path(path).resolve().parents]
+    return all(os.stat(parent).st_mode & stat.S_IXOTH for parent in parents)
+
+
 def start():
     """A server of our own, a child of this process; it refuses to run as root."""
     folder = tempfile.mkdtemp(prefix="pg-", dir="/tmp")
@@ -105,6 +113,9 @@ def start():
     who = {}
     if os.getuid() == 0:
         user = pwd.getpwnam("postgres")
+        if not reachable(os.environ["DATA"]):
+            print("the run's folder is closed to other users: the cluster is beside its socket", file=sys.stderr)
+            data = os.path.join(folder, "cluster")
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
         os.makedirs(data)
         os.chown(data, user.pw_uid, user.pw_gid)

@@ -2,7 +2,7 @@
 //! clock runs.
 //!
 //! `w1-0` … `w1-9` and `w2-0` … `w2-9` for the connections, `w3` for all: `id TAB modified TAB json`. `w7-customers`,
-//! `w7-orders` and `w7-updates`: JSON alone.
+//! `w7-orders`, `w7-updates` and `w7-more`: JSON alone.
 
 use crate::poll::{self, CONNECTIONS, connection_of};
 use crate::shop::{Order, customer, region_of};
@@ -16,6 +16,8 @@ use syncline_connectors::fake::Generator;
 pub const PACED: u32 = 10;
 /// Updates of W7, one after the other.
 pub const UPDATES: u64 = 2_000;
+/// Updates of W7 behind them, a thousand at a time.
+pub const MORE: u64 = 20_000;
 
 /// Where the files lie, and what must come of them.
 pub struct Files {
@@ -73,7 +75,8 @@ fn line(file: &mut impl Write, id: u64, version: u32) -> Result<(), Fault> {
 /// The files of W7, and what the orders are worth in the end.
 fn shop(folder: &Path, size: u64) -> Result<i64, Fault> {
     let open = |name: &str| File::create(folder.join(name)).map(BufWriter::new);
-    let (mut customers, mut orders, mut updates) = (open("w7-customers")?, open("w7-orders")?, open("w7-updates")?);
+    let (mut customers, mut orders) = (open("w7-customers")?, open("w7-orders")?);
+    let (mut updates, mut more) = (open("w7-updates")?, open("w7-more")?);
     let mut last = Vec::with_capacity(size as usize);
     for id in 1..=size {
         writeln!(customers, "{}", customer(id))?;
@@ -81,12 +84,12 @@ fn shop(folder: &Path, size: u64) -> Result<i64, Fault> {
         writeln!(orders, "{}", order.json())?;
         last.push(order);
     }
-    for n in 0..UPDATES {
+    for n in 0..UPDATES + MORE {
         let order = Order::new(poll::updated(n, size), n / size + 1, size);
-        writeln!(updates, "{}", order.json())?;
+        writeln!(if n < UPDATES { &mut updates } else { &mut more }, "{}", order.json())?;
         let id = order.id as usize;
         last[id - 1] = order;
     }
-    [&mut customers, &mut orders, &mut updates].into_iter().try_for_each(Write::flush)?;
+    [&mut customers, &mut orders, &mut updates, &mut more].into_iter().try_for_each(Write::flush)?;
     Ok(last.iter().map(|order| order.cents * (region_of(order.customer) as i64 + 1)).sum())
 }

@@ -1,9 +1,9 @@
 //! Systems without topics: a program of their own is told by stdin what to do, and answers a line of JSON when it is done.
 //!
-//! Orders are `w1`, `w2`, `w3 RATE`, `w7-read`, `w7-load`, `w7-update`; `count WORK` asks what came of it, with the clock
+//! Orders are `w1`, `w2`, `w3 RATE`, `w7-read`, `w7-load`, `w7-update`, `w7-more-read`, `w7-more`; `count WORK` asks what came of it, with the clock
 //! standing still. CPU is that of the program and all below it.
 
-use crate::files::{Files, UPDATES};
+use crate::files::{Files, MORE, UPDATES};
 use crate::side::Figures;
 use crate::system::{System, tree_cpu};
 use crate::{Args, Fault};
@@ -111,6 +111,7 @@ fn view(args: &Args, files: &Files, piped: &mut Piped) -> Result<Figures, Fault>
     let records = 2 * args.view_records;
     let (read, load) = (piped.order("w7-read")?, piped.order("w7-load")?);
     let update = piped.order("w7-update")?;
+    let (more_read, more) = (piped.order("w7-more-read")?, piped.order("w7-more")?);
     let counts = piped.order("count w7")?.answer;
     expect(&counts, "orders", args.view_records as i64)?;
     expect(&counts, "worth", files.worth)?;
@@ -122,6 +123,8 @@ fn view(args: &Args, files: &Files, piped: &mut Piped) -> Result<Figures, Fault>
         ("W7 p50", number(&update.answer, "p50")),
         ("W7 p99", number(&update.answer, "p99")),
         ("W7 one CPU", each(update.cpu, UPDATES)),
+        ("W7 many CPU", each(more_read.cpu + more.cpu, MORE)),
+        ("W7 many view CPU", each(more.cpu, MORE)),
     ]))
 }
 

@@ -12,6 +12,7 @@
 //! | [`murmur2`] | the hash by which Java clients choose a partition |
 //! | [`input`] | what others write to topics → messages |
 //! | [`output`] | changes → topics |
+//! | `pace` | when the next transaction had better begin |
 //! | `polled` | a producer whose reports are waited for without spinning |
 //! | `reader` | one partition read in order, by place |
 //! | [`topics`] | names of topics, made or refused with the command that makes them |
@@ -28,6 +29,7 @@ pub mod log;
 pub mod members;
 pub mod murmur2;
 pub mod output;
+mod pace;
 mod polled;
 mod reader;
 pub mod topics;

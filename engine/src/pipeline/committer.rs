@@ -207,6 +207,9 @@ impl Committer {
             .flat_map(|part| std::mem::take(&mut part.changes))
             .partition(store::write::Change::is_range);
         ranges.into_iter().chain(rest).try_for_each(|change| self.store.add(batch, change))?;
+        // Here and not by the workers: several may take something out of one block.
+        let forgotten: Vec<_> = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.forgotten)).collect();
+        self.store.forget(batch, &forgotten)?;
         if let Some(part) = parts.first() {
             part.spilled.iter().for_each(|dataset| self.tell_spilled(*dataset));
         }

@@ -135,7 +135,9 @@ impl Engine {
             Some(Remote { log, changelog, secret, part }) => (Some(changelog), Some((log, secret, part))),
             None => (None, None),
         };
-        let store = Arc::new(Store::open(folder.unwrap_or(std::path::Path::new("data")), changelog)?);
+        let mut store = Store::open(folder.unwrap_or(std::path::Path::new("data")), changelog)?;
+        store.block_least = options.block_least;
+        let store = Arc::new(store);
         let (log, secret, through, part) = match remote {
             Some((log, secret, part)) => {
                 (log, known_secret(&store, secret)?, Some(Arc::new(Through::open(&store)?)), part)

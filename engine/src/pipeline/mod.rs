@@ -47,10 +47,15 @@ pub struct Options {
     /// are spilled: what is known of their records stays in the store and is read where it is needed, which costs several
     /// times the CPU. Once spilled a dataset stays so until it is cleared.
     pub table_bytes: usize,
+    /// From so many contents of a dataset in one commit and worker on they are compressed together and stored as one block:
+    /// cheaper to write, dearer to read one by one.
+    pub block_least: usize,
 }
 
 /// Bytes of [`Options::table_bytes`] where nothing else is said: some 20 million records.
 pub const TABLE_BYTES: usize = 2 << 30;
+/// [`Options::block_least`] where nothing else is said.
+pub const BLOCK_LEAST: usize = 16;
 
 impl Default for Options {
     /// [`Options::temporary`].
@@ -74,6 +79,7 @@ impl Options {
             announce: None,
             views: None,
             table_bytes: TABLE_BYTES,
+            block_least: BLOCK_LEAST,
         }
     }
 }

@@ -46,6 +46,12 @@ impl Engine {
         there.map(|((name, source), records)| RemovedView { name, source, records }).collect()
     }
 
+    /// Whether a view of this name was defined in this environment by an earlier program and is not any more, whether or not
+    /// it has records left.
+    pub fn was_view(&self, environment: &str, name: &str) -> bool {
+        self.left_by_views(environment).iter().any(|dataset| &*dataset.name.model == name)
+    }
+
     /// Deletes all records of a view that is not defined any more: each connection's in one engine time, as changes that every
     /// reader meets. Returns how many there were. What a crash leaves behind is deleted when it is asked for again; the view
     /// itself may be defined again at any time.

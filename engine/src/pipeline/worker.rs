@@ -5,6 +5,7 @@ use crate::dataflow::{Derived, Graph, Worker, build};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
 use crate::state::{Entry, HIDDEN, Part, Shelf, Stage, Tables, Touch, Work};
+use crate::store::read::Asked;
 use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,8 +60,10 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
     let seat = seats.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index).and_then(Option::take);
     let Some(seat) = seat else { return };
     let _alarm = Alarm(seat.committer.clone());
-    let reader = seat.store.clone();
-    let stage = Stage::new(move |dataset, position| reader.older(dataset, position).unwrap_or((None, Timestamp::NONE)));
+    let (reader, asked) = (seat.store.clone(), Asked::default());
+    let asks = asked.clone();
+    let stage =
+        Stage::new(move |dataset, position| reader.older(dataset, position, &asks).unwrap_or((None, Timestamp::NONE)));
     let mut graph = build(worker, seat.tables, stage, seat.seed, seat.counts, seat.derived);
     if let Err(error) = anew(worker, &mut graph, &seat.store) {
         let _ = seat.committer.send(committer::Input::Part(0, Err(error)));
@@ -84,7 +87,7 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
                     ask_to_spill(&graph, decides, seat.table_bytes);
                 }
                 let sealed = to_disk(&graph, &mut part, (epoch, next), &spill, &seat.store, &shelf)
-                    .and_then(|()| seat.store.seal(epoch, index as u16, at, part));
+                    .and_then(|()| seat.store.seal(epoch, index as u16, at, part, &asked));
                 if seat.committer.send(committer::Input::Part(epoch, sealed)).is_err() {
                     return;
                 }

@@ -6,7 +6,8 @@
 //! | family | key | value |
 //! |---|---|---|
 //! | `cur` | dataset, position | the last change of each record ([`codec::Meta`]) |
-//! | `pay` | dataset, position | payloads, JSON |
+//! | `pay` | dataset, position | payloads, JSON, where there were few at a time |
+//! | `blocks` | dataset, position of the first | payloads, many at a time ([`block`]) |
 //! | `history` | dataset, position | superseded changes |
 //! | `touched` | dataset, epoch, worker, generation | what was seen unchanged |
 //! | `fields` | dataset, key | field clocks |
@@ -19,12 +20,14 @@
 //! Bulk puts of an epoch are written by the workers above the committed watermark, where no reader looks; the committer's
 //! one small synced batch moves the watermark. A crash in between leaves what recovery trims.
 
+mod block;
 pub(crate) mod catalog;
 pub(crate) mod codec;
 mod copy;
 pub(crate) mod keys;
 pub(crate) mod marks;
 pub(crate) mod outbox;
+mod payloads;
 pub(crate) mod read;
 pub(crate) mod recover;
 mod restored;
@@ -80,6 +83,8 @@ pub struct Store {
     db: Arc<DB>,
     poison: OnceLock<String>,
     restored: restored::Restored,
+    /// From so many payloads on they lie in blocks.
+    pub(crate) block_least: usize,
     /// Where every write goes as well, if the store is a copy of a changelog.
     copy: Option<copy::Copy>,
     /// Held until the store goes.
@@ -100,10 +105,11 @@ pub(crate) enum Family {
     Log,
     System,
     Entries,
+    Blocks,
 }
 
 impl Family {
-    const ALL: [Family; 10] = [
+    const ALL: [Family; 11] = [
         Family::Cur,
         Family::Pay,
         Family::History,
@@ -114,6 +120,7 @@ impl Family {
         Family::Log,
         Family::System,
         Family::Entries,
+        Family::Blocks,
     ];
 
     fn numbered(number: u8) -> Option<Family> {
@@ -132,13 +139,14 @@ impl Family {
             Family::Log => "log",
             Family::System => "system",
             Family::Entries => "entries",
+            Family::Blocks => "blocks",
         }
     }
 
     /// Memtable size: the payloads are nearly all that is written.
     fn write_buffer(self) -> usize {
         match self {
-            Family::Pay => 64 << 20,
+            Family::Pay | Family::Blocks => 64 << 20,
             Family::Cur | Family::Entries => 32 << 20,
             _ => 8 << 20,
         }
@@ -147,7 +155,7 @@ impl Family {
     /// Bytes compressed together: payloads are read in order more often than one by one, entries the other way round.
     fn block(self) -> usize {
         match self {
-            Family::Pay => 32 << 10,
+            Family::Pay | Family::Blocks => 32 << 10,
             Family::Entries => 4 << 10,
             _ => 16 << 10,
         }
@@ -158,7 +166,10 @@ impl Family {
         table.set_block_cache(cache);
         table.set_block_size(self.block());
         table.set_format_version(6);
-        table.set_bloom_filter(10.0, false);
+        if self != Family::Blocks {
+            // Blocks are looked for by a position within them.
+            table.set_bloom_filter(10.0, false);
+        }
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_size(self.write_buffer());
@@ -166,7 +177,7 @@ impl Family {
         options.set_target_file_size_base(64 << 20);
         options.set_max_bytes_for_level_base(512 << 20);
         options.set_level_compaction_dynamic_level_bytes(true);
-        if let Family::Pay | Family::History = self {
+        if let Family::Pay | Family::Blocks | Family::History = self {
             // Put once, in order, and hardly ever changed: few, large merges (engine/decisions/0017).
             options.set_compaction_style(DBCompactionStyle::Universal);
             options.set_level_zero_file_num_compaction_trigger(RUNS);
@@ -179,7 +190,10 @@ impl Family {
             options.set_universal_compaction_options(&merges);
         }
         // One compression for all levels: a denser one for the last costs more than it saves (engine/decisions/0013).
-        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_compression_type(match self {
+            Family::Blocks => DBCompressionType::None,
+            _ => DBCompressionType::Lz4,
+        });
         options
     }
 }
@@ -217,8 +231,14 @@ impl Store {
         let cache = Cache::new_lru_cache(BLOCK_CACHE);
         let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options(&cache)));
         let db = DB::open_cf_descriptors(&options, &data, families)?;
-        let mut store =
-            Store { db: Arc::new(db), poison: OnceLock::new(), restored: Default::default(), copy: None, _lock: lock };
+        let mut store = Store {
+            db: Arc::new(db),
+            poison: OnceLock::new(),
+            restored: Default::default(),
+            block_least: usize::MAX,
+            copy: None,
+            _lock: lock,
+        };
         if let Some(changelog) = changelog {
             store.catch_up(&*changelog)?;
             store.copy = Some(copy::Copy::new(changelog));

@@ -1,21 +1,29 @@
 //! Reading: scans by position over a snapshot, never past the watermark that the snapshot itself holds.
 
 use super::codec::{self, Meta};
+use super::payloads::Payloads;
 use super::write::decode;
-use super::{Error, Family, Result, Store, keys};
+use super::{Family, Result, Store, keys};
 use crate::model::content::Key;
 use crate::model::{self, Action, Cursor, DatasetId, Position, Timestamp};
 use crate::state::{DEAD, HIDDEN, Older, PRUNED, Seen};
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::rc::Rc;
 
-/// Steps an iterator walks before it seeks instead.
-const WALK: usize = 16;
-/// Payloads of a dataset that are read one by one before they are scanned: a scan costs more than a few single reads, and
-/// most readers come for a few changes.
-const SINGLY: usize = 16;
+/// Changes of earlier epochs that a worker asked for in the epoch under way: most of them it supersedes in its end.
+#[derive(Clone, Default)]
+pub(crate) struct Asked(Rc<RefCell<HashMap<(DatasetId, u64), Meta>>>);
+
+impl Asked {
+    /// All of them; the next epoch begins with none.
+    pub(super) fn take(&self) -> HashMap<(DatasetId, u64), Meta> {
+        self.0.take()
+    }
+}
 
 impl Store {
     /// First position that is not committed.
@@ -85,21 +93,15 @@ impl Store {
         each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
     ) -> Result<bool> {
         let mut cur = self.scan(snapshot, Family::Cur, dataset, after.0)?;
-        let mut pay = self.scan(snapshot, Family::Pay, dataset, after.0)?;
+        let mut payloads = Payloads::new(self, snapshot);
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             let position = keys::position(key);
             let meta = decode(value)?;
             if meta.flags & HIDDEN == 0 && wanted(&meta) {
                 let public = meta.public(position);
                 let go_on = match meta.payload {
-                    None => {
-                        walk_to(&mut pay, &keys::record(dataset, position))?;
-                        each(&public, pay.value().unwrap_or_default())
-                    }
-                    Some(place) => {
-                        let payload = snapshot.get_pinned_cf(self.family(Family::Pay), keys::record(dataset, place))?;
-                        each(&public, payload.as_deref().ok_or_else(|| missing(place))?)
-                    }
+                    None => each(&public, payloads.next(dataset, position)?),
+                    Some(place) => each(&public, payloads.at(dataset, place)?),
                 };
                 if !go_on {
                     return Ok(false);
@@ -120,14 +122,13 @@ impl Store {
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
         let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
-        let mut pay = self.scan(&snapshot, Family::Pay, dataset, 0)?;
+        let mut payloads = Payloads::new(self, &snapshot);
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             if codec::route(value) % workers.max(1) as u64 == worker as u64 {
                 let meta = decode(value)?;
                 if meta.flags & (DEAD | HIDDEN | PRUNED) == 0 {
                     // Only what is deleted has its payload elsewhere.
-                    walk_to(&mut pay, &keys::record(dataset, keys::position(key)))?;
-                    let payload = pay.value().unwrap_or_default().to_vec();
+                    let payload = payloads.next(dataset, keys::position(key))?.to_vec();
                     each(meta.key, Seen { payload, modified_at: meta.modified_at });
                 }
             }
@@ -148,13 +149,8 @@ impl Store {
         Ok(Some(model::Record { meta: meta.public(position.0), payload: payload.into() }))
     }
 
-    /// The payload at a place, of whatever epoch.
-    pub(crate) fn payload(&self, dataset: DatasetId, place: u64) -> Result<Option<Vec<u8>>> {
-        Ok(self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place))?)
-    }
-
     /// The change at a position, of whatever epoch: its payload, unless it is pruned, and its modified time.
-    pub(crate) fn older(&self, dataset: DatasetId, position: u64) -> Result<Older> {
+    pub(crate) fn older(&self, dataset: DatasetId, position: u64, asked: &Asked) -> Result<Older> {
         if let Some((meta, payload)) = self.restored(dataset, position) {
             return Ok((Some(payload), meta.modified_at));
         }
@@ -163,7 +159,9 @@ impl Store {
             Some(_) => None,
             None => self.payload(dataset, meta.payload.unwrap_or(position))?,
         };
-        Ok((payload, meta.modified_at))
+        let modified_at = meta.modified_at;
+        asked.0.borrow_mut().insert((dataset, position), meta);
+        Ok((payload, modified_at))
     }
 
     /// Changes of several datasets in order of commit after `after`, each handed to `each` until it returns false.
@@ -176,7 +174,7 @@ impl Store {
         each: &mut dyn FnMut(DatasetId, model::Change) -> bool,
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
-        let mut payloads = Payloads { store: self, snapshot: &snapshot, read: HashMap::new() };
+        let mut payloads = Payloads::new(self, &snapshot);
         let mut scans = Vec::with_capacity(datasets.len() * 2);
         let mut next = BinaryHeap::new();
         // Asked only now: a commit that the snapshot holds has said beforehand which datasets it changes.
@@ -199,7 +197,9 @@ impl Store {
                 Some(key) => next.push(Reverse((keys::position(key), dataset, n))),
                 None => scan.status()?,
             }
-            if meta.flags & HIDDEN == 0 && !each(dataset, payloads.change(dataset, position, &meta)?) {
+            if meta.flags & HIDDEN == 0
+                && !each(dataset, self.change(&snapshot, &mut payloads, (dataset, position), &meta)?)
+            {
                 break;
             }
         }
@@ -225,79 +225,41 @@ impl Store {
         cur.status()?;
         Ok(found)
     }
-}
 
-/// The payloads of changes that are read in order.
-struct Payloads<'a> {
-    store: &'a Store,
-    snapshot: &'a Snapshot<'a>,
-    /// By dataset: how many were read one by one, and the scan for those behind them.
-    read: HashMap<DatasetId, (usize, Option<DBRawIterator<'a>>)>,
-}
-
-impl Payloads<'_> {
-    fn change(&mut self, dataset: DatasetId, position: u64, meta: &Meta) -> Result<model::Change> {
-        let after = match meta.payload {
-            None => self.next(dataset, position)?,
-            Some(place) => self.at(dataset, place)?,
-        };
+    /// A change with its contents, read behind those before it.
+    fn change(
+        &self,
+        snapshot: &Snapshot<'_>,
+        payloads: &mut Payloads<'_>,
+        (dataset, position): (DatasetId, u64),
+        meta: &Meta,
+    ) -> Result<model::Change> {
+        let after = Bytes::copy_from_slice(match meta.payload {
+            None => payloads.next(dataset, position)?,
+            Some(place) => payloads.at(dataset, place)?,
+        });
         let before = match (meta.action, meta.previous) {
             (Action::Deleted, _) => Some(after.clone()).filter(|_| meta.pruned_at.is_none()),
-            (Action::Updated, Some(previous)) => self.unpruned(dataset, previous)?,
+            (Action::Updated, Some(previous)) => self.unpruned(snapshot, payloads, dataset, previous)?,
             (Action::Updated, None) | (Action::Added, _) => None,
         };
         Ok(model::Change { meta: meta.public(position), before, after: Some(after) })
     }
 
-    /// The payload of a change behind those read before.
-    fn next(&mut self, dataset: DatasetId, position: u64) -> Result<Bytes> {
-        let (read, scan) = self.read.entry(dataset).or_default();
-        *read += 1;
-        if *read <= SINGLY {
-            return self.at(dataset, position);
-        }
-        let scan = match scan {
-            Some(scan) => scan,
-            None => scan.insert(self.store.scan(self.snapshot, Family::Pay, dataset, position.saturating_sub(1))?),
-        };
-        walk_to(scan, &keys::record(dataset, position))?;
-        Ok(Bytes::copy_from_slice(scan.value().unwrap_or_default()))
-    }
-
-    fn at(&self, dataset: DatasetId, place: u64) -> Result<Bytes> {
-        let payload = self.snapshot.get_cf(self.store.family(Family::Pay), keys::record(dataset, place))?;
-        payload.map(Bytes::from).ok_or_else(|| missing(place))
-    }
-
     /// The content of an earlier change, unless it was pruned or is forgotten.
-    fn unpruned(&self, dataset: DatasetId, position: u64) -> Result<Option<Bytes>> {
+    fn unpruned(
+        &self,
+        snapshot: &Snapshot<'_>,
+        payloads: &mut Payloads<'_>,
+        dataset: DatasetId,
+        position: u64,
+    ) -> Result<Option<Bytes>> {
         let key = keys::record(dataset, position);
-        let Some(bytes) = self.snapshot.get_cf(self.store.family(Family::History), key)? else { return Ok(None) };
+        let Some(bytes) = snapshot.get_cf(self.family(Family::History), key)? else { return Ok(None) };
         let meta = decode(&bytes)?;
         match meta.pruned_at {
             Some(_) => Ok(None),
-            None => self.at(dataset, meta.payload.unwrap_or(position)).map(Some),
+            None => payloads.at(dataset, meta.payload.unwrap_or(position)).map(Bytes::copy_from_slice).map(Some),
         }
-    }
-}
-
-fn missing(place: u64) -> Error {
-    Error::Disk(format!("the payload at {place} is missing; restore a backup"))
-}
-
-/// Moves `scan` forward to `key`, walking when it is near.
-fn walk_to(scan: &mut DBRawIterator<'_>, key: &[u8]) -> Result<()> {
-    for _ in 0..WALK {
-        match scan.key() {
-            Some(at) if at < key => scan.next(),
-            Some(at) if at == key => return Ok(()),
-            _ => break,
-        }
-    }
-    scan.seek(key);
-    scan.status()?;
-    match scan.key() {
-        Some(at) if at == key => Ok(()),
-        _ => Err(missing(keys::position(key))),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::catalog::{EMPTIED, SPILLED};
 use super::codec::Meta;
+use super::read::Asked;
 use super::{Batch, Error, Family, Result, Store, keys, spill};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
 use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
@@ -33,13 +34,15 @@ pub(crate) struct Sealed {
     pub last: BTreeMap<DatasetId, u64>,
     /// Payloads pruned, by batch.
     pub pruned: BTreeMap<u32, u64>,
+    /// Payloads that leave their blocks.
+    pub forgotten: Vec<(DatasetId, u64)>,
     /// Datasets that are spilled from now on.
     pub spilled: Vec<DatasetId>,
 }
 
 impl Store {
     /// Writes the bulk of a part and returns its small rest.
-    pub(crate) fn seal(&self, epoch: u64, worker: u16, at: Timestamp, mut part: Part) -> Result<Sealed> {
+    pub(crate) fn seal(&self, epoch: u64, worker: u16, at: Timestamp, mut part: Part, asked: &Asked) -> Result<Sealed> {
         let mut sealed = Sealed {
             counts: std::mem::take(&mut part.counts),
             rejected: std::mem::take(&mut part.rejected),
@@ -47,6 +50,7 @@ impl Store {
             spilled: part.spilled.clone(),
             ..Sealed::default()
         };
+        let asked = asked.take();
         if part.is_empty() {
             return Ok(sealed);
         }
@@ -55,7 +59,7 @@ impl Store {
         for dataset in part.cleared.iter().filter(|_| worker == 0) {
             clear(*dataset, epoch, &mut sealed.changes);
         }
-        self.put_records(epoch, &part, &mut bulk, &mut sealed)?;
+        self.put_records(epoch, &part, asked, &mut bulk, &mut sealed)?;
         for ((dataset, generation), touch) in &part.touched {
             let key = keys::touched(*dataset, worker, epoch, *generation);
             self.put(&mut bulk, Family::Touched, key, encode_touch(touch));
@@ -87,21 +91,29 @@ impl Store {
         Ok(sealed)
     }
 
-    fn put_records(&self, epoch: u64, part: &Part, bulk: &mut Batch, sealed: &mut Sealed) -> Result<()> {
+    fn put_records(
+        &self,
+        epoch: u64,
+        part: &Part,
+        mut asked: HashMap<(DatasetId, u64), Meta>,
+        bulk: &mut Batch,
+        sealed: &mut Sealed,
+    ) -> Result<()> {
         let first = Position::first_of(epoch).0;
         let replaced = |staged: &Staged| staged.old.filter(|old| *old >= first).map(|old| (staged.dataset, old));
         let superseded: HashSet<(DatasetId, u64)> = part.staged.iter().filter_map(replaced).collect();
         let mut here: HashMap<(DatasetId, u64), Meta> = HashMap::new();
+        let mut payloads = Vec::with_capacity(part.staged.len());
         for staged in &part.staged {
             let key = keys::record(staged.dataset, staged.position);
             let old = match staged.old {
                 None => None,
                 Some(old) if old >= first => here.remove(&(staged.dataset, old)).map(|meta| (old, meta)),
-                Some(old) => self.supersede(staged.dataset, old, sealed)?,
+                Some(old) => self.supersede(staged.dataset, old, asked.remove(&(staged.dataset, old)), sealed)?,
             };
             let meta = meta_of(staged, old);
             if let Some(payload) = part.bytes(&staged.content) {
-                self.put(bulk, Family::Pay, key, payload);
+                payloads.push((staged.dataset, staged.position, payload));
             }
             if !superseded.contains(&(staged.dataset, staged.position)) {
                 self.put(bulk, Family::Cur, key, meta.encode());
@@ -114,26 +126,32 @@ impl Store {
             let last = sealed.last.entry(staged.dataset).or_default();
             *last = (*last).max(staged.position);
         }
-        Ok(())
+        self.put_payloads(bulk, payloads)
     }
 
     /// The entry at `old` leaves `cur`; if readers knew it, it becomes history.
-    fn supersede(&self, dataset: DatasetId, old: u64, sealed: &mut Sealed) -> Result<Option<(u64, Meta)>> {
+    fn supersede(
+        &self,
+        dataset: DatasetId,
+        old: u64,
+        asked: Option<Meta>,
+        sealed: &mut Sealed,
+    ) -> Result<Option<(u64, Meta)>> {
         let key = keys::record(dataset, old);
-        let stored = match self.restored(dataset, old) {
-            Some((meta, _)) => Some(meta.encode()),
-            None => self.db.get_cf(self.family(Family::Cur), key)?,
+        let known = self.restored(dataset, old).map(|(meta, _)| meta);
+        let known = match known.or(asked) {
+            Some(meta) => Some(meta),
+            None => self.meta(dataset, old)?,
         };
-        let Some(bytes) = stored else {
+        let Some(meta) = known else {
             return Err(Error::Disk(format!(
                 "the change at {old} of dataset {} is missing; restore a backup",
                 dataset.0
             )));
         };
-        let meta = decode(&bytes)?;
         sealed.changes.push(Change::Delete(Family::Cur, key.to_vec()));
         if meta.flags & HIDDEN == 0 {
-            sealed.changes.push(Change::Put(Family::History, key.to_vec(), bytes));
+            sealed.changes.push(Change::Put(Family::History, key.to_vec(), meta.encode()));
         }
         Ok(Some((old, meta)))
     }
@@ -148,12 +166,13 @@ impl Store {
             let key = keys::record(dataset, position);
             let Some(mut meta) = self.meta(dataset, position)? else { continue };
             self.unrestore(dataset, position);
-            let place = keys::record(dataset, meta.payload.unwrap_or(position));
-            let payload = self.db.get_cf(self.family(Family::Pay), place)?.unwrap_or_default();
+            let place = meta.payload.unwrap_or(position);
+            let payload = self.payload(dataset, place)?.unwrap_or_default();
+            sealed.forgotten.push((dataset, place));
             meta.flags |= PRUNED;
             meta.pruned_at = Some(at);
             sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
-            sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), only_id(&payload)));
+            sealed.changes.push(Change::Put(Family::Pay, keys::record(dataset, place).to_vec(), only_id(&payload)));
             self.prune_owner(dataset, meta.payload, at, sealed)?;
             *sealed.pruned.entry(slot).or_default() += 1;
         }
@@ -203,7 +222,9 @@ impl Store {
     /// What a damaged disk may do.
     pub(crate) fn lose_payloads(&self, dataset: DatasetId) -> Result<()> {
         let mut batch = self.batch();
-        self.delete_range(&mut batch, Family::Pay, &keys::record(dataset, 0), &keys::record(dataset, u64::MAX))?;
+        for family in [Family::Pay, Family::Blocks] {
+            self.delete_range(&mut batch, family, &keys::record(dataset, 0), &keys::record(dataset, u64::MAX))?;
+        }
         self.write_synced(batch)
     }
 }
@@ -259,7 +280,7 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
     let emptied = Position::first_of(epoch).0.to_be_bytes().to_vec();
     changes.push(Change::Put(Family::System, keys::named(EMPTIED, u64::from(dataset.0)), emptied));
     let (from, to) = (keys::record(dataset, 0).to_vec(), keys::record(dataset, Position::first_of(epoch).0).to_vec());
-    for family in [Family::Cur, Family::Pay, Family::History] {
+    for family in [Family::Cur, Family::Pay, Family::Blocks, Family::History] {
         changes.push(Change::DeleteRange(family, from.clone(), to.clone()));
     }
     // Touches of this epoch came after the clearing, and are written already.

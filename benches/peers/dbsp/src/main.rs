@@ -161,6 +161,8 @@ fn main() -> Result<(), Fault> {
             ["w3", rate] => opened(&mut records, Records::open)?.pace(rate.parse()?)?,
             ["w7-read"] => opened(&mut shop, view::Shop::open)?.read()?,
             ["w7-load"] => opened(&mut shop, view::Shop::open)?.load()?,
+            ["w7-more-read"] => opened(&mut shop, view::Shop::open)?.read_more()?,
+            ["w7-more"] => opened(&mut shop, view::Shop::open)?.more()?,
             ["w7-update"] => opened(&mut shop, view::Shop::open)?.update()?,
             [work] => opened(&mut records, Records::open)?.poll(work)?,
             _ => return Err(format!("{order}?").into()),

@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// Records of one step, of each input.
 const STEP: usize = 10_000;
+/// Updates of one step, where many come at a time.
+const AT_ONCE: usize = 1_000;
 
 type Order = Tup2<u64, i64>;
 type Regions = Delta<String, Tup2<i64, i64>>;
@@ -92,6 +94,23 @@ impl Shop {
             delays.push(began.elapsed());
         }
         Ok(format!("{{{}}}", shares(delays)))
+    }
+
+    /// Parses further updates.
+    pub fn read_more(&mut self) -> Result<String, Fault> {
+        for line in BufReader::with_capacity(1 << 20, File::open(path("w7-more"))?).lines() {
+            self.waiting_orders.push(order(&line?)?);
+        }
+        Ok("{}".to_owned())
+    }
+
+    /// Feeds them, a thousand at a time; a step is over when its rows are read.
+    pub fn more(&mut self) -> Result<String, Fault> {
+        for orders in std::mem::take(&mut self.waiting_orders).chunks(AT_ONCE) {
+            self.orders.append(&mut orders.to_vec());
+            self.step()?;
+        }
+        Ok("{}".to_owned())
     }
 
     fn step(&mut self) -> Result<(), Fault> {

@@ -6,6 +6,7 @@
 use super::TERM_KEY;
 use crate::kafka::cluster::Cluster;
 use crate::kafka::log::{MOST_BYTES, producing};
+use crate::kafka::pace::Pace;
 use crate::kafka::polled::Polled;
 use crate::kafka::reader::unreachable;
 use rdkafka::ClientContext;
@@ -136,6 +137,7 @@ pub(super) struct Writer {
     topic: String,
     partition: i32,
     term: [u8; 8],
+    pace: Pace,
 }
 
 impl Writer {
@@ -153,7 +155,7 @@ impl Writer {
         client
             .init_transactions(OPEN_PATIENCE)
             .map_err(|e| closing(&client, &format!("the changelog {topic}/{partition} cannot be opened"), &e))?;
-        Ok(Writer { client: Ok(client), topic: topic.to_owned(), partition, term: [0; 8] })
+        Ok(Writer { client: Ok(client), topic: topic.to_owned(), partition, term: [0; 8], pace: Pace::default() })
     }
 
     /// The client, unless it is closed.
@@ -170,10 +172,13 @@ impl Writer {
 
     /// The offset after the last write, once all are committed.
     pub(super) fn commit(&mut self, writes: &[Write]) -> Result<u64, Error> {
-        let mut why = String::new();
+        let (mut why, mut pace) = (String::new(), std::mem::take(&mut self.pace));
+        std::thread::sleep(pace.rest());
         for _ in 0..COMMIT_TRIES {
-            match self.once(writes) {
+            match self.once(writes, &mut pace) {
                 Ok(offset) => {
+                    pace.committed();
+                    self.pace = pace;
                     count("commit");
                     return Ok(offset);
                 }
@@ -199,7 +204,7 @@ impl Writer {
     }
 
     /// One transaction, begun and ended.
-    fn once(&self, writes: &[Write]) -> Result<u64, Failed> {
+    fn once(&self, writes: &[Write], pace: &mut Pace) -> Result<u64, Failed> {
         let client = self.client.as_ref().map_err(|closed| Failed::Closed(closed.clone()))?;
         let size = |w: &Write| w.key.len() + w.value.as_ref().map_or(0, Vec::len);
         if let Some(size) = writes.iter().map(size).find(|size| *size > WRITE_BYTES) {
@@ -208,8 +213,10 @@ impl Writer {
         let begun = client.begin_transaction();
         begun.map_err(|e| Failed::Closed(closing(client, "a transaction cannot begin", &e)))?;
         let flight = Arc::new(Flight::default());
+        pace.begin();
         let sent = self.send(client, writes, &flight).and_then(|()| flight.wait(0, 0));
         let last = sent.map_err(|e| undo(client, "the writes were not taken", &e))?;
+        pace.taken(writes.len());
         settle(client);
         end(client)?;
         Ok(u64::try_from(last).unwrap_or(0) + 1)

@@ -9,6 +9,7 @@
 use super::envelope::Message;
 use super::places::{self, Patience, Place};
 use crate::kafka::cluster::{Cluster, failure};
+use crate::kafka::pace::Pace;
 use crate::kafka::polled::Polled;
 use bytes::Bytes;
 use rdkafka::client::ClientContext;
@@ -126,6 +127,7 @@ pub struct Writer {
     /// Set by whoever wants this to end.
     halt: Arc<AtomicBool>,
     open: bool,
+    pace: Pace,
     messages: usize,
     bytes: usize,
 }
@@ -145,7 +147,8 @@ impl Writer {
             .map_err(|e| Trouble::Reopen(failure("kafka_settings", "the Kafka producer cannot be made", e)))?;
         let (name, places) = (name.to_owned(), places::topic(cluster));
         let (open, messages, bytes, spot) = (false, 0, 0, 0);
-        let mut writer = Writer { producer, deliveries, name, places, spot, halt, open, messages, bytes };
+        let mut writer =
+            Writer { producer, deliveries, name, places, spot, halt, open, pace: Pace::default(), messages, bytes };
         writer.begin_life()?;
         let read = places::read(cluster, &writer.name, Patience::Settled, &writer.halt);
         let (place, spot) = read.map_err(Trouble::Reopen)?;
@@ -170,6 +173,11 @@ impl Writer {
         (self.messages, self.bytes)
     }
 
+    /// How long the next transaction had better wait before it begins.
+    pub fn rest(&self) -> Duration {
+        self.pace.rest()
+    }
+
     /// Sends a message in the current transaction, or begins one. Waits while too much is on its way.
     pub fn send(&mut self, message: &Message) -> Result<(), Trouble> {
         if !self.open {
@@ -177,6 +185,7 @@ impl Writer {
                 return Err(self.classify("a transaction cannot begin", error));
             }
             self.open = true;
+            self.pace.begin();
         }
         for _ in 0..DELIVERY_TRIES {
             // Counted first: the report may come before `send` returns.
@@ -205,9 +214,11 @@ impl Writer {
         let value = Some(place.bytes());
         self.send(&Message { topic, partition: Some(self.spot), key, value, headers: Vec::new(), timestamp: 0 })?;
         self.delivered()?;
+        self.pace.taken(self.messages);
         for _ in 0..TRIES {
             match self.producer.commit_transaction(TRY) {
                 Ok(()) => {
+                    self.pace.committed();
                     self.fresh();
                     return Ok(());
                 }

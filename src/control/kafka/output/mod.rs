@@ -125,6 +125,10 @@ pub async fn follow(order: Order, standing: watch::Sender<Standing>, stop: Cance
     let mut follower = Follower::new(order, standing);
     let halting = follower.halt.clone();
     let ended = loop {
+        tokio::select! {
+            () = stop.cancelled() => break Ok(()),
+            () = tokio::time::sleep(follower.rest()) => {}
+        }
         let end = *watermark.borrow_and_update();
         let result = {
             let cycle = follower.cycle(end);
@@ -196,6 +200,11 @@ impl Follower {
         let chance = Chance::from_seed(entropy().iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)));
         let backoff = Backoff::new(WAITS.0, WAITS.1, true, chance);
         Follower { order, me, outlets, scribe: None, halt: Arc::default(), backoff, standing }
+    }
+
+    /// How long the next round had better wait: what comes meanwhile is part of it.
+    fn rest(&self) -> Duration {
+        self.scribe.as_ref().map_or(Duration::ZERO, Scribe::rest)
     }
 
     /// Writes everything before `end`, with a producer made for it if there is none.

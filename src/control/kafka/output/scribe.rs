@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Most changes read before they are sent.
 const PAGE_CHANGES: usize = 4_000;
@@ -105,6 +106,11 @@ impl Scribe {
     /// The size of batches it was opened for.
     pub fn batch(&self) -> usize {
         self.batch
+    }
+
+    /// How long the next round had better wait.
+    pub fn rest(&self) -> Duration {
+        self.writer.rest()
     }
 
     /// Writes everything before `end`; the new place.
