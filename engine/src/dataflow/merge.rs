@@ -82,6 +82,11 @@ impl<'a> Merge<'a> {
         self.stage.seen(self.dataset, position)
     }
 
+    /// Brings what is known of these records near.
+    pub fn fetch<'k>(&self, keys: impl Iterator<Item = &'k Key>) {
+        self.table.fetch_all(keys);
+    }
+
     /// Whether the record's content was pruned, for the views.
     pub fn is_pruned(&mut self, key: &Key) -> bool {
         self.table.get(key).is_some_and(|entry| entry.is(PRUNED))

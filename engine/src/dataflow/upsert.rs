@@ -26,6 +26,10 @@ pub type Shared<T> = Rc<RefCell<T>>;
 /// Complaints about rows that are kept per batch; more are only counted.
 const REJECTED_KEPT: usize = 16;
 
+/// Rows whose entries are brought into the processor's cache together: with millions of records each is far away, and
+/// they are waited for at once instead of one after the other.
+const AHEAD: usize = 32;
+
 /// Builds the operator. `watched` says which datasets' records leave it.
 pub fn upsert<'s>(
     work: Stream<'s, u64, Vec<Work>>,
@@ -129,7 +133,10 @@ impl Step<'_> {
         let mut counts = Counts::default();
         let mut rejected = Vec::new();
         let mut merge = Merge::new(dataset, table, self.stage, cause, at);
-        for row in part {
+        for (n, row) in part.iter().enumerate() {
+            if n % AHEAD == 0 {
+                merge.fetch(part.get(n..).unwrap_or_default().iter().take(AHEAD).map(|row| &row.key));
+            }
             let position = self.first + base + u64::from(row.place);
             // A pruned record has left the views; what they are told of it depends on that.
             let pruned = watched && merge.is_pruned(&row.key);

@@ -157,6 +157,13 @@ impl Table {
         self.split.get(key)
     }
 
+    /// Brings the entries of these keys near, if they are in memory.
+    pub fn fetch_all<'k>(&self, keys: impl Iterator<Item = &'k Key>) {
+        if self.spill.is_none() {
+            self.split.fetch_all(keys);
+        }
+    }
+
     #[cold]
     fn fetch(&mut self, key: &Key) {
         let Some(spill) = &mut self.spill else { return };
