@@ -24,7 +24,8 @@ pub trait Log: Send + Sync + 'static {
     /// Forgets every entry up to and including `through`.
     fn trim(&self, through: u64) -> Result<(), Error>;
 
-    /// Position of the last durable entry; changes wake the watcher.
+    /// Position of the last entry that can be read; changes wake the watcher. A log may show an entry while it is still being
+    /// made durable, if whatever a reader makes of it through the same engine cannot become durable before it does.
     fn end(&self) -> tokio::sync::watch::Receiver<u64>;
 }
 

@@ -1,12 +1,14 @@
 //! The embedded log: a column family of the store's RocksDB, so that log and store share one write-ahead log and one fsync.
 //!
-//! One thread takes what waits, writes it as one batch, syncs once and answers all (group commit).
+//! One thread takes what waits, writes it as one batch, syncs once and answers all (group commit). Readers see entries as soon
+//! as they are written: what is committed of them lies behind them in the same write-ahead log, so that the sync of that commit
+//! is theirs as well, and nothing of them shows without them (engine/decisions/0019).
 
 use super::{Error, Log};
 use async_trait::async_trait;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rocksdb::{DB, Direction, IteratorMode, WriteBatch, WriteOptions};
+use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{oneshot, watch};
@@ -104,7 +106,7 @@ impl Log for RocksLog {
     }
 
     fn read(&self, after: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, Error> {
-        // Nothing beyond the synced end is shown, even if its bytes are in memory already.
+        // Nothing beyond the written end is shown: a batch that failed is in memory perhaps.
         let end = *self.end.borrow();
         let from = after.saturating_add(1).to_be_bytes();
         let mut entries = Vec::new();
@@ -174,16 +176,17 @@ impl Writer {
             }
             ends.push(end);
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
+        let poisoned = |e: rocksdb::Error| Error::Poisoned(e.into_string());
         let written = match &self.poison {
             Some(poison) => Err(poison.clone()),
-            None => self.db.write_opt(batch, &options).map_err(|e| Error::Poisoned(e.into_string())),
+            None => self.db.write(batch).map_err(poisoned).and_then(|()| {
+                self.end.send_replace(end);
+                // Whoever appended is answered after this.
+                self.db.flush_wal(true).map_err(poisoned)
+            }),
         };
         if let Err(error) = &written {
             self.poison = Some(error.clone());
-        } else {
-            self.end.send_replace(end);
         }
         for (append, end) in group.into_iter().zip(ends) {
             self.waiting.fetch_sub(append.entries.iter().map(Vec::len).sum(), Ordering::Relaxed);
