@@ -202,7 +202,15 @@ impl<'a> Unpacked<'a> {
             return Ok(None);
         }
         // What is before is not asked for again.
-        self.open.retain(|open| open.epoch == Position(position).epoch() && open.index.last() > block::place(position));
+        let (epoch, place) = (Position(position).epoch(), block::place(position));
+        let spare = &mut self.spare;
+        self.open.retain_mut(|open| {
+            let is_wanted = open.epoch == epoch && open.index.last() > place;
+            if !is_wanted {
+                *spare = Some(std::mem::take(&mut open.body));
+            }
+            is_wanted
+        });
         self.open(dataset, position)
     }
 
