@@ -215,7 +215,8 @@ impl Shop {
         Ok((delays, watch))
     }
 
-    /// Further updates, many in a commit: until all rows are read.
+    /// Further updates, many in a commit: until all rows of the view are read. Without the view nothing is read: the changes
+    /// of the orders, with what they were before, are no part of what a view costs.
     async fn update_many(&self) -> Result<Watch, Fault> {
         let (out, mut watch) = (self.out()?, Watch::default());
         let mut place = Cursor { position: *self.engine.watermark().borrow(), dataset: DatasetId(0) };
@@ -226,13 +227,15 @@ impl Shop {
             watch.start();
             self.commit(&self.orders, &records).await?;
             let mut seen = 0;
-            self.engine.changes(std::slice::from_ref(&out), place, &mut |dataset, change| {
-                place = Cursor { position: change.meta.position, dataset: dataset.id };
-                seen += 1;
-                true
-            })?;
+            if self.view {
+                self.engine.changes(std::slice::from_ref(&out), place, &mut |dataset, change| {
+                    place = Cursor { position: change.meta.position, dataset: dataset.id };
+                    seen += 1;
+                    true
+                })?;
+            }
             watch.stop();
-            expect("W7 rows changed by updates at once", u64::from(seen > 0), 1)?;
+            expect("W7: views that updates at once have changed", u64::from(seen > 0), u64::from(self.view))?;
         }
         Ok(watch)
     }
