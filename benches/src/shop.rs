@@ -2,6 +2,10 @@
 
 /// Regions customers are spread over.
 pub const REGIONS: u64 = 100;
+/// Updates of orders, one after the other.
+pub const UPDATES: u64 = 2_000;
+/// Updates behind them, a thousand at a time.
+pub const MORE: u64 = 20_000;
 
 /// An order: whose, and how much.
 pub struct Order {

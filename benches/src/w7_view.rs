@@ -9,7 +9,7 @@ use crate::feed::expect;
 use crate::gauge::{self, Watch};
 use crate::poll::updated;
 use crate::report::Report;
-use crate::shop::{Order, REGIONS, customer, region_of};
+use crate::shop::{MORE, Order, REGIONS, UPDATES, customer, region_of};
 use crate::{Args, Fault};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -23,10 +23,8 @@ use syncline_engine::model::{Cause, Cursor, DatasetId, DatasetName, Position, St
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options};
 use syncline_engine::time::SystemClock;
 
-/// Updates, one after the other.
-const UPDATES: u64 = 2_000;
-/// Updates behind them, so many in a commit.
-const BATCHED: (u64, u64) = (20_000, 1_000);
+/// Updates in a commit, where many are made at a time.
+const AT_ONCE: u64 = 1_000;
 /// Orders made at once while the clock stands still, and as many customers.
 const CHUNK: u64 = 25_000;
 /// Pages on their way at once.
@@ -121,12 +119,15 @@ pub async fn one(args: &Args, size: u64, dir: &Path) -> Result<(), Fault> {
     delays.sort_unstable();
     let at = |share: usize| delays.get(delays.len() * share / 100).map_or(0.0, |d| d.as_secs_f64() * 1e3);
     let memory = after.saturating_sub(before) as f64 / (2 * size) as f64;
-    let (load, one, many) = (
-        [load.rate(2 * size), load.cpu_us(2 * size)],
-        [at(50), at(99), updates.cpu_us(delays.len() as u64)],
-        batched.cpu_us(BATCHED.0),
-    );
-    let values = load.into_iter().chain([memory]).chain(one).chain([many]);
+    let values = [
+        load.rate(2 * size),
+        load.cpu_us(2 * size),
+        memory,
+        at(50),
+        at(99),
+        updates.cpu_us(delays.len() as u64),
+        batched.cpu_us(MORE),
+    ];
     let figures: serde_json::Map<String, Value> =
         FIGURES.iter().zip(values).map(|((name, _), value)| ((*name).to_owned(), json!(value))).collect();
     println!("{}", Value::Object(figures));
@@ -202,12 +203,7 @@ impl Shop {
             watch.start();
             let began = Instant::now();
             self.commit(&self.orders, &record).await?;
-            let mut seen = 0;
-            self.engine.changes(std::slice::from_ref(&out), place, &mut |dataset, change| {
-                place = Cursor { position: change.meta.position, dataset: dataset.id };
-                seen += 1;
-                true
-            })?;
+            let seen = self.read_on(&out, &mut place)?;
             delays.push(began.elapsed());
             watch.stop();
             expect("W7 rows changed by one update", seen, wanted)?;
@@ -220,24 +216,30 @@ impl Shop {
     async fn update_many(&self) -> Result<Watch, Fault> {
         let (out, mut watch) = (self.out()?, Watch::default());
         let mut place = Cursor { position: *self.engine.watermark().borrow(), dataset: DatasetId(0) };
-        let (updates, at_once) = BATCHED;
-        for first in (UPDATES + 1..=UPDATES + updates).step_by(at_once as usize) {
-            let orders = (first..first + at_once).map(|n| self.step(n).1);
+        for first in (UPDATES + 1..=UPDATES + MORE).step_by(AT_ONCE as usize) {
+            let orders = (first..first + AT_ONCE).map(|n| self.step(n).1);
             let records: Vec<(u64, String)> = orders.map(|order| (order.id, order.json())).collect();
             watch.start();
             self.commit(&self.orders, &records).await?;
             let mut seen = 0;
             if self.view {
-                self.engine.changes(std::slice::from_ref(&out), place, &mut |dataset, change| {
-                    place = Cursor { position: change.meta.position, dataset: dataset.id };
-                    seen += 1;
-                    true
-                })?;
+                seen = self.read_on(&out, &mut place)?;
             }
             watch.stop();
             expect("W7: views that updates at once have changed", u64::from(seen > 0), u64::from(self.view))?;
         }
         Ok(watch)
+    }
+
+    /// Reads what has changed since `place`; how much.
+    fn read_on(&self, out: &Dataset, place: &mut Cursor) -> Result<u64, Fault> {
+        let mut seen = 0;
+        self.engine.changes(std::slice::from_ref(out), *place, &mut |dataset, change| {
+            *place = Cursor { position: change.meta.position, dataset: dataset.id };
+            seen += 1;
+            true
+        })?;
+        Ok(seen)
     }
 
     /// Where updates are read: the view, or the orders without it.
@@ -258,7 +260,7 @@ impl Shop {
     async fn check(&self) -> Result<(), Fault> {
         let Some(view) = self.engine.find(&name("Turnover")).filter(|_| self.view) else { return Ok(()) };
         let mut versions: Vec<u64> = vec![0; self.size as usize + 1];
-        (1..=UPDATES + BATCHED.0).for_each(|n| versions[self.step(n).1.id as usize] = (n - 1) / self.size + 1);
+        (1..=UPDATES + MORE).for_each(|n| versions[self.step(n).1.id as usize] = (n - 1) / self.size + 1);
         let mut wanted = vec![(0_u64, 0_i64); REGIONS as usize];
         for (id, version) in versions.iter().enumerate().skip(1) {
             let order = Order::new(id as u64, *version, self.size);

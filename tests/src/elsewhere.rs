@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use syncline_engine::Engine;
 use syncline_engine::log::{Log, MemoryChangelog, MemoryLog};
-use syncline_engine::pipeline::{Error, Mark, Options, Remote, Table, is_own};
+use syncline_engine::pipeline::{BLOCK_LEAST, Error, Mark, Options, Remote, Table, is_own};
 use syncline_engine::time::Clock;
 use syncline_engine::views::Definition;
 
@@ -19,8 +19,8 @@ pub struct Elsewhere {
     pub openings: u64,
     /// What its engines derive.
     pub views: Option<Definition>,
-    /// From so many contents on its engines store them in blocks; 0 for what engines do by themselves.
-    pub block_least: usize,
+    /// From so many contents on its engines store them in blocks, if not as engines do by themselves.
+    pub block_least: Option<usize>,
 }
 
 const PLACE: [&str; 1] = ["log"];
@@ -29,10 +29,8 @@ impl Elsewhere {
     /// Opens an engine over it and enters the log from where the changelog says, until the engine stops. Inside a runtime.
     pub fn open(&self, folder: &Path, workers: usize, clock: Arc<dyn Clock>) -> Result<Engine, Error> {
         let (data_dir, views) = (Some(folder.to_path_buf()), self.views.clone());
-        let mut options = Options { data_dir, workers, clock, views, ..Options::default() };
-        if self.block_least > 0 {
-            options.block_least = self.block_least;
-        }
+        let block_least = self.block_least.unwrap_or(BLOCK_LEAST);
+        let options = Options { data_dir, workers, clock, views, block_least, ..Options::default() };
         let changelog = Arc::new(self.changelog.open());
         let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32], part: 0 })?;
         tokio::spawn(enter(engine.clone(), self.log.clone()));

@@ -312,7 +312,7 @@ impl Bench {
 
     /// Whose engine moves to another machine at every opening: an empty one, or one that it had left earlier.
     fn moving(specs: &[(Rule, Vec<String>)], workers: usize, blocks: usize) -> Self {
-        let elsewhere = Elsewhere { block_least: blocks, ..Elsewhere::default() };
+        let elsewhere = Elsewhere { block_least: Some(blocks), ..Elsewhere::default() };
         Bench::at(Some(elsewhere), specs, workers, (blocks, TABLE_BYTES))
     }
 

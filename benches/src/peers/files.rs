@@ -5,7 +5,7 @@
 //! `w7-orders`, `w7-updates` and `w7-more`: JSON alone.
 
 use crate::poll::{self, CONNECTIONS, connection_of};
-use crate::shop::{Order, customer, region_of};
+use crate::shop::{MORE, Order, UPDATES, customer, region_of};
 use crate::{Args, Fault};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -14,10 +14,6 @@ use syncline_connectors::fake::Generator;
 
 /// Version of the updates of W3: above those of the other works.
 pub const PACED: u32 = 10;
-/// Updates of W7, one after the other.
-pub const UPDATES: u64 = 2_000;
-/// Updates of W7 behind them, a thousand at a time.
-pub const MORE: u64 = 20_000;
 
 /// Where the files lie, and what must come of them.
 pub struct Files {

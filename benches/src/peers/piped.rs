@@ -1,9 +1,10 @@
 //! Systems without topics: a program of their own is told by stdin what to do, and answers a line of JSON when it is done.
 //!
-//! Orders are `w1`, `w2`, `w3 RATE`, `w7-read`, `w7-load`, `w7-update`, `w7-more-read`, `w7-more`; `count WORK` asks what came of it, with the clock
-//! standing still. CPU is that of the program and all below it.
+//! Orders are `w1`, `w2`, `w3 RATE`, `w7-read`, `w7-load`, `w7-update`, `w7-more-read`, `w7-more`; `count WORK` asks what came
+//! of it, with the clock standing still. CPU is that of the program and all below it.
 
-use crate::files::{Files, MORE, UPDATES};
+use crate::files::Files;
+use crate::shop::{MORE, UPDATES};
 use crate::side::Figures;
 use crate::system::{System, tree_cpu};
 use crate::{Args, Fault};

@@ -123,6 +123,9 @@ impl Family {
         Family::Blocks,
     ];
 
+    /// Those whose keys are (dataset, position).
+    pub(crate) const BY_POSITION: [Family; 4] = [Family::Cur, Family::Pay, Family::Blocks, Family::History];
+
     fn numbered(number: u8) -> Option<Family> {
         Family::ALL.into_iter().find(|family| *family as u8 == number)
     }

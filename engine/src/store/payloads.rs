@@ -85,6 +85,9 @@ impl Store {
 
     /// Takes payloads out of their blocks, for good.
     pub(crate) fn forget(&self, batch: &mut Batch, places: &[(DatasetId, u64)]) -> Result<()> {
+        if places.is_empty() {
+            return Ok(());
+        }
         let mut blocks: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
         let mut scan = self.iterator(Family::Blocks, None);
         for (dataset, place) in places {
@@ -147,12 +150,12 @@ impl<'a> Payloads<'a> {
         let InOrder { singles, blocks } = self.in_order.entry(dataset).or_insert_with(|| {
             let mut singles = store.iterator(Family::Pay, Some(snapshot));
             singles.seek(key);
-            InOrder { singles, blocks: Unpacked::default() }
+            InOrder { singles, blocks: Unpacked { in_order: true, ..Unpacked::default() } }
         });
         if walk_to(singles, &key)? {
             return Ok(singles.value().unwrap_or_default());
         }
-        let found = blocks.next(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, position)?;
+        let found = blocks.find(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, position)?;
         found.ok_or_else(|| missing(position))
     }
 
@@ -176,6 +179,8 @@ struct Unpacked<'a> {
     open: VecDeque<Open>,
     /// The body of one that was closed.
     spare: Option<Vec<u8>>,
+    /// Whether payloads are asked for in order of position.
+    in_order: bool,
 }
 
 /// An unpacked block.
@@ -187,34 +192,7 @@ struct Open {
 }
 
 impl<'a> Unpacked<'a> {
-    /// A payload behind those asked for before.
-    fn next(
-        &mut self,
-        scan: impl FnOnce() -> DBRawIterator<'a>,
-        dataset: DatasetId,
-        position: u64,
-    ) -> Result<Option<&[u8]>> {
-        if let Some(at) = self.open_at(dataset, position) {
-            return Ok(self.get(at, position));
-        }
-        let scan = self.scan.get_or_insert_with(scan);
-        if !walk_to_block(scan, dataset, position)? && !seek_block(scan, dataset, position)? {
-            return Ok(None);
-        }
-        // What is before is not asked for again.
-        let (epoch, place) = (Position(position).epoch(), block::place(position));
-        let spare = &mut self.spare;
-        self.open.retain_mut(|open| {
-            let is_wanted = open.epoch == epoch && open.index.last() > place;
-            if !is_wanted {
-                *spare = Some(std::mem::take(&mut open.body));
-            }
-            is_wanted
-        });
-        self.open(dataset, position)
-    }
-
-    /// A payload anywhere.
+    /// A payload; the first asks for the scan.
     fn find(
         &mut self,
         scan: impl FnOnce() -> DBRawIterator<'a>,
@@ -224,10 +202,28 @@ impl<'a> Unpacked<'a> {
         if let Some(at) = self.open_at(dataset, position) {
             return Ok(self.get(at, position));
         }
-        match seek_block(self.scan.get_or_insert_with(scan), dataset, position)? {
-            true => self.open(dataset, position),
-            false => Ok(None),
+        let scan = self.scan.get_or_insert_with(scan);
+        let is_near = self.in_order && walk_to_block(scan, dataset, position)?;
+        if !is_near && !seek_block(scan, dataset, position)? {
+            return Ok(None);
         }
+        if self.in_order {
+            self.close_before(position);
+        }
+        self.open(dataset, position)
+    }
+
+    /// What is before is not asked for again.
+    fn close_before(&mut self, position: u64) {
+        let (epoch, place) = (Position(position).epoch(), block::place(position));
+        let spare = &mut self.spare;
+        self.open.retain_mut(|open| {
+            let is_wanted = open.epoch == epoch && open.index.last() > place;
+            if !is_wanted {
+                *spare = Some(std::mem::take(&mut open.body));
+            }
+            is_wanted
+        });
     }
 
     /// Which of the open blocks has it: the youngest are looked at first.

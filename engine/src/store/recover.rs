@@ -41,7 +41,7 @@ impl Store {
             }
             let next = DatasetId(dataset.0.saturating_add(1));
             let (from, to) = (keys::record(*dataset, Position::first_of(epoch).0), keys::record(next, 0));
-            for family in [Family::Cur, Family::Pay, Family::Blocks, Family::History] {
+            for family in Family::BY_POSITION {
                 if self.any(family, &from, &to)? {
                     self.delete_range(&mut batch, family, &from, &to)?;
                 }

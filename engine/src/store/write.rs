@@ -138,16 +138,11 @@ impl Store {
         sealed: &mut Sealed,
     ) -> Result<Option<(u64, Meta)>> {
         let key = keys::record(dataset, old);
-        let known = self.restored(dataset, old).map(|(meta, _)| meta);
-        let known = match known.or(asked) {
-            Some(meta) => Some(meta),
-            None => self.meta(dataset, old)?,
-        };
-        let Some(meta) = known else {
-            return Err(Error::Disk(format!(
-                "the change at {old} of dataset {} is missing; restore a backup",
-                dataset.0
-            )));
+        let missing =
+            || Error::Disk(format!("the change at {old} of dataset {} is missing; restore a backup", dataset.0));
+        let meta = match self.restored(dataset, old).map(|(meta, _)| meta).or(asked) {
+            Some(meta) => meta,
+            None => self.meta(dataset, old)?.ok_or_else(missing)?,
         };
         sealed.changes.push(Change::Delete(Family::Cur, key.to_vec()));
         if meta.flags & HIDDEN == 0 {
@@ -280,7 +275,7 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
     let emptied = Position::first_of(epoch).0.to_be_bytes().to_vec();
     changes.push(Change::Put(Family::System, keys::named(EMPTIED, u64::from(dataset.0)), emptied));
     let (from, to) = (keys::record(dataset, 0).to_vec(), keys::record(dataset, Position::first_of(epoch).0).to_vec());
-    for family in [Family::Cur, Family::Pay, Family::Blocks, Family::History] {
+    for family in Family::BY_POSITION {
         changes.push(Change::DeleteRange(family, from.clone(), to.clone()));
     }
     // Touches of this epoch came after the clearing, and are written already.

@@ -64,10 +64,7 @@ impl Shop {
             let customer: CustomerText<'_> = serde_json::from_str(&line)?;
             self.waiting_customers.push(Tup2(customer.id.parse()?, Update::Insert(customer.region.to_owned())));
         }
-        for line in BufReader::with_capacity(1 << 20, File::open(path("w7-orders"))?).lines() {
-            self.waiting_orders.push(order(&line?)?);
-        }
-        Ok("{}".to_owned())
+        self.read_orders("w7-orders")
     }
 
     /// Feeds what was read, as many of both at a time.
@@ -98,7 +95,11 @@ impl Shop {
 
     /// Parses further updates.
     pub fn read_more(&mut self) -> Result<String, Fault> {
-        for line in BufReader::with_capacity(1 << 20, File::open(path("w7-more"))?).lines() {
+        self.read_orders("w7-more")
+    }
+
+    fn read_orders(&mut self, file: &str) -> Result<String, Fault> {
+        for line in BufReader::with_capacity(1 << 20, File::open(path(file))?).lines() {
             self.waiting_orders.push(order(&line?)?);
         }
         Ok("{}".to_owned())

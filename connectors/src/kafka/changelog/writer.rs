@@ -172,13 +172,12 @@ impl Writer {
 
     /// The offset after the last write, once all are committed.
     pub(super) fn commit(&mut self, writes: &[Write]) -> Result<u64, Error> {
-        let (mut why, mut pace) = (String::new(), std::mem::take(&mut self.pace));
-        std::thread::sleep(pace.rest());
+        let mut why = String::new();
+        std::thread::sleep(self.pace.rest());
         for _ in 0..COMMIT_TRIES {
-            match self.once(writes, &mut pace) {
+            match self.once(writes) {
                 Ok(offset) => {
-                    pace.committed();
-                    self.pace = pace;
+                    self.pace.committed();
                     count("commit");
                     return Ok(offset);
                 }
@@ -204,7 +203,7 @@ impl Writer {
     }
 
     /// One transaction, begun and ended.
-    fn once(&self, writes: &[Write], pace: &mut Pace) -> Result<u64, Failed> {
+    fn once(&mut self, writes: &[Write]) -> Result<u64, Failed> {
         let client = self.client.as_ref().map_err(|closed| Failed::Closed(closed.clone()))?;
         let size = |w: &Write| w.key.len() + w.value.as_ref().map_or(0, Vec::len);
         if let Some(size) = writes.iter().map(size).find(|size| *size > WRITE_BYTES) {
@@ -213,10 +212,10 @@ impl Writer {
         let begun = client.begin_transaction();
         begun.map_err(|e| Failed::Closed(closing(client, "a transaction cannot begin", &e)))?;
         let flight = Arc::new(Flight::default());
-        pace.begin();
+        self.pace.begin();
         let sent = self.send(client, writes, &flight).and_then(|()| flight.wait(0, 0));
         let last = sent.map_err(|e| undo(client, "the writes were not taken", &e))?;
-        pace.taken(writes.len());
+        self.pace.taken(writes.len());
         settle(client);
         end(client)?;
         Ok(u64::try_from(last).unwrap_or(0) + 1)
