@@ -8,7 +8,7 @@ use super::merge::{Merge, Outcome, Place};
 use super::view::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Timestamp};
-use crate::state::{DEAD, HIDDEN, PRUNED, Rows, Seen, Stage, Tables, Window, Work};
+use crate::state::{AHEAD, DEAD, HIDDEN, PRUNED, Rows, Seen, Stage, Tables, Window, Work};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -25,10 +25,6 @@ pub type Shared<T> = Rc<RefCell<T>>;
 
 /// Complaints about rows that are kept per batch; more are only counted.
 const REJECTED_KEPT: usize = 16;
-
-/// Rows whose entries are brought into the processor's cache together: with millions of records each is far away, and
-/// they are waited for at once instead of one after the other.
-const AHEAD: usize = 32;
 
 /// Builds the operator. `watched` says which datasets' records leave it.
 pub fn upsert<'s>(

@@ -3,10 +3,12 @@
 mod changelog;
 mod memory;
 mod rocks;
+mod synced;
 
 pub use changelog::{Changelog, Write};
 pub use memory::{MemoryChangelog, MemoryLog};
 pub use rocks::{RocksLog, WAITING_BYTES};
+pub use synced::Synced;
 
 use async_trait::async_trait;
 use bytes::Bytes;

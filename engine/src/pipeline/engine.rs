@@ -716,7 +716,8 @@ impl Drop for Inner {
 const COUNTS: DatasetId = DatasetId(0);
 
 fn own_log(store: &Store) -> Result<Arc<dyn Log>, Error> {
-    Ok(Arc::new(RocksLog::open(store.database()).map_err(|e| Error::Storage(e.to_string()))?))
+    let (db, synced) = store.database();
+    Ok(Arc::new(RocksLog::open(db, synced).map_err(|e| Error::Storage(e.to_string()))?))
 }
 
 /// The secret of an installation of several processes: hashes of ids depend on it, so it never changes.

@@ -12,5 +12,6 @@ mod table;
 pub use fields::{Fields, Stamp, merge, patch_hash};
 pub use rows::{Kind, Row, Rows, Window, Work};
 pub use spill::{Entries, Shelf};
+pub use split::AHEAD;
 pub use stage::{Content, Kept, OF_VIEWS, Older, Part, Seen, Stage, Staged, Touch};
 pub use table::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, Table, Tables, writer};

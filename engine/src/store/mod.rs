@@ -34,7 +34,7 @@ mod restored;
 mod spill;
 pub(crate) mod write;
 
-use crate::log::Changelog;
+use crate::log::{Changelog, Synced};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode,
     Options, UniversalCompactOptions, WriteBatch, WriteOptions,
@@ -81,6 +81,8 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 /// The open store.
 pub struct Store {
     db: Arc<DB>,
+    /// How far its write-ahead log is on disk, for the log that shares it.
+    synced: Arc<Synced>,
     poison: OnceLock<String>,
     restored: restored::Restored,
     /// From so many payloads on they lie in blocks.
@@ -159,7 +161,7 @@ impl Family {
     fn block(self) -> usize {
         match self {
             Family::Pay | Family::Blocks => 32 << 10,
-            Family::Entries => 4 << 10,
+            Family::Cur | Family::Entries => 4 << 10,
             _ => 16 << 10,
         }
     }
@@ -180,8 +182,9 @@ impl Family {
         options.set_target_file_size_base(64 << 20);
         options.set_max_bytes_for_level_base(512 << 20);
         options.set_level_compaction_dynamic_level_bytes(true);
-        if let Family::Pay | Family::Blocks | Family::History = self {
-            // Put once, in order, and hardly ever changed: few, large merges (engine/decisions/0017).
+        if let Family::Cur | Family::Pay | Family::Blocks | Family::History = self {
+            // Put in order and seldom changed: few, large merges. With levels each would rewrite all there is, since what is
+            // new lies behind the rest of every dataset (engine/decisions/0017).
             options.set_compaction_style(DBCompactionStyle::Universal);
             options.set_level_zero_file_num_compaction_trigger(RUNS);
             options.set_level_zero_slowdown_writes_trigger(RUNS * 4);
@@ -194,7 +197,8 @@ impl Family {
         }
         // One compression for all levels: a denser one for the last costs more than it saves (engine/decisions/0013).
         options.set_compression_type(match self {
-            Family::Blocks => DBCompressionType::None,
+            // Compressed already, and hashes of keys.
+            Family::Blocks | Family::Touched => DBCompressionType::None,
             _ => DBCompressionType::Lz4,
         });
         options
@@ -236,6 +240,7 @@ impl Store {
         let db = DB::open_cf_descriptors(&options, &data, families)?;
         let mut store = Store {
             db: Arc::new(db),
+            synced: Arc::default(),
             poison: OnceLock::new(),
             restored: Default::default(),
             block_least: usize::MAX,
@@ -268,9 +273,9 @@ impl Store {
         }
     }
 
-    /// The database, for the log that shares its write-ahead log.
-    pub(crate) fn database(&self) -> Arc<DB> {
-        self.db.clone()
+    /// The database, for the log that shares its write-ahead log, and how far that is on disk.
+    pub(crate) fn database(&self) -> (Arc<DB>, Arc<Synced>) {
+        (self.db.clone(), self.synced.clone())
     }
 
     pub(crate) fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
@@ -304,8 +309,12 @@ impl Store {
         self.check_poison()?;
         let mut options = WriteOptions::default();
         options.set_sync(sync);
+        let written = match sync {
+            true => self.synced.sync(self.db.latest_sequence_number(), || self.db.write_opt(batch, &options)),
+            false => self.db.write_opt(batch, &options),
+        };
         // After a failure it is unknown what the disk has.
-        self.db.write_opt(batch, &options).map_err(|error| self.poisoned(error.into_string()))
+        written.map_err(|error| self.poisoned(error.into_string()))
     }
 
     /// Writes what is in memory to its files, for a quick restart.

@@ -84,7 +84,7 @@ pub fn totals<'s>(
         weighed.as_collection().count_total()
     }
     let sums = erased(rows, Box::new(weigh));
-    meter.held(sums, |(key, sums)| size(key, &[]) + size_of_val(sums.as_slice()) as i64)
+    meter.held(sums, |(key, sums)| key.outside() as i64 + size_of_val(sums.as_slice()) as i64)
 }
 
 /// The rows of a group that are there.

@@ -3,7 +3,7 @@
 
 use super::aggregate::{Aggregates, average, count, sum};
 use super::flow::{self, Rows};
-use super::packed::{Bytes, pack, pack_key, scope_of, unpack, unpack_key, unpack_pair};
+use super::packed::{Bytes, Pair, pack, pack_key, scope_of, unpack, unpack_key};
 use super::row::Value;
 use super::table::{About, Table, shown};
 use std::marker::PhantomData;
@@ -40,8 +40,8 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
         let aggregates = Rc::new(aggregates);
         let (step, weighing) = (about.step.clone(), aggregates.clone());
         let totals = flow::totals(self.rows.clone(), &about.meter(shown::<G>), move |pair| {
-            let (key, k, v) = unpack_pair::<K, V>(pair)?;
-            step.run(|| shown::<K>(key), || weighing.weigh(&k, &v))
+            let pair = Pair::<K, V>::read(pair)?;
+            step.run(|| pair.shown(), || weighing.weigh(&pair.key, &pair.row))
         });
         let rows = totals.flat_map(move |(group, sums)| {
             let (rows, sums) = sums.split_first()?;
@@ -144,8 +144,8 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
         let about = self.about.then(what, None);
         let step = about.step.clone();
         let values = flow::each(&self.rows, move |group, pair| {
-            let (key, k, v) = unpack_pair::<K, V>(pair)?;
-            Some((group.to_vec(), pack(&step.run(|| shown::<K>(key), || of(&k, &v))?)?))
+            let pair = Pair::<K, V>::read(pair)?;
+            Some((group.into(), pack(&step.run(|| pair.shown(), || of(&pair.key, &pair.row))?)?))
         });
         let rows = flow::tournament(values, &about.meter(shown::<G>), move |rows| {
             let chosen = choose(rows.iter().filter_map(|row| unpack::<T>(row)).collect());
@@ -173,8 +173,8 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
         let step = about.step.clone();
         let first = Rc::new(move |rows: &[&Bytes]| {
             let order = |pair: &Bytes| {
-                let (key, row_key, row) = unpack_pair::<K, V>(pair)?;
-                step.run(|| shown::<K>(key), || by(&row_key, &row))
+                let pair = Pair::<K, V>::read(pair)?;
+                step.run(|| pair.shown(), || by(&pair.key, &pair.row))
             };
             let mut ordered: Vec<_> = rows.iter().filter_map(|row| Some((order(row)?, *row))).collect();
             ordered.sort();
@@ -186,8 +186,8 @@ impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
         let rows = flow::listed(best, &meter, move |group, rows| {
             let Some(of) = unpack_key::<G>(group) else { return Vec::new() };
             let ranked = |(rank, pair): (u32, Bytes)| {
-                let (_, key, row) = unpack_pair::<K, V>(&pair)?;
-                Some((pack_key(scope_of(group), &(of.clone(), rank))?, pack(&(key, row))?))
+                let pair = Pair::<K, V>::read(&pair)?;
+                Some((pack_key(scope_of(group), &(of.clone(), rank))?, pack(&(pair.key, pair.row))?))
             };
             (1..).zip(first(rows)).filter_map(ranked).collect()
         });

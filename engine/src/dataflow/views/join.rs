@@ -2,7 +2,7 @@
 
 use super::flow;
 use super::health::Step;
-use super::packed::{Bytes, pack, pack_key, scope_of, unpack, unpack_pair};
+use super::packed::{Bytes, Pair, pack, pack_key, scope_of, unpack};
 use super::row::Value;
 use super::table::{Table, shown};
 use std::rc::Rc;
@@ -62,10 +62,10 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         let meter = about.meter(shown::<K2>);
         let (rows, alone) = flow::join_or_alone(by_key, other.rows.clone(), &meter, some);
         let step = about.step.clone();
-        let alone = flow::each(&alone, move |_, pair| {
-            let (key, k, v) = unpack_pair::<K, V>(pair)?;
-            let new = step.run(|| shown::<K>(key), || with(&k, &v, None))?;
-            Some((key.to_vec(), pack(&new)?))
+        let alone = flow::each(&alone, move |under, pair| {
+            let pair = Pair::<K, V>::read(pair)?;
+            let new = step.run(|| pair.shown(), || with(&pair.key, &pair.row, None))?;
+            Some((pair.packed_key(under), pack(&new)?))
         });
         Table::new(flow::union(rows, alone), about)
     }
@@ -95,11 +95,10 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
         let about = self.about.then("join", Some(&other.about));
         let (left, right) = (self.by(&about, mine), other.by(&about, theirs));
         let step = about.step.clone();
-        let rows = flow::join(left, right, &about.meter(shown::<J>), move |_, left, right| {
-            let ((packed, left_key, left), (_, right_key, right)) =
-                (unpack_pair::<K, V>(left)?, unpack_pair::<K2, V2>(right)?);
-            let key = pack_key(scope_of(packed), &(left_key, right_key))?;
-            let row = step.run(|| shown::<(K, K2)>(&key), || with(&left, &right))?;
+        let rows = flow::join(left, right, &about.meter(shown::<J>), move |under, left, right| {
+            let (left, right) = (Pair::<K, V>::read(left)?, Pair::<K2, V2>::read(right)?);
+            let key = pack_key(scope_of(under), &(left.key, right.key))?;
+            let row = step.run(|| shown::<(K, K2)>(&key), || with(&left.row, &right.row))?;
             Some((key, pack(&row)?))
         });
         Table::new(rows, about)
@@ -111,9 +110,9 @@ fn found<K: Value, V: Value, V2: Value, V3: Value>(
     step: Rc<Step>,
     with: impl Fn(&K, &V, &V2) -> V3 + 'static,
 ) -> impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static {
-    move |_, pair, other| {
-        let ((key, k, v), other) = (unpack_pair::<K, V>(pair)?, unpack::<V2>(other)?);
-        let new = step.run(|| shown::<K>(key), || with(&k, &v, &other))?;
-        Some((key.to_vec(), pack(&new)?))
+    move |under, pair, other| {
+        let (pair, other) = (Pair::<K, V>::read(pair)?, unpack::<V2>(other)?);
+        let new = step.run(|| pair.shown(), || with(&pair.key, &pair.row, &other))?;
+        Some((pair.packed_key(under), pack(&new)?))
     }
 }

@@ -5,7 +5,7 @@
 
 use super::flow::Rows;
 use super::health::Step;
-use super::packed::{Scope, scope_of};
+use super::packed::{Bytes, Scope, scope_of};
 use super::registry::Registry;
 use differential_dataflow::{AsCollection, ExchangeData, VecCollection};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use timely::dataflow::operators::Inspect;
 /// Rows under one key of a join or a group from which on it is told of: one change of the other side of the join makes so
 /// many.
 pub const SKEW: u64 = 100_000;
-/// Bytes that a row costs in an arrangement beside its own: two pointers with length and room, a time, a count.
+/// Bytes that a row costs in an arrangement: key and row, which hold what is short themselves, a time, a count.
 const ROW_BYTES: i64 = 64;
 /// Counters of a sketch in a line. A key is counted too high by the share of all rows that fall into the same counters, in
 /// every line: it takes hundreds of millions of rows until an innocent key is told of.
@@ -108,9 +108,9 @@ impl Meter {
     }
 }
 
-/// Bytes of a key and a row.
-pub fn size(key: &[u8], row: &[u8]) -> i64 {
-    (key.len() + row.len()) as i64
+/// Bytes that a key and a row hold elsewhere.
+pub fn size(key: &Bytes, row: &Bytes) -> i64 {
+    (key.outside() + row.outside()) as i64
 }
 
 /// About how many rows each key has: never too low.

@@ -88,8 +88,8 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
             let (k, v) = (unpack_key::<K>(key)?, unpack::<V>(row)?);
             let (new_key, new_row) = step.run(|| shown::<K>(key), || code(scope, &k, &v)).flatten()?;
             // What stays is not packed again.
-            let new_key = new_key.map_or_else(|| Some(key.to_vec()), |new| pack_key(scope, &new))?;
-            let new_row = new_row.map_or_else(|| Some(row.to_vec()), |new| pack(&new))?;
+            let new_key = new_key.map_or_else(|| Some(key.into()), |new| pack_key(scope, &new))?;
+            let new_row = new_row.map_or_else(|| Some(row.into()), |new| pack(&new))?;
             Some((new_key, new_row))
         });
         Table::new(rows, about)
@@ -281,7 +281,7 @@ impl<'s, K: Value, V: Value> Table<'s, K, V, Connection> {
         let rows = flow::each(&self.rows, move |key, row| {
             let (whole, connection) = registry.known().whole(scope_of(key))?;
             let new = (connection.to_string(), unpack_key::<K>(key)?);
-            Some((pack_key(whole, &new)?, row.to_vec()))
+            Some((pack_key(whole, &new)?, row.into()))
         });
         Table::new(rows, about)
     }
