@@ -70,7 +70,7 @@ async fn changes(
 fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -> Result<Ask, Refusal> {
     let known: Vec<&str> = NAMES.into_iter().chain(["action", "cursor", "limit", "wait"]).collect();
     let mut query = Query::read(raw, &known);
-    let selection = selection(api, &mut query);
+    let selection = selection(api, caller, &mut query);
     let actions = actions(&mut query);
     let limit = query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT);
     let wait = wait(&mut query);

@@ -53,7 +53,7 @@ async fn list(
 ) -> Result<Response, Refusal> {
     let known: Vec<&str> = NAMES.into_iter().chain(["key", "cursor", "limit", "consistent"]).collect();
     let mut query = Query::read(query.as_deref(), &known);
-    let selection = selection(&api, &mut query);
+    let selection = selection(&api, &caller, &mut query);
     let (key, cursor) = (query.one("key"), query.one("cursor"));
     let limit = query.number("limit", 1, LIMIT_MAX);
     let consistent = query.flag("consistent");

@@ -1,8 +1,10 @@
 //! What `/v1/records` and `/v1/changes` are asked for: streams and views, of which source and connections.
 
 use super::Api;
+use super::auth::Caller;
 use super::query::Query;
 use crate::control::scope::Selection;
+use std::collections::BTreeSet;
 
 /// Most names of one kind in a selection.
 const NAMES_MAX: usize = 100;
@@ -10,8 +12,12 @@ const NAMES_MAX: usize = 100;
 /// The names of a query that make a selection.
 pub(super) const NAMES: [&str; 5] = ["source", "stream", "view", "connection", "variant"];
 
-/// Reads a selection. Names of views have to be those of this program; of streams nothing is known.
-pub(super) fn selection(api: &Api, query: &mut Query) -> Selection {
+/// Most names that are told of those there are.
+const TOLD_MAX: usize = 20;
+
+/// Reads a selection. A source, stream or view that nobody has ever heard of is a fault: it would be waited for in vain. A
+/// connection may come later.
+pub(super) fn selection(api: &Api, caller: &Caller, query: &mut Query) -> Selection {
     let names = query.all("view");
     let selection = Selection {
         source: query.one("source"),
@@ -25,6 +31,7 @@ pub(super) fn selection(api: &Api, query: &mut Query) -> Selection {
             query.fault("too_big", &[name], format!("may be repeated at most {NAMES_MAX} times"));
         }
     }
+    check_streams(api, caller, &selection, query);
     // How views are doing comes along with their names: not asked for by those who want none.
     let known = if names.is_empty() { Vec::new() } else { api.app.engine.views() };
     let mut views = Vec::new();
@@ -38,4 +45,49 @@ pub(super) fn selection(api: &Api, query: &mut Query) -> Selection {
         }
     }
     Selection { views, ..selection }
+}
+
+/// Source and streams have to be in a definition, or have records from when they were.
+fn check_streams(api: &Api, caller: &Caller, selection: &Selection, query: &mut Query) {
+    let definitions = &api.app.definitions;
+    let of_source = |source: &str| selection.source.as_deref().is_none_or(|wanted| wanted == source);
+    let defined = |stream: &String| {
+        definitions.iter().any(|(source, definition)| of_source(source) && definition.stream(stream).is_some())
+    };
+    let source_is_defined = selection.source.as_ref().is_none_or(|source| definitions.contains_key(source));
+    if source_is_defined && selection.streams.iter().all(defined) {
+        return;
+    }
+    let datasets = api.app.engine.datasets(&caller.environment);
+    if let Some(source) = &selection.source
+        && !source_is_defined
+        && !datasets.iter().any(|dataset| of_source(&dataset.name.source))
+    {
+        let known = list(definitions.keys().map(String::as_str));
+        return query.fault(
+            "unknown_source",
+            &["source"],
+            format!("no source `{source}` is defined; there is {known}"),
+        );
+    }
+    let recorded = |stream: &str| datasets.iter().any(|d| of_source(&d.name.source) && *d.name.model == *stream);
+    // A view is read as a stream as well, and may have no rows yet.
+    let views = api.app.engine.views();
+    let viewed = |stream: &str| views.iter().any(|view| of_source(&view.source) && view.name == stream);
+    for stream in selection.streams.iter().filter(|s| !defined(s) && !recorded(s) && !viewed(s)) {
+        let of_those = definitions.iter().filter(|(source, _)| of_source(source));
+        let known = list(of_those.flat_map(|(_, definition)| definition.streams.iter().map(|s| s.name.as_str())));
+        query.fault("unknown_stream", &["stream"], format!("no stream `{stream}` is defined; there is {known}"));
+    }
+}
+
+/// Names as text, the first of them if there are many.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: BTreeSet<&str> = names.collect();
+    let told: Vec<&str> = names.iter().copied().take(TOLD_MAX).collect();
+    match (told.len(), names.len() - told.len()) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => told.join(", "),
+        (_, more) => format!("{} and {more} more", told.join(", ")),
+    }
 }

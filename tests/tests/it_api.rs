@@ -584,7 +584,7 @@ async fn the_change_stream_tells_every_change_once() {
         page["changes"].as_array().expect("changes").iter().map(|c| c["key"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(keys(&read("connection=zenith").await), [json!("d")]);
-    assert_eq!(keys(&read("stream=Deal&stream=Lead").await), [json!("d")]);
+    assert_eq!(keys(&read("stream=Deal&connection=zenith").await), [json!("d")]);
     assert_eq!(keys(&read("action=updated,deleted").await), [json!("a"), json!("b")]);
     assert_eq!(keys(&read("cursor=now").await), Vec::<Value>::new());
     let from_now = read("cursor=now").await["cursor"].clone();
@@ -609,9 +609,36 @@ async fn bad_questions_for_changes_are_refused() {
         let answer = read(query).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, wanted), "{query}");
     }
+    served.dataset("acme", "Deal");
     let cursor = read("stream=Contact").await.json()["cursor"].as_str().map(str::to_owned).expect("cursor");
     assert_eq!(read(&format!("stream=Contact&action=added&cursor={cursor}")).await.status, 200);
     assert_eq!(read(&format!("stream=Deal&cursor={cursor}")).await.code(), "invalid_cursor");
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_or_stream_nobody_has_heard_of_is_refused() {
+    let dir = folder();
+    let served = Served::open(dir.path()).await;
+    for path in ["/v1/changes", "/v1/records"] {
+        let read = async |query: &str| served.ask(READER, "GET", &format!("{path}?{query}"), None).await;
+        for (query, wanted) in [
+            ("source=crn", "no source `crn` is defined; there is crm"),
+            ("stream=Contakt", "no stream `Contakt` is defined; there is Contact"),
+            ("source=crm&stream=Contact&stream=Order", "no stream `Order` is defined; there is Contact"),
+        ] {
+            let answer = read(query).await;
+            assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_query_params"), "{path}?{query}");
+            let message = answer.json()["error"]["errors"][0]["message"].to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
+        // Defined and still empty; a connection may come later; records outlive the definition they came by.
+        assert_eq!(read("source=crm&stream=Contact&connection=later").await.status, 200);
+        let older = if path == "/v1/changes" { "Invoice" } else { "Ticket" };
+        assert_eq!(read(&format!("stream={older}")).await.status, 400);
+        served.dataset("acme", older);
+        assert_eq!(read(&format!("stream={older}")).await.status, 200);
+    }
     served.close().await;
 }
 
