@@ -10,6 +10,7 @@ const PREVIOUS: u8 = 2;
 const PAYLOAD: u8 = 4;
 const DELETED: u8 = 8;
 const PRUNED: u8 = 16;
+const BLOCK: u8 = 32;
 
 /// A change as stored: what readers are told, and what the merge needs after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +30,19 @@ pub(crate) struct Meta {
     pub previous: Option<u64>,
     /// Where the payload is, if not at the change's own position.
     pub payload: Option<u64>,
+    /// How far before the payload's place the block begins that it was written in. Without it the block is looked for.
+    pub block: Option<u16>,
     pub deleted_at: Option<Timestamp>,
     pub pruned_at: Option<Timestamp>,
+}
+
+/// Where a payload is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The position it was written at.
+    pub at: u64,
+    /// How far before that its block begins, if that is known.
+    pub block: Option<u16>,
 }
 
 impl Meta {
@@ -54,7 +66,8 @@ impl Meta {
             (DELETED, self.deleted_at.map(|t| t.0 as u64)),
             (PRUNED, self.pruned_at.map(|t| t.0 as u64)),
         ];
-        let present = optional.iter().filter(|(_, v)| v.is_some()).fold(0, |bits, (bit, _)| bits | bit);
+        let block = if self.block.is_some() { BLOCK } else { 0 };
+        let present = optional.iter().filter(|(_, v)| v.is_some()).fold(block, |bits, (bit, _)| bits | bit);
         bytes.extend_from_slice(&[FORMAT, self.flags, action, via, present]);
         for number in [
             self.key[0],
@@ -71,6 +84,9 @@ impl Meta {
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         for number in optional.into_iter().filter_map(|(_, v)| v) {
             bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        if let Some(block) = self.block {
+            bytes.extend_from_slice(&block.to_le_bytes());
         }
         bytes
     }
@@ -95,6 +111,11 @@ impl Meta {
         let (previous, payload) = (optional(PREVIOUS)?, optional(PAYLOAD)?);
         let deleted_at = optional(DELETED)?.map(|n| Timestamp(n as i64));
         let pruned_at = optional(PRUNED)?.map(|n| Timestamp(n as i64));
+        let block = match (present & BLOCK, rest.first_chunk::<2>()) {
+            (0, _) => None,
+            (_, Some(block)) => Some(u16::from_le_bytes(*block)),
+            (_, None) => return Err("a change cut short".to_owned()),
+        };
         Ok(Meta {
             flags: bytes[1],
             action: match bytes[2] {
@@ -121,9 +142,15 @@ impl Meta {
             first_seen_at,
             previous,
             payload,
+            block,
             deleted_at,
             pruned_at,
         })
+    }
+
+    /// Where the payload of the change at `position` is.
+    pub(crate) fn place(&self, position: u64) -> Place {
+        Place { at: self.payload.unwrap_or(position), block: self.block }
     }
 
     /// The metadata as readers get it.
@@ -172,6 +199,7 @@ mod tests {
             first_seen_at: Timestamp(4),
             previous: Some(10),
             payload: None,
+            block: Some(300),
             deleted_at: Some(Timestamp(11)),
             pruned_at: None,
         };
@@ -181,7 +209,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Meta::decode(&bytes[..cut]).is_err(), "{cut}");
         }
-        let plain = Meta { first_seen_at: meta.changed_at, previous: None, deleted_at: None, ..meta };
+        let plain = Meta { first_seen_at: meta.changed_at, previous: None, block: None, deleted_at: None, ..meta };
         assert_eq!(plain.encode().len(), FIXED);
         assert_eq!(Meta::decode(&plain.encode()), Ok(plain));
     }

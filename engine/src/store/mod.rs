@@ -171,10 +171,7 @@ impl Family {
         table.set_block_cache(cache);
         table.set_block_size(self.block());
         table.set_format_version(6);
-        if self != Family::Blocks {
-            // Blocks are looked for by a position within them.
-            table.set_bloom_filter(10.0, false);
-        }
+        table.set_bloom_filter(10.0, false);
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_size(self.write_buffer());

@@ -2,10 +2,11 @@
 //!
 //! Those a worker's engine time has many of lie in blocks ([`super::block`]), under the position of the first: they are
 //! compressed once, and neither the write-ahead log nor a flush nor a merge has to do with them as they were. Few are single
-//! puts, which costs less to read, and so is whatever takes the place of a payload later. A single one goes before one in a
-//! block; what is pruned leaves its block for good.
+//! puts, which costs less to read, and so is whatever takes the place of a payload later, which has left its block by then. A
+//! change says where the block of its payload begins; where it does not, the block is looked for.
 
 use super::block::{self, Block, Packer};
+use super::codec::Place;
 use super::{Batch, Error, Family, Result, Store, keys};
 use crate::model::{DatasetId, Position};
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
@@ -22,19 +23,26 @@ const WALK: usize = 16;
 const SINGLY: usize = 16;
 
 impl Store {
-    /// Puts payloads of one engine time, positions rising within a dataset.
-    pub(super) fn put_payloads(&self, bulk: &mut Batch, mut payloads: Vec<(DatasetId, u64, &[u8])>) -> Result<()> {
-        payloads.sort_by_key(|(dataset, ..)| *dataset);
+    /// Puts payloads of one engine time, positions rising within a dataset. Says of each, as they were given, how far before its
+    /// position the block begins that it is in.
+    pub(super) fn put_payloads(
+        &self,
+        bulk: &mut Batch,
+        payloads: Vec<(DatasetId, u64, &[u8])>,
+    ) -> Result<Vec<Option<u16>>> {
+        let mut payloads: Vec<_> = payloads.into_iter().enumerate().collect();
+        payloads.sort_by_key(|(_, (dataset, ..))| *dataset);
+        let mut blocks = vec![None; payloads.len()];
         let (mut packer, mut block) = (Packer::default(), Vec::with_capacity(block::RECORDS));
-        for of_dataset in payloads.chunk_by(|(one, ..), (other, ..)| one == other) {
+        for of_dataset in payloads.chunk_by(|(_, (one, ..)), (_, (other, ..))| one == other) {
             if of_dataset.len() < self.block_least {
-                for (dataset, position, payload) in of_dataset {
+                for (_, (dataset, position, payload)) in of_dataset {
                     self.put(bulk, Family::Pay, keys::record(*dataset, *position), payload);
                 }
                 continue;
             }
             let mut bytes = 0;
-            for (dataset, position, payload) in of_dataset {
+            for (n, (dataset, position, payload)) in of_dataset {
                 // The first rows of a view may take the positions of several engine times: a block has those of one.
                 let epoch = Position(*position).epoch();
                 let is_next = block.first().is_some_and(|(first, _)| Position(*first).epoch() != epoch);
@@ -44,12 +52,16 @@ impl Store {
                 }
                 bytes += payload.len();
                 block.push((*position, *payload));
+                let first = block.first().map_or(*position, |(first, _)| *first);
+                if let Some(block) = blocks.get_mut(*n) {
+                    *block = position.checked_sub(first).and_then(|back| u16::try_from(back).ok());
+                }
             }
-            if let Some((dataset, ..)) = of_dataset.last() {
+            if let Some((_, (dataset, ..))) = of_dataset.last() {
                 self.put_block(bulk, *dataset, &mut block, &mut packer)?;
             }
         }
-        Ok(())
+        Ok(blocks)
     }
 
     fn put_block(
@@ -66,21 +78,22 @@ impl Store {
     }
 
     /// The payload at a place, of whatever engine time.
-    pub(crate) fn payload(&self, dataset: DatasetId, place: u64) -> Result<Option<Vec<u8>>> {
-        thread_local!(static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
-        if let Some(single) = self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place))? {
+    pub(crate) fn payload(&self, dataset: DatasetId, place: Place) -> Result<Option<Vec<u8>>> {
+        // Where its block is known there is one place to look into, instead of one in each file.
+        if let Some(first) = begin(place)
+            && let Some(block) = self.db.get_pinned_cf(self.family(Family::Blocks), keys::record(dataset, first))?
+            && let Some(payload) = one_of(&block, place.at)?
+        {
+            return Ok(Some(payload));
+        }
+        if let Some(single) = self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place.at))? {
             return Ok(Some(single));
         }
         let mut scan = self.iterator(Family::Blocks, None);
-        if !seek_block(&mut scan, dataset, place)? {
-            return Ok(None);
+        match seek_block(&mut scan, dataset, place.at)? {
+            true => one_of(scan.value().unwrap_or_default(), place.at),
+            false => Ok(None),
         }
-        let block = Block::of(scan.value().unwrap_or_default())?;
-        BODY.with_borrow_mut(|body| {
-            block.unpack(body)?;
-            let range = block.find(place).map(|n| block.range(n));
-            Ok(range.and_then(|range| body.get(range)).map(<[u8]>::to_vec))
-        })
     }
 
     /// Takes payloads out of their blocks, for good.
@@ -115,6 +128,22 @@ impl Store {
     }
 }
 
+/// Position of the first payload of a place's block, if that is known.
+fn begin(place: Place) -> Option<u64> {
+    place.at.checked_sub(u64::from(place.block?))
+}
+
+/// One payload of a block.
+fn one_of(block: &[u8], position: u64) -> Result<Option<Vec<u8>>> {
+    thread_local!(static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    let block = Block::of(block)?;
+    let Some(n) = block.find(position) else { return Ok(None) };
+    BODY.with_borrow_mut(|body| {
+        block.unpack(body)?;
+        Ok(body.get(block.range(n)).map(<[u8]>::to_vec))
+    })
+}
+
 /// Reads payloads, best in order of position within a dataset.
 pub(super) struct Payloads<'a> {
     store: &'a Store,
@@ -140,12 +169,13 @@ impl<'a> Payloads<'a> {
     }
 
     /// A payload behind those of its dataset that were asked for before.
-    pub(super) fn next(&mut self, dataset: DatasetId, position: u64) -> Result<&[u8]> {
+    pub(super) fn next(&mut self, dataset: DatasetId, place: Place) -> Result<&[u8]> {
         let read = self.read.entry(dataset).or_default();
         *read += 1;
         if *read <= SINGLY {
-            return self.at(dataset, position);
+            return self.at(dataset, place);
         }
+        let position = place.at;
         let (key, store, snapshot) = (keys::record(dataset, position), self.store, self.snapshot);
         let InOrder { singles, blocks } = self.in_order.entry(dataset).or_insert_with(|| {
             let mut singles = store.iterator(Family::Pay, Some(snapshot));
@@ -160,15 +190,27 @@ impl<'a> Payloads<'a> {
     }
 
     /// The payload at a place.
-    pub(super) fn at(&mut self, dataset: DatasetId, place: u64) -> Result<&[u8]> {
-        let single = self.snapshot.get_cf(self.store.family(Family::Pay), keys::record(dataset, place))?;
+    pub(super) fn at(&mut self, dataset: DatasetId, place: Place) -> Result<&[u8]> {
+        let lately = &mut self.anywhere.lately;
+        if let Some(first) = begin(place)
+            && lately.with(dataset, place.at).is_none()
+            && let Some(block) =
+                self.snapshot.get_pinned_cf(self.store.family(Family::Blocks), keys::record(dataset, first))?
+            && Block::of(&block[..])?.find(place.at).is_some()
+        {
+            lately.open(&block, dataset, place.at)?;
+        }
+        if let Some(open) = lately.with(dataset, place.at) {
+            return self.anywhere.lately.get(open, place.at).ok_or_else(|| missing(place.at));
+        }
+        let single = self.snapshot.get_cf(self.store.family(Family::Pay), keys::record(dataset, place.at))?;
         if let Some(single) = single {
             self.held = single;
             return Ok(&self.held);
         }
         let (store, snapshot) = (self.store, self.snapshot);
-        let found = self.anywhere.find(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, place)?;
-        found.ok_or_else(|| missing(place))
+        let found = self.anywhere.find(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, place.at)?;
+        found.ok_or_else(|| missing(place.at))
     }
 }
 
@@ -176,19 +218,9 @@ impl<'a> Payloads<'a> {
 #[derive(Default)]
 struct Unpacked<'a> {
     scan: Option<DBRawIterator<'a>>,
-    open: VecDeque<Open>,
-    /// The body of one that was closed.
-    spare: Option<Vec<u8>>,
+    lately: Lately,
     /// Whether payloads are asked for in order of position.
     in_order: bool,
-}
-
-/// An unpacked block.
-struct Open {
-    dataset: DatasetId,
-    epoch: u64,
-    index: Block<Vec<u8>>,
-    body: Vec<u8>,
 }
 
 impl<'a> Unpacked<'a> {
@@ -199,8 +231,8 @@ impl<'a> Unpacked<'a> {
         dataset: DatasetId,
         position: u64,
     ) -> Result<Option<&[u8]>> {
-        if let Some(at) = self.open_at(dataset, position) {
-            return Ok(self.get(at, position));
+        if let Some(at) = self.lately.with(dataset, position) {
+            return Ok(self.lately.get(at, position));
         }
         let scan = self.scan.get_or_insert_with(scan);
         let is_near = self.in_order && walk_to_block(scan, dataset, position)?;
@@ -208,11 +240,29 @@ impl<'a> Unpacked<'a> {
             return Ok(None);
         }
         if self.in_order {
-            self.close_before(position);
+            self.lately.close_before(position);
         }
-        self.open(dataset, position)
+        self.lately.open(scan.value().unwrap_or_default(), dataset, position)
     }
+}
 
+/// Blocks as they are unpacked, the youngest last.
+#[derive(Default)]
+struct Lately {
+    open: VecDeque<Open>,
+    /// The body of one that was closed.
+    spare: Option<Vec<u8>>,
+}
+
+/// An unpacked block.
+struct Open {
+    dataset: DatasetId,
+    epoch: u64,
+    index: Block<Vec<u8>>,
+    body: Vec<u8>,
+}
+
+impl Lately {
     /// What is before is not asked for again.
     fn close_before(&mut self, position: u64) {
         let (epoch, place) = (Position(position).epoch(), block::place(position));
@@ -226,8 +276,8 @@ impl<'a> Unpacked<'a> {
         });
     }
 
-    /// Which of the open blocks has it: the youngest are looked at first.
-    fn open_at(&self, dataset: DatasetId, position: u64) -> Option<usize> {
+    /// Which of the open blocks has a payload: the youngest are looked at first.
+    fn with(&self, dataset: DatasetId, position: u64) -> Option<usize> {
         let epoch = Position(position).epoch();
         let has = |open: &Open| open.dataset == dataset && open.epoch == epoch && open.index.find(position).is_some();
         self.open.iter().rposition(has)
@@ -238,10 +288,9 @@ impl<'a> Unpacked<'a> {
         open.body.get(open.index.range(open.index.find(position)?))
     }
 
-    /// Unpacks the block the scan stands at.
-    fn open(&mut self, dataset: DatasetId, position: u64) -> Result<Option<&[u8]>> {
-        let value = self.scan.as_ref().and_then(|scan| scan.value()).unwrap_or_default();
-        let block = Block::of(value)?;
+    /// Unpacks a block for a payload of it.
+    fn open(&mut self, packed: &[u8], dataset: DatasetId, position: u64) -> Result<Option<&[u8]>> {
+        let block = Block::of(packed)?;
         if self.open.len() >= OPEN {
             self.spare = self.open.pop_front().map(|open| open.body);
         }
@@ -319,8 +368,8 @@ mod tests {
 
     const DATASETS: u32 = 2;
 
-    /// Payloads as several workers write them: some epochs with many, some with few.
-    fn written(store: &Store, chance: &mut ChaCha8Rng) -> BTreeMap<(DatasetId, u64), Vec<u8>> {
+    /// Payloads as several workers write them, some epochs with many, some with few; and what was said of their blocks.
+    fn written(store: &Store, chance: &mut ChaCha8Rng) -> BTreeMap<(DatasetId, u64), (Vec<u8>, Option<u16>)> {
         let mut all = BTreeMap::new();
         for epoch in (1..80).step_by(2) {
             let workers = chance.random_range(1..=4usize);
@@ -334,20 +383,26 @@ mod tests {
                 let size = if chance.random_bool(0.02) { 40_000 } else { chance.random_range(0..200) };
                 let payload = vec![chance.random_range(b'a'..=b'z'); size];
                 let dataset = DatasetId(chance.random_range(1..=DATASETS));
-                parts[chance.random_range(0..workers)].push((dataset, position, payload.clone()));
-                all.insert((dataset, position), payload);
+                parts[chance.random_range(0..workers)].push((dataset, position, payload));
             }
             for part in &parts {
                 let mut bulk = store.batch();
                 let payloads = part.iter().map(|(dataset, at, payload)| (*dataset, *at, &payload[..])).collect();
-                store.put_payloads(&mut bulk, payloads).expect("packed");
+                let blocks = store.put_payloads(&mut bulk, payloads).expect("packed");
                 store.write_unsynced(bulk, epoch).expect("written");
+                let said = part.iter().zip(blocks);
+                all.extend(said.map(|((dataset, at, payload), block)| ((*dataset, *at), (payload.clone(), block))));
             }
             if chance.random_bool(0.2) {
                 store.flush().expect("flushed");
             }
         }
         all
+    }
+
+    /// A place as a change says it, or as one that was written before it did.
+    fn place(at: u64, block: Option<u16>, chance: &mut ChaCha8Rng) -> Place {
+        Place { at, block: block.filter(|_| chance.random_bool(0.8)) }
     }
 
     fn store(block_least: usize) -> (tempfile::TempDir, Store) {
@@ -368,15 +423,24 @@ mod tests {
             // All of them, most of them, a few.
             for part in [1.0, 0.9, 0.01] {
                 let mut payloads = Payloads::new(&store, &snapshot);
-                for ((dataset, at), payload) in all.iter().filter(|_| chance.random_bool(part)) {
-                    assert!(payloads.next(*dataset, *at).expect("read") == payload, "{dataset:?} {at} in order");
+                for ((dataset, at), (payload, block)) in &all {
+                    if !chance.random_bool(part) {
+                        continue;
+                    }
+                    let place = place(*at, *block, &mut chance);
+                    assert!(payloads.next(*dataset, place).expect("read") == payload, "{dataset:?} {at} in order");
                 }
             }
             for _ in 0..200 {
                 let (dataset, at) = (DatasetId(chance.random_range(1..=DATASETS + 1)), Position::first_of(21).0);
                 let at = at + chance.random_range(0..900);
-                let found = store.payload(dataset, at).expect("read");
-                assert!(found.as_ref() == all.get(&(dataset, at)), "{dataset:?} {at}");
+                let (payload, block) = all.get(&(dataset, at)).cloned().unzip();
+                let place = place(at, block.flatten().or(Some(3)), &mut chance);
+                assert!(store.payload(dataset, place).expect("read") == payload, "{dataset:?} {at}");
+                if let Some(payload) = payload {
+                    let mut payloads = Payloads::new(&store, &snapshot);
+                    assert!(payloads.at(dataset, place).expect("read") == payload, "{dataset:?} {at} anywhere");
+                }
             }
         }
     }
@@ -391,9 +455,10 @@ mod tests {
         let mut batch = store.batch();
         store.forget(&mut batch, &gone).expect("rewritten");
         store.write_synced(batch).expect("written");
-        for (place, payload) in &all {
-            let left = (!gone.contains(place)).then_some(payload);
-            assert!(store.payload(place.0, place.1).expect("read").as_ref() == left, "{place:?}");
+        for ((dataset, at), (payload, block)) in &all {
+            let left = (!gone.contains(&(*dataset, *at))).then_some(payload);
+            let place = place(*at, *block, &mut chance);
+            assert!(store.payload(*dataset, place).expect("read").as_ref() == left, "{dataset:?} {at}");
         }
         let mut scan = store.iterator(Family::Blocks, None);
         scan.seek(keys::record(DatasetId(1), whole.start));

@@ -100,8 +100,8 @@ impl Store {
             if meta.flags & HIDDEN == 0 && wanted(&meta) {
                 let public = meta.public(position);
                 let go_on = match meta.payload {
-                    None => each(&public, payloads.next(dataset, position)?),
-                    Some(place) => each(&public, payloads.at(dataset, place)?),
+                    None => each(&public, payloads.next(dataset, meta.place(position))?),
+                    Some(_) => each(&public, payloads.at(dataset, meta.place(position))?),
                 };
                 if !go_on {
                     return Ok(false);
@@ -128,7 +128,7 @@ impl Store {
                 let meta = decode(value)?;
                 if meta.flags & (DEAD | HIDDEN | PRUNED) == 0 {
                     // Only what is deleted has its payload elsewhere.
-                    let payload = payloads.next(dataset, keys::position(key))?.to_vec();
+                    let payload = payloads.next(dataset, meta.place(keys::position(key)))?.to_vec();
                     each(meta.key, Seen { payload, modified_at: meta.modified_at });
                 }
             }
@@ -145,7 +145,7 @@ impl Store {
         let Some(meta) = self.meta(dataset, position.0)?.filter(|meta| meta.flags & HIDDEN == 0) else {
             return Ok(None);
         };
-        let payload = self.payload(dataset, meta.payload.unwrap_or(position.0))?.unwrap_or_default();
+        let payload = self.payload(dataset, meta.place(position.0))?.unwrap_or_default();
         Ok(Some(model::Record { meta: meta.public(position.0), payload: payload.into() }))
     }
 
@@ -157,7 +157,7 @@ impl Store {
         let Some(meta) = self.meta(dataset, position)? else { return Ok((None, Timestamp::NONE)) };
         let payload = match meta.pruned_at {
             Some(_) => None,
-            None => self.payload(dataset, meta.payload.unwrap_or(position))?,
+            None => self.payload(dataset, meta.place(position))?,
         };
         let modified_at = meta.modified_at;
         asked.0.borrow_mut().insert((dataset, position), meta);
@@ -235,8 +235,8 @@ impl Store {
         meta: &Meta,
     ) -> Result<model::Change> {
         let after = Bytes::copy_from_slice(match meta.payload {
-            None => payloads.next(dataset, position)?,
-            Some(place) => payloads.at(dataset, place)?,
+            None => payloads.next(dataset, meta.place(position))?,
+            Some(_) => payloads.at(dataset, meta.place(position))?,
         });
         let before = match (meta.action, meta.previous) {
             (Action::Deleted, _) => Some(after.clone()).filter(|_| meta.pruned_at.is_none()),
@@ -259,7 +259,7 @@ impl Store {
         let meta = decode(&bytes)?;
         match meta.pruned_at {
             Some(_) => Ok(None),
-            None => payloads.at(dataset, meta.payload.unwrap_or(position)).map(Bytes::copy_from_slice).map(Some),
+            None => payloads.at(dataset, meta.place(position)).map(Bytes::copy_from_slice).map(Some),
         }
     }
 }

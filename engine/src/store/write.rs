@@ -103,7 +103,11 @@ impl Store {
         let replaced = |staged: &Staged| staged.old.filter(|old| *old >= first).map(|old| (staged.dataset, old));
         let superseded: HashSet<(DatasetId, u64)> = part.staged.iter().filter_map(replaced).collect();
         let mut here: HashMap<(DatasetId, u64), Meta> = HashMap::new();
-        let mut payloads = Vec::with_capacity(part.staged.len());
+        let payloads = part.staged.iter().filter_map(|staged| {
+            let payload = part.bytes(&staged.content)?;
+            Some((staged.dataset, staged.position, payload))
+        });
+        let mut blocks = self.put_payloads(bulk, payloads.collect())?.into_iter();
         for staged in &part.staged {
             let key = keys::record(staged.dataset, staged.position);
             let old = match staged.old {
@@ -111,10 +115,8 @@ impl Store {
                 Some(old) if old >= first => here.remove(&(staged.dataset, old)).map(|meta| (old, meta)),
                 Some(old) => self.supersede(staged.dataset, old, asked.remove(&(staged.dataset, old)), sealed)?,
             };
-            let meta = meta_of(staged, old);
-            if let Some(payload) = part.bytes(&staged.content) {
-                payloads.push((staged.dataset, staged.position, payload));
-            }
+            let block = part.bytes(&staged.content).and_then(|_| blocks.next()).flatten();
+            let meta = meta_of(staged, old, block);
             if !superseded.contains(&(staged.dataset, staged.position)) {
                 self.put(bulk, Family::Cur, key, meta.encode());
             } else {
@@ -126,7 +128,7 @@ impl Store {
             let last = sealed.last.entry(staged.dataset).or_default();
             *last = (*last).max(staged.position);
         }
-        self.put_payloads(bulk, payloads)
+        Ok(())
     }
 
     /// The entry at `old` leaves `cur`; if readers knew it, it becomes history.
@@ -161,8 +163,8 @@ impl Store {
             let key = keys::record(dataset, position);
             let Some(mut meta) = self.meta(dataset, position)? else { continue };
             self.unrestore(dataset, position);
-            let place = meta.payload.unwrap_or(position);
-            let payload = self.payload(dataset, place)?.unwrap_or_default();
+            let payload = self.payload(dataset, meta.place(position))?.unwrap_or_default();
+            let place = meta.place(position).at;
             sealed.forgotten.push((dataset, place));
             meta.flags |= PRUNED;
             meta.pruned_at = Some(at);
@@ -228,10 +230,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Meta> {
     Meta::decode(bytes).map_err(|what| Error::Disk(format!("damaged data: {what}; restore a backup")))
 }
 
-fn meta_of(staged: &Staged, old: Option<(u64, Meta)>) -> Meta {
+/// The change as it is stored; `block` is that of a payload of its own.
+fn meta_of(staged: &Staged, old: Option<(u64, Meta)>, block: Option<u16>) -> Meta {
     let entry = &staged.entry;
     let old = old.filter(|(_, meta)| meta.flags & HIDDEN == 0);
-    let kept = matches!(staged.content, Content::Kept).then(|| old.as_ref().map(|(at, m)| m.payload.unwrap_or(*at)));
+    let kept =
+        matches!(staged.content, Content::Kept).then(|| old.as_ref().map(|(at, meta)| meta.place(*at))).flatten();
     Meta {
         flags: entry.flags(),
         action: staged.action,
@@ -248,7 +252,8 @@ fn meta_of(staged: &Staged, old: Option<(u64, Meta)>) -> Meta {
             _ => entry.changed_at,
         },
         previous: old.as_ref().map(|(at, _)| *at),
-        payload: kept.flatten(),
+        payload: kept.map(|place| place.at),
+        block: kept.map_or(block, |place| place.block),
         deleted_at: staged.deleted_at,
         // Pruned in this very epoch, the old change does not say so yet.
         pruned_at: entry.is(PRUNED).then(|| old.and_then(|(_, meta)| meta.pruned_at).unwrap_or(entry.changed_at)),
