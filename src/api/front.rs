@@ -18,6 +18,7 @@ mod views;
 
 use super::auth;
 use super::error::{Refusal, render};
+use super::request::{self, Numbers, RequestId};
 use crate::connectors::http::{Forward, Method, Url};
 use crate::control::App;
 use crate::control::partitions::{Node, Place, gateway};
@@ -28,7 +29,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -46,9 +47,11 @@ const HANDED_ON: &str = "syncline-handed-on";
 /// The routes of a process among several. Inside a runtime.
 pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Failure> {
     let front = super::router_until(node.front().clone(), stopping.clone());
+    let numbers = Numbers::new(node.front().engine.clock());
     let door = Door { node, front, parts: Arc::default(), forward: Forward::new()?, stopping };
     tokio::spawn(let_go(door.clone()));
-    Ok(Router::new().fallback(answer).layer(from_fn(render)).with_state(door))
+    let router = Router::new().fallback(answer).layer(from_fn(render));
+    Ok(router.layer(from_fn_with_state(numbers, request::number)).with_state(door))
 }
 
 #[derive(Clone)]
@@ -112,6 +115,10 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
     };
     if is_for_anybody(head.uri.path()) {
         return pass(&door.front, Request::from_parts(head, body)).await;
+    }
+    // Whoever it is handed on to calls it by the same id.
+    if let Some(id) = head.extensions.get::<RequestId>().and_then(|id| HeaderValue::from_str(&id.0).ok()) {
+        head.headers.insert(request::HEADER, id);
     }
     let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
         return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 4 MiB")

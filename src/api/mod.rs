@@ -60,7 +60,6 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::MethodRouter;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +73,6 @@ struct Api {
     reads: Arc<Semaphore>,
     /// Turns of answers as of one engine time.
     snapshots: Arc<Semaphore>,
-    requests: Arc<AtomicU64>,
     /// Ends answers that wait for changes.
     stopping: CancellationToken,
 }
@@ -89,7 +87,8 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
     // Merged last: none of what surrounds the API's routes concerns webhooks.
     let hooks = hooks::router(app.hooks.clone());
     let (reads, snapshots) = (Arc::new(Semaphore::new(READS)), Arc::new(Semaphore::new(current::SNAPSHOTS)));
-    let api = Api { app, reads, snapshots, requests: Arc::default(), stopping };
+    let numbers = request::Numbers::new(app.engine.clock());
+    let api = Api { app, reads, snapshots, stopping };
     let open = api.app.settings.metrics.open;
     let for_some = if open { Router::new() } else { metrics::router() };
     let for_all = if open { health::router().merge(metrics::router()) } else { health::router() };
@@ -113,7 +112,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .layer(from_fn(error::render))
-        .layer(from_fn_with_state(api.clone(), request::number))
+        .layer(from_fn_with_state(numbers, request::number))
         .layer(from_fn_with_state(api.clone(), metrics::time))
         .with_state(api)
         .merge(hooks)

@@ -26,6 +26,8 @@ use syncline_tests::topic;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+/// The id of every request: whoever answers it calls it by that.
+const ASKED: &str = "asked-by-a-test";
 const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 /// Longest wait for what has to come.
 const WAIT: Duration = Duration::from_secs(90);
@@ -90,6 +92,7 @@ fn processes_share_connections_and_answer_for_each_other() {
         assert_eq!(status["syncs"].as_array().map(Vec::len), Some(2 * CONNECTIONS as usize), "{status}");
         let refused = asked[1].get("/v1/changes?source=crm&cursor=earliest", None).await;
         assert_eq!(refused["error"]["code"], "name_a_connection");
+        assert_eq!(refused["error"]["request_id"], ASKED);
         // A cursor goes on wherever it is used.
         let page = asked[0].changes(3, "earliest").await;
         asked[1].post_until_taken(3, "b", 7).await;
@@ -788,7 +791,8 @@ impl Asker {
     async fn get(&self, path: &str, connection: Option<u64>) -> Value {
         let began = Instant::now();
         loop {
-            let mut request = self.client.get(format!("{}{path}", self.url)).bearer_auth(KEY);
+            let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(KEY);
+            let mut request = request.header("x-request-id", ASKED);
             if let Some(connection) = connection {
                 request =
                     request.header("provider-config-key", "crm").header("connection-id", format!("c{connection}"));
@@ -796,6 +800,8 @@ impl Asker {
             let text = match request.timeout(Duration::from_secs(10)).send().await {
                 Ok(answer) => {
                     let status = answer.status().as_u16();
+                    let id = answer.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+                    assert_eq!(id, Some(ASKED), "{path}: whoever has answered");
                     let text = answer.text().await.expect("text");
                     if status != 503 {
                         return serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
