@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use syncline::control::kafka::output::{Order, Standing, follow};
@@ -13,7 +14,7 @@ use syncline_connectors::kafka::output::envelope::Message;
 use syncline_connectors::kafka::output::places::{self, Place};
 use syncline_connectors::kafka::output::writer::{BATCH_BYTES, Trouble, Writer};
 use syncline_connectors::kafka::output::{By, Format, KeyForm, Shape};
-use syncline_connectors::kafka::{Cluster, murmur2};
+use syncline_connectors::kafka::{Cluster, murmur2, topics};
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, Change, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Filter, Options};
@@ -45,8 +46,13 @@ fn following(engine: &Engine, cluster: &Cluster, shape: &Shape) -> Following {
         cluster: cluster.clone(),
         shape: shape.clone(),
         name: "main".to_owned(),
+        granted: false,
         schemas: Arc::default(),
     };
+    following_as(order)
+}
+
+fn following_as(order: Order) -> Following {
     let (sender, standing) = watch::channel(Standing::default());
     let stop = CancellationToken::new();
     let task = tokio::spawn(follow(order, sender, stop.clone()));
@@ -451,6 +457,84 @@ async fn the_younger_of_two_takes_over_and_nothing_is_doubled() {
     younger.caught_up(&engine).await;
     younger.stop().await;
     assert_exact(&engine, &cluster, &sets, "two at once");
+    engine.stop().await.expect("a clean stop");
+}
+
+/// A former owner's last attempt can hit the next one between its beginning and its first word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_fenced_before_it_has_written_tries_again() {
+    let (folder, cluster) = (folder(), broker::cluster("early"));
+    let engine = engine(&folder);
+    let sets = history_sets(&engine);
+    play(&engine, &sets, &History { seed: 6, ids: 12, rows: 6 }, 0..20).await;
+    topics::ensure(&cluster, &[places::wanted(&cluster)]).await.expect("the topic of places");
+    let over = Arc::new(AtomicBool::new(false));
+    let fencing: Vec<_> = (0..2)
+        .map(|_| {
+            let (cluster, over) = (cluster.clone(), over.clone());
+            tokio::task::spawn_blocking(move || {
+                let began = Instant::now();
+                while !over.load(Ordering::Relaxed) && began.elapsed() < PATIENCE {
+                    drop(Writer::open(&cluster, "main", BATCH_BYTES, Arc::default()));
+                }
+            })
+        })
+        .collect();
+    // Each is met by a fence, most of them before they have written anything.
+    for _ in 0..4 {
+        let mut one = following(&engine, &cluster, &Shape::default());
+        let met = one.standing.wait_for(|standing| standing.trouble.is_some()).await.expect("a follower").clone();
+        assert!(!met.ended, "{met:?}");
+        one.stop().await;
+    }
+    let mut last = following(&engine, &cluster, &Shape::default());
+    last.standing.wait_for(|standing| standing.trouble.is_some()).await.expect("a follower");
+    over.store(true, Ordering::Relaxed);
+    for one in fencing {
+        one.await.expect("no panic");
+    }
+    last.caught_up(&engine).await;
+    last.stop().await;
+    assert_exact(&engine, &cluster, &sets, "fenced early");
+    engine.stop().await.expect("a clean stop");
+}
+
+/// Two owners of a partition, of which one has not heard yet that it no longer is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_were_granted_the_name_whoever_stays_goes_on() {
+    let (folder, cluster) = (folder(), broker::cluster("granted"));
+    let engine = engine(&folder);
+    let sets = history_sets(&engine);
+    let history = History { seed: 7, ids: 12, rows: 6 };
+    for stays in [0, 1] {
+        let from = stays as u64 * 200;
+        let granted = || {
+            following_as(Order {
+                engine: engine.clone(),
+                cluster: cluster.clone(),
+                shape: Shape::default(),
+                name: "5".to_owned(),
+                granted: true,
+                schemas: Arc::default(),
+            })
+        };
+        let mut two = vec![granted()];
+        play(&engine, &sets, &history, from..from + 50).await;
+        two[0].caught_up(&engine).await;
+        two.push(granted());
+        two[1].caught_up(&engine).await;
+        // The name changes hands.
+        for at in from + 50..from + 150 {
+            play(&engine, &sets, &history, at..at + 1).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (mut left, leaves) = (two.remove(stays), two.remove(0));
+        leaves.stop().await;
+        play(&engine, &sets, &history, from + 150..from + 200).await;
+        left.caught_up(&engine).await;
+        left.stop().await;
+    }
+    assert_exact(&engine, &cluster, &sets, "two owners");
     engine.stop().await.expect("a clean stop");
 }
 

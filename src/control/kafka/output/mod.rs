@@ -7,7 +7,8 @@
 //!
 //! What ends it for good, with a named error: a younger instance of the same name (`output_fenced`), topics that are ahead
 //! of this data folder (`topic_ahead`) or were written from another (`topic_foreign`), names that Kafka cannot keep apart
-//! (`topic_clash`), a place it cannot read (`place_unreadable`). What may pass is tried again, with growing waits.
+//! (`topic_clash`), a place it cannot read (`place_unreadable`). What may pass is tried again, with growing waits. Where a
+//! group says who has a partition, another writer of the same name passes too: it is a former owner who has not heard yet.
 //!
 //! A dataset that was emptied on request tells nobody which records it had. Its topics keep what they were told; a full
 //! listing brings what there is now as changes. It is counted and logged (`output_emptied`).
@@ -32,7 +33,7 @@ use crate::engine::model::Position;
 use crate::engine::source::Failure;
 use crate::engine::time::{Backoff, Chance, entropy};
 use outlets::Outlets;
-use scribe::{Me, Scribe, is_mine, superseded};
+use scribe::{Me, Scribe, nobody_else, superseded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,6 +55,9 @@ pub struct Order {
     pub shape: Shape,
     /// Name of the producer: one engine, one name.
     pub name: String,
+    /// Whether something else says who has the name, as a group does of partitions. Then somebody else who writes under it
+    /// is outlasted: who has lost the name is stopped. Otherwise the younger of two goes on.
+    pub granted: bool,
     /// Schemas named in headers.
     pub schemas: Arc<Schemas>,
 }
@@ -77,6 +81,8 @@ enum Held {
     Reopen(Failure),
     /// Find out whether somebody else has taken over.
     Fenced(Failure),
+    /// Somebody else has.
+    Superseded(Failure),
     /// Stop for good.
     Ended(Failure),
 }
@@ -111,6 +117,7 @@ pub(in crate::control) fn start(app: &App, tasks: &TaskTracker, stop: &Cancellat
         cluster: kafka.cluster.clone(),
         shape,
         name: app.part.name.clone(),
+        granted: app.part.neighbours.is_some(),
         schemas: Arc::new(Schemas::of(&app.definitions)),
     };
     let (standing, _) = watch::channel(Standing::default());
@@ -195,7 +202,7 @@ struct Follower {
 impl Follower {
     fn new(order: Order, standing: watch::Sender<Standing>) -> Self {
         let token = hex(&entropy());
-        let me = Me { log: outlets::log_of(&order.engine, ""), token, claimed: false };
+        let me = Me { log: outlets::log_of(&order.engine, ""), token, last: None };
         let outlets = Outlets::new(&order);
         let chance = Chance::from_seed(entropy().iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)));
         let backoff = Backoff::new(WAITS.0, WAITS.1, true, chance);
@@ -209,8 +216,17 @@ impl Follower {
 
     /// Writes everything before `end`, with a producer made for it if there is none.
     async fn cycle(&mut self, end: Position) -> Result<Position, Held> {
-        match self.round(end).await {
+        let result = match self.round(end).await {
             Err(Held::Fenced(fence)) => Err(self.after_fence(fence).await),
+            result => result,
+        };
+        match result {
+            Err(Held::Superseded(failure)) if self.order.granted => {
+                // Whoever it was: the next attempt takes the name back.
+                self.me.last = None;
+                Err(Held::Reopen(failure))
+            }
+            Err(Held::Superseded(failure)) => Err(Held::Ended(failure)),
             result => result,
         }
     }
@@ -223,9 +239,9 @@ impl Follower {
             Some(scribe) if scribe.batch() <= batch => scribe,
             Some(scribe) => {
                 close(scribe).await;
-                self.open(end, batch).await?
+                self.open(batch).await?
             }
-            None => self.open(end, batch).await?,
+            None => self.open(batch).await?,
         };
         let outlets = self.outlets.snapshot();
         let blocking = tokio::task::spawn_blocking(move || {
@@ -233,7 +249,7 @@ impl Follower {
             (scribe, result)
         });
         let (scribe, result) = blocking.await.map_err(|e| Held::Reopen(broken(&e)))?;
-        if !matches!(result, Err(Held::Reopen(_) | Held::Fenced(_) | Held::Ended(_))) {
+        if matches!(result, Ok(_) | Err(Held::Again(_))) {
             self.scribe = Some(scribe);
         } else {
             close(scribe).await;
@@ -243,26 +259,26 @@ impl Follower {
 
     /// A producer that was fenced: if nobody else has written under its name, the broker only gave it up for dead.
     async fn after_fence(&self, fence: Failure) -> Held {
-        if !self.me.claimed {
-            return Held::Ended(superseded(&self.order.name));
-        }
         let (order, me, halt) = (self.order.clone(), self.me.clone(), self.halt.clone());
-        match tokio::task::spawn_blocking(move || is_mine(&order, &me, &halt)).await {
+        match tokio::task::spawn_blocking(move || nobody_else(&order, &me, &halt)).await {
             Ok(Ok(true)) => Held::Reopen(Failure { code: "output_given_up", retry: true, ..fence }),
-            Ok(Ok(false)) => Held::Ended(superseded(&self.order.name)),
+            Ok(Ok(false)) => Held::Superseded(superseded(&self.order)),
             Ok(Err(failure)) => Held::Reopen(failure),
             Err(error) => Held::Reopen(broken(&error)),
         }
     }
 
-    async fn open(&mut self, end: Position, batch: usize) -> Result<Scribe, Held> {
+    async fn open(&mut self, batch: usize) -> Result<Scribe, Held> {
         let order = self.order.clone();
         topics_of_places(&order.cluster).await?;
-        let (me, halt) = (self.me.clone(), self.halt.clone());
-        let opened = tokio::task::spawn_blocking(move || Scribe::open(&order, me, end, batch, halt)).await;
-        let scribe = opened.map_err(|e| Held::Reopen(broken(&e)))??;
-        self.me.claimed = true;
-        Ok(scribe)
+        let (mut me, halt) = (self.me.clone(), self.halt.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let scribe = Scribe::open(&order, &mut me, batch, halt);
+            (me, scribe)
+        });
+        let (me, scribe) = opened.await.map_err(|e| Held::Reopen(broken(&e)))?;
+        self.me = me;
+        scribe
     }
 
     /// Tells how a round went, and says what to wait for.
@@ -276,7 +292,9 @@ impl Follower {
                 self.well();
                 return if place < end { Wait::Span(Duration::ZERO) } else { Wait::Commit };
             }
-            Err(Held::Ended(failure) | Held::Fenced(failure)) => return Wait::Never(failure),
+            Err(Held::Ended(failure) | Held::Fenced(failure) | Held::Superseded(failure)) => {
+                return Wait::Never(failure);
+            }
             Err(Held::Again(failure)) => (failure, false),
             Err(Held::Reopen(failure)) => (failure, true),
         };

@@ -54,8 +54,8 @@ pub(super) struct Me {
     pub log: String,
     /// One for each running follower.
     pub token: String,
-    /// Whether it has written under its name.
-    pub claimed: bool,
+    /// Who wrote under its name last, as far as it knows: itself, once it has begun.
+    pub last: Option<String>,
 }
 
 /// Numbers of changes within their engine time.
@@ -82,16 +82,17 @@ impl Numbers {
 impl Scribe {
     /// Takes over the producer's name, unless the topics are not this log's: then nobody is disturbed. Says first of all
     /// that it has, so that an older one knows.
-    pub fn open(order: &Order, me: Me, end: Position, batch: usize, halt: Arc<AtomicBool>) -> Result<Self, Held> {
+    pub fn open(order: &Order, me: &mut Me, batch: usize, halt: Arc<AtomicBool>) -> Result<Self, Held> {
         let (before, _) = places::read(&order.cluster, &order.name, Patience::Now, &halt).map_err(Held::from)?;
-        check(before.as_ref(), &me, end, order)?;
+        check(before.as_ref(), me, order)?;
         let (writer, place) = Writer::open(&order.cluster, &order.name, batch, halt)?;
-        check(place.as_ref(), &me, end, order)?;
+        check(place.as_ref(), me, order)?;
+        me.last = place.as_ref().map(|place| place.writer.clone());
         let place = place.map_or(Position::START, |place| place.position);
         tracing::debug!(name = order.name, place = place.0, "topics are written from here");
         let mut scribe = Scribe {
             order: order.clone(),
-            me,
+            me: me.clone(),
             writer,
             batch,
             place,
@@ -100,6 +101,7 @@ impl Scribe {
             emptied: Emptied::new(place),
         };
         scribe.commit(place)?;
+        me.last = Some(me.token.clone());
         Ok(scribe)
     }
 
@@ -235,24 +237,35 @@ fn instead(message: Message, target: &Target, way: &Way, before: &str, claim_che
     large::instead(message, target, &way.outlet.dead, &reference, claim_check)
 }
 
-/// Whether the last place under this name is still this follower's own. Blocks.
-pub(super) fn is_mine(order: &Order, me: &Me, halt: &AtomicBool) -> Result<bool, Failure> {
+/// Whether nobody else has written under this name since this follower looked or wrote last. Blocks.
+pub(super) fn nobody_else(order: &Order, me: &Me, halt: &AtomicBool) -> Result<bool, Failure> {
     let (place, _) = places::read(&order.cluster, &order.name, Patience::Settled, halt)?;
-    Ok(place.is_some_and(|place| place.writer == me.token))
+    Ok(!place.is_some_and(|place| is_another(&place, me)))
+}
+
+/// Whether a place was written by somebody this follower has not met.
+fn is_another(place: &Place, me: &Me) -> bool {
+    place.writer != me.token && me.last.as_ref().is_some_and(|last| place.writer != *last)
 }
 
 /// Topics that are not this log's, or are ahead of it, are not written to; nor those that somebody else has taken over.
-fn check(place: Option<&Place>, me: &Me, end: Position, order: &Order) -> Result<(), Held> {
+fn check(place: Option<&Place>, me: &Me, order: &Order) -> Result<(), Held> {
     let Some(place) = place else { return Ok(()) };
-    if me.claimed && place.writer != me.token {
-        return Err(Held::Ended(superseded(&order.name)));
+    if is_another(place, me) {
+        return Err(Held::Superseded(superseded(order)));
     }
     let (prefix, name) = (&order.cluster.prefix, &order.name);
+    // Looked at now: another follower of this engine may have been further than when this one began.
+    let end = *order.engine.watermark().borrow();
     let (code, what) = if place.log != me.log {
         ("topic_foreign", "were written from another data folder".to_owned())
     } else if place.position > end {
-        let what = format!("are at engine time {} while this data folder is at {}", place.epoch, end.epoch());
-        ("topic_ahead", what + ": it was restored from an older backup")
+        let why = match order.granted {
+            true => "the partition has another owner by now, or its changelog was replaced by an older one",
+            false => "it was restored from an older backup",
+        };
+        let what = format!("are at engine time {} while this data folder is at {}: {why}", place.epoch, end.epoch());
+        ("topic_ahead", what)
     } else {
         return Ok(());
     };
@@ -261,15 +274,23 @@ fn check(place: Option<&Place>, me: &Me, end: Position, order: &Order) -> Result
         places::topic(&order.cluster),
         places::topic(&order.cluster),
     );
-    Err(Held::Ended(Failure { code, message, status: None, retry: false, retry_after: None }))
+    // Who has lost a partition is stopped soon.
+    let retry = order.granted && code == "topic_ahead";
+    let failure = Failure { code, message, status: None, retry, retry_after: None };
+    Err(if retry { Held::Reopen(failure) } else { Held::Ended(failure) })
 }
 
 /// Somebody else writes under this name now.
-pub(super) fn superseded(name: &str) -> Failure {
-    let message = format!(
-        "another instance writes to topics as `{name}` now, so this one stops; give every installation a `kafka.prefix` of its own"
-    );
-    Failure { code: "output_fenced", message, status: None, retry: false, retry_after: None }
+pub(super) fn superseded(order: &Order) -> Failure {
+    let name = &order.name;
+    let message = if order.granted {
+        format!("a former owner of partition {name} has written to its topics; it is about to stop")
+    } else {
+        format!(
+            "another instance writes to topics as `{name}` now, so this one stops; give every installation a `kafka.prefix` of its own"
+        )
+    };
+    Failure { code: "output_fenced", message, status: None, retry: order.granted, retry_after: None }
 }
 
 /// The store failed: nothing can be read any more.
