@@ -71,12 +71,16 @@ fn check_streams(api: &Api, caller: &Caller, selection: &Selection, query: &mut 
         );
     }
     let recorded = |stream: &str| datasets.iter().any(|d| of_source(&d.name.source) && *d.name.model == *stream);
+    let mut unknown: Vec<&String> = selection.streams.iter().filter(|s| !defined(s) && !recorded(s)).collect();
+    if unknown.is_empty() {
+        return;
+    }
     // A view is read as a stream as well, and may have no rows yet.
     let views = api.app.engine.views();
-    let viewed = |stream: &str| views.iter().any(|view| of_source(&view.source) && view.name == stream);
-    for stream in selection.streams.iter().filter(|s| !defined(s) && !recorded(s) && !viewed(s)) {
-        let of_those = definitions.iter().filter(|(source, _)| of_source(source));
-        let known = list(of_those.flat_map(|(_, definition)| definition.streams.iter().map(|s| s.name.as_str())));
+    unknown.retain(|stream| !views.iter().any(|view| of_source(&view.source) && view.name == **stream));
+    let of_those = definitions.iter().filter(|(source, _)| of_source(source));
+    let known = list(of_those.flat_map(|(_, definition)| definition.streams.iter().map(|s| s.name.as_str())));
+    for stream in unknown {
         query.fault("unknown_stream", &["stream"], format!("no stream `{stream}` is defined; there is {known}"));
     }
 }

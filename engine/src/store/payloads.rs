@@ -196,7 +196,6 @@ impl<'a> Payloads<'a> {
             && lately.with(dataset, place.at).is_none()
             && let Some(block) =
                 self.snapshot.get_pinned_cf(self.store.family(Family::Blocks), keys::record(dataset, first))?
-            && Block::of(&block[..])?.find(place.at).is_some()
         {
             lately.open(&block, dataset, place.at)?;
         }
@@ -288,9 +287,12 @@ impl Lately {
         open.body.get(open.index.range(open.index.find(position)?))
     }
 
-    /// Unpacks a block for a payload of it.
+    /// Unpacks a block for a payload of it, unless it has none there.
     fn open(&mut self, packed: &[u8], dataset: DatasetId, position: u64) -> Result<Option<&[u8]>> {
         let block = Block::of(packed)?;
+        if block.find(position).is_none() {
+            return Ok(None);
+        }
         if self.open.len() >= OPEN {
             self.spare = self.open.pop_front().map(|open| open.body);
         }

@@ -25,7 +25,8 @@ type Record = (Scope, Seen);
 pub struct Views<'s> {
     /// By model; empty while the plan is made.
     records: Vec<Stream<'s, u64, Vec<(Record, u64, isize)>>>,
-    nothing: Stream<'s, u64, Vec<(Record, u64, isize)>>,
+    /// Records of no model: none, but it keeps the time of all.
+    pub(super) nothing: Stream<'s, u64, Vec<(Record, u64, isize)>>,
     registry: Arc<Registry>,
     pub(super) plan: Plan,
     pub(super) lines: Vec<VecCollection<'s, u64, Line, isize>>,

@@ -122,9 +122,9 @@ impl Definition {
         records: Stream<'s, u64, Vec<RecordUpdate>>,
         registry: Arc<Registry>,
     ) -> VecCollection<'s, u64, Line, isize> {
-        let mut views = Views::new(records.clone(), registry);
+        let mut views = Views::new(records, registry);
         (self.0)(&mut views);
-        let nothing = records.as_collection().flat_map(|_| None::<Line>);
+        let nothing = views.nothing.as_collection().flat_map(|_| None::<Line>);
         nothing.concatenate(views.lines)
     }
 }
