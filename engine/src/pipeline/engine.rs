@@ -358,6 +358,20 @@ impl Engine {
         self.begin(batch, Vec::new(), false).await
     }
 
+    /// The same for a dataset that was made by a view; `None` if it has become somebody else's, whose records a batch of the
+    /// view's has nothing to do with.
+    pub(super) async fn hand_over_for_view(&self, dataset: &Dataset, batch: Batch) -> Result<Option<Underway>, Error> {
+        let room = self.room_for(&batch).await?;
+        let (answer, answered) = Answer::new(None);
+        // Held until the batch has its place: whoever takes the dataset over comes behind it.
+        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        if !catalog.of_views.contains(&dataset.id) {
+            return Ok(None);
+        }
+        self.submit(batch, Vec::new(), false, answer, Some(room))?;
+        Ok(Some(Underway(answered)))
+    }
+
     /// Takes an entry of the log that the engine itself had put there: a batch of a run, or a claim. Entries are to be
     /// entered in the order of the log; `marks` (the place behind the entry) are stored in the same commit.
     ///

@@ -1,7 +1,7 @@
 //! Views and the catalog: every dataset that views read brings the datasets that they write.
 
 use super::engine::Catalog;
-use super::{Batch, DatasetSpec, Engine, Error, WindowOp};
+use super::{Batch, Dataset, DatasetSpec, Engine, Error, WindowOp};
 use crate::dataflow::Derived;
 use crate::dataflow::views::{Definition, Health, Registry};
 use crate::model::{Cause, DatasetId, DatasetName, Strategy, Via};
@@ -75,16 +75,22 @@ impl Engine {
     pub async fn retract_view(&self, environment: &str, name: &str) -> Result<u64, Error> {
         let mut deleted = 0;
         for dataset in self.left_by_views(environment).into_iter().filter(|d| &*d.name.model == name) {
-            if self.live(&dataset) == 0 {
-                continue;
+            if self.live(&dataset) > 0 {
+                deleted += self.retract_left(&dataset).await?;
             }
-            let cause = Some(Cause { via: Via::View, number: u64::from(dataset.id.0) });
-            // A window in which nothing is seen.
-            let (open, close) = (vec![WindowOp::Restart(dataset.clone())], vec![WindowOp::Sweep(dataset.clone())]);
-            let receipt = self.commit(Batch { cause, open, close, ..Batch::default() }).await?;
-            deleted += receipt.counts_of(&dataset).deleted;
         }
         Ok(deleted)
+    }
+
+    /// Deletes what a view has left in a dataset, unless that has become somebody else's meanwhile; how much.
+    async fn retract_left(&self, dataset: &Dataset) -> Result<u64, Error> {
+        let cause = Some(Cause { via: Via::View, number: u64::from(dataset.id.0) });
+        // A window in which nothing is seen.
+        let (open, close) = (vec![WindowOp::Restart(dataset.clone())], vec![WindowOp::Sweep(dataset.clone())]);
+        match self.hand_over_for_view(dataset, Batch { cause, open, close, ..Batch::default() }).await? {
+            Some(underway) => Ok(underway.receipt().await?.counts_of(dataset).deleted),
+            None => Ok(0),
+        }
     }
 }
 
@@ -148,6 +154,38 @@ mod tests {
     #[row(crate = crate)]
     struct Note {
         text: String,
+    }
+
+    /// A stream may take over the name of a removed view while the view's records are being deleted.
+    #[tokio::test]
+    async fn records_of_a_stream_that_took_over_the_name_of_a_removed_view_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = |views| {
+            let options = Options { workers: 1, clock: Arc::new(SystemClock), views, ..Options::default() };
+            Engine::open(Options { data_dir: Some(folder.path().to_owned()), ..options }).expect("opens")
+        };
+        let save = async |engine: &Engine, model: &str, id: &str| {
+            let dataset = engine.dataset(&DatasetName::base("e", "desk", "one", model), &spec()).expect("a dataset");
+            let mut page = engine.page(&dataset);
+            page.save(id, None, Timestamp(1), format!(r#"{{"id":"{id}","text":"a"}}"#).as_bytes());
+            let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() };
+            engine.commit(batch).await.expect("commits");
+        };
+        let engine = open(Some(Definition::new(|v| {
+            let notes = v.model::<Note>("desk", "Note");
+            v.publish("Texts", &notes.map(|_, note| note.text.clone()));
+        })));
+        save(&engine, "Note", "1").await;
+        engine.stop().await.expect("stops");
+        drop(engine);
+
+        let engine = open(None);
+        let left = engine.left_by_views("e");
+        assert_eq!(left.iter().map(|left| engine.live(left)).collect::<Vec<_>>(), [1]);
+        save(&engine, "Texts", "2").await;
+        assert_eq!(engine.retract_left(&left[0]).await.expect("an answer"), 0, "it is a stream's by now");
+        assert_eq!(engine.live(&left[0]), 2);
+        engine.stop().await.expect("stops");
     }
 
     /// Views read all contents at the start. One that cannot be read must end the opening, not leave it waiting.
