@@ -213,8 +213,8 @@ class Store:
             db.execute(ONE, (int(key) % works.CONNECTIONS, key, row[1].decode(), row[2].decode(), digest))
         reader.join()
         delays = sorted((seen[key] - due[key]) * 1e3 for key in due)
-        at = lambda share: delays[min(len(delays) * share // 100, len(delays) - 1)]
-        return {"changes": len(seen), "p50": at(50), "p99": at(99)}
+        at = lambda share: delays[min(len(delays) * share // 1000, len(delays) - 1)]
+        return {"changes": len(seen), "p50": at(500), "p99": at(990), "p99.9": at(999)}
 
     def read(self, place, wanted, seen, ready):
         """Follows the table by its cursor, woken when there is something."""

@@ -28,8 +28,8 @@ pub struct Figures {
     pub own_us: f64,
     /// CPU of the broker meanwhile, µs a record.
     pub broker_us: f64,
-    /// For each pace: p50 and p99 in ms.
-    pub paced: Vec<(f64, f64)>,
+    /// For each pace: p50, p99 and p99.9 in ms.
+    pub paced: Vec<[f64; 3]>,
     /// The same records again: records a second, CPU of the system and of the broker.
     pub again: (f64, f64, f64),
     /// Most memory of the system.
@@ -164,8 +164,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Writes messages at a set pace, each of another record and each a change: p50 and p99 in ms.
-    pub fn paced(&self, process: &mut Process, rate: u64, messages: &[Message]) -> Result<(f64, f64), Fault> {
+    /// Writes messages at a set pace, each of another record and each a change: p50, p99 and p99.9 in ms.
+    pub fn paced(&self, process: &mut Process, rate: u64, messages: &[Message]) -> Result<[f64; 3], Fault> {
         let producer = producer(self.broker, 0)?;
         // A producer's first message waits for its id and for the topic's leaders, which is nobody's delay but its own.
         self.first_messages(&producer, process)?;
@@ -192,7 +192,7 @@ impl<'a> Bench<'a> {
             let index = (delays.len() as f64 * share) as usize;
             delays.get(index.min(delays.len() - 1)).map_or(0.0, |d| d.as_secs_f64() * 1e3)
         };
-        Ok((at(0.5), at(0.99)))
+        Ok([at(0.5), at(0.99), at(0.999)])
     }
 
     /// New records to every partition, and their changes; they are none of the work's.

@@ -6,7 +6,7 @@
 use crate::files::Files;
 use crate::shop::{MORE, UPDATES};
 use crate::side::Figures;
-use crate::system::{System, tree_cpu};
+use crate::system::{System, tree_cpu, tree_memory};
 use crate::{Args, Fault};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -95,11 +95,13 @@ fn works(args: &Args, system: &System, files: &Files, piped: &mut Piped) -> Resu
     if args.wants("w2") {
         let (rate, cpu) = piped.poll("w2", args.records, [0, files.changed, files.missing])?;
         figures.extend([("W2 rate", rate), ("W2 CPU", cpu)]);
+        figures.insert("W2 MB", tree_memory(piped.child.id())? as f64 / 1e6);
     }
     if args.wants("w3") && system.name != "dlt" {
         let took = piped.order(&format!("w3 {}", args.pace()))?;
         expect(&took.answer, "changes", args.paced() as i64)?;
         figures.extend([("W3 p50", number(&took.answer, "p50")), ("W3 p99", number(&took.answer, "p99"))]);
+        figures.insert("W3 p99.9", number(&took.answer, "p99.9"));
         figures.insert("W3 CPU", each(took.cpu, args.paced()));
     }
     if args.wants("w7") && system.name == "dbsp" {

@@ -9,7 +9,7 @@ use crate::measure::{Bench, PATIENCE, Post, post, producer};
 use crate::poll;
 use crate::reader::Reader;
 use crate::side::Figures;
-use crate::system::{Order, Process, System};
+use crate::system::{Order, Process, System, tree_memory};
 use crate::work::{Changes, Message, Work};
 use crate::{Args, Fault, files};
 use rdkafka::producer::Producer;
@@ -36,12 +36,14 @@ pub fn run(args: &Args, broker: &Broker, system: &System, name: &str, folder: &P
     if args.wants("w2") {
         let (rate, cpu) = polls.timed(&mut process, args.records, Polls::again)?;
         figures.extend([("W2 rate", rate), ("W2 CPU", cpu)]);
+        let memory = tree_memory(process.pid())? + tree_memory(broker.pid()?)?;
+        figures.insert("W2 MB", memory as f64 / 1e6);
     }
     if args.wants("w3") {
         let update = |n| Message { id: poll::updated(n, args.records), version: Some(files::PACED) };
         let messages: Vec<Message> = (0..args.paced()).map(update).collect();
-        let (p50, p99) = polls.bench.paced(&mut process, args.pace(), &messages)?;
-        figures.extend([("W3 p50", p50), ("W3 p99", p99)]);
+        let [p50, p99, p999] = polls.bench.paced(&mut process, args.pace(), &messages)?;
+        figures.extend([("W3 p50", p50), ("W3 p99", p99), ("W3 p99.9", p999)]);
     }
     Ok(figures)
 }

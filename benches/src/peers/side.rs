@@ -81,8 +81,10 @@ fn ours(args: &Args, folder: &Path) -> Result<Figures, Fault> {
         ("W1 CPU", figure("W1", "CPU a record")),
         ("W2 rate", figure("W2", "records a second")),
         ("W2 CPU", figure("W2", "CPU a record")),
+        ("W2 MB", figure("W2", "memory, peak")),
         ("W3 p50", paced("due to visible, p50")),
         ("W3 p99", paced("due to visible, p99")),
+        ("W3 p99.9", paced("due to visible, p99.9")),
         ("W3 CPU", paced("CPU a webhook, pacing and reading included")),
         ("W7 rate", of_view("load, records a second")),
         ("W7 CPU", of_view(load)),
@@ -105,9 +107,9 @@ pub fn table(args: &Args, rows: &[Row]) {
     );
     let ours = rows.iter().find(|row| row.name == OURS);
     if args.wants_any(&["w1", "w2", "w3"]) {
-        let paced = format!("W3 at {}/s: p50 / p99 ms", args.pace());
-        println!("| system | W1 records/s | CPU µs | × | W2 records/s | CPU µs | × | {paced} | × |");
-        println!("|---|---|---|---|---|---|---|---|---|");
+        let paced = format!("W3 at {}/s: p50 / p99 / p99.9 ms", args.pace());
+        println!("| system | W1 records/s | CPU µs | × | W2 records/s | CPU µs | × | memory MB | {paced} | × |");
+        println!("|---|---|---|---|---|---|---|---|---|---|");
         for row in rows {
             let mut cells = Vec::new();
             for work in ["W1", "W2"] {
@@ -115,7 +117,8 @@ pub fn table(args: &Args, rows: &[Row]) {
                 cells.extend(against(row, ours, &format!("{work} CPU")));
             }
             let [p50, factor] = against(row, ours, "W3 p50");
-            cells.extend([format!("{p50} / {}", cell(row.middle("W3 p99"), 1)), factor]);
+            let [p99, p999] = ["W3 p99", "W3 p99.9"].map(|figure| cell(row.middle(figure), 1));
+            cells.extend([cell(row.middle("W2 MB"), 0), format!("{p50} / {p99} / {p999}"), factor]);
             line(row, &cells, "W1 CPU");
         }
     }

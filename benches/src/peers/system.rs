@@ -108,6 +108,17 @@ pub fn cpu(pid: u32) -> Result<Duration, Fault> {
 
 /// The same of a process and all below it, those that have ended included.
 pub fn tree_cpu(pid: u32) -> Result<Duration, Fault> {
+    Ok(tree(pid)?.values().map(|fields| ticks(fields.get(11..15))).sum())
+}
+
+/// Memory of a process and all below it in bytes; what several share counts once.
+pub fn tree_memory(pid: u32) -> Result<u64, Fault> {
+    let share = |pid: &u32| kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
+    Ok(tree(pid)?.keys().map(share).sum::<u64>() * 1_024)
+}
+
+/// A process and all below it, with what [`stat`] says of each.
+fn tree(pid: u32) -> Result<HashMap<u32, Vec<u64>>, Fault> {
     let mut all: HashMap<u32, Vec<u64>> = HashMap::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -115,8 +126,10 @@ pub fn tree_cpu(pid: u32) -> Result<Duration, Fault> {
         all.extend(stat(pid).ok().map(|fields| (pid, fields)));
     }
     let parent = |pid: &u32| all.get(pid).and_then(|fields| fields.get(1)).map(|parent| *parent as u32);
-    let below = |of: u32| std::iter::successors(Some(of), parent).any(|ancestor| ancestor == pid);
-    Ok(all.iter().filter(|(of, _)| below(**of)).map(|(_, fields)| ticks(fields.get(11..15))).sum())
+    let below = |of: &u32| std::iter::successors(Some(*of), parent).any(|ancestor| ancestor == pid);
+    let members: Vec<u32> = all.keys().copied().filter(below).collect();
+    all.retain(|pid, _| members.contains(pid));
+    Ok(all)
 }
 
 /// The numbers behind the name, which may hold anything: state, here 0, is the first; then the parent; user and system
@@ -135,7 +148,12 @@ fn ticks(ticks: Option<&[u64]>) -> Duration {
 
 /// Most memory a process ever had, in bytes.
 pub fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1_024
+    kib(&format!("/proc/{pid}/status"), "VmHWM:") * 1_024
+}
+
+/// A number of KiB that a file of `/proc` tells; 0 if it does not.
+fn kib(path: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
 }

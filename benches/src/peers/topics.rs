@@ -47,7 +47,7 @@ fn table(args: &Args, rows: &[Row], measured: &[Vec<Figures>]) {
         broker::VERSION,
         std::thread::available_parallelism().map_or(0, usize::from),
     );
-    let paces: Vec<String> = args.rate.iter().map(|rate| format!("{rate}/s p50 / p99 ms")).collect();
+    let paces: Vec<String> = args.rate.iter().map(|rate| format!("{rate}/s p50 / p99 / p99.9 ms")).collect();
     println!(
         "| system | records/s | CPU µs a record | with broker | again: records/s | CPU µs a record | with broker | {} | \
          peak MB |",
@@ -68,7 +68,8 @@ fn table(args: &Args, rows: &[Row], measured: &[Vec<Figures>]) {
         let again = [middle(&|f| f.again.0), middle(&|f| f.again.1), middle(&|f| f.again.1 + f.again.2)];
         let paced = |n: usize| {
             let at = |f: &Figures| f.paced.get(n).copied().unwrap_or_default();
-            format!("{:.1} / {:.1}", middle(&|f| at(f).0), middle(&|f| at(f).1))
+            let [p50, p99, p999] = [0, 1, 2].map(|share| middle(&|f| at(f)[share]));
+            format!("{p50:.1} / {p99:.1} / {p999:.1}")
         };
         let paced: Vec<String> = (0..args.rate.len()).map(paced).collect();
         let cells = |[rate, own, both]: [f64; 3]| format!("{rate:.0} | {own:.1} | {both:.1}");

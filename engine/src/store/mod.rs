@@ -157,6 +157,12 @@ impl Family {
         }
     }
 
+    /// Sorted runs from which on some are merged: a single read asks the filter of each, a scan goes through all of them.
+    /// Blocks of payloads are asked for by their keys and not scanned.
+    fn runs(self) -> i32 {
+        if self == Family::Blocks { 48 } else { 24 }
+    }
+
     /// Bytes compressed together: payloads are read in order more often than one by one, entries the other way round.
     fn block(self) -> usize {
         match self {
@@ -183,13 +189,14 @@ impl Family {
             // Put in order and seldom changed: few, large merges. With levels each would rewrite all there is, since what is
             // new lies behind the rest of every dataset (engine/decisions/0017).
             options.set_compaction_style(DBCompactionStyle::Universal);
-            options.set_level_zero_file_num_compaction_trigger(RUNS);
-            options.set_level_zero_slowdown_writes_trigger(RUNS * 4);
-            options.set_level_zero_stop_writes_trigger(RUNS * 6);
+            let runs = self.runs();
+            options.set_level_zero_file_num_compaction_trigger(runs);
+            options.set_level_zero_slowdown_writes_trigger(runs * 4);
+            options.set_level_zero_stop_writes_trigger(runs * 6);
             let mut merges = UniversalCompactOptions::default();
             merges.set_size_ratio(10);
-            merges.set_min_merge_width(RUNS / 2 + 2);
-            merges.set_max_merge_width(RUNS * 2);
+            merges.set_min_merge_width(runs / 2 + 2);
+            merges.set_max_merge_width(runs * 2);
             options.set_universal_compaction_options(&merges);
         }
         // One compression for all levels: a denser one for the last costs more than it saves (engine/decisions/0013).
@@ -202,8 +209,6 @@ impl Family {
     }
 }
 
-/// Sorted runs of payloads from which on some are merged: a single read may look into each.
-const RUNS: i32 = 12;
 /// Blocks kept in memory, by all families together.
 const BLOCK_CACHE: usize = 64 << 20;
 /// Writes kept in memory until they go to a file, by all families together.

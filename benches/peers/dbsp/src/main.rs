@@ -136,11 +136,11 @@ fn record(line: &str) -> Result<(u64, String), Fault> {
     Ok((id.parse()?, json.to_owned()))
 }
 
-/// p50 and p99 in ms.
+/// p50, p99 and p99.9 in ms.
 fn shares(mut delays: Vec<Duration>) -> String {
     delays.sort_unstable();
-    let at = |share: usize| delays.get(delays.len() * share / 100).map_or(0.0, |d| d.as_secs_f64() * 1e3);
-    format!(r#""p50":{:.4},"p99":{:.4}"#, at(50), at(99))
+    let at = |share: usize| delays.get(delays.len() * share / 1_000).map_or(0.0, |d| d.as_secs_f64() * 1e3);
+    format!(r#""p50":{:.4},"p99":{:.4},"p99.9":{:.4}"#, at(500), at(990), at(999))
 }
 
 fn path(name: &str) -> PathBuf {
