@@ -40,16 +40,19 @@ struct Following {
     task: JoinHandle<Result<(), Failure>>,
 }
 
-fn following(engine: &Engine, cluster: &Cluster, shape: &Shape) -> Following {
-    let order = Order {
+fn order(engine: &Engine, cluster: &Cluster, shape: &Shape) -> Order {
+    Order {
         engine: engine.clone(),
         cluster: cluster.clone(),
         shape: shape.clone(),
         name: "main".to_owned(),
         granted: false,
         schemas: Arc::default(),
-    };
-    following_as(order)
+    }
+}
+
+fn following(engine: &Engine, cluster: &Cluster, shape: &Shape) -> Following {
+    following_as(order(engine, cluster, shape))
 }
 
 fn following_as(order: Order) -> Following {
@@ -509,14 +512,8 @@ async fn of_two_that_were_granted_the_name_whoever_stays_goes_on() {
     for stays in [0, 1] {
         let from = stays as u64 * 200;
         let granted = || {
-            following_as(Order {
-                engine: engine.clone(),
-                cluster: cluster.clone(),
-                shape: Shape::default(),
-                name: "5".to_owned(),
-                granted: true,
-                schemas: Arc::default(),
-            })
+            let order = order(&engine, &cluster, &Shape::default());
+            following_as(Order { name: "5".to_owned(), granted: true, ..order })
         };
         let mut two = vec![granted()];
         play(&engine, &sets, &history, from..from + 50).await;
