@@ -3,10 +3,10 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use syncline::control::kafka::output::{Order, Standing, follow};
@@ -463,7 +463,36 @@ async fn the_younger_of_two_takes_over_and_nothing_is_doubled() {
     engine.stop().await.expect("a clean stop");
 }
 
-/// A former owner's last attempt can hit the next one between its beginning and its first word.
+/// A producer that takes over the name of another one. Blocks, as all of it does.
+struct Namesake(BaseProducer);
+
+impl Namesake {
+    fn of(name: &str, cluster: &Cluster) -> Self {
+        let mut config = cluster.client();
+        config.set("transactional.id", format!("{}/{name}/out", cluster.prefix));
+        let producer: BaseProducer = config.create().expect("a producer");
+        producer.init_transactions(PATIENCE).expect("the name");
+        Namesake(producer)
+    }
+
+    /// Begins a transaction with a word in a partition of the places. Whether the name is still its own.
+    fn begin(&self, cluster: &Cluster, partition: i32) -> bool {
+        self.0.begin_transaction().expect("a transaction");
+        let topic = places::topic(cluster);
+        let word = BaseRecord::to(&topic).partition(partition).key("nobody").payload("{}");
+        self.0.send(word).expect("room");
+        self.0.flush(PATIENCE).expect("an answer");
+        self.0.client().fatal_error().is_none()
+    }
+
+    /// Takes back what it began. Whether the name is still its own.
+    fn abort(&self) -> bool {
+        self.0.abort_transaction(PATIENCE).is_ok()
+    }
+}
+
+/// A follower that is fenced between taking the name and its first word, by somebody who never says anything: a zombie's
+/// last attempt, or a broker that gives a producer up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_fenced_before_it_has_written_tries_again() {
     let (folder, cluster) = (folder(), broker::cluster("early"));
@@ -471,33 +500,23 @@ async fn one_that_is_fenced_before_it_has_written_tries_again() {
     let sets = history_sets(&engine);
     play(&engine, &sets, &History { seed: 6, ids: 12, rows: 6 }, 0..20).await;
     topics::ensure(&cluster, &[places::wanted(&cluster)]).await.expect("the topic of places");
-    let over = Arc::new(AtomicBool::new(false));
-    let fencing: Vec<_> = (0..2)
-        .map(|_| {
-            let (cluster, over) = (cluster.clone(), over.clone());
-            tokio::task::spawn_blocking(move || {
-                let began = Instant::now();
-                while !over.load(Ordering::Relaxed) && began.elapsed() < PATIENCE {
-                    drop(Writer::open(&cluster, "main", BATCH_BYTES, Arc::default()));
-                }
-            })
-        })
-        .collect();
-    // Each is met by a fence, most of them before they have written anything.
-    for _ in 0..4 {
-        let mut one = following(&engine, &cluster, &Shape::default());
-        let met = one.standing.wait_for(|standing| standing.trouble.is_some()).await.expect("a follower").clone();
-        assert!(!met.ended, "{met:?}");
-        one.stop().await;
+    // The name of a follower says which partition its places are in.
+    let (name, partition) = ("5", 5);
+    let before = Namesake::of(name, &cluster);
+    // What is open in the places holds a follower up once it has the name.
+    let open = Namesake::of("other", &cluster);
+    assert!(open.begin(&cluster, partition));
+    let mut one = following_as(Order { name: name.to_owned(), ..order(&engine, &cluster, &Shape::default()) });
+    let began = Instant::now();
+    while before.begin(&cluster, partition) && before.abort() {
+        assert!(began.elapsed() < PATIENCE, "the name is not taken");
     }
-    let mut last = following(&engine, &cluster, &Shape::default());
-    last.standing.wait_for(|standing| standing.trouble.is_some()).await.expect("a follower");
-    over.store(true, Ordering::Relaxed);
-    for one in fencing {
-        one.await.expect("no panic");
-    }
-    last.caught_up(&engine).await;
-    last.stop().await;
+    let younger = Namesake::of(name, &cluster);
+    assert_eq!(one.standing.borrow().place, Position::START);
+    assert!(open.abort());
+    one.caught_up(&engine).await;
+    assert!(!younger.begin(&cluster, partition), "nobody was fenced");
+    one.stop().await;
     assert_exact(&engine, &cluster, &sets, "fenced early");
     engine.stop().await.expect("a clean stop");
 }
