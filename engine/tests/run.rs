@@ -8,6 +8,7 @@ use syncline_engine::Engine;
 use syncline_engine::model::*;
 use syncline_engine::pipeline::run::*;
 use syncline_engine::pipeline::*;
+use syncline_engine::sink::{Announce, Notice, Owed};
 use syncline_engine::source::*;
 use syncline_engine::time::{Clock, ManualClock};
 use tokio::sync::watch;
@@ -71,8 +72,20 @@ fn gone(id: &str, at: Timestamp) -> Observation {
     Observation { id: id.to_string(), modified_at: None, observed_at: at, body: Body::Gone { deleted_at: None } }
 }
 
+/// Runs whose end was announced.
+#[derive(Default)]
+struct Told(Mutex<Vec<Cause>>);
+
+impl Announce for Told {
+    fn announce(&self, notice: &Notice, _: &mut dyn FnMut(&str) -> u64) -> Vec<Owed> {
+        self.0.lock().expect("lock").push(notice.cause);
+        Vec::new()
+    }
+}
+
 struct Bench {
     engine: Engine,
+    told: Arc<Told>,
     clock: Arc<ManualClock>,
     dataset: Dataset,
     guard: Option<Guard>,
@@ -90,8 +103,9 @@ impl Bench {
     }
 
     fn open(folder: Option<&std::path::Path>, clock: Arc<ManualClock>) -> Bench {
-        let options =
-            Options { data_dir: folder.map(Into::into), workers: 1, clock: clock.clone(), ..Options::default() };
+        let told = Arc::new(Told::default());
+        let (data_dir, announce) = (folder.map(Into::into), Some(told.clone() as Arc<dyn Announce>));
+        let options = Options { data_dir, workers: 1, clock: clock.clone(), announce, ..Options::default() };
         let engine = Engine::open(options).expect("opens");
         let spec = DatasetSpec { strategy: Strategy::IgnoreIfModifiedAfter, ignore_in_diff: vec![] };
         let dataset =
@@ -100,6 +114,7 @@ impl Bench {
         let timeout = Duration::from_secs(365 * 86_400);
         Bench {
             engine,
+            told,
             clock,
             dataset,
             guard: None,
@@ -323,6 +338,39 @@ async fn a_failed_run_keeps_what_it_read_and_the_next_one_goes_on_there() {
     assert_eq!((report.record.status, report.progress.failures, bench.ids().len()), (Outcome::Complete, 0, 2));
 }
 
+/// What was not committed was not read: with the place behind it stored all the same, a full listing deleted its records.
+#[tokio::test]
+async fn a_page_that_is_too_large_is_asked_for_again() {
+    let bench = Bench::new();
+    bench.full(&["a", "b", "c"], Confirm::None).await;
+    let large = |bench: &Bench, next| {
+        let Step::Page(mut page) = bench.page(&["b"], next) else { unreachable!("a page") };
+        page.observations[0].body = Body::Whole(" ".repeat((256 << 20) + 1));
+        Step::Page(page)
+    };
+    let (failed, _) = bench.run(Part::Full, vec![bench.page(&["a"], "p2"), large(&bench, "p3")]).await;
+    assert_eq!(failed.record.error.map(|(code, _)| code).as_deref(), Some("page_too_large"));
+    let steps = vec![bench.page(&["b"], "p3"), bench.last(&["c"], Confirm::None)];
+    let (report, asked) = bench.run(Part::Full, steps).await;
+    assert_eq!(asked[0].1.as_deref(), Some("p2"), "the page that was not taken");
+    assert_eq!((report.record.status, bench.ids().len()), (Outcome::Complete, 3));
+
+    let mut bench = Bench::new();
+    bench.full(&["a", "b"], Confirm::None).await;
+    bench.deletes = vec![1];
+    let deletes = |observations| {
+        let end = Some(End { doubts: vec![], confirm: Confirm::Never });
+        Step::Page(Page { observations, end, requests: 1, ..Page::default() })
+    };
+    let Step::Page(refused) = large(&bench, "") else { unreachable!("a page") };
+    let steps = vec![bench.last(&[], Confirm::Never), deletes(refused.observations)];
+    bench.run(window(900, 1_001), steps).await;
+    let gone = gone("b", bench.clock.now().plus(SECOND));
+    let (_, asked) = bench.run(window(900, 1_001), vec![deletes(vec![gone])]).await;
+    assert!(matches!(asked[0].0, Part::Deletes { index: 1, .. }), "{:?}", asked[0].0);
+    assert_eq!(bench.ids(), ["a"]);
+}
+
 #[tokio::test]
 async fn a_place_that_is_refused_at_once_is_given_up() {
     let bench = Bench::new();
@@ -409,6 +457,60 @@ async fn fetch_tells_the_deleted_from_the_overlooked() {
     bench.there.clear();
     let unclear = bench.full(&["1"], Confirm::Fetch).await;
     assert_eq!((unclear.record.status, bench.ids().len()), (Outcome::Incomplete, 2), "no answer is no delete");
+}
+
+/// A record that the engine cannot read is neither there nor gone.
+#[tokio::test]
+async fn what_fetch_brings_and_nobody_can_read_is_not_deleted() {
+    let mut bench = Bench::new();
+    bench.full(&["1", "2"], Confirm::Fetch).await;
+    let unreadable = Observation { body: Body::Whole("{bad".to_owned()), ..bench.seen("2") };
+    bench.there = HashMap::from([("2".into(), Some(unreadable))]);
+    let report = bench.full(&["1"], Confirm::Fetch).await;
+    assert_eq!((report.record.status, bench.ids().len()), (Outcome::Incomplete, 2));
+}
+
+/// A listing that has just begun has seen nothing: the approval of an earlier one's deletes must not reach it.
+#[tokio::test]
+async fn deletes_of_an_earlier_window_are_not_approved_in_the_next_one() {
+    let mut bench = Bench::new();
+    bench.guard = Some(Guard { max_fraction: 0.25, min_count: 4 });
+    bench.full(&["1", "2", "3", "4"], Confirm::None).await;
+    let decisions: [bool; 2] = [true, false];
+    for yes in decisions {
+        let report = bench.full(&["1", "2"], Confirm::None).await;
+        assert_eq!(report.record.status, Outcome::Held);
+        let run = &report.record.id;
+        // It is on its way, and so is what lifts the hold.
+        let begun = Batch { open: vec![WindowOp::Restart(bench.dataset.clone())], ..Batch::default() };
+        let begun = bench.engine.hand_over(begun).await.expect("handed over");
+        let decided = match yes {
+            true => approve(&bench.engine, &bench.dataset, run).await,
+            false => reject(&bench.engine, &bench.dataset, run).await,
+        };
+        assert!(!decided.expect("works"), "not of this window");
+        begun.receipt().await.expect("commits");
+        assert_eq!(bench.ids().len(), 4);
+        assert!(bench.engine.window_open(&bench.dataset), "the new window stays");
+    }
+}
+
+/// Its changes are told, and its record does not say for ever that it is running.
+#[tokio::test]
+async fn a_run_that_was_interrupted_and_is_not_gone_on_with_is_ended() {
+    let bench = Bench::new();
+    bench.full(&["1"], Confirm::Never).await;
+    let steps = vec![bench.page(&["2"], "p2"), Step::Hang];
+    let stopped = bench.run_halted(window(900, 1_001), steps, Halt::Stop).await;
+    bench.told.0.lock().expect("lock").clear();
+    let (report, asked) = bench.run(Part::Full, vec![bench.last(&["1", "2"], Confirm::Never)]).await;
+    assert_eq!((asked[0].0, report.resumed), (Part::Full, false));
+    let record = bench.stored_run(&stopped);
+    assert_eq!((record.status, record.counts.added), (Outcome::Failed, 1));
+    assert_eq!(record.error.map(|(code, _)| code).as_deref(), Some("superseded"));
+    assert!(record.ended_at.is_some());
+    assert_eq!(*bench.told.0.lock().expect("lock"), [Cause::run(stopped.run), Cause::run(report.run)], "each once");
+    assert!(report.progress.runs.contains(&stopped.run), "its record goes when it is old");
 }
 
 #[tokio::test]

@@ -112,6 +112,12 @@ fn what_is_kept_up_equals_what_is_made_from_scratch() {
     }
 }
 
+#[derive(Row, Clone)]
+#[row(crate = syncline_engine)]
+struct Turned {
+    value: i64,
+}
+
 fn turnover(v: &mut Views<'_>) {
     let orders = v.model::<Order>("shop", "Order");
     v.publish("Turnover", &orders.group_by(|_, o| o.status.clone()).sum(|_, o| o.cents));
@@ -443,6 +449,23 @@ fn two_rows_under_one_key_stop_the_view_that_has_them() {
     assert_eq!(harness.rows("shop", "one", "Turnover"), [json!({"id": "open", "value": 3})]);
 }
 
+/// An id has no NUL, so two keys would be one record: one of them is told of, and the view goes on.
+#[test]
+fn a_key_that_is_no_id_is_left_out_and_stops_nothing() {
+    let mut harness = Harness::new(Definition::new(|v| {
+        let orders = v.model::<Order>("shop", "Order");
+        v.publish("Statuses", &orders.group_by(|_, o| o.status.clone()).count());
+    }));
+    for (id, status) in [("1", "open"), ("2", "open\0"), ("3", "open")] {
+        save(&mut harness, "one", id, status, 1);
+    }
+    harness.commit();
+    let changes = harness.changes("shop", "one", "Statuses");
+    assert_eq!(changes, [("ADDED", json!({"id": "open", "value": 2}))]);
+    let health = &harness.views()[0].health;
+    assert!(health.stopped.is_none() && health.complaints[0].what.contains("NUL"), "{health:?}");
+}
+
 #[test]
 fn what_cannot_be_is_refused_at_the_start() {
     let refused = |views: Definition| {
@@ -460,4 +483,10 @@ fn what_cannot_be_is_refused_at_the_start() {
         v.publish("Order", &orders);
     }));
     assert!(own.contains("view Order has the name of a model"), "{own}");
+    let later = refused(Definition::new(|v| {
+        turnover(v);
+        let turnover = v.model::<Turned>("shop", "Turnover");
+        v.publish("Again", &turnover);
+    }));
+    assert!(later.contains("model shop/Turnover is a view"), "{later}");
 }

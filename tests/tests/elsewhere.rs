@@ -71,6 +71,9 @@ async fn an_owner_that_was_replaced_without_knowing_it_changes_nothing() {
     // … and what it commits by itself is refused elsewhere, so that it takes no effect here.
     let own = old.commit(saves(&old, Cause::webhook(2), &[("y", 99)])).await;
     assert!(matches!(&own, Err(Error::Poisoned(why)) if why.contains("fenced")), "{own:?}");
+    // Its tables know of the record, whose change will never be visible: that is said, not waited for.
+    let unseen = soon(old.record(&dataset(&old), "y")).await;
+    assert!(matches!(unseen, Err(Error::Poisoned(_))), "{unseen:?}");
     assert_eq!(records(&old), [r#"Added {"id":"a","v":1}"#], "nothing of it is visible");
     let receipt = soon(new.commit(saves(&new, Cause::run(2), &[("b", 2)]))).await.expect("the new owner goes on");
     assert_eq!(receipt.counts_of(&dataset(&new)).added, 1);

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use syncline_engine::Engine;
-use syncline_engine::model::{Action, Cause, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
-use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Filter, Mark, Options, Receipt, Table, WindowOp};
+use syncline_engine::model::{Action, Cause, Counts, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
+use syncline_engine::pipeline::{
+    Batch, Dataset, DatasetSpec, Error, Filter, Mark, Options, PageBuilder, Receipt, Table, WindowOp,
+};
 use syncline_engine::time::ManualClock;
 use syncline_tests::compare::{read_changes, read_pages};
 
@@ -273,6 +275,117 @@ fn what_is_no_record_is_counted_and_never_stored() {
         }
         assert_eq!(ids(&engine, &set), ["a", "c"], "{strategy:?}");
     }
+    run(engine.stop()).expect("stops");
+}
+
+fn commit(engine: &Engine, page: PageBuilder) -> Counts {
+    let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() };
+    run(engine.commit(batch)).expect("commits").counts.first().map(|(_, counts)| *counts).unwrap_or_default()
+}
+
+fn after(seconds: u64) -> Timestamp {
+    NOW.plus(std::time::Duration::from_secs(seconds))
+}
+
+/// What an unchanged page says of its records. Under `latest` each used to keep the whole content and a clock more.
+#[test]
+fn a_patch_without_fields_leaves_nothing_but_that_the_record_was_seen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    for strategy in [Strategy::Override, Strategy::Latest, Strategy::IgnoreIfModifiedAfter] {
+        let spec = DatasetSpec { strategy, ignore_in_diff: vec![] };
+        let set = engine.dataset(&DatasetName::base("dev", "crm", "acme", &format!("Set{strategy:?}")), &spec);
+        let set = set.expect("a dataset");
+        let page = |fill: &dyn Fn(&mut PageBuilder)| {
+            let mut page = engine.page(&set);
+            fill(&mut page);
+            commit(&engine, page)
+        };
+        page(&|page| page.save("a", Some(Timestamp(1)), after(1), br#"{"id":"a","v":1}"#));
+        let open = Batch { cause: Some(Cause::run(1)), open: vec![WindowOp::Start(set.clone())], ..Batch::default() };
+        run(engine.commit(open)).expect("commits");
+        let counts = page(&|page| {
+            page.patch("a", None, after(2), b"{}");
+            page.patch("a", None, after(3), b" { } ");
+            page.patch("unknown", None, after(2), b"{}");
+        });
+        assert_eq!((counts.unchanged, counts.ignored, counts.changes()), (2, 1, 0), "{strategy:?}");
+        assert!(run(engine.missing(&set)).expect("answers").positions.is_empty(), "{strategy:?}: it was seen");
+        let known = run(engine.record(&set, "a")).expect("answers").expect("a record");
+        run(engine.prune(&set, known.meta.position, 10)).expect("prunes");
+        let counts = page(&|page| page.patch("a", None, after(4), br#"{"v":2}"#));
+        assert_eq!((counts.ignored, counts.changes()), (1, 0), "{strategy:?}: there is no content to patch");
+    }
+    run(engine.stop()).expect("stops");
+}
+
+/// Its fields have clocks, and these have content.
+#[test]
+fn pruning_takes_the_content_that_patches_had_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for workers in [1, 2] {
+        let engine = open(folder.path(), workers);
+        let set = contacts(&engine, Strategy::Latest);
+        let round = workers as u64 * 100;
+        let id = format!("r{workers}");
+        let save = |at: u64, v: u64| {
+            let mut page = engine.page(&set);
+            page.save(&id, Some(after(at)), after(at), json!({"id": id, "v": v, "secret": 1}).to_string().as_bytes());
+            commit(&engine, page)
+        };
+        let patch = |at: u64, text: &str| {
+            let mut page = engine.page(&set);
+            page.patch(&id, Some(after(at)), after(at), text.as_bytes());
+            commit(&engine, page)
+        };
+        save(round + 1, 1);
+        assert_eq!(patch(round + 5, r#"{"v":2}"#).updated, 1);
+        let known = run(engine.record(&set, &id)).expect("answers").expect("a record");
+        run(engine.prune(&set, known.meta.position, 10)).expect("prunes");
+        assert_eq!(patch(round + 6, r#"{"w":3}"#).ignored, 1, "there is no content to patch");
+        assert_eq!(save(round + 4, 9).skipped, 1, "older than the patch that was pruned");
+        assert_eq!(save(round + 7, 9).updated, 1);
+        run(engine.stop()).expect("stops");
+    }
+}
+
+/// Each worker replaces what it has noted of records that were only seen. What was noted when there was one worker is of all.
+#[test]
+fn what_was_seen_is_known_after_the_number_of_workers_has_grown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    let set = contacts(&engine, Strategy::Latest);
+    let all = |engine: &Engine, at: u64| {
+        let mut page = engine.page(&set);
+        (0..4_000).for_each(|n| page.save(&n.to_string(), None, after(at), format!(r#"{{"id":"{n}"}}"#).as_bytes()));
+        page
+    };
+    commit(&engine, all(&engine, 1));
+    let begin = Batch { cause: Some(Cause::run(1)), open: vec![WindowOp::Start(set.clone())], ..Batch::default() };
+    run(engine.commit(begin)).expect("commits");
+    assert_eq!(commit(&engine, all(&engine, 2)).unchanged, 4_000);
+    run(engine.stop()).expect("stops");
+    drop(engine);
+
+    // Some of both workers' records are seen so often that both of them sum up, one long before the other.
+    for half in 0..2 {
+        let engine = open(folder.path(), 2);
+        for round in 0..8u64 {
+            let mut page = engine.page(&set);
+            for n in 0..12_000u64 {
+                let id = (n % 3 + half * 3).to_string();
+                page.save(&id, None, after(10 + round * 12_000 + n), format!(r#"{{"id":"{id}"}}"#).as_bytes());
+            }
+            commit(&engine, page);
+        }
+        run(engine.stop()).expect("stops");
+    }
+    let engine = open(folder.path(), 2);
+    assert!(run(engine.missing(&set)).expect("answers").positions.is_empty(), "all were seen in the window");
+    let mut late = engine.page(&set);
+    (100..4_000)
+        .for_each(|n| late.save(&n.to_string(), None, after(1), format!(r#"{{"id":"{n}","old":1}}"#).as_bytes()));
+    assert_eq!(commit(&engine, late).skipped, 3_900, "versions are known");
     run(engine.stop()).expect("stops");
 }
 

@@ -7,6 +7,7 @@ use syncline_engine::Engine;
 use syncline_engine::model::{Cause, DatasetName, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Options, Receipt, WindowOp};
 use syncline_engine::time::ManualClock;
+use syncline_engine::views::{Definition, Row};
 use syncline_tests::compare::read_changes;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
@@ -90,6 +91,42 @@ fn a_record_that_was_asked_for_is_still_the_business_of_one_worker() {
     }
     let swept = commit(&engine, window(&set, true)).counts_of(&set);
     assert_eq!((swept.deleted, engine.live(&set)), (21, 0));
+    run(engine.stop()).expect("stops");
+}
+
+/// Rows of a view that is itself too large for memory, and that come no more.
+#[test]
+fn a_view_that_is_spilled_loses_what_other_code_does_not_make() {
+    #[derive(Row, Clone)]
+    #[row(crate = syncline_engine)]
+    struct Contact {
+        version: u64,
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = |least: u64| {
+        let views = Definition::new(move |v| {
+            let contacts = v.model::<Contact>("crm", "Contact");
+            v.publish("Known", &contacts.filter(move |id, _| id.parse::<u64>().is_ok_and(|id| id >= least)));
+        });
+        let (data_dir, clock) = (Some(folder.path().to_path_buf()), Arc::new(ManualClock::new(NOW)));
+        let options = Options { data_dir, workers: 2, clock, table_bytes: 0, views: Some(views), ..Options::default() };
+        let engine = Engine::open(options).expect("opens");
+        let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: vec![] };
+        let set = engine.dataset(&DatasetName::base("dev", "crm", "acme", "Contact"), &spec).expect("a dataset");
+        let known = engine.find(&DatasetName::base("dev", "crm", "acme", "Known")).expect("the view's");
+        (engine, set, known)
+    };
+    let (engine, set, known) = open(0);
+    for from in (0..2_000).step_by(500) {
+        commit(&engine, page(&engine, &set, from..from + 500, 1));
+    }
+    assert_eq!(engine.live(&known), 2_000);
+    run(engine.stop()).expect("stops");
+    drop((engine, set, known));
+    let (engine, set, known) = open(1_000);
+    assert_eq!(engine.live(&known), 1_000);
+    commit(&engine, page(&engine, &set, 0..2_000, 2));
+    assert_eq!((engine.live(&known), engine.views()[0].health.stopped.as_ref()), (1_000, None));
     run(engine.stop()).expect("stops");
 }
 

@@ -220,6 +220,9 @@ impl<'a> Merge<'a> {
         };
         let version = self.version(row);
         let entry = self.table.get(&row.key).copied();
+        if says_nothing(text) {
+            return self.there(entry, row);
+        }
         if self.strategy == Strategy::Latest {
             return self.patch_fields(place, row, entry, (version.0, version.1, hash), text);
         }
@@ -236,6 +239,19 @@ impl<'a> Merge<'a> {
             Some(Ok(content)) => self.settle(place, entry, version, content, 0, 0),
             Some(Err(wrong)) => Outcome::Rejected(wrong.to_string()),
             None => Outcome::Ignored,
+        }
+    }
+
+    /// A patch without fields: the record is there, and that is all. It has no content to be read and no clock to be kept.
+    fn there(&mut self, entry: Option<Entry>, row: &Row) -> Outcome {
+        match entry.filter(|entry| !entry.is(DEAD)) {
+            None => Outcome::Ignored,
+            Some(entry) if entry.is(PRUNED) => self.refuse(entry),
+            Some(entry) if self.overtaken(&entry, row) => self.skip(entry),
+            Some(entry) => {
+                self.skip(entry);
+                Outcome::Unchanged
+            }
         }
     }
 
@@ -451,6 +467,12 @@ fn seen(touch: &mut Touch, entry: &mut Entry, version: (Timestamp, Timestamp), s
         touch.add(entry.key[0], entry.observed_at);
     }
     entry.generation = generation;
+}
+
+/// Whether a patch, which is known to be an object, has no fields.
+fn says_nothing(patch: &str) -> bool {
+    let inside = patch.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    inside.is_some_and(|inside| inside.trim().is_empty())
 }
 
 /// `deleted_at` of a row that is gone: eight bytes, or none.

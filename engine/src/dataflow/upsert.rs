@@ -8,7 +8,7 @@ use super::merge::{Merge, Outcome, Place};
 use super::view::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Timestamp};
-use crate::state::{AHEAD, DEAD, HIDDEN, PRUNED, Rows, Seen, Stage, Tables, Window, Work};
+use crate::state::{AHEAD, DEAD, HIDDEN, Kept, PATCHED, PRUNED, Rows, Seen, Stage, Tables, Window, Work};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -205,8 +205,19 @@ impl Step<'_> {
                 {
                     self.records.push((dataset, *key, seen, -1));
                 }
-                entry.set_flags(entry.flags() | PRUNED);
+                let clocks = table.fields.remove(key);
+                let Some(entry) = table.get(key) else { continue };
+                entry.set_flags(entry.flags() & !PATCHED | PRUNED);
                 self.stage.part.pruned.push((dataset, *position, slot));
+                if let Some(clocks) = clocks {
+                    // What is older than a patch that was laid over the content stays older than the content.
+                    let newest = clocks.newest().max((entry.modified_at, entry.observed_at));
+                    (entry.modified_at, entry.observed_at) = newest;
+                    let moved = (key[0], newest.0, newest.1);
+                    self.stage.part.kept.push(Kept { dataset, key: *key, fields: None });
+                    self.stage.part.touched.entry((dataset, entry.generation)).or_default().moved.push(moved);
+                    table.touched += 1;
+                }
             }
         }
     }

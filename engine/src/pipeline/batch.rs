@@ -38,8 +38,13 @@ pub enum WindowOp {
     Restart(Dataset),
     /// Ends the window: every live record not seen since its start becomes DELETED.
     Sweep(Dataset),
+    /// The same for the window that was opened then (see [`Engine::window_opened`](super::Engine::window_opened)); refused if
+    /// that is not the one that is open.
+    SweepOf(Dataset, Timestamp),
     /// Ends the window without deletes.
     Abort(Dataset),
+    /// The same for the window that was opened then; refused if that is not the one that is open.
+    AbortOf(Dataset, Timestamp),
 }
 
 /// A small value stored with a batch.

@@ -139,6 +139,8 @@ impl Committer {
     /// Whoever waits for the engine learns of a worker's failure as of the disk's.
     fn give_up(&self, why: &Error) {
         self.store.poisoned(why.to_string());
+        // Nothing is new; but who waits for what will never be visible looks again.
+        self.watermark.send_modify(|_| {});
         if let Some(through) = &self.through {
             through.give_up(why);
         }

@@ -57,9 +57,14 @@ fn windows(ops: &[WindowOp], out: &mut Vec<u8>) {
             WindowOp::Restart(dataset) => (1, dataset),
             WindowOp::Sweep(dataset) => (2, dataset),
             WindowOp::Abort(dataset) => (3, dataset),
+            WindowOp::SweepOf(dataset, _) => (4, dataset),
+            WindowOp::AbortOf(dataset, _) => (5, dataset),
         };
         out.push(kind);
         number(dataset.id.0 as usize, out);
+        if let WindowOp::SweepOf(_, opened) | WindowOp::AbortOf(_, opened) = op {
+            out.extend_from_slice(&opened.0.to_le_bytes());
+        }
     }
 }
 
@@ -181,16 +186,20 @@ impl<'a> Reader<'a> {
     }
 
     fn windows(&mut self) -> Option<Vec<WindowOp>> {
-        let op = |kind: u8, dataset: Dataset| {
-            Some(match kind {
-                0 => WindowOp::Start(dataset),
-                1 => WindowOp::Restart(dataset),
-                2 => WindowOp::Sweep(dataset),
-                3 => WindowOp::Abort(dataset),
-                _ => return None,
-            })
-        };
-        (0..self.number()?).map(|_| op(self.byte()?, self.dataset()?)).collect()
+        (0..self.number()?).map(|_| self.window()).collect()
+    }
+
+    fn window(&mut self) -> Option<WindowOp> {
+        let (kind, dataset) = (self.byte()?, self.dataset()?);
+        Some(match kind {
+            0 => WindowOp::Start(dataset),
+            1 => WindowOp::Restart(dataset),
+            2 => WindowOp::Sweep(dataset),
+            3 => WindowOp::Abort(dataset),
+            4 => WindowOp::SweepOf(dataset, self.time()?),
+            5 => WindowOp::AbortOf(dataset, self.time()?),
+            _ => return None,
+        })
     }
 
     fn page(&mut self, workers: usize, seed: &KeySeed) -> Option<PageBuilder> {
@@ -289,7 +298,12 @@ mod tests {
             cause: Some(Cause::run(77)),
             open: vec![WindowOp::Restart(dataset(2))],
             pages: vec![page],
-            close: vec![WindowOp::Sweep(dataset(2)), WindowOp::Abort(dataset(3))],
+            close: vec![
+                WindowOp::Sweep(dataset(2)),
+                WindowOp::Abort(dataset(3)),
+                WindowOp::SweepOf(dataset(2), Timestamp(7)),
+                WindowOp::AbortOf(dataset(3), Timestamp(-8)),
+            ],
             marks: vec![Mark::put(Table::Run, &["a", ""], vec![0, 255]), Mark::delete(Table::Held, &["x"])],
             end_run: Some((dataset(3), end)),
         }

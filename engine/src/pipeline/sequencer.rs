@@ -243,12 +243,12 @@ impl Cut {
                 state.open_since = Some(self.at);
                 Window::Open { generation: state.generation, at: self.at }
             }
-            WindowOp::Sweep(_) => {
+            WindowOp::Sweep(_) | WindowOp::SweepOf(..) => {
                 self.swept = true;
                 state.open_since = None;
                 Window::Sweep
             }
-            WindowOp::Abort(_) => {
+            WindowOp::Abort(_) | WindowOp::AbortOf(..) => {
                 state.open_since = None;
                 Window::Abort
             }
@@ -261,16 +261,22 @@ impl Cut {
 fn dataset_of(op: &WindowOp) -> &Dataset {
     match op {
         WindowOp::Start(d) | WindowOp::Restart(d) | WindowOp::Sweep(d) | WindowOp::Abort(d) => d,
+        WindowOp::SweepOf(d, _) | WindowOp::AbortOf(d, _) => d,
     }
 }
 
-/// A sweep needs an open window, or one that this very batch opens.
+/// A sweep needs an open window, or one that this very batch opens; who names a window needs that one.
 fn check_windows(batch: &Batch, windows: &HashMap<DatasetId, WindowState>) -> Result<(), Error> {
     for op in &batch.close {
-        let WindowOp::Sweep(dataset) = op else { continue };
+        let dataset = dataset_of(op);
         let opens = |op: &WindowOp| matches!(op, WindowOp::Start(d) | WindowOp::Restart(d) if d.id == dataset.id);
-        let open = windows.get(&dataset.id).is_some_and(|w| w.open_since.is_some());
-        if !open && !batch.open.iter().any(opens) {
+        let open = windows.get(&dataset.id).and_then(|window| window.open_since);
+        let may = match op {
+            WindowOp::Sweep(_) => open.is_some() || batch.open.iter().any(opens),
+            WindowOp::SweepOf(_, opened) | WindowOp::AbortOf(_, opened) => open == Some(*opened),
+            _ => true,
+        };
+        if !may {
             return Err(Error::NoWindow(dataset.name.model.to_string()));
         }
     }

@@ -62,8 +62,12 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
     let _alarm = Alarm(seat.committer.clone());
     let (reader, asked) = (seat.store.clone(), Asked::default());
     let asks = asked.clone();
-    let stage =
-        Stage::new(move |dataset, position| reader.older(dataset, position, &asks).unwrap_or((None, Timestamp::NONE)));
+    let stage = Stage::new(move |dataset, position| {
+        reader.older(dataset, position, &asks).unwrap_or_else(|error| {
+            asks.failed(error);
+            (None, Timestamp::NONE)
+        })
+    });
     let mut graph = build(worker, seat.tables, stage, seat.seed, seat.counts, seat.derived);
     if let Err(error) = anew(worker, &mut graph, &seat.store) {
         let _ = seat.committer.send(committer::Input::Part(0, Err(error)));

@@ -28,6 +28,12 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// The newest version that is known of.
+    pub fn newest(&self) -> (Timestamp, Timestamp) {
+        let stamps = self.base_stamp.iter().chain(self.patches.iter().map(|(stamp, _)| stamp));
+        stamps.map(|stamp| (stamp.0, stamp.1)).max().unwrap_or((Timestamp::NONE, Timestamp::NONE))
+    }
+
     /// Takes a whole content (or `None`: gone) if it is newer than the base. Says whether it was.
     pub fn rebase(&mut self, stamp: Stamp, content: Option<String>) -> bool {
         if self.base_stamp.is_some_and(|base| base >= stamp) {

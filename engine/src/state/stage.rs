@@ -64,6 +64,27 @@ impl Touch {
         }
         self.keys.push(key);
     }
+
+    /// The same in pieces of about so many keys; a run is not cut up.
+    pub fn pieces(self, most: usize) -> Vec<Touch> {
+        if self.keys.len() + self.moved.len() <= most {
+            return vec![self];
+        }
+        let moved = self.moved.chunks(most.max(1));
+        let mut pieces: Vec<Touch> = moved.map(|moved| Touch { moved: moved.to_vec(), ..Touch::default() }).collect();
+        let (mut keys, mut piece) = (self.keys.into_iter(), Touch::default());
+        for (at, n) in self.runs {
+            piece.runs.push((at, n));
+            piece.keys.extend(keys.by_ref().take(n as usize));
+            if piece.keys.len() >= most {
+                pieces.push(std::mem::take(&mut piece));
+            }
+        }
+        if !piece.keys.is_empty() {
+            pieces.push(piece);
+        }
+        pieces
+    }
 }
 
 /// Field clocks of a record that came or went: see [`super::Fields`].
@@ -216,5 +237,27 @@ impl Stage {
         // Pruned, and come back in this epoch.
         let payload = back(wanted).map(|(_, _, payload)| payload.clone()).or(stored)?;
         Some(Seen { payload, modified_at: dated.unwrap_or(stored_at) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_a_touch_are_all_of_it_and_bounded() {
+        let mut touch = Touch::default();
+        for n in 0..50u64 {
+            touch.add(n, Timestamp(n as i64 / 7));
+            touch.moved.push((n + 100, Timestamp(1), Timestamp(2)));
+        }
+        let (runs, keys, moved) = (touch.runs.clone(), touch.keys.clone(), touch.moved.clone());
+        let pieces = touch.pieces(10);
+        assert!(pieces.iter().all(|piece| piece.keys.len() + piece.moved.len() < 10 + 7), "a run more at most");
+        assert_eq!(pieces.iter().flat_map(|piece| piece.runs.clone()).collect::<Vec<_>>(), runs);
+        assert_eq!(pieces.iter().flat_map(|piece| piece.keys.clone()).collect::<Vec<_>>(), keys);
+        assert_eq!(pieces.iter().flat_map(|piece| piece.moved.clone()).collect::<Vec<_>>(), moved);
+        let whole = |piece: &Touch| piece.runs.iter().map(|(_, n)| *n as usize).sum::<usize>() == piece.keys.len();
+        assert!(pieces.iter().all(whole), "each says of its keys when they were seen");
     }
 }

@@ -68,8 +68,27 @@ pub(crate) const EMPTIED: &str = "emptied";
 /// Datasets whose entries are in the store.
 pub(crate) const SPILLED: &str = "spilled";
 pub(crate) const RUN_NUMBER: &[u8] = b"run_number";
+/// Number of workers, and the engine time since when there are so many.
+const SPLIT: &[u8] = b"split";
 
 impl Store {
+    /// Notes over how many workers the records are spread. What each worker has stored of records that were only seen is its
+    /// own to replace; what was stored when there were more or fewer of them speaks of others' records as well, and stays.
+    pub(crate) fn split(&mut self, workers: usize) -> Result<()> {
+        let workers = (workers as u64).to_be_bytes();
+        let known = self.system(SPLIT)?.filter(|known| known.starts_with(&workers) && known.len() == 16);
+        self.split_since = match &known {
+            Some(known) => keys::number(known, 8),
+            None => self.committed()?,
+        };
+        if known.is_some() {
+            return Ok(());
+        }
+        let mut batch = self.batch();
+        self.put_system(&mut batch, SPLIT, &[workers, self.split_since.to_be_bytes()].concat());
+        self.write_synced(batch)
+    }
+
     /// All values named `prefix`/number.
     pub(crate) fn named<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(u64, T)>> {
         let mut found = Vec::new();

@@ -79,6 +79,11 @@ impl Store {
     /// Removes what lies from `from` to before `to`. A changelog keeps no ranges, so there it is one delete per key.
     pub(crate) fn delete_range(&self, batch: &mut Batch, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
         if let Some(copy) = &mut batch.copy {
+            // What this very batch puts there is not to be found on the disk yet.
+            let (low, high) = (named(family, from), named(family, to));
+            let put = |write: &&Write| write.value.is_some() && (&low..&high).contains(&&write.key);
+            let puts: Vec<Vec<u8>> = copy.iter().filter(put).map(|write| write.key.clone()).collect();
+            copy.extend(puts.into_iter().map(|key| Write { key, value: None }));
             let start = IteratorMode::From(from, Direction::Forward);
             for item in self.db.iterator_cf(self.family(family), start) {
                 let (key, _) = item?;
@@ -199,6 +204,28 @@ mod tests {
 
     fn is_there(store: &Store, key: &str) -> bool {
         store.system(key.as_bytes()).expect("read").is_some()
+    }
+
+    /// Two engine times in one commit, of which the second empties a dataset: what the first puts there goes too, or the next
+    /// owner has it back.
+    #[test]
+    fn a_range_that_goes_takes_along_what_the_same_commit_puts_there() {
+        let changelog = MemoryChangelog::default();
+        let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        let open = |n: usize| Store::open(folders[n].path(), Some(Arc::new(changelog.open()))).expect("opened");
+        let store = open(0);
+        let mut batch = store.batch();
+        for key in ["in 1", "in 2", "out"] {
+            store.put(&mut batch, Family::System, key, b"written");
+        }
+        store.delete_range(&mut batch, Family::System, b"in", b"in 9").expect("read");
+        store.put(&mut batch, Family::System, "in 2", b"again");
+        store.write_synced(batch).expect("durable");
+        let next = open(1);
+        for store in [&store, &next] {
+            let there = ["in 1", "in 2", "out"].map(|key| is_there(store, key));
+            assert_eq!(there, [false, true, true]);
+        }
     }
 
     /// A mark is stored while the next engine time is being written, and the owner dies before that one is committed: with

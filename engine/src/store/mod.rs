@@ -75,6 +75,7 @@ impl From<rocksdb::Error> for Error {
 }
 
 pub(crate) use copy::Batch;
+pub(crate) use write::WORKERS_MAX;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -87,6 +88,8 @@ pub struct Store {
     restored: restored::Restored,
     /// From so many payloads on they lie in blocks.
     pub(crate) block_least: usize,
+    /// Since this engine time the records are spread over workers as they are now, see [`Store::split`].
+    split_since: u64,
     /// Where every write goes as well, if the store is a copy of a changelog.
     copy: Option<copy::Copy>,
     /// Held until the store goes.
@@ -246,6 +249,7 @@ impl Store {
             poison: OnceLock::new(),
             restored: Default::default(),
             block_least: usize::MAX,
+            split_since: 0,
             copy: None,
             _lock: lock,
         };

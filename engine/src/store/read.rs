@@ -3,9 +3,9 @@
 use super::codec::{self, Meta};
 use super::payloads::Payloads;
 use super::write::decode;
-use super::{Family, Result, Store, keys};
+use super::{Error, Family, Result, Store, keys};
 use crate::model::content::Key;
-use crate::model::{self, Action, Cursor, DatasetId, Position, Timestamp};
+use crate::model::{self, Action, Cursor, DatasetId, Position};
 use crate::state::{DEAD, HIDDEN, Older, PRUNED, Seen};
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
@@ -16,12 +16,23 @@ use std::rc::Rc;
 
 /// Changes of earlier epochs that a worker asked for in the epoch under way: most of them it supersedes in its end.
 #[derive(Clone, Default)]
-pub(crate) struct Asked(Rc<RefCell<HashMap<(DatasetId, u64), Meta>>>);
+pub(crate) struct Asked(Rc<RefCell<Changes>>, Rc<RefCell<Option<Error>>>);
+
+type Changes = HashMap<(DatasetId, u64), Meta>;
 
 impl Asked {
-    /// All of them; the next epoch begins with none.
-    pub(super) fn take(&self) -> HashMap<(DatasetId, u64), Meta> {
-        self.0.take()
+    /// All of them; the next epoch begins with none. What could not be read fails the epoch: what was made of nothing in its
+    /// place must not be committed.
+    pub(super) fn take(&self) -> Result<Changes> {
+        match self.1.take() {
+            Some(error) => Err(error),
+            None => Ok(self.0.take()),
+        }
+    }
+
+    /// Something could not be read.
+    pub(crate) fn failed(&self, error: Error) {
+        self.1.borrow_mut().get_or_insert(error);
     }
 }
 
@@ -145,8 +156,9 @@ impl Store {
         let Some(meta) = self.meta(dataset, position.0)?.filter(|meta| meta.flags & HIDDEN == 0) else {
             return Ok(None);
         };
-        let payload = self.payload(dataset, meta.place(position.0))?.unwrap_or_default();
-        Ok(Some(model::Record { meta: meta.public(position.0), payload: payload.into() }))
+        // Without a snapshot: what has gone since the change was read is not there.
+        let payload = self.payload(dataset, meta.place(position.0))?;
+        Ok(payload.map(|payload| model::Record { meta: meta.public(position.0), payload: payload.into() }))
     }
 
     /// The change at a position, of whatever epoch: its payload, unless it is pruned, and its modified time.
@@ -154,10 +166,14 @@ impl Store {
         if let Some((meta, payload)) = self.restored(dataset, position) {
             return Ok((Some(payload), meta.modified_at));
         }
-        let Some(meta) = self.meta(dataset, position)? else { return Ok((None, Timestamp::NONE)) };
+        let lost = || {
+            let what = format!("the content of the change at {position} of dataset {} is missing", dataset.0);
+            Error::Disk(format!("{what}; restore a backup"))
+        };
+        let meta = self.meta(dataset, position)?.ok_or_else(lost)?;
         let payload = match meta.pruned_at {
             Some(_) => None,
-            None => self.payload(dataset, meta.place(position))?,
+            None => Some(self.payload(dataset, meta.place(position))?.ok_or_else(lost)?),
         };
         let modified_at = meta.modified_at;
         asked.0.borrow_mut().insert((dataset, position), meta);

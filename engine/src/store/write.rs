@@ -50,7 +50,7 @@ impl Store {
             spilled: part.spilled.clone(),
             ..Sealed::default()
         };
-        let asked = asked.take();
+        let asked = asked.take()?;
         if part.is_empty() {
             return Ok(sealed);
         }
@@ -60,9 +60,14 @@ impl Store {
             clear(*dataset, epoch, &mut sealed.changes);
         }
         self.put_records(epoch, &part, asked, &mut bulk, &mut sealed)?;
-        for ((dataset, generation), touch) in &part.touched {
-            let key = keys::touched(*dataset, worker, epoch, *generation);
-            self.put(&mut bulk, Family::Touched, key, encode_touch(touch));
+        for ((dataset, generation), touch) in std::mem::take(&mut part.touched) {
+            let key = keys::touched(dataset, worker, epoch, generation);
+            for (n, piece) in touch.pieces(TOUCH_KEYS).into_iter().enumerate() {
+                // The first has the key that all had before there were pieces.
+                let number = (n as u32).to_be_bytes();
+                let key = [&key[..], if n == 0 { &[] } else { &number[..] }].concat();
+                self.put(&mut bulk, Family::Touched, key, encode_touch(&piece));
+            }
         }
         for (dataset, entry) in &part.used {
             let key = keys::entry(*dataset, &entry.key).to_vec();
@@ -75,7 +80,8 @@ impl Store {
         for dataset in &part.folded {
             sealed.changes.push(Change::DeleteRange(
                 Family::Touched,
-                keys::touched(*dataset, worker, 0, 0).to_vec(),
+                // Older ones may be of other workers' records.
+                keys::touched(*dataset, worker, self.split_since, 0).to_vec(),
                 keys::touched(*dataset, worker, epoch, 0).to_vec(),
             ));
         }
@@ -273,7 +279,7 @@ fn only_id(payload: &[u8]) -> Vec<u8> {
 }
 
 /// Most workers an engine ever had.
-const WORKERS_MAX: u16 = 64;
+pub(crate) const WORKERS_MAX: u16 = 64;
 
 fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
     // Readers with an older place are told to begin anew.
@@ -294,6 +300,9 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
     changes.push(Change::DeleteRange(Family::Entries, from, to));
     changes.push(Change::Delete(Family::System, keys::named(SPILLED, u64::from(dataset.0))));
 }
+
+/// Keys of a touch that are stored together: 24 MiB at most, which a changelog takes.
+const TOUCH_KEYS: usize = 1 << 20;
 
 const TOUCH_FORMAT: u8 = 1;
 

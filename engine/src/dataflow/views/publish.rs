@@ -145,8 +145,12 @@ impl Round<'_> {
             }
         }
         if self.anew {
-            let gone = table.iter().filter(|e| !e.is(DEAD) && !came.contains(&e.key));
-            let gone: BTreeMap<u64, Key> = gone.map(|e| (e.position, e.key)).collect();
+            let mut gone: BTreeMap<u64, Key> = BTreeMap::new();
+            table.each(&mut |entry| {
+                if !entry.is(DEAD) && !came.contains(&entry.key) {
+                    gone.insert(entry.position, entry.key);
+                }
+            });
             gone.into_values().for_each(|key| push(&mut rows, key, None));
         }
         Ok(rows)

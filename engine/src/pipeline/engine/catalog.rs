@@ -69,10 +69,11 @@ impl Engine {
             new.extend(views::enroll(views, &mut catalog, &self.inner.store, name, dataset.id)?);
         }
         self.inner.names.write().unwrap_or_else(PoisonError::into_inner).extend(new);
-        drop(catalog);
-        // Not waited for: whatever is submitted after it is treated so.
+        // Not waited for: whatever is submitted after it is treated so. The catalog is held meanwhile, or another caller found
+        // the dataset known and came first.
         let (answer, _) = Answer::new(None);
         self.submit(Batch::default(), vec![treat(dataset.id, spec)], false, answer, None)?;
+        drop(catalog);
         Ok(dataset)
     }
 

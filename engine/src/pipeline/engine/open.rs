@@ -13,8 +13,8 @@ use crate::pipeline::through::Through;
 use crate::pipeline::worker::{self, RING, Seat};
 use crate::pipeline::{Dataset, DatasetSpec, Error, Options, Remote, views};
 use crate::state::{Tables, Work};
-use crate::store::Store;
 use crate::store::catalog::{RUN_NUMBER, Unannounced, WEBHOOKS, WINDOW, WindowState};
+use crate::store::{Store, WORKERS_MAX};
 use crate::time::entropy;
 use crossbeam_channel::{bounded, unbounded};
 use std::collections::{HashMap, VecDeque};
@@ -41,6 +41,7 @@ impl Engine {
     }
 
     fn open_over(options: Options, remote: Option<Remote>) -> Result<Engine, Error> {
+        let workers = workers_of(&options);
         let Ground { store, log, secret, through, part, temporary } = Ground::open(&options, remote)?;
         let seed = KeySeed::new(&derive(&secret, "keys"));
         let (mut catalog, mut names) = read_catalog(&store)?;
@@ -56,7 +57,6 @@ impl Engine {
         let (names, windows): (Names, Windows) = (Arc::new(RwLock::new(names)), Arc::new(Mutex::new(windows)));
         let (inbox, sequencer_inbox) = unbounded();
         let (committer_inbox, parts) = unbounded();
-        let workers = options.workers.clamp(1, 64);
         let table_bytes = options.table_bytes / workers;
         let tables = store.load(&datasets, workers, table_bytes)?;
         let (last, live): (Last, Live) = (last_positions(&tables), Live::default());
@@ -184,6 +184,7 @@ impl Ground {
         let open = |changelog| -> Result<Arc<Store>, Error> {
             let mut store = Store::open(folder, changelog)?;
             store.block_least = options.block_least;
+            store.split(workers_of(options))?;
             Ok(Arc::new(store))
         };
         match remote {
@@ -199,6 +200,10 @@ impl Ground {
             }
         }
     }
+}
+
+fn workers_of(options: &Options) -> usize {
+    options.workers.clamp(1, usize::from(WORKERS_MAX))
 }
 
 /// The dataset of the counting view. Number 0 is never handed out, so its rows meet no reader.

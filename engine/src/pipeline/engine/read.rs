@@ -1,7 +1,7 @@
 //! Reading: records, changes, one record, what an open window has not seen. Each as of one engine time.
 
 use super::Engine;
-use crate::model::{Action, Change, Cursor, DatasetId, Meta, Position, Record};
+use crate::model::{Action, Change, Cursor, DatasetId, Meta, Position, Record, Timestamp};
 use crate::pipeline::worker::Query;
 use crate::pipeline::{Dataset, Error, Filter, Missing, sequencer};
 use crate::store::codec;
@@ -114,13 +114,25 @@ impl Engine {
 
     async fn visible(&self, position: Position) -> Result<(), Error> {
         let mut watermark = self.watermark();
-        watermark.wait_for(|mark| *mark > position).await.map(drop).map_err(|_| Error::Stopped)
+        // Wakes also when a commit has failed: then it will never be.
+        while *watermark.borrow_and_update() <= position {
+            if let Some(why) = self.failed() {
+                return Err(Error::Poisoned(why));
+            }
+            watermark.changed().await.map_err(|_| Error::Stopped)?;
+        }
+        Ok(())
     }
 
     /// Whether a delete-tracking window is open.
     pub fn window_open(&self, dataset: &Dataset) -> bool {
+        self.window_opened(dataset).is_some()
+    }
+
+    /// When the delete-tracking window that is open was opened.
+    pub fn window_opened(&self, dataset: &Dataset) -> Option<Timestamp> {
         let windows = self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        windows.get(&dataset.id).is_some_and(|window| window.open_since.is_some())
+        windows.get(&dataset.id).and_then(|window| window.open_since)
     }
 
     /// Live records of a dataset, as the internal counting view maintains them.

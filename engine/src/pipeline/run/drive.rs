@@ -5,7 +5,7 @@ use super::quarantine::Quarantine;
 use super::record::{Journey, Outcome, RunRecord, Stage, run_key};
 use super::settle::clear_held;
 use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
-use crate::model::{Cause, Counts, Timestamp};
+use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::pipeline::{Batch, Engine, Error, Mark, PageBuilder, Receipt, Table, WindowOp};
 use crate::sink::RunEnd;
 use crate::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part, Quarantined, Source};
@@ -61,6 +61,8 @@ pub(super) struct Drive<'a> {
     quarantine: Quarantine,
     deadline: Timestamp,
     resumed: bool,
+    /// A run that was interrupted and that this one does not go on with.
+    superseded: Option<Journey>,
     /// Pages committed by this execution.
     pages: u64,
     /// The window has to be begun before the next request.
@@ -81,13 +83,18 @@ impl<'a> Drive<'a> {
         let progress = Progress::load(engine, &order.dataset.name)?;
         let quarantine = Quarantine::load(engine, &order.dataset.name)?;
         let stored = engine.mark(Table::Bookmark, &scope(&order.dataset.name))?;
-        let stored = stored.filter(|_| !order.fresh).and_then(|bytes| Journey::decode(&bytes));
+        let stored = stored.and_then(|bytes| Journey::decode(&bytes));
         // Without its window a listing that began earlier cannot find what is missing: it has to begin again. And who wants
         // everything is not served by the rest of a window.
-        let earlier = stored.filter(|journey| match journey.part {
+        let fits = |journey: &Journey| match journey.part {
             Part::Full => engine.window_open(&order.dataset),
             _ => order.part != Part::Full,
-        });
+        };
+        let (earlier, dropped) = match stored {
+            Some(journey) if !order.fresh && fits(&journey) => (Some(journey), None),
+            dropped => (None, dropped),
+        };
+        let superseded = dropped.filter(|journey| journey.record.status == Outcome::Running);
         let resumed = earlier.is_some();
         let journey = match earlier {
             Some(journey) if journey.record.status == Outcome::Running => journey,
@@ -108,6 +115,7 @@ impl<'a> Drive<'a> {
             quarantine,
             deadline,
             resumed,
+            superseded,
             pages: 0,
             open,
         };
@@ -116,8 +124,27 @@ impl<'a> Drive<'a> {
 
     /// Goes the whole way and stores how it ended.
     pub(super) async fn finish(mut self) -> Result<RunReport, Error> {
+        if let Some(journey) = self.superseded.take() {
+            self.end_superseded(journey).await?;
+        }
         let ended = self.way().await;
         self.conclude(ended).await
+    }
+
+    /// Ends a run that nobody goes on with: what it changed is announced, and its record says that it is over.
+    async fn end_superseded(&mut self, journey: Journey) -> Result<(), Error> {
+        let Journey { number, mut record, .. } = journey;
+        (record.status, record.ended_at) = (Outcome::Failed, Some(self.clock.now()));
+        let why = "it was interrupted, and the next run began from the beginning";
+        record.error = Some(("superseded".to_owned(), why.to_owned()));
+        let end = run_end(&record);
+        let name = Arc::clone(&self.order.dataset.name);
+        let mut marks = vec![Mark::delete(Table::Bookmark, &scope(&name)), run_mark(&name, &record)];
+        marks.extend(self.keep_run(number));
+        marks.push(self.progress.mark(&name));
+        let end_run = Some((self.order.dataset.clone(), end));
+        let batch = Batch { cause: Some(Cause::run(number)), marks, end_run, ..Batch::default() };
+        self.engine.commit(batch).await.map(drop)
     }
 
     async fn way(&mut self) -> Result<Vec<WindowOp>, Stop> {
@@ -164,6 +191,7 @@ impl<'a> Drive<'a> {
             }
             other => other?,
         };
+        let before = self.journey.clone();
         self.journey.set_aside += page.quarantined.len() as u64;
         self.journey.provider_start = self.journey.provider_start.or(page.provider_time);
         self.journey.bookmark = page.next.clone();
@@ -172,7 +200,18 @@ impl<'a> Drive<'a> {
             None if page.next.is_none() => return Err(Stop::Failed(nowhere())),
             None => {}
         }
-        self.commit_page(page).await.map(drop)
+        self.go_on_behind(page, before).await
+    }
+
+    /// Commits a page of a listing. One that cannot be taken has not been read: the next run asks for it again.
+    async fn go_on_behind(&mut self, page: Page, before: Journey) -> Result<(), Stop> {
+        let committed = self.commit_page(page).await;
+        if let Err(Stop::Failed(_)) = &committed {
+            let refused = std::mem::replace(&mut self.journey, before);
+            // What was tried is told all the same.
+            self.journey.record = refused.record;
+        }
+        committed.map(drop)
     }
 
     /// The bookmark leads nowhere: the listing is read from its beginning, under the same number.
@@ -235,6 +274,7 @@ impl<'a> Drive<'a> {
             }
             other => other?,
         };
+        let before = self.journey.clone();
         self.journey.provider_start = self.journey.provider_start.or(page.provider_time);
         self.journey.bookmark = page.next.clone();
         if page.next.is_none() {
@@ -245,7 +285,7 @@ impl<'a> Drive<'a> {
             }
             self.journey.deletes.remove(0);
         }
-        self.commit_page(page).await.map(drop)
+        self.go_on_behind(page, before).await
     }
 
     pub(super) fn ask(&self, part: Part) -> Ask {
@@ -390,8 +430,7 @@ impl<'a> Drive<'a> {
 
     fn record_mark(&mut self) -> Mark {
         self.journey.record.bookmark = self.journey.bookmark.is_some();
-        let record = serde_json::to_vec(&self.journey.record).unwrap_or_default();
-        Mark::put(Table::Run, &run_key(&self.order.dataset.name, &self.journey.record.id), record)
+        run_mark(&self.order.dataset.name, &self.journey.record)
     }
 
     /// Stores how the run ended, in the commit of its deletes, and announces it.
@@ -456,17 +495,13 @@ impl<'a> Drive<'a> {
             marks.extend(forget_notes(self.engine, &name)?);
         }
         if let Some((live, missing)) = self.journey.record.held {
-            marks.push(super::settle::hold(&name, &self.journey.record, live, missing));
+            let window = self.engine.window_opened(&self.order.dataset);
+            marks.push(super::settle::hold(&name, &self.journey.record, (live, missing), window));
         }
-        marks.extend(self.keep_run());
+        marks.extend(self.keep_run(self.journey.number));
         marks.push(self.progress.mark(&name));
         marks.push(self.record_mark());
-        let end = RunEnd {
-            sync: self.order.sync.clone(),
-            kind: self.journey.record.kind.clone(),
-            started_at: Some(self.journey.record.started_at),
-            error: self.journey.record.error.clone(),
-        };
+        let end = run_end(&self.journey.record);
         Ok(Batch {
             cause: Some(Cause::run(self.journey.number)),
             close,
@@ -476,11 +511,11 @@ impl<'a> Drive<'a> {
         })
     }
 
-    /// Adds this run to those whose records are kept, and removes the record of the oldest if there are too many.
-    fn keep_run(&mut self) -> Vec<Mark> {
+    /// Adds a run to those whose records are kept, and removes the record of the oldest if there are too many.
+    fn keep_run(&mut self, number: u64) -> Vec<Mark> {
         let runs = &mut self.progress.runs;
-        if !runs.contains(&self.journey.number) {
-            runs.push(self.journey.number);
+        if !runs.contains(&number) {
+            runs.push(number);
         }
         let over = runs.len().saturating_sub(RUNS_KEPT);
         let old: Vec<String> = runs.drain(..over).map(|number| Cause::run(number).to_string()).collect();
@@ -576,6 +611,15 @@ async fn halted(halt: &mut watch::Receiver<Halt>) -> Stop {
         // Nobody is left who could tell: the run goes its way.
         Err(_) => std::future::pending().await,
     }
+}
+
+fn run_mark(name: &DatasetName, record: &RunRecord) -> Mark {
+    Mark::put(Table::Run, &run_key(name, &record.id), serde_json::to_vec(record).unwrap_or_default())
+}
+
+fn run_end(record: &RunRecord) -> RunEnd {
+    let started_at = Some(record.started_at);
+    RunEnd { sync: record.sync.clone(), kind: record.kind.clone(), started_at, error: record.error.clone() }
 }
 
 pub(super) fn add_doubt(record: &mut RunRecord, doubt: &str) {

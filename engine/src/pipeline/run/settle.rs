@@ -33,6 +33,9 @@ pub struct Hold {
     pub missing: u64,
     /// When the run began.
     pub at: Timestamp,
+    /// When the window they were found in was opened: another one is none of theirs.
+    #[serde(default)]
+    pub window: Option<Timestamp>,
 }
 
 impl Drive<'_> {
@@ -53,7 +56,8 @@ impl Drive<'_> {
                 self.look_again();
                 return Ok(None);
             }
-            if !self.confirm_by_fetch(&missing).await? {
+            // What was fetched may have been refused, and so is neither there nor gone.
+            if !(self.confirm_by_fetch(&missing).await? && self.journey.proven) {
                 return Ok(Some(Vec::new()));
             }
             missing = self.engine.missing(&dataset).await?;
@@ -106,7 +110,12 @@ impl Drive<'_> {
 }
 
 /// The mark of deletes that wait.
-pub(super) fn hold(dataset: &DatasetName, record: &RunRecord, live: u64, missing: u64) -> Mark {
+pub(super) fn hold(
+    dataset: &DatasetName,
+    record: &RunRecord,
+    (live, missing): (u64, u64),
+    window: Option<Timestamp>,
+) -> Mark {
     let hold = Hold {
         run: record.id.clone(),
         connection: record.connection.clone(),
@@ -114,6 +123,7 @@ pub(super) fn hold(dataset: &DatasetName, record: &RunRecord, live: u64, missing
         live,
         missing,
         at: record.started_at,
+        window,
     };
     Mark::put(Table::Held, &run_key(dataset, &record.id), serde_json::to_vec(&hold).unwrap_or_default())
 }
@@ -134,25 +144,24 @@ pub(super) fn clear_held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<M
 /// Lets held deletes happen: what is still missing is deleted, in the name of the run that found it. False if that run
 /// holds nothing (any more).
 pub async fn approve(engine: &Engine, dataset: &Dataset, run: &str) -> Result<bool, Error> {
-    decide(engine, dataset, run, WindowOp::Sweep(dataset.clone()), Outcome::Complete).await
+    decide(engine, dataset, run, Outcome::Complete).await
 }
 
 /// Drops held deletes: the records stay. False if that run holds nothing (any more). Validators go as well, so that the
 /// next full listing looks at everything anew.
 pub async fn reject(engine: &Engine, dataset: &Dataset, run: &str) -> Result<bool, Error> {
-    decide(engine, dataset, run, WindowOp::Abort(dataset.clone()), Outcome::Incomplete).await
+    decide(engine, dataset, run, Outcome::Incomplete).await
 }
 
-async fn decide(
-    engine: &Engine,
-    dataset: &Dataset,
-    run: &str,
-    close: WindowOp,
-    status: Outcome,
-) -> Result<bool, Error> {
-    let known = held(engine, &dataset.name)?.iter().any(|hold| hold.run == run);
-    let cause = Cause::parse(run).filter(|_| known && engine.window_open(dataset));
-    let Some(cause) = cause else { return Ok(false) };
+async fn decide(engine: &Engine, dataset: &Dataset, run: &str, status: Outcome) -> Result<bool, Error> {
+    let hold = held(engine, &dataset.name)?.into_iter().find(|hold| hold.run == run);
+    let (Some(cause), Some(hold)) = (Cause::parse(run), hold) else { return Ok(false) };
+    // A listing may have begun by now, and be about to lift the hold: its window is not the one that was looked at.
+    let Some(window) = hold.window.or(engine.window_opened(dataset)) else { return Ok(false) };
+    let close = match status {
+        Outcome::Complete => WindowOp::SweepOf(dataset.clone(), window),
+        _ => WindowOp::AbortOf(dataset.clone(), window),
+    };
     let key = run_key(&dataset.name, run);
     let mut marks = vec![Mark::delete(Table::Held, &key)];
     if status == Outcome::Incomplete {
@@ -172,6 +181,10 @@ async fn decide(
         progress.last_outcome = Some(status);
         marks.push(progress.mark(&dataset.name));
     }
-    engine.commit(Batch { cause: Some(cause), close: vec![close], marks, end_run, ..Batch::default() }).await?;
-    Ok(true)
+    let batch = Batch { cause: Some(cause), close: vec![close], marks, end_run, ..Batch::default() };
+    match engine.commit(batch).await {
+        Ok(_) => Ok(true),
+        Err(Error::NoWindow(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -211,7 +211,7 @@ impl Listings {
         } else if count > 0 && guard.is_some_and(|guard| guard.holds(missing.live, count)) {
             let run = cause.map(|cause| cause.to_string()).unwrap_or_default();
             tracing::warn!(dataset = %dataset.name, run, missing = count, "deletes are held: `syncline approve` or `syncline reject` decides");
-            marks.push(hold(&dataset.name, run, missing.live, count, engine));
+            marks.push(hold(&dataset, run, (missing.live, count), engine));
             (Ended::Held, Vec::new())
         } else {
             (Ended::Proven, vec![WindowOp::Sweep(dataset.clone())])
@@ -231,9 +231,11 @@ impl Open {
     }
 }
 
-fn hold(name: &DatasetName, run: String, live: u64, missing: u64, engine: &Engine) -> Mark {
+fn hold(dataset: &Dataset, run: String, (live, missing): (u64, u64), engine: &Engine) -> Mark {
+    let name = &dataset.name;
     let (connection, variant) = (name.connection.to_string(), name.variant.to_string());
-    let hold = Hold { run: run.clone(), connection, variant, live, missing, at: engine.clock().now() };
+    let (at, window) = (engine.clock().now(), engine.window_opened(dataset));
+    let hold = Hold { run: run.clone(), connection, variant, live, missing, at, window };
     let value = serde_json::to_vec(&hold).unwrap_or_default();
     Mark::put(Table::Held, &[&name.environment, &name.source, &name.model, &run], value)
 }
