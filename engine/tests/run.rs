@@ -495,6 +495,32 @@ async fn deletes_of_an_earlier_window_are_not_approved_in_the_next_one() {
     }
 }
 
+/// A kill, not a stop: what the last page did is known to nobody but the store.
+#[tokio::test]
+async fn a_killed_run_knows_what_its_last_page_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bench = Bench::open(Some(folder.path()), Arc::new(ManualClock::new(Timestamp::from_seconds(1_000))));
+    bench.full(&["b"], Confirm::None).await;
+    let Step::Page(mut page) = bench.page(&["a", "b"], "p2") else { unreachable!("a page") };
+    page.observations[1].body = Body::Whole("{bad".to_owned());
+    let script = bench.script(vec![Step::Page(page), Step::Hang]);
+    let mut hanging = script.hanging.subscribe();
+    let (_never, halt) = watch::channel(Halt::No);
+    tokio::select! {
+        _ = bench.drive(Part::Full, script.clone(), halt) => unreachable!("it hangs"),
+        hangs = hanging.wait_for(|hanging| *hanging) => drop(hangs.expect("open")),
+    }
+    bench.engine.stop().await.expect("stops");
+    let clock = bench.clock.clone();
+    drop((bench, script));
+    let bench = Bench::open(Some(folder.path()), clock);
+    let (report, asked) = bench.run(Part::Full, vec![bench.last(&["c"], Confirm::None)]).await;
+    assert_eq!((asked[0].1.as_deref(), report.resumed), (Some("p2"), true));
+    let counts = report.record.counts;
+    assert_eq!((counts.added, counts.rejected, counts.deleted), (2, 1, 0), "{:?}", report.record);
+    assert_eq!((report.record.status, bench.ids().len()), (Outcome::Incomplete, 3), "what was rejected is not gone");
+}
+
 /// Its changes are told, and its record does not say for ever that it is running.
 #[tokio::test]
 async fn a_run_that_was_interrupted_and_is_not_gone_on_with_is_ended() {

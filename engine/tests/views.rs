@@ -449,6 +449,38 @@ fn two_rows_under_one_key_stop_the_view_that_has_them() {
     assert_eq!(harness.rows("shop", "one", "Turnover"), [json!({"id": "open", "value": 3})]);
 }
 
+/// Code of differential's own operators takes its worker with it. Nobody may wait for that one: not the other, not who commits,
+/// not who stops the engine.
+#[tokio::test]
+async fn a_worker_that_falls_ends_the_engine_and_nothing_waits() {
+    let views = Definition::new(|v| {
+        let orders = v.model::<Order>("shop", "Order");
+        let cents = orders.collection().map(|((tenant, id), order)| {
+            assert!(order.status != "bad", "as code may fail");
+            ((tenant, id), order.cents)
+        });
+        v.publish_collection("Cents", &orders, cents);
+    });
+    let engine = Engine::open(Options { workers: 2, views: Some(views), ..Options::default() }).expect("opens");
+    let spec = DatasetSpec { strategy: Strategy::Override, ignore_in_diff: Vec::new() };
+    let orders = engine.dataset(&DatasetName::base("default", "shop", "one", "Order"), &spec).expect("a dataset");
+    let commit = async |id: usize, status: &str| {
+        let mut page = engine.page(&orders);
+        let order = json!({"id": id.to_string(), "status": status, "cents": 5}).to_string();
+        page.save(&id.to_string(), None, Timestamp(1), order.as_bytes());
+        let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() };
+        tokio::time::timeout(Duration::from_secs(30), engine.commit(batch)).await.expect("an answer")
+    };
+    for id in 0..10 {
+        commit(id, "open").await.expect("commits");
+    }
+    for id in 10..60 {
+        let refused = commit(id, "bad").await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    tokio::time::timeout(Duration::from_secs(30), engine.stop()).await.expect("it ends").expect("stops");
+}
+
 /// An id has no NUL, so two keys would be one record: one of them is told of, and the view goes on.
 #[test]
 fn a_key_that_is_no_id_is_left_out_and_stops_nothing() {

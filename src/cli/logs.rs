@@ -27,10 +27,15 @@ pub enum Format {
 
 /// Begins logging. `level` is a level or a filter such as `warn,syncline=debug`.
 pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
-    let filter = EnvFilter::try_new(level).map_err(|e| {
-        Fail::new(code::USAGE, format!("`{level}` is not a log level: {e}"))
-            .hint("use error, warn, info, debug or trace")
-    })?;
+    let refused = |why: &dyn fmt::Display| {
+        Fail::new(code::USAGE, format!("`{level}` is not a log level: {why}"))
+            .hint("use error, warn, info, debug or trace, or a filter such as syncline=debug,warn")
+    };
+    let filter = EnvFilter::try_new(level).map_err(|e| refused(&e))?;
+    // The filter takes any word for the name of a module, all of whose lines it then wants, and none of others.
+    if let Some(word) = level.split(',').find(|part| !ends_in_level(part)) {
+        return Err(refused(&format!("`{}` names none", word.trim())));
+    }
     let filter = if level.contains(TWICE) { filter } else { without(filter) };
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -42,6 +47,12 @@ pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
         builder.with_ansi(colour).with_target(false).try_init()
     };
     Ok(())
+}
+
+/// Whether a part of a filter is a level, or `=` and a level stand at its end.
+fn ends_in_level(part: &str) -> bool {
+    let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+    level.trim().parse::<tracing::level_filters::LevelFilter>().is_ok()
 }
 
 /// What the Kafka client says under this name it says a second time itself, and each end of a partition it calls an error.

@@ -6,6 +6,7 @@ use super::{Common, settings, show};
 use crate::api;
 use crate::control::App;
 use crate::control::config::{Duty, LogKind, Settings};
+use crate::control::hooks::HookUrl;
 use crate::control::partitions::Node;
 use crate::engine::time::SystemClock;
 use std::net::SocketAddr;
@@ -72,8 +73,8 @@ async fn among_others(
     for name in node.front().definitions.keys() {
         let connections = node.front().connections.of_source(name).len();
         show::line(&format!("source   {name}: {connections} connection(s) over {} partitions", node.spread().count))?;
-        for url in node.front().hooks.urls(name) {
-            show::line(&format!("webhook  {name}: {url}"))?;
+        for HookUrl { entrance, url, .. } in node.front().hooks.hook_urls(Some(name)) {
+            show::line(&format!("webhook  {name}, {entrance}: {url}"))?;
         }
     }
     let router =
@@ -136,8 +137,8 @@ fn announce(app: &App, address: SocketAddr) -> Result<(), Fail> {
         let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
         let connections = app.connections.of_source(name).len();
         show::line(&format!("source   {name}: {} ({connections} connection(s))", streams.join(", ")))?;
-        for url in app.hooks.urls(name) {
-            show::line(&format!("webhook  {name}: {url}"))?;
+        for HookUrl { entrance, url, .. } in app.hooks.hook_urls(Some(name)) {
+            show::line(&format!("webhook  {name}, {entrance}: {url}"))?;
         }
     }
     Ok(())

@@ -45,11 +45,7 @@ pub(super) fn judge(
         (200..=299, Ok(body)) => Ok(Verdict::Page(body)),
         (200..=299, Err(error)) => Err(Failure {
             code: "not_json",
-            message: format!(
-                "{} answered with something that is no JSON ({error}): «{}»",
-                place(answer),
-                answer.quote()
-            ),
+            message: format!("{} answered with something that is no JSON ({error}){}", place(answer), shown(answer)),
             status: Some(answer.status),
             retry: definition.limits.retry_status.network,
             retry_after: None,
@@ -76,6 +72,17 @@ fn unwelcome(answer: &Answer, retry: bool, retry_after: Option<Duration>) -> Fai
     let status = answer.status;
     let message = format!("{} answered {status}: «{}»", place(answer), answer.quote());
     Failure { code: "http_status", message, status: Some(status), retry, retry_after }
+}
+
+/// What an answer that is no JSON begins with. One that begins as JSON does is a page cut off: records, which no message shows.
+fn shown(answer: &Answer) -> String {
+    let begins = answer.body.trim_ascii_start().first();
+    match begins {
+        Some(b'{' | b'[' | b'"') => {
+            format!(", {} bytes that begin like JSON: was it cut off on its way?", answer.body.len())
+        }
+        _ => format!(": «{}»", answer.quote()),
+    }
 }
 
 fn place(answer: &Answer) -> String {

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::{Concat, Input, Probe};
@@ -91,8 +92,16 @@ pub fn build(
 impl Graph {
     /// Pushes one epoch through. Times after it begin at `next`. Returns what it changed on this worker.
     ///
-    /// Every worker must be given the same epochs; this returns once all of them are through.
-    pub fn epoch(&mut self, worker: &mut Worker, epoch: u64, next: u64, at: Timestamp, work: Vec<Work>) -> Part {
+    /// Every worker must be given the same epochs; this returns once all of them are through. `None` if one of them never will
+    /// be: it has `fallen`.
+    pub fn epoch(
+        &mut self,
+        worker: &mut Worker,
+        (epoch, next): (u64, u64),
+        at: Timestamp,
+        work: Vec<Work>,
+        fallen: &AtomicBool,
+    ) -> Option<Part> {
         *self.clock.borrow_mut() = at;
         self.watch();
         self.input.advance_to(epoch);
@@ -108,9 +117,12 @@ impl Graph {
         work.into_iter().for_each(|work| self.input.send(work));
         self.input.advance_to(next);
         while self.probe.less_than(&next) {
+            if fallen.load(Ordering::Acquire) {
+                return None;
+            }
             worker.step_or_park(Some(PARK));
         }
-        std::mem::take(&mut self.stage.borrow_mut().part)
+        Some(std::mem::take(&mut self.stage.borrow_mut().part))
     }
 
     /// Datasets that views have come to read since the last epoch.

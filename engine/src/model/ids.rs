@@ -142,7 +142,7 @@ impl fmt::Display for Cause {
 }
 
 /// Why a value cannot be a record id.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BadId {
     /// Missing, null or empty.
     #[error("id is missing, null or empty")]
@@ -150,10 +150,18 @@ pub enum BadId {
     /// Boolean, array or object.
     #[error("id is a {0}; strings, integers and finite numbers are allowed")]
     Kind(&'static str),
+    /// A number of which 64 bits cannot hold every digit: others would become the same id.
+    #[error(
+        "id is a number near {0}, of which 64 bits do not hold every digit; make it text (in a definition: `key: .id | tostring`)"
+    )]
+    Digits(f64),
     /// Longer than 255 characters.
     #[error("id has {0} characters; 255 are allowed")]
     Long(usize),
 }
+
+/// From here on not every whole number is a floating-point one.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Most characters of a record id.
 pub const ID_CHARS: usize = 255;
@@ -164,6 +172,7 @@ pub const ID_CHARS: usize = 255;
 /// use syncline_engine::model::record_id;
 /// assert_eq!(record_id(&serde_json::json!(5)).unwrap(), "5");
 /// assert!(record_id(&serde_json::json!("")).is_err());
+/// assert!(record_id(&serde_json::from_str("18446744073709551616").unwrap()).is_err(), "so is …617, as a number");
 /// ```
 pub fn record_id(value: &serde_json::Value) -> Result<String, BadId> {
     use serde_json::Value;
@@ -172,6 +181,7 @@ pub fn record_id(value: &serde_json::Value) -> Result<String, BadId> {
         Value::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
             (Some(i), _, _) => i.to_string(),
             (_, Some(u), _) => u.to_string(),
+            (_, _, Some(f)) if f.abs() >= EXACT => return Err(BadId::Digits(f)),
             (_, _, Some(f)) => f.to_string(),
             _ => n.to_string(),
         },

@@ -243,7 +243,10 @@ impl Committer {
                 .range((slot, DatasetId(0))..=(slot, DatasetId(u32::MAX)))
                 .map(|((_, id), c)| (*id, *c))
                 .collect();
-            for (dataset, counts) in mine.iter().filter(|(_, c)| c.changes() > 0) {
+            // What a run could not take is not told of, but whoever goes on with it must know.
+            let by_run = planned.cause.via == Via::Poll;
+            let noted = |c: &Counts| c.changes() > 0 || (by_run && c.rejected > 0);
+            for (dataset, counts) in mine.iter().filter(|(_, c)| noted(c)) {
                 let to = last.get(dataset).copied().unwrap_or_default();
                 self.note(batch, plan.epoch, planned.cause, *dataset, counts, to);
             }
@@ -298,13 +301,14 @@ impl Committer {
         counts: &Counts,
         to: u64,
     ) {
-        let fresh = Unannounced { from: Position::first_of(epoch).0 - 1, ..Unannounced::default() };
+        let nothing = Position::first_of(epoch).0 - 1;
+        let fresh = Unannounced { from: nothing, to: nothing, ..Unannounced::default() };
         let noted = match cause.via {
             Via::Poll => self.runs.entry((dataset, cause.number)).or_insert(fresh),
             Via::Webhook | Via::Push | Via::View => self.others.entry(dataset).or_insert(fresh),
         };
         noted.counts.add(counts);
-        (noted.to, noted.cause, noted.via) = (to, cause.number, Some(cause.via));
+        (noted.to, noted.cause, noted.via) = (noted.to.max(to), cause.number, Some(cause.via));
         match cause.via {
             Via::Poll => self.store.put_named(batch, &run_prefix(dataset), cause.number, noted),
             _ => self.store.put_named(batch, WEBHOOKS, u64::from(dataset.0), noted),

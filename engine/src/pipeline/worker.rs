@@ -8,6 +8,7 @@ use crate::state::{Entry, HIDDEN, Part, Shelf, Stage, Tables, Touch, Work};
 use crate::store::read::Asked;
 use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -52,6 +53,8 @@ pub(super) struct Seat {
     pub table_bytes: usize,
     /// Who is told when they take more, if this worker is to say so.
     pub decides: Option<Sender<sequencer::Input>>,
+    /// Set when a worker dies, shared by all: what it would have sent the others does not come any more.
+    pub fallen: Arc<AtomicBool>,
 }
 
 /// Runs the worker whose seat is at its index until its ring is closed.
@@ -59,7 +62,7 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
     let index = worker.index();
     let seat = seats.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index).and_then(Option::take);
     let Some(seat) = seat else { return };
-    let _alarm = Alarm(seat.committer.clone());
+    let _alarm = Alarm(seat.committer.clone(), seat.fallen.clone());
     let (reader, asked) = (seat.store.clone(), Asked::default());
     let asks = asked.clone();
     let stage = Stage::new(move |dataset, position| {
@@ -83,7 +86,7 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
                 if !treat.is_empty() {
                     work.splice(0..0, std::mem::take(&mut treat));
                 }
-                let mut part = graph.epoch(worker, epoch, next, at, work);
+                let Some(mut part) = graph.epoch(worker, (epoch, next), at, work, &seat.fallen) else { break };
                 fold(&graph, &mut part);
                 added += part.counts.values().map(|counts| counts.added).sum::<u64>();
                 if let Some(decides) = seat.decides.as_ref().filter(|_| added >= look) {
@@ -93,10 +96,14 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
                 let sealed = to_disk(&graph, &mut part, (epoch, next), &spill, &seat.store, &shelf)
                     .and_then(|()| seat.store.seal(epoch, index as u16, at, part, &asked));
                 if seat.committer.send(committer::Input::Part(epoch, sealed)).is_err() {
-                    return;
+                    break;
                 }
             }
         }
+    }
+    if seat.fallen.load(Ordering::Acquire) {
+        // It would be waited for until the others are done with it, and one of them never will be.
+        worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
     }
 }
 
@@ -185,11 +192,12 @@ fn to_disk(
 }
 
 /// Tells the committer when the worker dies, so that nobody waits for it.
-struct Alarm(Sender<committer::Input>);
+struct Alarm(Sender<committer::Input>, Arc<AtomicBool>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.1.store(true, Ordering::Release);
             let _ =
                 self.0.send(committer::Input::Part(0, Err(store::Error::Poisoned("a worker has failed".to_owned()))));
         }

@@ -11,6 +11,7 @@ use hmac::{Hmac, Mac};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Bytes of a token: 32 characters of base64url.
@@ -27,6 +28,16 @@ pub struct Entrance {
     pub source: String,
     /// The connection, where each has a URL of its own.
     pub connection: Option<String>,
+}
+
+impl fmt::Display for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.connection {
+            Some(connection) => write!(f, "connection {connection}")?,
+            None => write!(f, "all connections")?,
+        }
+        if self.environment == DEFAULT { Ok(()) } else { write!(f, " in {}", self.environment) }
+    }
 }
 
 /// A URL to give to a provider.

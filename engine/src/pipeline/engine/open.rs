@@ -19,7 +19,7 @@ use crate::time::entropy;
 use crossbeam_channel::{bounded, unbounded};
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, watch};
@@ -61,6 +61,7 @@ impl Engine {
         let tables = store.load(&datasets, workers, table_bytes)?;
         let (last, live): (Last, Live) = (last_positions(&tables), Live::default());
         let treat = treatments(&catalog, &windows);
+        let fallen = Arc::<AtomicBool>::default();
         // What a worker sits down with; its number, tables and ring are its own.
         let seat = |index: usize, tables, ring| Seat {
             store: store.clone(),
@@ -74,6 +75,7 @@ impl Engine {
             table_bytes,
             // A copy of a changelog spreads its datasets over partitions instead.
             decides: (index == 0 && through.is_none()).then(|| inbox.clone()),
+            fallen: fallen.clone(),
         };
         let (rings, jobs): (Vec<_>, Vec<_>) = (0..workers).map(|_| bounded(RING)).unzip();
         let seats = tables.into_iter().zip(jobs).enumerate();

@@ -1,9 +1,11 @@
 //! Reading: records, changes, one record, what an open window has not seen. Each as of one engine time.
 
 use super::Engine;
-use crate::model::{Action, Change, Cursor, DatasetId, Meta, Position, Record, Timestamp};
+use crate::model::{Action, Change, Counts, Cursor, DatasetId, Meta, Position, Record, Timestamp};
+use crate::pipeline::committer::run_prefix;
 use crate::pipeline::worker::Query;
 use crate::pipeline::{Dataset, Error, Filter, Missing, sequencer};
+use crate::store::catalog::Unannounced;
 use crate::store::codec;
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -122,6 +124,12 @@ impl Engine {
             watermark.changed().await.map_err(|_| Error::Stopped)?;
         }
         Ok(())
+    }
+
+    /// What a run that has not ended has done to a dataset, by all that it has committed: changes, and rows that were rejected.
+    pub(in crate::pipeline) fn noted(&self, dataset: &Dataset, run: u64) -> Result<Counts, Error> {
+        let noted = self.inner.store.named::<Unannounced>(&run_prefix(dataset.id))?;
+        Ok(noted.into_iter().find(|(number, _)| *number == run).map(|(_, noted)| noted.counts).unwrap_or_default())
     }
 
     /// Whether a delete-tracking window is open.

@@ -83,7 +83,10 @@ impl<'a> Drive<'a> {
         let progress = Progress::load(engine, &order.dataset.name)?;
         let quarantine = Quarantine::load(engine, &order.dataset.name)?;
         let stored = engine.mark(Table::Bookmark, &scope(&order.dataset.name))?;
-        let stored = stored.and_then(|bytes| Journey::decode(&bytes));
+        let mut stored = stored.and_then(|bytes| Journey::decode(&bytes));
+        if let Some(journey) = stored.as_mut().filter(|journey| journey.record.status == Outcome::Running) {
+            journey.catch_up(engine.noted(&order.dataset, journey.number)?);
+        }
         // Without its window a listing that began earlier cannot find what is missing: it has to begin again. And who wants
         // everything is not served by the rest of a window.
         let fits = |journey: &Journey| match journey.part {
@@ -589,6 +592,20 @@ impl Journey {
             provider_start: None,
             greatest_modified: None,
             forget_notes: false,
+        }
+    }
+
+    /// The place behind a page is stored with it, what came of it is known only then: a run that was killed in between learns
+    /// here what its last page did.
+    fn catch_up(&mut self, noted: Counts) {
+        let counts = &mut self.record.counts;
+        let unknown = noted.rejected.saturating_sub(counts.rejected);
+        (counts.added, counts.updated, counts.deleted) = (noted.added, noted.updated, noted.deleted);
+        counts.rejected += unknown;
+        if unknown > 0 {
+            self.proven = false;
+            self.set_aside += unknown;
+            add_doubt(&mut self.record, &format!("rejected: {unknown} records of the page before an interruption"));
         }
     }
 
