@@ -169,15 +169,17 @@ impl Bench {
     }
 
     async fn post_as(&self, secret: &str, body: &Value) -> Reply {
+        self.send(secret, "", &body.to_string()).await
+    }
+
+    async fn send(&self, secret: &str, query: &str, body: &str) -> Reply {
         let url = self.hooks.urls(&self.definition.source).remove(0);
         let path = url.strip_prefix("https://hooks.example").expect("public URL").to_owned();
         let entrance = self.hooks.find(&path).expect("path");
         let headers = [("x-token", secret), ("content-type", "application/json"), ("authorization", "Bearer no")];
         let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), v.parse().expect("value"))).collect();
-        let body = body.to_string().into();
-        self.hooks
-            .receive(&entrance, Incoming { method: "POST".into(), path, query: String::new(), headers, body })
-            .await
+        let (query, body) = (query.to_owned(), body.to_owned().into());
+        self.hooks.receive(&entrance, Incoming { method: "POST".into(), path, query, headers, body }).await
     }
 
     /// Posts and processes.
@@ -203,6 +205,17 @@ impl Bench {
         page.save(record["id"].as_str().expect("id"), Some(at), self.clock.now(), record.to_string().as_bytes());
         let batch = Batch { cause: Some(Cause::run(run)), pages: vec![page], ..Batch::default() };
         self.engine.commit(batch).await.expect("commits");
+    }
+
+    /// Codes and record ids of what was kept aside.
+    fn kept(&self) -> Vec<(String, Option<String>)> {
+        let kept = self.engine.marks(Table::Quarantine, &[]).expect("reads").into_iter();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        kept.map(|(_, value)| {
+            let kept: Value = serde_json::from_slice(&value).expect("json");
+            (text(&kept["code"]).expect("a code"), text(&kept["id"]))
+        })
+        .collect()
     }
 
     fn log_end(&self) -> u64 {
@@ -423,6 +436,17 @@ async fn what_cannot_be_taken_is_kept_with_its_reason() {
     assert_eq!(codes.iter().filter(|c| *c == "bad_body").count(), 3, "{codes:?}");
     assert!(codes.iter().any(|c| c == "bad_key"), "{codes:?}");
     bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_in_a_text_that_nests_without_end_stops_nothing() {
+    let bench = Bench::new(&APP.replace("events: .[]", "events: .payload | fromjson | .[]"), &[]).await;
+    for endless in ["[".repeat(1_000_000), "{\"a\":".repeat(500_000)] {
+        bench.take(&json!({"payload": endless})).await;
+    }
+    assert_eq!(bench.kept(), vec![("bad_body".to_owned(), None); 2]);
+    bench.take(&json!({"payload": json!([whole("e1", "1", "a@x", START)]).to_string()})).await;
+    assert!(bench.record("acme", "1").await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

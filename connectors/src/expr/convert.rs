@@ -69,3 +69,26 @@ pub(super) fn to_json(value: &Val, depth: usize, budget: &mut usize) -> Result<V
         }
     })
 }
+
+/// Deepest nesting of a JSON text, told from the brackets outside of strings before anything recurses. jq also reads
+/// comments, from `#` to the end of the line: a quote in one opens no string.
+pub(crate) fn depth(text: &[u8]) -> usize {
+    let (mut level, mut deepest, mut string, mut escaped, mut comment) = (0usize, 0usize, false, false, false);
+    for byte in text {
+        match byte {
+            _ if comment => comment = *byte != b'\n',
+            _ if escaped => escaped = false,
+            b'\\' if string => escaped = true,
+            b'"' => string = !string,
+            _ if string => {}
+            b'#' => comment = true,
+            b'{' | b'[' => {
+                level += 1;
+                deepest = deepest.max(level);
+            }
+            b'}' | b']' => level = level.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}

@@ -49,17 +49,20 @@ pub(super) fn why_stopped() -> &'static str {
 }
 
 /// Definitions that come before the library, which then uses them: a match costs hundreds of bytes, so texts that are
-/// searched are bounded.
+/// searched are bounded; the reader of JSON recurses with every bracket, so depth is looked at first. That reader would go on
+/// behind an error, maybe in the middle of a text, where its brackets are no longer those that were counted.
 pub(super) const DEFS_BELOW: &str = "
+def fromjson: shallow__ | try fromjson_raw__ catch error_empty;
 def matches($re; $flags): short__ | matches_raw__($re; $flags);
 def split_matches($re; $flags): short__ | split_matches_raw__($re; $flags);
 def split_($re; $flags): short__ | split_raw__($re; $flags);
 ";
 
-/// The library's functions, those that search texts under other names.
+/// The library's functions, those that search or read texts under other names.
 pub(super) fn library() -> impl Iterator<Item = Fun<JustLut<Val>>> {
     jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs()).map(|(name, arguments, function)| {
         let name = match name {
+            "fromjson" => "fromjson_raw__",
             "matches" => "matches_raw__",
             "split_matches" => "split_matches_raw__",
             "split_" => "split_raw__",
@@ -81,11 +84,12 @@ def IN(src; s): any(src == s; .);
 
 /// Native functions.
 pub(super) fn all() -> impl Iterator<Item = Fun<JustLut<Val>>> {
-    let list: [Filter<RunPtr<JustLut<Val>>>; 12] = [
+    let list: [Filter<RunPtr<JustLut<Val>>>; 13] = [
         ("over__", v(0), |cv| box_once(over(&cv.1))),
         ("heavy__", v(0), |cv| box_once(heavy(&cv.1))),
         ("weight__", v(0), |cv| box_once(built(&cv.1))),
         ("short__", v(0), |cv| bome(short(cv.1))),
+        ("shallow__", v(0), |cv| bome(shallow(cv.1))),
         ("join__", v(1), |mut cv| {
             let separator = cv.0.pop_var();
             bome(join(&cv.1, &separator))
@@ -174,6 +178,16 @@ fn short(value: Val) -> ValR<Val> {
     match &value {
         Val::TStr(text) if text.len() > MAX_SEARCHED => {
             fail(format_args!("a text of more than {MAX_SEARCHED} bytes cannot be searched"))
+        }
+        _ => Ok(value),
+    }
+}
+
+/// The value, unless it is a text of JSON too deep to be read.
+fn shallow(value: Val) -> ValR<Val> {
+    match &value {
+        Val::TStr(text) | Val::BStr(text) if convert::depth(text) > convert::MAX_DEPTH => {
+            fail(format_args!("JSON nested deeper than {} levels cannot be read", convert::MAX_DEPTH))
         }
         _ => Ok(value),
     }

@@ -461,6 +461,41 @@ mod tests {
         assert!(first("hmac(\"sha1\"; \"k\"; \"d\")", &null).expect_err("bytes").contains("hex"));
     }
 
+    /// Text from outside may nest deeper than any stack, and an overflow ends the process.
+    #[test]
+    fn json_in_texts_is_read_to_a_depth() {
+        let deep = "[".repeat(1_000_000);
+        let texts = [
+            deep.clone(),
+            "{\"a\":".repeat(1_000_000),
+            // What opens no string, and where the reader might go on behind an error.
+            format!("# \"\n{deep}"),
+            format!("\"\\q{deep}"),
+            format!("\"\n{deep}"),
+            format!("{}1{}", "[".repeat(65), "]".repeat(65)),
+        ];
+        let small = std::thread::Builder::new().stack_size(1 << 20);
+        let thread = small.spawn(move || {
+            for text in texts {
+                let input = json!({"s": text});
+                for read in
+                    ["(.s | fromjson)", ".[.s | fromjson]", ".s | tonumber", ".s | toboolean", "[.s | fromjson]"]
+                {
+                    assert!(first(read, &input).is_err(), "{read} of {}", &text[..8]);
+                }
+                assert_eq!(first("(.s | fromjson)? // 1", &input), Ok(json!(1)));
+            }
+        });
+        thread.expect("spawned").join().expect("no overflow");
+        let nested = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
+        assert_eq!(first("fromjson | flatten", &json!(nested(64))), Ok(json!([1])));
+        assert_eq!(first("fromjson", &json!("{\"a\": \"[[[\\\"[[[\"}")), Ok(json!({"a": "[[[\"[[["})));
+        assert_eq!(first("fromjson", &json!(format!("\"{}\"", "[".repeat(100)))), Ok(json!("[".repeat(100))));
+        assert_eq!(first("[fromjson]", &json!("1 [2] 3")), Ok(json!([1, [2], 3])));
+        assert_eq!(first("tonumber", &json!("17")), Ok(json!(17)));
+        assert!(first("fromjson", &json!("nope")).expect_err("no JSON").contains("nope"));
+    }
+
     /// Worker threads have small stacks.
     #[test]
     fn deep_expressions_fit_a_small_stack() {

@@ -17,6 +17,7 @@ pub use route::{Accounts, owns};
 pub use stored::{BadEntry, Head, StoredWebhook, kept_headers};
 pub use verify::{Parts, Refusal, Verified, verify};
 
+use crate::expr::depth;
 use serde_json::Value;
 
 /// Deepest nesting of a body.
@@ -28,23 +29,4 @@ pub(crate) fn parse_json(body: &[u8]) -> Result<Value, String> {
         return Err(format!("the body is nested deeper than {DEPTH} levels"));
     }
     serde_json::from_slice(body).map_err(|e| format!("the body is not JSON: {e}"))
-}
-
-/// Deepest nesting, told from the brackets outside of strings.
-fn depth(body: &[u8]) -> usize {
-    let (mut level, mut deepest, mut text, mut escaped) = (0usize, 0usize, false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if text => escaped = true,
-            b'"' => text = !text,
-            b'{' | b'[' if !text => {
-                level += 1;
-                deepest = deepest.max(level);
-            }
-            b'}' | b']' if !text => level = level.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }

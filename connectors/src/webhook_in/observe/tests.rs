@@ -1,8 +1,9 @@
 //! What stored requests say, case by case; and that no request makes the reading panic.
 
 use super::*;
+use crate::expr::depth;
 use crate::rest::definition::parse;
-use crate::webhook_in::{Head, depth};
+use crate::webhook_in::Head;
 use proptest::prelude::*;
 use serde_json::json;
 use syncline_engine::model::Timestamp;
@@ -139,6 +140,7 @@ fn bodies_that_are_not_json() {
         assert!(matches!(&outcomes[0].verdict, Verdict::Rejected(why) if why.code == "bad_body"), "{body}");
     }
     assert_eq!(depth(br#"{"a":"[[[[\"{{"}"#), 1);
+    assert_eq!(depth(b"# \"\n[[["), 3);
 }
 
 proptest! {
