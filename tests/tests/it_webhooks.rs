@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use syncline::api::{hooks, serve};
 use syncline::control::config::Endpoint;
@@ -13,7 +13,9 @@ use syncline::control::connections::{AccountKey, Connections};
 use syncline::control::deliver::{Announcer, Outbox};
 use syncline::control::hooks::{Hooks, Incoming, Parts, Reply};
 use syncline_connectors::http::{Client, ClientOptions};
+use syncline_connectors::rest::RestSource;
 use syncline_connectors::rest::definition::{Definition, parse};
+use syncline_connectors::rest::notes::Forgetful;
 use syncline_connectors::webhook_out::{Answer, Post, Unsent};
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, DatasetName, Timestamp, Via};
@@ -67,6 +69,8 @@ struct Provider {
     records: Mutex<BTreeMap<String, Value>>,
     asked: Mutex<Vec<Vec<String>>>,
     fails: AtomicU64,
+    /// Asked in place of the table.
+    outside: OnceLock<RestSource>,
 }
 
 #[async_trait]
@@ -77,6 +81,9 @@ impl Source for Provider {
 
     async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
         self.asked.lock().expect("lock").push(keys.to_vec());
+        if let Some(outside) = self.outside.get() {
+            return outside.fetch(ask, keys).await;
+        }
         if self.fails.load(Ordering::SeqCst) > 0 {
             self.fails.fetch_sub(1, Ordering::SeqCst);
             let message = "down".to_owned();
@@ -186,6 +193,19 @@ impl Bench {
     async fn take(&self, body: &Value) {
         assert_eq!(self.post(body).await.status, 200);
         self.hooks.catch_up().await.expect("processes");
+    }
+
+    /// Reads again what hints were about, until none is left. The clock stands meanwhile: requests have their time by it.
+    async fn hydrate(&self) {
+        self.clock.advance(Duration::from_secs(10));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (hooks, stop) = (self.hooks.clone(), stop.clone());
+            async move { hooks.run(stop).await }
+        });
+        until("no hints left", || async { self.engine.marks(Table::Hydrate, &[]).expect("reads").is_empty() }).await;
+        stop.cancel();
+        running.await.expect("ends").expect("well");
     }
 
     fn dataset(&self, connection: &str) -> Dataset {
@@ -492,6 +512,32 @@ async fn hints_coalesce_and_survive_a_crash() {
     .await;
     stop.cancel();
     running.await.expect("ends").expect("well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_not_found_again_stays_unless_that_is_a_delete() {
+    let listener = serve::bind("127.0.0.1:0").await.expect("binds");
+    let nowhere = format!("http://{}", listener.local_addr().expect("address"));
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve::serve(listener, axum::Router::new(), stop.clone()));
+    for (not_found, action) in
+        [("", Action::Added), (", not_found: ignore", Action::Added), (", not_found: delete", Action::Deleted)]
+    {
+        let fetch = |not_found: &str| format!("fetch: {{get: \"/contacts/{{{{ key }}}}\"{not_found}}}");
+        let text = APP.replace("https://crm.example", &nowhere).replace(&fetch(""), &fetch(not_found));
+        let bench = Bench::new(&text, &[]).await;
+        let client = Client::new(ClientOptions { allow_http: true, ..ClientOptions::default() }, bench.clock.clone());
+        let (client, notes) = (client.expect("client"), Arc::new(Forgetful));
+        let outside = RestSource::new(bench.definition.clone(), client, bench.clock.clone(), notes).expect("source");
+        assert!(bench.provider.outside.set(outside).is_ok());
+        bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+        bench.take(&json!([hint("e2", "1")])).await;
+        bench.hydrate().await;
+        assert_eq!(bench.record("acme", "1").await.expect("there").0, action, "{not_found}");
+        assert_eq!((bench.provider.asked.lock().expect("lock").len(), bench.kept()), (1, Vec::new()));
+    }
+    stop.cancel();
+    server.await.expect("ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]

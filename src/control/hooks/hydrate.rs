@@ -256,12 +256,14 @@ async fn read(inner: Arc<Inner>, group: Group) -> Result<(), Error> {
         let why = failure("unknown_connection", format!("{source}/{connection} is not there any more"));
         return give_up(&inner, &group, &why).await;
     };
+    let now = inner.parts.engine.clock().now();
     let ask = Ask {
         stream: stream.clone(),
         connection: with_partition(&account.connection, &group.partition),
         variant: "base".to_owned(),
-        part: Part::Full,
-        started_at: inner.parts.engine.clock().now(),
+        // A hint says that something changed, not that a record is missing: what "not found" means is the stream's to say.
+        part: Part::Incremental { since: now, until: now },
+        started_at: now,
     };
     let keys: Vec<String> = group.keys.iter().map(|(key, _)| key.clone()).collect();
     match from.fetch(&ask, &keys).await {
