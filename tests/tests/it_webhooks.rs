@@ -344,6 +344,36 @@ async fn a_repeated_delivery_changes_nothing() {
     assert_eq!(bench.record("acme", "1").await.expect("there").1["email"], json!("late@x"));
 }
 
+/// A provider that says everything in the query and gives no id.
+const PINGS: &str = r#"
+source: crm
+base_url: https://crm.example
+auth: {type: none}
+streams:
+  - name: Contact
+    key: .id
+    list: {get: /contacts}
+webhooks:
+  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
+  route: $q.portal
+  map:
+    - {stream: Contact, record: "{id: $q.id}"}
+connections:
+  acme: {metadata: {portal: 7}}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_ids_a_repeat_is_a_request_with_the_same_query() {
+    let bench = Bench::new(PINGS, &[]).await;
+    for query in ["portal=7&id=5", "portal=7&id=6", "portal=7&id=5"] {
+        assert_eq!(bench.send("s3cret", query, "").await.status, 200);
+    }
+    bench.hooks.catch_up().await.expect("processes");
+    assert!(bench.record("acme", "5").await.is_some());
+    assert!(bench.record("acme", "6").await.is_some());
+    assert_eq!(bench.hooks.tally().duplicates.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_wait_for_a_restart_and_are_processed_once() {
     let bench = Bench::new(APP, &[]).await;

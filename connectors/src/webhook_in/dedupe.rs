@@ -1,7 +1,8 @@
 //! Which delivery an event is, so that a repeated one changes nothing.
 //!
-//! The provider's own id where the definition names one; else a hash of the request. A hash stands for identical bytes, not
-//! for one delivery: an identical body may be a new hint, so it is remembered for minutes instead of days.
+//! The provider's own id where the definition names one; else a hash of the request: query, headers and body, for an event may
+//! be told from others by any of them. A hash stands for an identical request, not for one delivery: an identical one may be
+//! a new hint, so it is remembered for minutes instead of days.
 
 use super::StoredWebhook;
 use crate::expr::{Expr, Vars};
@@ -72,18 +73,37 @@ fn id_text(value: &Value) -> Option<String> {
     Some(if text.chars().count() > ID_CHARS { format!("sha256:{}", hex::encode(Sha256::digest(&text))) } else { text })
 }
 
+/// Headers that differ from one try of a delivery to the next: clocks, clients and the proxies between us. The list is short
+/// on purpose. A header too many in the hash lets a repeat through, which changes nothing; one too few swallows an event.
+/// So signatures and signed times stay in: where a retry is signed anew, it is a new request to us.
+const OF_THE_TRY: [&str; 15] = [
+    "b3",
+    "cf-connecting-ip",
+    "cf-ray",
+    "content-length",
+    "date",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "via",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Whether a header tells of the try rather than of the event; `x-slack-retry-num` and its like count tries.
+fn is_of_the_try(name: &str) -> bool {
+    OF_THE_TRY.contains(&name) || name.split('-').any(|word| matches!(word, "retry" | "attempt"))
+}
+
 fn request_hash(stored: &StoredWebhook) -> String {
-    let mut hash = Sha256::new();
     let head = &stored.head;
-    hash.update(head.connection.as_deref().unwrap_or_default());
-    // Whatever signed time there is stands in a header; a retry signs a new one and is a new request to us.
-    for (name, value) in head.headers.iter().filter(|(name, _)| name.contains("timestamp")) {
-        hash.update([0]);
-        hash.update(name);
-        hash.update([0]);
-        hash.update(value);
-    }
-    hash.update([0]);
-    hash.update(&stored.body);
-    format!("hash:{}", hex::encode(&hash.finalize()[..16]))
+    let headers: Vec<_> = head.headers.iter().filter(|(name, _)| !is_of_the_try(name)).collect();
+    // As JSON, so that no two requests read the same; texts always serialise.
+    let told = serde_json::to_vec(&(&head.connection, &head.query, headers)).unwrap_or_default();
+    let hash = Sha256::new().chain_update(told).chain_update(&stored.body).finalize();
+    format!("hash:{}", hex::encode(&hash[..16]))
 }

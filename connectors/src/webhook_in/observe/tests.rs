@@ -126,6 +126,10 @@ fn ids_of_events() {
     assert!(!first[0].1 && first == ids("", &[], &bare), "a hash, and the same for the same request");
     assert_ne!(first, ids("", &[], &json!({"x": 2})));
     assert_ne!(first, ids("", &[("x-request-timestamp", "1")], &bare));
+    assert_ne!(first, ids("", &[("x-signature", "1")], &bare));
+    assert_ne!(first, ids("", &[("x-event-key", "1")], &bare), "a header may be all that tells two events apart");
+    let again = [("date", "later"), ("traceparent", "00-1"), ("x-slack-retry-num", "1"), ("user-agent", "2")];
+    assert_eq!(first, ids("", &again, &bare), "a retry");
     let long = ids("", &[("x-delivery", &"d".repeat(500))], &bare);
     assert!(long[0].0.len() < 100 && long[0].1);
 }
