@@ -20,7 +20,7 @@ use syncline_connectors::webhook_out::{Answer, Post, Unsent};
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, DatasetName, Timestamp, Via};
 use syncline_engine::pipeline::{Batch, Dataset, Options, Table};
-use syncline_engine::source::{Ask, Body, Bookmark, Failure, Observation, Page, Retry, Source};
+use syncline_engine::source::{Ask, Body, Bookmark, Failure, Observation, Page, Quarantined, Retry, Source};
 use syncline_engine::time::{Clock, ManualClock};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,7 @@ fn definition(text: &str) -> Arc<Definition> {
     }
 }
 
-/// A provider that answers `fetch` with what is in its table.
+/// A provider that answers `fetch` with what is in its table: a text there is a record that cannot be taken, null a refusal.
 #[derive(Default)]
 struct Provider {
     records: Mutex<BTreeMap<String, Value>>,
@@ -90,11 +90,25 @@ impl Source for Provider {
             return Err(Failure { code: "http_status", message, status: Some(500), retry: true, retry_after: None });
         }
         let records = self.records.lock().expect("lock");
-        let seen = keys.iter().filter_map(|key| {
-            let body = Body::Whole(records.get(key)?.to_string());
-            Some(Observation { id: key.clone(), modified_at: Some(ask.started_at), observed_at: ask.started_at, body })
-        });
-        Ok(Page { observations: seen.collect(), ..Page::default() })
+        let mut page = Page::default();
+        for (id, record) in keys.iter().filter_map(|key| Some((key.clone(), records.get(key)?))) {
+            match record {
+                Value::Null => {
+                    let message = "no".to_owned();
+                    return Err(Failure { code: "refused", message, status: None, retry: false, retry_after: None });
+                }
+                Value::String(text) => {
+                    let (id, message, item) = (Some(id), text.clone(), String::new());
+                    page.quarantined.push(Quarantined { code: "bad_record", message, id, item });
+                }
+                record => {
+                    let (modified_at, observed_at) = (Some(ask.started_at), ask.started_at);
+                    let body = Body::Whole(record.to_string());
+                    page.observations.push(Observation { id, modified_at, observed_at, body });
+                }
+            }
+        }
+        Ok(page)
     }
 
     fn retry(&self) -> Retry {
@@ -568,6 +582,21 @@ async fn a_record_that_is_not_found_again_stays_unless_that_is_a_delete() {
     }
     stop.cancel();
     server.await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_failed_readings_each_is_kept() {
+    for (answer, code) in [(Value::Null, "hydrate_failed"), (json!("nonsense"), "bad_record")] {
+        let bench = Bench::new(APP, &[]).await;
+        let ids = ["1", "2", "3"];
+        bench.provider.records.lock().expect("lock").extend(ids.map(|id| (id.to_owned(), answer.clone())));
+        bench.take(&json!(ids.map(|id| hint(&format!("e{id}"), id)))).await;
+        bench.hydrate().await;
+        assert_eq!(bench.provider.asked.lock().expect("lock").len(), 3, "requests of their own");
+        let mut kept = bench.kept();
+        kept.sort();
+        assert_eq!(kept, ids.map(|id| (code.to_owned(), Some(id.to_owned()))));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

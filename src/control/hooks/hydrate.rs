@@ -11,6 +11,7 @@ use crate::engine::model::{Cause, Timestamp};
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::source::{Ask, Connection, Failure, Page, Part, Quarantined, Source};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -304,7 +305,7 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, page: Pag
     }
     let mut marks = answered(group);
     for (n, what) in page.quarantined.iter().chain(&page.warnings).enumerate() {
-        let id = format!("{}.hydrate.{n}", Cause::webhook(newest(group)));
+        let id = format!("{}.{n}", name(group));
         marks.push(quarantine([environment, source, connection, stream], &id, what, now));
     }
     add(&inner.tally.hydrated, page.observations.len() as u64);
@@ -316,7 +317,7 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, page: Pag
         ..Batch::default()
     };
     let receipt = inner.parts.engine.commit(batch).await?;
-    super::process::rejected(inner, newest(group), &receipt).await?;
+    super::process::rejected(inner, &name(group), &receipt).await?;
     inner.committed();
     inner.wishes.done(group);
     Ok(())
@@ -329,7 +330,7 @@ async fn give_up(inner: &Inner, group: &Group, why: &Failure) -> Result<(), Erro
     tracing::warn!(source, connection, stream, %why, "a record could not be read after a webhook");
     let mut marks = answered(group);
     for (n, (key, _)) in group.keys.iter().enumerate() {
-        let id = format!("{}.hydrate.{n}", Cause::webhook(newest(group)));
+        let id = format!("{}.{n}", name(group));
         let message = why.to_string();
         let what = Quarantined { code: "hydrate_failed", message, id: Some(key.clone()), item: String::new() };
         marks.push(quarantine([environment, source, connection, stream], &id, &what, now));
@@ -341,6 +342,17 @@ async fn give_up(inner: &Inner, group: &Group, why: &Failure) -> Result<(), Erro
 
 fn newest(group: &Group) -> u64 {
     group.keys.iter().flat_map(|(_, hints)| hints).copied().max().unwrap_or(0)
+}
+
+/// Names a group in complaints: a request may leave hints of many groups, but the first key of each is its own.
+fn name(group: &Group) -> String {
+    let first = group.keys.first().map(|(key, _)| key);
+    let mut hash = Sha256::new();
+    for part in group.place.iter().chain(first) {
+        hash.update(part);
+        hash.update([0]);
+    }
+    format!("{}.hydrate.{}", Cause::webhook(newest(group)), hex::encode(&hash.finalize()[..8]))
 }
 
 /// Marks that take the group's hints away.

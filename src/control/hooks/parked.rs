@@ -4,7 +4,7 @@ use super::prepare::Draft;
 use super::{Hooks, Inner};
 use crate::connectors::webhook_in::{Accounts, StoredWebhook, Verdict};
 use crate::engine::Engine;
-use crate::engine::model::Timestamp;
+use crate::engine::model::{Cause, Timestamp};
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -129,7 +129,7 @@ async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: 
     let prepared = draft.finish(taken)?;
     let committed = inner.parts.engine.commit(prepared.batch).await;
     inner.seen.release(&prepared.claimed);
-    super::process::rejected(inner, position, &committed?).await?;
+    super::process::rejected(inner, &format!("{}.{}", Cause::webhook(position), row.index), &committed?).await?;
     inner.committed();
     inner.wishes.add(prepared.wishes);
     inner.parked.gone(environment, source, 1);

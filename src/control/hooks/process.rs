@@ -142,7 +142,7 @@ impl Flights {
         match result {
             Ok(receipt) => {
                 told::committed(&inner.parts.engine, &receipt);
-                rejected(inner, oldest.position, &receipt).await?;
+                rejected(inner, &Cause::webhook(oldest.position).to_string(), &receipt).await?;
                 inner.wishes.add(oldest.wishes);
                 inner.committed();
             }
@@ -162,8 +162,8 @@ impl Flights {
     }
 }
 
-/// Says what of a committed batch was no record.
-pub(super) async fn rejected(inner: &Inner, position: u64, receipt: &Receipt) -> Result<(), Error> {
+/// Says what of a committed batch was no record; `batch` names it among all of its request.
+pub(super) async fn rejected(inner: &Inner, batch: &str, receipt: &Receipt) -> Result<(), Error> {
     if receipt.rejected.is_empty() {
         return Ok(());
     }
@@ -171,7 +171,7 @@ pub(super) async fn rejected(inner: &Inner, position: u64, receipt: &Receipt) ->
     let mark = |(n, (_, why)): (usize, &(DatasetId, String))| {
         add(&inner.tally.rejected, 1);
         let what = Quarantined { code: "bad_record", message: why.clone(), id: None, item: String::new() };
-        quarantine(["", "", "", "webhook"], &format!("{}.record.{n}", Cause::webhook(position)), &what, now)
+        quarantine(["", "", "", "webhook"], &format!("{batch}.record.{n}"), &what, now)
     };
     let marks = receipt.rejected.iter().enumerate().map(mark).collect();
     inner.parts.engine.commit(Batch { marks, ..Batch::default() }).await.map(drop)
