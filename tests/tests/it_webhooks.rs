@@ -389,6 +389,27 @@ async fn without_ids_a_repeat_is_a_request_with_the_same_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_long_a_hash_stands_in_counts_from_receipt() {
+    let bench = Bench::new(PINGS, &[]).await;
+    let half_an_hour = Duration::from_secs(30 * 60);
+    for id in ["a", "b", "a"] {
+        assert_eq!(bench.send("s3cret", &format!("portal=7&id={id}"), "").await.status, 200);
+        bench.clock.advance(half_an_hour);
+    }
+    // Received a minute apart, processed as late as the others.
+    for _ in 0..2 {
+        bench.clock.advance(Duration::from_secs(60));
+        assert_eq!(bench.send("s3cret", "portal=7&id=c", "").await.status, 200);
+    }
+    bench.clock.advance(half_an_hour);
+    bench.hooks.catch_up().await.expect("processes");
+    assert_eq!(bench.hooks.tally().duplicates.load(Ordering::SeqCst), 1, "of c alone");
+    let minute = format!("{:012}", bench.clock.now().seconds() / 60);
+    let lists = bench.engine.marks(Table::Dedupe, &["#"]).expect("reads");
+    assert!(lists.len() == 4 && lists.iter().all(|(key, _)| key[0] > minute), "where the sweep is yet to come");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn entries_wait_for_a_restart_and_are_processed_once() {
     let bench = Bench::new(APP, &[]).await;
     bench.take(&json!([whole("e0", "0", "a@x", START - 400)])).await;

@@ -28,7 +28,7 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// How long to remember it.
+    /// How long to remember it, from its receipt.
     pub fn keep(&self) -> Duration {
         if self.given { GIVEN_FOR } else { HASH_FOR }
     }

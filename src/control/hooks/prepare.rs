@@ -1,7 +1,7 @@
 //! One log entry as one batch: its observations, the ids it used up, the records to be read again, what could not be taken.
 
 use super::hydrate::{Row, Wish};
-use super::seen::{self, SeenKey};
+use super::seen::{self, Claim};
 use super::{Inner, add, quarantine};
 use crate::connectors::rest::definition::{Definition, Hydrate};
 use crate::connectors::webhook_in::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
@@ -17,7 +17,7 @@ const WHOLE: &str = "webhook";
 /// A batch, and what is to be done once it is committed.
 pub(super) struct Prepared {
     pub batch: Batch,
-    pub claimed: Vec<SeenKey>,
+    pub claimed: Vec<Claim>,
     pub wishes: Vec<Wish>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Draft<'a> {
     of_all: bool,
     pages: Vec<(DatasetId, PageBuilder)>,
     marks: Vec<Mark>,
-    claimed: Vec<(SeenKey, Timestamp)>,
+    claimed: Vec<Claim>,
     wishes: Vec<Wish>,
 }
 
@@ -134,17 +134,16 @@ impl<'a> Draft<'a> {
 
     /// The batch; after an error the claimed ids are given back.
     pub fn finish(mut self, taken: Result<(), Error>) -> Result<Prepared, Error> {
-        let claimed: Vec<SeenKey> = self.claimed.iter().map(|(key, _)| key.clone()).collect();
         if let Err(error) = taken {
-            self.inner.seen.release(&claimed);
+            self.inner.seen.release(&self.claimed);
             return Err(error);
         }
         let entry = Cause::webhook(self.position).to_string();
-        self.marks.extend(seen::marks(&entry, &self.claimed));
+        self.marks.extend(seen::marks(&entry, &self.claimed, self.now));
         let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
         let cause = (!pages.is_empty()).then(|| Cause::webhook(self.position));
         let batch = Batch { cause, pages, marks: self.marks, ..Batch::default() };
-        Ok(Prepared { batch, claimed, wishes: self.wishes })
+        Ok(Prepared { batch, claimed: self.claimed, wishes: self.wishes })
     }
 
     /// Whether the request went to all parts and another one keeps what is nobody's.
@@ -156,9 +155,10 @@ impl<'a> Draft<'a> {
     fn claim(&mut self, connection: &str, id: Option<&EventId>) -> Result<bool, Error> {
         let Some(id) = id else { return Ok(true) };
         let key = [self.environment, self.source, connection, &id.text].map(str::to_owned);
-        let fresh = self.inner.seen.claim(&self.inner.parts.engine, &key, self.now)?;
+        let claim = (key, self.received_at.plus(id.keep()));
+        let fresh = self.inner.seen.claim(&self.inner.parts.engine, &claim, self.received_at)?;
         if fresh {
-            self.claimed.push((key, self.now.plus(id.keep())));
+            self.claimed.push(claim);
         }
         Ok(fresh)
     }

@@ -1,7 +1,7 @@
 //! From the log to commits: every entry once and in order, several commits on their way at a time.
 
 use super::prepare::{Prepared, prepare, refused};
-use super::seen::SeenKey;
+use super::seen::Claim;
 use super::{Inner, add, hydrate::Wish, quarantine};
 use crate::control::metrics::told;
 use crate::engine::Engine;
@@ -43,7 +43,7 @@ struct Flying {
     position: u64,
     bytes: usize,
     commit: Underway,
-    claimed: Vec<SeenKey>,
+    claimed: Vec<Claim>,
     wishes: Vec<Wish>,
 }
 

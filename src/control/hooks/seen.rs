@@ -7,61 +7,83 @@
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark, Table};
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// First key part of the lists; no environment has this name.
 pub(in crate::control) const BY_MINUTE: &str = "#";
 
+/// Longest way of a batch to its commit: so long after `now` no list is written into a minute that was forgotten already.
+const UNDERWAY: Duration = Duration::from_secs(10 * 60);
+
 /// Environment, source, connection (empty: nobody's yet), delivery id.
 pub(in crate::control) type SeenKey = [String; 4];
 
-/// Ids of batches on their way.
+/// An id that was taken, and its expiry.
+pub(in crate::control) type Claim = (SeenKey, Timestamp);
+
+/// Ids of batches on their way, with their expiry.
 #[derive(Default)]
-pub(in crate::control) struct Seen(Mutex<HashSet<SeenKey>>);
+pub(in crate::control) struct Seen(Mutex<HashMap<SeenKey, Timestamp>>);
 
 impl Seen {
-    /// Takes an id if nobody did before. Whoever takes it commits [`marks`] or gives it back with [`release`](Seen::release).
-    pub fn claim(&self, engine: &Engine, key: &SeenKey, now: Timestamp) -> Result<bool, Error> {
-        {
-            let mut on_their_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if !on_their_way.insert(key.clone()) {
-                return Ok(false);
+    /// Takes an id if nobody holds it at the time `at`, the receipt of what bears it: however late it is processed, its
+    /// neighbours in time are the same. Whoever takes it commits [`marks`] or gives it back with [`release`](Seen::release).
+    pub fn claim(&self, engine: &Engine, (key, expiry): &Claim, at: Timestamp) -> Result<bool, Error> {
+        match self.on_their_way().entry(key.clone()) {
+            // What is on its way is newer than what is stored.
+            Entry::Occupied(mut held) => {
+                let fresh = *held.get() <= at;
+                if fresh {
+                    held.insert(*expiry);
+                }
+                return Ok(fresh);
             }
+            Entry::Vacant(free) => _ = free.insert(*expiry),
         }
         let stored = engine.mark(Table::Dedupe, &key.each_ref().map(String::as_str));
         let fresh = match &stored {
-            Ok(value) => value.as_deref().and_then(read_time).is_none_or(|expiry| expiry <= now),
+            Ok(value) => value.as_deref().and_then(read_time).is_none_or(|expiry| expiry <= at),
             Err(_) => false,
         };
         if !fresh {
-            self.release(std::slice::from_ref(key));
+            self.on_their_way().remove(key);
         }
         stored.map(|_| fresh)
     }
 
-    /// The batch with these ids has been committed or given up.
-    pub fn release(&self, keys: &[SeenKey]) {
-        let mut on_their_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in keys {
-            on_their_way.remove(key);
+    /// The batch with these ids has been committed or given up. An id that was taken again meanwhile stays.
+    pub fn release(&self, claims: &[Claim]) {
+        let mut on_their_way = self.on_their_way();
+        for (key, expiry) in claims {
+            if on_their_way.get(key) == Some(expiry) {
+                on_their_way.remove(key);
+            }
         }
+    }
+
+    fn on_their_way(&self) -> MutexGuard<'_, HashMap<SeenKey, Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The marks that remember ids until their expiry. `entry` names the log entry within the list of its minute.
-pub(in crate::control) fn marks(entry: &str, claimed: &[(SeenKey, Timestamp)]) -> Vec<Mark> {
+/// The marks that remember ids until their expiry. `entry` names the log entry within the list of its minute; what expired
+/// before it was processed is listed a little after `now`.
+pub(in crate::control) fn marks(entry: &str, claimed: &[Claim], now: Timestamp) -> Vec<Mark> {
     let mut marks = Vec::with_capacity(claimed.len() * 2);
     for (n, (key, expiry)) in claimed.iter().enumerate() {
         let parts = key.each_ref().map(String::as_str);
         marks.push(Mark::put(Table::Dedupe, &parts, expiry.0.to_string()));
+        let minute = minute((*expiry).max(now.plus(UNDERWAY)));
         let listed = serde_json::json!(key).to_string();
-        marks.push(Mark::put(Table::Dedupe, &[BY_MINUTE, &minute(*expiry), entry, &n.to_string()], listed));
+        marks.push(Mark::put(Table::Dedupe, &[BY_MINUTE, &minute, entry, &n.to_string()], listed));
     }
     marks
 }
 
-/// Marks that forget everything that expires in the minute of `at`.
+/// Marks that forget everything that is listed in the minute of `at`.
 pub(in crate::control) fn forget(engine: &Engine, at: Timestamp) -> Result<Vec<Mark>, Error> {
     let minute = minute(at);
     let mut marks = Vec::new();

@@ -131,10 +131,11 @@ impl Work {
         if let Some(id) = id {
             let source = self.spec.definition.source.clone();
             let key = [self.spec.environment.clone(), source, connection.to_owned(), format!("kafka:{id}")];
-            if !self.seen.claim(engine, &key, self.now)? {
+            let claim = (key, self.now.plus(REMEMBERED));
+            if !self.seen.claim(engine, &claim, self.now)? {
                 return Ok(Met::Before);
             }
-            group.claimed.push((key, self.now.plus(REMEMBERED)));
+            group.claimed.push(claim);
         }
         if let Some((by, number)) = numbered {
             if !self.sequences.claim(engine, &self.spec, &by, number)? {

@@ -1,6 +1,6 @@
 //! Commits on their way: bounded, landed in order.
 
-use crate::control::hooks::seen::{Seen, SeenKey};
+use crate::control::hooks::seen::{Claim, Seen};
 use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName, Timestamp};
@@ -20,7 +20,7 @@ const FLIGHT_BYTES: usize = 32 << 20;
 pub(super) struct Flying {
     commit: BoxFuture<'static, Result<Receipt, Error>>,
     bytes: usize,
-    claimed: Vec<SeenKey>,
+    claimed: Vec<Claim>,
     /// What it is called in complaints: topic, partition, offsets.
     what: String,
     cause: String,
@@ -31,7 +31,7 @@ impl Flying {
     pub fn new(
         commit: Underway,
         bytes: usize,
-        claimed: Vec<SeenKey>,
+        claimed: Vec<Claim>,
         (cause, what): (String, String),
         datasets: Vec<(DatasetId, Arc<DatasetName>)>,
     ) -> Flying {

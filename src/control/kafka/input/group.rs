@@ -4,7 +4,7 @@ use super::repeats::{self, Numbered};
 use super::spec::Spec;
 use super::target::Target;
 use crate::connectors::kafka::input::{Bad, Message};
-use crate::control::hooks::seen::{self, SeenKey};
+use crate::control::hooks::seen::{self, Claim};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::run::{Kept, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX};
@@ -26,7 +26,7 @@ pub(super) struct Group<'c> {
     pub open: Vec<WindowOp>,
     pages: Vec<(Dataset, PageBuilder)>,
     pub marks: Vec<Mark>,
-    pub claimed: Vec<(SeenKey, Timestamp)>,
+    pub claimed: Vec<Claim>,
     numbers: BTreeMap<Numbered, i64>,
     /// Lists some pages of which are in it.
     pub listings: BTreeSet<DatasetId>,
@@ -122,10 +122,11 @@ impl<'c> Group<'c> {
         mut self,
         spec: &Spec,
         marks: Vec<Mark>,
-    ) -> (Batch, Vec<(DatasetId, Arc<DatasetName>)>, Vec<SeenKey>) {
+        now: Timestamp,
+    ) -> (Batch, Vec<(DatasetId, Arc<DatasetName>)>, Vec<Claim>) {
         self.marks.extend(marks);
         let entry = format!("kafka.{}", self.cause);
-        self.marks.extend(seen::marks(&entry, &self.claimed));
+        self.marks.extend(seen::marks(&entry, &self.claimed, now));
         self.marks.extend(self.numbers.iter().map(|(by, number)| repeats::mark(spec, by, *number)));
         let datasets = self.pages.iter().map(|(dataset, _)| (dataset.id, dataset.name.clone())).collect();
         let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
@@ -137,7 +138,7 @@ impl<'c> Group<'c> {
             marks: self.marks,
             ..Batch::default()
         };
-        (batch, datasets, self.claimed.into_iter().map(|(key, _)| key).collect())
+        (batch, datasets, self.claimed)
     }
 }
 

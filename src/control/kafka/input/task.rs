@@ -300,10 +300,7 @@ impl Work {
             Feed::Messages => self.message(group, message, at),
             Feed::Records { stream, topic } => self.record(group, (stream, topic), message, at),
         };
-        let outcome = outcome.inspect_err(|_| {
-            let claimed: Vec<_> = group.claimed.iter().map(|(key, _)| key.clone()).collect();
-            self.seen.release(&claimed);
-        })?;
+        let outcome = outcome.inspect_err(|_| self.seen.release(&group.claimed))?;
         let mut has_effect = true;
         match outcome {
             Outcome::Later => return Ok(true),
@@ -358,7 +355,7 @@ impl Work {
         let what =
             format!("topic {} partition {} offsets {}..{}", self.spec.topic, group.partition, group.first, place.next);
         let cause = group.cause.to_string();
-        let (batch, datasets, claimed) = group.finish(&self.spec, marks);
+        let (batch, datasets, claimed) = group.finish(&self.spec, marks, self.now);
         match engine.hand_over(batch).await {
             Ok(commit) => self.flights.push(Flying::new(commit, bytes, claimed, (cause, what), datasets)),
             Err(Error::BadBatch(why)) => {
