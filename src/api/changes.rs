@@ -36,6 +36,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long one stream of server-sent events lasts; the client comes back with its last id.
 const STREAM_MAX: Duration = Duration::from_secs(3_600);
 
+/// Why a reader has to begin anew: records were dropped on request.
+const EMPTIED: &str = "emptied";
+
 pub(super) fn router() -> Router<Api> {
     both(Router::new(), "/v1/changes", get(changes))
 }
@@ -89,7 +92,7 @@ fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -
         Some(text) => {
             let place = feed.place(text).map_err(|error| Refusal::bad("invalid_cursor", error.to_string()))?;
             if feed.emptied_since(place)? {
-                return Err(Refusal::must_refetch("emptied"));
+                return Err(Refusal::must_refetch(EMPTIED));
             }
             place
         }
@@ -143,8 +146,7 @@ async fn waited(api: &Api, ask: &Ask) -> Result<Page, Refusal> {
     let mut after = ask.after;
     loop {
         watermark.mark_unchanged();
-        let feed = ask.feed.clone();
-        let page = api.read(move || feed.read(after)).await?;
+        let page = read(api, &ask.feed, after).await?.ok_or_else(|| Refusal::must_refetch(EMPTIED))?;
         if !page.rows.is_empty() || clock.now() >= until {
             return Ok(page);
         }
@@ -153,6 +155,17 @@ async fn waited(api: &Api, ask: &Ask) -> Result<Page, Refusal> {
             return Ok(page);
         }
     }
+}
+
+/// The changes after a place; `None` if something of the selection was dropped on request since.
+async fn read(api: &Api, feed: &Feed, after: Cursor) -> Result<Option<Page>, Refusal> {
+    let feed = feed.clone();
+    let read = move || {
+        let page = feed.read(after)?;
+        // Asked after the reading: what was dropped meanwhile may be what made the page empty.
+        Ok((!feed.emptied_since(after)?).then_some(page))
+    };
+    api.read(read).await
 }
 
 /// What ended a wait.
@@ -253,10 +266,13 @@ impl Flow {
                 return None;
             }
             self.watermark.mark_unchanged();
-            let (feed, after) = (self.ask.feed.clone(), self.ask.after);
-            // The status is sent already: an early end is all a reader can be told.
-            let Ok(page) = self.api.read(move || feed.read(after)).await else {
+            // The status is sent already: of a failure an early end is all a reader can be told.
+            let Ok(read) = read(&self.api, &self.ask.feed, self.ask.after).await else {
                 return Some(Err(std::io::Error::other("the change stream ended early")));
+            };
+            let Some(page) = read else {
+                self.over = true;
+                return Some(Ok(self.must_refetch()));
             };
             self.ask.after = page.next;
             if !page.rows.is_empty() || !self.quiet {
@@ -291,6 +307,15 @@ impl Flow {
         match self.form {
             Form::Lines => format!("{control}\n").into(),
             Form::Events => event("up_to_date", &cursor, control.as_bytes()),
+        }
+    }
+
+    /// The last word of a stream. As an event it has no id: who comes back with the id before it is refused.
+    fn must_refetch(&self) -> Bytes {
+        let control = format!("{{\"control\":\"must_refetch\",\"reason\":\"{EMPTIED}\"}}");
+        match self.form {
+            Form::Lines => format!("{control}\n").into(),
+            Form::Events => format!("event: must_refetch\ndata: {control}\n\n").into(),
         }
     }
 }

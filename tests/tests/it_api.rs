@@ -706,6 +706,39 @@ async fn lines_end_with_a_control_and_events_go_on() {
     stream.read_to_string(&mut rest).await.expect("an orderly end");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_changes_hears_of_an_emptied_dataset() {
+    let dir = folder();
+    let served = Served::open(dir.path()).await;
+    let (contacts, deals) = (served.dataset("acme", "Contact"), served.dataset("acme", "Deal"));
+    served.put(&contacts, &[("a", Some(1)), ("b", Some(1))]).await;
+    let of = "/v1/changes?stream=Contact";
+    let now = served.ask(READER, "GET", &format!("{of}&cursor=now"), None).await.json()["cursor"].clone();
+    let now = now.as_str().expect("cursor");
+    let bearer = format!("Bearer {READER}");
+    let plain = [("authorization", bearer.as_str())];
+    let events = [plain[0], ("accept", "text/event-stream"), ("last-event-id", now)];
+
+    let mut following = wire::open(served.address(), "GET", of, &events, b"").await.expect("connected");
+    read_until(&mut following, "up_to_date").await;
+    let path = format!("{of}&wait=20s&cursor={now}");
+    let mut waiting = wire::open(served.address(), "GET", &path, &plain, b"").await.expect("connected");
+    // Wakes both, for nothing.
+    served.put(&deals, &[("d", Some(1))]).await;
+    served.app.engine.clear(&contacts).await.expect("clears");
+    // What is listed anew would be read on from the old place.
+    served.put(&contacts, &[("a", Some(1))]).await;
+
+    let mut text = String::new();
+    waiting.read_to_string(&mut text).await.expect("answered");
+    assert!(text.starts_with("HTTP/1.1 409 ") && text.contains("\"must_refetch\""), "{text}");
+    let mut told = read_until(&mut following, "\n\n").await;
+    following.read_to_string(&mut told).await.expect("the stream ends");
+    assert!(told.contains("event: must_refetch\ndata: {"), "{told}");
+    assert!(!told.contains("event: change") && !told.contains("id: "), "{told}");
+    served.close().await;
+}
+
 async fn read_until(stream: &mut tokio::net::TcpStream, wanted: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0u8; 4096];
