@@ -12,6 +12,7 @@
 //! | `GET /sync/status`, `/connections`, `/v1/runs`, `/v1/deletes` of all connections | all owners, lists put together |
 //! | `POST /sync/…` for all connections | all owners |
 //! | `/v1/views…` | all owners, put together view by view (`views`) |
+//! | `/v1/endpoints…` | all owners: one that is disabled for some of them is disabled |
 //! | `/v1/changes`, `/v1/records` of several connections | nobody: 400 `name_a_connection` |
 
 mod views;
@@ -33,7 +34,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,8 @@ enum Concern {
     All,
     /// All owners, and what they say of a view is one answer.
     Views,
+    /// All owners, and what they say of an endpoint is one answer.
+    Endpoints,
     /// Several connections, where only one can be asked for.
     Several,
 }
@@ -135,6 +138,10 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
         Concern::One(partition) => door.ask(partition, &whole, false).await.unwrap_or_else(Refusal::into_response),
         Concern::All => door.ask_all(&whole).await,
         Concern::Views => views::answer(&door, &caller, &whole).await.unwrap_or_else(|why| *why),
+        Concern::Endpoints => match views::listed(&door, &whole, "/v1/endpoints", "endpoints").await {
+            Ok(endpoints) => axum::Json(json!({"endpoints": endpoints})).into_response(),
+            Err(why) => *why,
+        },
         Concern::Several => {
             let message = "connections are spread over several processes: follow each with `connections=ID`, or all of them \
                            in their Kafka topic";
@@ -185,6 +192,13 @@ fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, bo
     // Whatever connection is named beside it: a view is one in the whole installation.
     if path == "/v1/views" || path.starts_with("/v1/views/") {
         return Concern::Views;
+    }
+    // Each owner delivers for its own connections, and each may have been told that the endpoint is gone.
+    if path == "/v1/endpoints" && [Method::GET, Method::HEAD].contains(&head.method) {
+        return Concern::Endpoints;
+    }
+    if path == "/v1/endpoints" || path.starts_with("/v1/endpoints/") {
+        return Concern::All;
     }
     if let Some(id) = path.strip_prefix("/v1/runs/").or_else(|| path.strip_prefix("/v1/deletes/")) {
         let run = id.split('/').next().and_then(Cause::parse);
@@ -346,7 +360,6 @@ fn together(all: Value, more: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn lists_of_several_owners_are_one_list() {

@@ -15,6 +15,7 @@
 //! | `input_schema` | `/v1/schemas/input` |
 //! | `inputs` | `/v1/inputs` |
 //! | `views` | `/v1/views` |
+//! | `endpoints` | `/v1/endpoints` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -31,6 +32,7 @@ mod body;
 mod changes;
 mod connections;
 mod current;
+mod endpoints;
 mod error;
 mod feed;
 mod health;
@@ -101,6 +103,7 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(runs::router())
         .merge(schemas::router())
         .merge(views::router())
+        .merge(endpoints::router())
         .merge(input_schema::router())
         .merge(sync::router())
         .merge(connections::router())

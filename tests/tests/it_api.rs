@@ -3,11 +3,16 @@
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use syncline::prelude::*;
+use syncline_engine::model::Cause;
+use syncline_engine::pipeline::Batch;
+use syncline_engine::time::Clock;
 use syncline_tests::served::{ADMIN, OTHER, READER, Served, WRITER, folder};
 use syncline_tests::wire::{self, Answer};
 use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
 
 type Row = (String, i64, String);
 
@@ -748,6 +753,74 @@ async fn read_until(stream: &mut tokio::net::TcpStream, wanted: &str) -> String 
         text.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
     text
+}
+
+/// Commits a record as a webhook does, and what is owed for it.
+async fn owe(served: &Served, id: &str, number: u64) {
+    let contacts = served.dataset("acme", "Contact");
+    let mut page = served.app.engine.page(&contacts);
+    page.save(id, None, served.clock.now(), json!({"id": id}).to_string().as_bytes());
+    let batch = Batch { cause: Some(Cause::webhook(number)), pages: vec![page], ..Batch::default() };
+    served.app.engine.commit(batch).await.expect("a commit");
+    served.app.engine.announce_webhooks().await.expect("announces");
+    // Commits stamp rising times even while the clock stands: what is owed now is due a moment later.
+    served.clock.advance(Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_said_it_is_gone_is_shown_and_enabled_again() {
+    let dir = folder();
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let gone = Arc::new(AtomicBool::new(true));
+    let receiver = axum::Router::new().fallback({
+        let gone = gone.clone();
+        async move |body: String| {
+            told.send(body).expect("the test listens");
+            if gone.load(Ordering::SeqCst) { axum::http::StatusCode::GONE } else { axum::http::StatusCode::OK }
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/hook/s3cret-path", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, receiver).await });
+    let settings = std::fs::read_to_string(dir.path().join("syncline.yaml")).expect("settings");
+    let settings = format!("{settings}endpoints:\n  backend: {{url: '{url}', secret: 'env:ADMIN'}}\n");
+    std::fs::write(dir.path().join("syncline.yaml"), settings).expect("settings");
+    let served = Served::open(dir.path()).await;
+    let stop = CancellationToken::new();
+    let delivering = tokio::spawn({
+        let (outbox, stop) = (served.app.outbox.clone(), stop.clone());
+        async move { outbox.run(stop).await }
+    });
+
+    let list = async || served.ask(READER, "GET", "/v1/endpoints", None).await;
+    let fine = json!({"name": "backend", "host": "127.0.0.1", "disabled": false, "disabled_at": null});
+    assert_eq!(list().await.json(), json!({"endpoints": [fine]}));
+    owe(&served, "a", 1).await;
+    let first = heard.recv().await.expect("tried");
+    let told_at = served.clock.now();
+    while list().await.json()["endpoints"][0]["disabled"] == false {}
+    let shown = list().await;
+    assert_eq!(shown.json()["endpoints"][0]["disabled_at"], told_at.to_string());
+    assert!(!shown.text().contains("s3cret"), "{}", shown.text());
+    owe(&served, "b", 2).await;
+    served.clock.advance(Duration::from_secs(3_600));
+
+    gone.store(false, Ordering::SeqCst);
+    let enable =
+        async |key: &str, name: &str| served.ask(key, "POST", &format!("/v1/endpoints/{name}/enable"), None).await;
+    assert_eq!(enable(WRITER, "backend").await.code(), "forbidden");
+    assert_eq!(enable(ADMIN, "nobody").await.code(), "not_found");
+    assert_eq!(enable(ADMIN, "override:other%2Fcrm%2Fhidden").await.code(), "not_found", "another environment's");
+    assert_eq!(enable(ADMIN, "override:default%2Fcrm%2Facme").await.status, 200);
+    assert!(heard.try_recv().is_err(), "nothing while disabled");
+    assert_eq!(enable(ADMIN, "backend").await.json(), json!({"endpoint": "backend", "disabled": false}));
+    assert_eq!(heard.recv().await.expect("delivered"), first);
+    let second: Value = serde_json::from_str(&heard.recv().await.expect("delivered")).expect("JSON");
+    assert_eq!(second["sequence"], 2);
+    assert_eq!(list().await.json(), json!({"endpoints": [fine]}));
+    stop.cancel();
+    delivering.await.expect("ends").expect("well");
+    served.close().await;
 }
 
 #[derive(Row, Clone)]

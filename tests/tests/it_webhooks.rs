@@ -858,7 +858,7 @@ async fn given_up_and_disabled() {
     .await;
     bench.clock.advance(Duration::from_secs(1));
     inbox.recv().await.expect("the try that says gone");
-    until("disabled", || async { outbox.disabled() == ["a"] }).await;
+    until("disabled", || async { outbox.endpoints("default")[0].disabled_at.is_some() }).await;
     turn(&bench, 1).await;
     bench.clock.advance(Duration::from_secs(100 * 3600));
     assert!(inbox.try_recv().is_err(), "nothing while disabled");

@@ -49,21 +49,31 @@ pub(super) async fn answer(door: &Door, caller: &Caller, whole: &Whole) -> Resul
 
 /// All views of all partitions.
 async fn list(door: &Door, whole: &Whole) -> Result<Vec<Value>, Otherwise> {
+    listed(door, whole, LIST, "views").await
+}
+
+/// The list that is had at a path, of all partitions.
+pub(super) async fn listed(
+    door: &Door,
+    whole: &Whole,
+    path: &'static str,
+    field: &str,
+) -> Result<Vec<Value>, Otherwise> {
     let (mut head, body) = (whole.head.clone(), whole.body.clone());
-    (head.method, head.uri) = (Method::GET, Uri::from_static(LIST));
+    (head.method, head.uri) = (Method::GET, Uri::from_static(path));
     let whole = Whole { head, body };
     let mut said = Vec::new();
     for partition in 0..door.node.spread().count {
         let told = door.told(partition, &whole).await.map_err(otherwise)?;
         match told.json() {
-            Some(mut value) => said.extend(value["views"].as_array_mut().map(std::mem::take).unwrap_or_default()),
+            Some(mut value) => said.extend(value[field].as_array_mut().map(std::mem::take).unwrap_or_default()),
             None => return Err(otherwise(told)),
         }
     }
     Ok(together(said))
 }
 
-/// What partitions say, view by view: those that are defined first, each in the order in which they were met.
+/// What partitions say, view by view (or endpoint by endpoint): those that are defined first, each in the order in which they were met.
 fn together(said: Vec<Value>) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     for view in said {
@@ -77,7 +87,8 @@ fn together(said: Vec<Value>) -> Vec<Value> {
     all
 }
 
-/// Numbers are added, lists put together; what is true of one is true of all: stopped in one partition is stopped.
+/// Numbers are added, lists put together; what is true of one is true of all: stopped in one partition is stopped. What one
+/// does not know another may.
 fn sum(all: Value, more: Value) -> Value {
     match (all, more) {
         (Value::Number(all), Value::Number(more)) => {
@@ -92,6 +103,7 @@ fn sum(all: Value, more: Value) -> Value {
             }
             Value::Object(all)
         }
+        (Value::Null, more) => more,
         (all, _) => all,
     }
 }
@@ -190,6 +202,14 @@ mod tests {
         ];
         let all = [view("A", 5, true, json!([{"key": "x"}])), view("B", 1, false, json!([])), gone(8)];
         assert_eq!(together(said), all);
+    }
+
+    #[test]
+    fn an_endpoint_is_disabled_where_one_partition_was_told_so() {
+        let endpoint = |name: &str, at: Option<&str>| json!({"name": name, "host": "example.com", "disabled": at.is_some(), "disabled_at": at});
+        let at = Some("2026-04-14T18:46:03.000000Z");
+        let said = vec![endpoint("a", None), endpoint("b", None), endpoint("a", at), endpoint("b", None)];
+        assert_eq!(together(said), [endpoint("a", at), endpoint("b", None)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::engine::model::Timestamp;
 use crate::engine::sink::Delivery;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// All lanes.
@@ -14,7 +14,7 @@ pub(super) struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
     /// Heads that wait, by time: (next attempt, lane).
     heads: BTreeSet<(Timestamp, Arc<str>)>,
-    disabled: HashSet<String>,
+    disabled: BTreeMap<String, Timestamp>,
     held: usize,
 }
 
@@ -26,8 +26,8 @@ struct Lane {
 }
 
 impl Lanes {
-    /// Endpoints that get nothing for now.
-    pub fn new(disabled: HashSet<String>) -> Self {
+    /// Endpoints that get nothing for now, and since when.
+    pub fn new(disabled: BTreeMap<String, Timestamp>) -> Self {
         Lanes { disabled, ..Lanes::default() }
     }
 
@@ -86,8 +86,8 @@ impl Lanes {
     }
 
     /// An endpoint gets nothing from now on.
-    pub fn disable(&mut self, endpoint: &str) {
-        self.disabled.insert(endpoint.to_owned());
+    pub fn disable(&mut self, endpoint: &str, at: Timestamp) {
+        self.disabled.insert(endpoint.to_owned(), at);
         let lanes = &self.lanes;
         self.heads.retain(|(_, name)| lanes.get(name).is_none_or(|lane| &*lane.endpoint != endpoint));
     }
@@ -100,14 +100,15 @@ impl Lanes {
         names.iter().for_each(|name| self.wait(name));
     }
 
-    /// Endpoints that get nothing.
-    pub fn disabled(&self) -> Vec<String> {
-        self.disabled.iter().cloned().collect()
+    /// Endpoints that get nothing, and since when.
+    pub fn disabled(&self) -> &BTreeMap<String, Timestamp> {
+        &self.disabled
     }
 
     fn wait(&mut self, name: &Arc<str>) {
         let Some(lane) = self.lanes.get(name) else { return };
-        if let (false, false, Some((_, at))) = (lane.busy, self.disabled.contains(&*lane.endpoint), lane.queue.front())
+        if let (false, false, Some((_, at))) =
+            (lane.busy, self.disabled.contains_key(&*lane.endpoint), lane.queue.front())
         {
             self.heads.insert((*at, name.clone()));
         }
@@ -150,7 +151,7 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.push(&delivery("a|1", "x", 0));
         let (lane, _) = lanes.take(Timestamp(0)).expect("due");
-        lanes.disable("a");
+        lanes.disable("a", Timestamp(0));
         lanes.done(&lane, Some(Timestamp(0)));
         lanes.push(&delivery("a|2", "y", 0));
         assert_eq!((lanes.take(Timestamp(9)), lanes.due()), (None, None));

@@ -16,7 +16,7 @@ pub mod outbox;
 pub mod schedule;
 
 pub use announce::Announcer;
-pub use outbox::Outbox;
+pub use outbox::{EndpointStatus, Outbox};
 
 use super::config::Endpoint;
 use super::connections::Connections;

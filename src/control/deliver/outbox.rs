@@ -4,7 +4,8 @@
 
 use super::lanes::Lanes;
 use super::schedule::{Next, next};
-use super::target;
+use super::{OVERRIDE, target};
+use crate::connectors::http::Url;
 use crate::connectors::webhook_out::{Attempt, Failed, Post, attempt};
 use crate::control::config::Endpoint;
 use crate::control::connections::Connections;
@@ -60,6 +61,17 @@ pub struct Dead {
     pub reason: String,
 }
 
+/// An endpoint, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointStatus {
+    /// Its name; `override:ENVIRONMENT/SOURCE/CONNECTION` for a connection's own receiver.
+    pub name: String,
+    /// The host of its URL: the rest may be a secret.
+    pub host: Option<String>,
+    /// Since when it gets nothing, because it said that it is gone.
+    pub disabled_at: Option<Timestamp>,
+}
+
 impl Outbox {
     /// Over the engine's outbox; attempts leave through `client`. `commits` counts the commits made for webhooks.
     pub fn open(
@@ -69,7 +81,8 @@ impl Outbox {
         client: Arc<dyn Post>,
         commits: watch::Receiver<u64>,
     ) -> Result<Self, Error> {
-        let disabled = engine.marks(Table::Setting, &[DISABLED])?.into_iter().filter_map(|(mut key, _)| key.pop());
+        let marks = engine.marks(Table::Setting, &[DISABLED])?.into_iter();
+        let disabled = marks.filter_map(|(mut key, at)| Some((key.pop()?, since(&at))));
         let lanes = Mutex::new(Lanes::new(disabled.collect()));
         let enabled = Notify::new();
         Ok(Outbox { inner: Arc::new(Inner { engine, endpoints, connections, client, lanes, enabled, commits }) })
@@ -93,9 +106,22 @@ impl Outbox {
         Ok(marks.iter().filter_map(|(_, value)| read_dead(value)).collect())
     }
 
-    /// Endpoints that get nothing because they said they are gone.
-    pub fn disabled(&self) -> Vec<String> {
-        self.inner.lanes().disabled()
+    /// What an environment may know of: all endpoints of the settings, and receivers of its own connections that are disabled.
+    pub fn endpoints(&self, environment: &str) -> Vec<EndpointStatus> {
+        let disabled = self.inner.lanes().disabled().clone();
+        let named = self.inner.endpoints.keys();
+        let own = disabled.keys().filter(|name| is_receiver_of(name, environment));
+        let status = |name: &String| EndpointStatus {
+            name: name.clone(),
+            host: self.inner.host(name),
+            disabled_at: disabled.get(name).copied(),
+        };
+        named.chain(own).map(status).collect()
+    }
+
+    /// Whether an environment may know of an endpoint. Connections come and go: any of its own may have had a receiver.
+    pub fn has(&self, endpoint: &str, environment: &str) -> bool {
+        self.inner.endpoints.contains_key(endpoint) || is_receiver_of(endpoint, environment)
     }
 
     /// Delivers to an endpoint again, from its first undelivered on.
@@ -106,6 +132,17 @@ impl Outbox {
         self.inner.enabled.notify_one();
         Ok(())
     }
+}
+
+/// Whether this is the name of a receiver that a connection of the environment has for itself.
+fn is_receiver_of(name: &str, environment: &str) -> bool {
+    let place = name.strip_prefix(OVERRIDE);
+    place.and_then(|place| place.split('/').next()) == Some(environment)
+}
+
+/// When an endpoint was disabled, as its mark says.
+fn since(mark: &[u8]) -> Timestamp {
+    std::str::from_utf8(mark).ok().and_then(Timestamp::parse).unwrap_or(Timestamp::NONE)
 }
 
 fn read_dead(value: &[u8]) -> Option<Dead> {
@@ -170,6 +207,11 @@ impl Inner {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn host(&self, endpoint: &str) -> Option<String> {
+        let (target, _) = target(&self.endpoints, &self.connections, endpoint)?;
+        Url::parse(&target.url).ok()?.host_str().map(str::to_owned)
+    }
+
     /// Reads deliveries owed since the last time.
     fn gather(&self, last: &mut Option<String>) -> Result<(), Error> {
         loop {
@@ -215,11 +257,14 @@ impl Inner {
             Next::Again(after) => after,
             Next::Dead(after, reason) => return self.bury(after, reason).await,
             Next::Disable(after) => {
-                tracing::error!(endpoint, "the endpoint answered 410 and is disabled; enable it to go on");
-                let at = self.engine.clock().now().to_string();
-                let marks = vec![Mark::put(Table::Setting, &[DISABLED, endpoint], at)];
+                tracing::error!(
+                    endpoint,
+                    "the endpoint answered 410 and is disabled; POST /v1/endpoints/NAME/enable to go on"
+                );
+                let at = self.engine.clock().now();
+                let marks = vec![Mark::put(Table::Setting, &[DISABLED, endpoint], at.to_string())];
                 self.engine.commit(Batch { marks, ..Batch::default() }).await?;
-                self.lanes().disable(endpoint);
+                self.lanes().disable(endpoint, at);
                 after
             }
         };
