@@ -1,7 +1,8 @@
 //! What waits in which lane. Pure: bodies stay in the store, here are only names and times.
 //!
 //! Order within a lane is the order in which deliveries became owed; the head alone is tried, so a failing head holds up its
-//! own lane and no other.
+//! own lane and no other. For the same reason each lane has its own room here: what finds none stays in the store until the
+//! lane is empty. A disabled endpoint's lanes have no room at all.
 
 use crate::engine::model::Timestamp;
 use crate::engine::sink::Delivery;
@@ -9,44 +10,69 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// All lanes.
-#[derive(Default)]
 pub(super) struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
+    /// Most deliveries of one lane.
+    room: usize,
     /// Heads that wait, by time: (next attempt, lane).
     heads: BTreeSet<(Timestamp, Arc<str>)>,
     disabled: BTreeMap<String, Timestamp>,
-    held: usize,
+    /// Lanes that are empty and have more in the store, by the first of it.
+    hungry: BTreeMap<String, Arc<str>>,
 }
 
 struct Lane {
     endpoint: Arc<str>,
     /// Id and earliest attempt, oldest first.
     queue: VecDeque<(String, Timestamp)>,
+    /// The first delivery that found no room; it and those behind it are in the store alone.
+    beyond: Option<String>,
     busy: bool,
 }
 
 impl Lanes {
-    /// Endpoints that get nothing for now, and since when.
-    pub fn new(disabled: BTreeMap<String, Timestamp>) -> Self {
-        Lanes { disabled, ..Lanes::default() }
+    /// With room for so many deliveries in each lane, at least one. `disabled` are endpoints that get nothing for now, and since
+    /// when.
+    pub fn new(room: usize, disabled: BTreeMap<String, Timestamp>) -> Self {
+        let (lanes, heads, hungry) = (HashMap::new(), BTreeSet::new(), BTreeMap::new());
+        Lanes { lanes, room: room.max(1), heads, disabled, hungry }
     }
 
-    /// Deliveries held.
-    pub fn len(&self) -> usize {
-        self.held
-    }
-
-    /// A delivery has become owed. Those of one lane come in order.
+    /// A delivery is owed. Those of one lane come in order; one that is here already, or behind one that found no room, is
+    /// passed over.
     pub fn push(&mut self, delivery: &Delivery) {
         let name: Arc<str> = delivery.lane.as_str().into();
         let lane = self.lanes.entry(name.clone()).or_insert_with(|| Lane {
             endpoint: delivery.endpoint.as_str().into(),
             queue: VecDeque::new(),
+            beyond: None,
             busy: false,
         });
+        let passed_over = match &lane.beyond {
+            Some(first) => *first != delivery.id,
+            None => lane.queue.iter().any(|(id, _)| *id == delivery.id),
+        };
+        if passed_over {
+            return;
+        }
+        self.hungry.remove(&delivery.id);
+        if lane.queue.len() >= self.room || self.disabled.contains_key(&*lane.endpoint) {
+            lane.beyond = Some(delivery.id.clone());
+            return;
+        }
+        lane.beyond = None;
         lane.queue.push_back((delivery.id.clone(), delivery.next_at));
-        self.held += 1;
         self.wait(&name);
+    }
+
+    /// A lane that is empty and has more in the store, and the first of it.
+    pub fn hungry(&mut self) -> Option<(String, Arc<str>)> {
+        self.hungry.pop_first()
+    }
+
+    /// Whether a lane takes what comes next of it.
+    pub fn takes(&self, name: &Arc<str>) -> bool {
+        self.lanes.get(name).is_some_and(|lane| lane.beyond.is_none())
     }
 
     /// A head that is due; its lane is busy until [`done`](Lanes::done).
@@ -68,12 +94,9 @@ impl Lanes {
         lane.busy = false;
         match (again, lane.queue.front_mut()) {
             (Some(at), Some(head)) => head.1 = at,
-            _ => {
-                lane.queue.pop_front();
-                self.held = self.held.saturating_sub(1);
-            }
+            _ => drop(lane.queue.pop_front()),
         }
-        if lane.queue.is_empty() {
+        if lane.queue.is_empty() && lane.beyond.is_none() {
             self.lanes.remove(name);
         } else {
             self.wait(name);
@@ -105,12 +128,16 @@ impl Lanes {
         &self.disabled
     }
 
+    /// A lane goes on: its head waits for its time, or is to be read first.
     fn wait(&mut self, name: &Arc<str>) {
         let Some(lane) = self.lanes.get(name) else { return };
-        if let (false, false, Some((_, at))) =
-            (lane.busy, self.disabled.contains_key(&*lane.endpoint), lane.queue.front())
-        {
-            self.heads.insert((*at, name.clone()));
+        if lane.busy || self.disabled.contains_key(&*lane.endpoint) {
+            return;
+        }
+        match (lane.queue.front(), &lane.beyond) {
+            (Some((_, at)), _) => drop(self.heads.insert((*at, name.clone()))),
+            (None, Some(first)) => drop(self.hungry.insert(first.clone(), name.clone())),
+            (None, None) => {}
         }
     }
 }
@@ -128,7 +155,7 @@ mod tests {
 
     #[test]
     fn one_in_flight_per_lane_and_in_order() {
-        let mut lanes = Lanes::default();
+        let mut lanes = Lanes::new(9, BTreeMap::new());
         for (lane, id) in [("a|1", "x"), ("a|1", "y"), ("b|1", "z")] {
             lanes.push(&delivery(lane, id, 0));
         }
@@ -143,12 +170,28 @@ mod tests {
         lanes.done(&first, None);
         assert_eq!(lanes.take(now).expect("due").1, "y");
         lanes.done(&first, None);
-        assert_eq!(lanes.len(), 1);
+        assert_eq!((lanes.take(now), lanes.lanes.len()), (None, 1), "z is on its way");
+    }
+
+    #[test]
+    fn a_lane_keeps_its_order_when_it_is_read_again() {
+        let mut lanes = Lanes::new(2, BTreeMap::new());
+        let all = ["1", "2", "3", "4", "5"].map(|id| delivery("a|1", id, 0));
+        let mut got = Vec::new();
+        // What is not delivered is read again and again, each time from the very beginning.
+        for _ in 0..3 {
+            all.iter().chain(&all).filter(|d| !got.contains(&d.id)).for_each(|d| lanes.push(d));
+            while let Some((lane, id)) = lanes.take(Timestamp(0)) {
+                got.push(id);
+                lanes.done(&lane, None);
+            }
+        }
+        assert_eq!((got.concat().as_str(), lanes.hungry()), ("12345", None));
     }
 
     #[test]
     fn a_disabled_endpoint_waits() {
-        let mut lanes = Lanes::default();
+        let mut lanes = Lanes::new(9, BTreeMap::new());
         lanes.push(&delivery("a|1", "x", 0));
         let (lane, _) = lanes.take(Timestamp(0)).expect("due");
         lanes.disable("a", Timestamp(0));
@@ -157,6 +200,8 @@ mod tests {
         assert_eq!((lanes.take(Timestamp(9)), lanes.due()), (None, None));
         lanes.enable("a");
         assert_eq!(lanes.take(Timestamp(9)).expect("due").1, "x");
+        assert_eq!((lanes.take(Timestamp(9)), lanes.hungry()), (None, Some(("y".into(), "a|2".into()))));
+        lanes.push(&delivery("a|2", "y", 0));
         assert_eq!(lanes.take(Timestamp(9)).expect("due").1, "y");
     }
 }

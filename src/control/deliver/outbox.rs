@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 const LANES: usize = 64;
 /// Deliveries read from the store at a time.
 const ROUND: usize = 500;
-/// Deliveries whose names are in memory; more are read once there is room.
-const HELD: usize = 500_000;
+/// Deliveries of one lane whose names are in memory; more are read once these are through. There are at most as many lanes as
+/// connections times endpoints.
+const HELD: usize = 32;
 /// Webhook-made changes are announced this often.
 const ANNOUNCE: Duration = Duration::from_millis(500);
 /// First key part of deliveries that were given up.
@@ -81,9 +82,21 @@ impl Outbox {
         client: Arc<dyn Post>,
         commits: watch::Receiver<u64>,
     ) -> Result<Self, Error> {
+        Self::with_room(HELD, engine, endpoints, connections, client, commits)
+    }
+
+    /// The same with room for so many deliveries of a lane.
+    fn with_room(
+        room: usize,
+        engine: Engine,
+        endpoints: BTreeMap<String, Endpoint>,
+        connections: Arc<Connections>,
+        client: Arc<dyn Post>,
+        commits: watch::Receiver<u64>,
+    ) -> Result<Self, Error> {
         let marks = engine.marks(Table::Setting, &[DISABLED])?.into_iter();
         let disabled = marks.filter_map(|(mut key, at)| Some((key.pop()?, since(&at))));
-        let lanes = Mutex::new(Lanes::new(disabled.collect()));
+        let lanes = Mutex::new(Lanes::new(room, disabled.collect()));
         let enabled = Notify::new();
         Ok(Outbox { inner: Arc::new(Inner { engine, endpoints, connections, client, lanes, enabled, commits }) })
     }
@@ -212,18 +225,31 @@ impl Inner {
         Url::parse(&target.url).ok()?.host_str().map(str::to_owned)
     }
 
-    /// Reads deliveries owed since the last time.
+    /// Reads deliveries owed since the last time, after those that lanes had no room for until now.
     fn gather(&self, last: &mut Option<String>) -> Result<(), Error> {
-        loop {
-            let mut lanes = self.lanes();
-            if lanes.len() >= HELD {
-                return Ok(());
+        // Closures let go of the lock before it is taken again.
+        let hungry = || self.lanes().hungry();
+        let takes = |lane: &Arc<str>| self.lanes().takes(lane);
+        while let Some((first, lane)) = hungry() {
+            if let Some(delivery) = self.engine.delivery(&first)? {
+                self.lanes().push(&delivery);
             }
-            let owed = self.engine.outbox_after(last.as_deref(), ROUND)?;
-            owed.iter().for_each(|delivery| lanes.push(delivery));
-            let Some(newest) = owed.last() else { return Ok(()) };
-            *last = Some(newest.id.clone());
+            let mut from = Some(first);
+            while takes(&lane) && self.round(&mut from)? {}
         }
+        while self.round(last)? {}
+        Ok(())
+    }
+
+    /// Reads some deliveries behind a place and moves it; false at the end.
+    fn round(&self, from: &mut Option<String>) -> Result<bool, Error> {
+        // Locked while reading: no delivery leaves its lane in between, and none is taken twice.
+        let mut lanes = self.lanes();
+        let owed = self.engine.outbox_after(from.as_deref(), ROUND)?;
+        owed.iter().for_each(|delivery| lanes.push(delivery));
+        let Some(newest) = owed.last() else { return Ok(false) };
+        *from = Some(newest.id.clone());
+        Ok(true)
     }
 
     /// One attempt, and what follows from it: when to try again.
@@ -284,5 +310,117 @@ impl Inner {
         self.engine.commit(Batch { marks, ..Batch::default() }).await?;
         self.engine.settle(&delivery.id, None).await?;
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connectors::webhook_out::{Answer, Unsent};
+    use crate::engine::model::{Cause, DatasetName, Strategy};
+    use crate::engine::pipeline::{DatasetSpec, Options};
+    use crate::engine::sink::{Announce, Notice, Owed};
+    use crate::engine::time::{Clock, ManualClock};
+    use std::sync::atomic::{AtomicU16, Ordering};
+    use tokio::sync::mpsc;
+
+    /// Room of a lane here, and more deliveries than it has room for.
+    const ROOM: usize = 2;
+    const OWED: u64 = 7;
+    /// Longest wait for what happens at once; only a failing test waits so long.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Owes each notice to both endpoints, `gone` first.
+    struct Both;
+
+    impl Announce for Both {
+        fn announce(&self, _: &Notice, sequence: &mut dyn FnMut(&str) -> u64) -> Vec<Owed> {
+            let owed = |endpoint: &str| {
+                let lane = format!("{endpoint}|acme");
+                let body = sequence(&lane).to_string().into_bytes();
+                Owed { endpoint: endpoint.into(), lane, body }
+            };
+            ["gone", "well"].map(owed).into()
+        }
+    }
+
+    /// Tells what it gets: endpoint and number.
+    struct Receiver {
+        told: mpsc::UnboundedSender<(String, u64)>,
+        gone_says: AtomicU16,
+    }
+
+    #[async_trait::async_trait]
+    impl Post for Receiver {
+        async fn post(&self, url: &str, _: Vec<(&'static str, String)>, body: bytes::Bytes) -> Result<Answer, Unsent> {
+            let number = std::str::from_utf8(&body).expect("text").parse().expect("a number");
+            self.told.send((url.to_owned(), number)).expect("the test listens");
+            let status = if url == "gone" { self.gone_says.load(Ordering::SeqCst) } else { 200 };
+            Ok(Answer { status, ..Answer::default() })
+        }
+    }
+
+    fn endpoint(url: &str) -> (String, Endpoint) {
+        let secrets = vec!["secret".to_owned()];
+        let (sync_always, on_sync_error, legacy_signature) = (false, false, false);
+        let schedule = Vec::new();
+        (url.into(), Endpoint { url: url.into(), secrets, sync_always, on_sync_error, schedule, legacy_signature })
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disabled_endpoint_takes_no_room_from_others_and_gets_everything_in_the_end() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_000)));
+        let (clock_, announce) = (clock.clone(), Some(Arc::new(Both) as Arc<dyn Announce>));
+        let engine = Engine::open(Options { clock: clock_, announce, ..Options::temporary() }).expect("opens");
+        let name = DatasetName::base("default", "crm", "acme", "Contact");
+        let contacts = engine.dataset(&name, &DatasetSpec::of(Strategy::Override)).expect("a dataset");
+        let owe = async |number: u64| {
+            let mut page = engine.page(&contacts);
+            let id = number.to_string();
+            page.save(&id, None, clock.now(), format!(r#"{{"id":"{id}"}}"#).as_bytes());
+            let batch = Batch { cause: Some(Cause::webhook(number)), pages: vec![page], ..Batch::default() };
+            engine.commit(batch).await.expect("a commit");
+            engine.announce_webhooks().await.expect("announces");
+            clock.advance(Duration::from_secs(1));
+        };
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let receiver = Arc::new(Receiver { told, gone_says: AtomicU16::new(410) });
+        let endpoints = ["gone", "well"].map(endpoint).into();
+        let connections = Arc::new(Connections::open(engine.clone(), &BTreeMap::new()).await.expect("opens"));
+        let (_commits, commits) = watch::channel(0);
+        let outbox =
+            Outbox::with_room(ROOM, engine.clone(), endpoints, connections, receiver.clone(), commits).expect("opens");
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (outbox, stop) = (outbox.clone(), stop.clone());
+            async move { outbox.run(stop).await }
+        });
+        let mut next = async |endpoint: &str| loop {
+            let (to, number) = tokio::time::timeout(PATIENCE, heard.recv()).await.expect("in time").expect("told");
+            if to == endpoint {
+                return number;
+            }
+        };
+
+        for number in 1..=OWED {
+            owe(number).await;
+        }
+        for number in 1..=OWED {
+            assert_eq!(next("well").await, number);
+        }
+        let disabled = || outbox.endpoints("default").iter().any(|e| e.disabled_at.is_some());
+        while !disabled() {
+            tokio::task::yield_now().await;
+        }
+        receiver.gone_says.store(200, Ordering::SeqCst);
+        outbox.enable("gone").await.expect("enables");
+        let mut got = Vec::new();
+        while got.last() != Some(&OWED) {
+            got.push(next("gone").await);
+        }
+        got.dedup();
+        assert_eq!(got, (1..=OWED).collect::<Vec<_>>());
+        stop.cancel();
+        running.await.expect("ends").expect("well");
     }
 }
