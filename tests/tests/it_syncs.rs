@@ -203,6 +203,28 @@ async fn a_reset_lists_everything_again_and_can_drop_the_records_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_several_triggers_ask_for_during_a_run_is_all_done_after_it() {
+    let place = Place::new(8).await;
+    let app = place.open().await;
+    let key = key(&app);
+    app.syncs.trigger(&key, TriggerOptions::default()).expect("begins");
+    ran(&app, place.clock.now()).await;
+    place.clock.advance(Duration::from_secs(1));
+    let reset = TriggerOptions { reset: true, ..TriggerOptions::default() };
+    let full = TriggerOptions { full: true, ..TriggerOptions::default() };
+    let held = place.fake.hold_page(0, 1);
+    app.syncs.trigger(&key, full).expect("begins");
+    held.rendered.await.expect("the page waits");
+    app.syncs.trigger(&key, TriggerOptions { empty_cache: true, ..reset }).expect("follows");
+    app.syncs.trigger(&key, reset).expect("follows");
+    app.syncs.trigger(&key, full).expect("follows");
+    let _ = held.release.send(());
+    let afresh = ran(&app, place.clock.now()).await;
+    assert_eq!((afresh.counts().added, afresh.counts().unchanged), (8, 0), "the records were dropped first");
+    app.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_map_lists_everything_again_and_tells_what_differs() {
     let place = Place::new(8).await;
     let app = place.open().await;

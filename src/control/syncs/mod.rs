@@ -74,6 +74,17 @@ pub struct TriggerOptions {
     pub full: bool,
 }
 
+impl TriggerOptions {
+    /// Both of two triggers at once.
+    fn and(self, other: TriggerOptions) -> TriggerOptions {
+        TriggerOptions {
+            reset: self.reset || other.reset,
+            empty_cache: self.empty_cache || other.empty_cache,
+            full: self.full || other.full,
+        }
+    }
+}
+
 /// How a sync stands, in the words of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -203,6 +214,15 @@ struct Running {
     kind: RunKind,
     /// Tells it to end.
     halt: watch::Sender<Halt>,
+}
+
+impl Running {
+    /// A run that begins, and where it hears that it is to end.
+    fn new() -> (Running, watch::Receiver<Halt>) {
+        let halt = watch::Sender::new(Halt::No);
+        let heard = halt.subscribe();
+        (Running { kind: RunKind::Incremental, halt }, heard)
+    }
 }
 
 impl SyncKey {

@@ -60,11 +60,13 @@ struct Turn {
     syncs: Syncs,
     key: SyncKey,
     halt: watch::Receiver<Halt>,
+    /// It was given back already: the sync may have another run by now.
+    over: bool,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(entry) = self.syncs.table().get_mut(&self.key) {
+        if let Some(entry) = self.syncs.table().get_mut(&self.key).filter(|_| !self.over) {
             entry.running = None;
         }
         self.syncs.wake();
@@ -75,30 +77,42 @@ impl Syncs {
     /// Begins a run in the background. When one is in progress this is enough, except for a full listing, which follows it,
     /// and a reset, which also cancels it.
     pub fn trigger(&self, key: &SyncKey, options: TriggerOptions) -> Result<(), SyncError> {
-        {
-            let mut table = self.table();
-            let entry = table.get_mut(key).ok_or_else(|| SyncError::Unknown(key.clone()))?;
-            if let Some(running) = &entry.running {
-                if options.reset || options.full {
-                    entry.pending = Some(options);
-                }
-                if options.reset {
-                    running.halt.send_replace(Halt::Cancel);
-                }
-                return Ok(());
+        loop {
+            match self.take_turn(key) {
+                Ok(turn) => self.begin(turn, options),
+                Err(RunError::Unknown(key)) => return Err(SyncError::Unknown(key)),
+                // It has ended since.
+                Err(RunError::Busy(_)) if !self.leave(key, options) => continue,
+                Err(_) => {}
             }
+            return Ok(());
         }
-        self.launch(key, options);
-        Ok(())
+    }
+
+    /// Leaves to the run in progress what is to follow it; false if there is none.
+    fn leave(&self, key: &SyncKey, options: TriggerOptions) -> bool {
+        let mut table = self.table();
+        let Some(entry) = table.get_mut(key) else { return false };
+        let Some(running) = &entry.running else { return false };
+        if options.reset || options.full {
+            entry.pending = Some(entry.pending.unwrap_or_default().and(options));
+        }
+        if options.reset {
+            running.halt.send_replace(Halt::Cancel);
+        }
+        true
     }
 
     /// Begins a run in the background, unless there is one.
     pub(crate) fn launch(&self, key: &SyncKey, options: TriggerOptions) {
-        let Ok(mut turn) = self.take_turn(key) else { return };
+        if let Ok(turn) = self.take_turn(key) {
+            self.begin(turn, options);
+        }
+    }
+
+    fn begin(&self, mut turn: Turn, options: TriggerOptions) {
         let syncs = self.clone();
-        self.inner.tasks.spawn(async move {
-            syncs.work(&mut turn, RunOptions { trigger: options, since: None }).await;
-        });
+        self.inner.tasks.spawn(async move { syncs.work(&mut turn, options).await });
     }
 
     /// A run in the foreground, to its end. `cancel` interrupts it: the next run goes on where it stood.
@@ -110,14 +124,20 @@ impl Syncs {
         tell: Tell<'_>,
     ) -> Result<RunReport, RunError> {
         let mut turn = self.take_turn(key)?;
-        let mut work = std::pin::pin!(self.execute(&mut turn, options, tell));
-        tokio::select! {
-            report = work.as_mut() => return report,
-            () = cancel.cancelled() => {
-                self.halt(key, Halt::Stop);
+        let report = {
+            let mut work = std::pin::pin!(self.execute(&mut turn, options, tell));
+            tokio::select! {
+                report = work.as_mut() => report,
+                () = cancel.cancelled() => {
+                    self.halt(key, Halt::Stop);
+                    work.await
+                }
             }
+        };
+        if let Some(next) = self.next(&mut turn) {
+            self.begin(turn, next);
         }
-        work.await
+        report
     }
 
     /// Tells the run of a sync to end; false if there is none.
@@ -128,25 +148,36 @@ impl Syncs {
     }
 
     /// A run, and what was asked for meanwhile.
-    async fn work(&self, turn: &mut Turn, mut options: RunOptions) {
+    async fn work(&self, turn: &mut Turn, mut options: TriggerOptions) {
         loop {
-            match self.execute(turn, options, &|_, _| {}).await {
+            let mut left = TriggerOptions::default();
+            match self.execute(turn, RunOptions { trigger: options, since: None }, &|_, _| {}).await {
                 Ok(report) => told(&turn.key, &report),
-                Err(RunError::Stopping) => {}
+                // It had not begun: what follows it does its part as well.
+                Err(RunError::Stopping) => left = options,
                 Err(error) => {
                     tracing::error!(sync = %turn.key, %error, "the run did not take place");
                     self.rest(&turn.key);
                 }
             }
-            let pending = self.table().get_mut(&turn.key).and_then(|entry| entry.pending.take());
-            match pending {
-                Some(trigger) if !self.inner.stopping.is_cancelled() => {
-                    options = RunOptions { trigger, since: None };
-                    turn.halt = self.new_halt(&turn.key);
-                }
-                _ => return,
+            match self.next(turn) {
+                Some(next) => options = next.and(left),
+                None => return,
             }
         }
+    }
+
+    /// What was asked for during a run. If nothing was, the turn is given back in the same moment: nobody can leave anything to
+    /// a run that does not look any more.
+    fn next(&self, turn: &mut Turn) -> Option<TriggerOptions> {
+        let mut table = self.table();
+        let entry = table.get_mut(&turn.key)?;
+        let next = entry.pending.take().filter(|_| !self.inner.stopping.is_cancelled());
+        let (running, halt) = Running::new();
+        turn.over = next.is_none();
+        turn.halt = halt;
+        entry.running = next.map(|_| running);
+        next
     }
 
     fn take_turn(&self, key: &SyncKey) -> Result<Turn, RunError> {
@@ -161,24 +192,14 @@ impl Syncs {
         if entry.running.is_some() {
             return Err(RunError::Busy(key.clone()));
         }
-        let sender = watch::Sender::new(Halt::No);
-        let halt = sender.subscribe();
-        entry.running = Some(Running { kind: RunKind::Incremental, halt: sender });
+        let (running, halt) = Running::new();
+        entry.running = Some(running);
         drop(table);
         // A stop that came in between has not met this run.
         if self.inner.stopping.is_cancelled() {
             self.halt(key, Halt::Stop);
         }
-        Ok(Turn { syncs: self.clone(), key: key.clone(), halt })
-    }
-
-    fn new_halt(&self, key: &SyncKey) -> watch::Receiver<Halt> {
-        let sender = watch::Sender::new(Halt::No);
-        let halt = sender.subscribe();
-        if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
-            running.halt = sender;
-        }
-        halt
+        Ok(Turn { syncs: self.clone(), key: key.clone(), halt, over: false })
     }
 
     fn rest(&self, key: &SyncKey) {
