@@ -121,14 +121,13 @@ async fn named(api: &Api, dataset: &Dataset, start: Start, ask: &Ask, mut rows: 
     let engine = &api.app.engine;
     let for_start = (engine.clone(), dataset.clone());
     let after = api.read(move || position(&for_start.0, &for_start.1, start)).await?;
-    // The ids are read one after the other. What changes meanwhile is left to the next page, so that no cursor of this one
-    // lies behind a change it does not show.
-    let before = *engine.watermark().borrow();
+    // The ids are read one after the other. What changes meanwhile is shown, but with a cursor from before it, so that no
+    // cursor of this page lies behind a change it does not show: whoever goes on from there meets it again.
+    let end = Position(engine.watermark().borrow().0.saturating_sub(1));
     let mut found: Vec<Record> = Vec::with_capacity(ask.ids.len());
     for id in &ask.ids {
         if let Some(record) = engine.record(dataset, id).await?
             && record.meta.position > after
-            && record.meta.position < before
             && passes(&ask.filter, &record.meta)
         {
             found.push(record);
@@ -136,7 +135,7 @@ async fn named(api: &Api, dataset: &Dataset, start: Start, ask: &Ask, mut rows: 
     }
     found.sort_by_key(|record| record.meta.position);
     for record in &found {
-        if !rows.push(&record.meta, &record.payload) {
+        if !rows.push_at(record.meta.position.min(end), &record.meta, &record.payload) {
             break;
         }
     }

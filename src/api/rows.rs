@@ -3,7 +3,7 @@
 //! Nothing is parsed and nothing is allocated per row but the cursor, so that a page costs little more than its bytes.
 
 use super::stamp::write_time;
-use crate::engine::model::{Cursor, CursorKey, DatasetId, Meta};
+use crate::engine::model::{Cursor, CursorKey, DatasetId, Meta, Position};
 
 /// Most bytes of a page; a page has at least one row.
 pub(super) const PAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -32,6 +32,11 @@ impl Rows {
 
     /// Writes a row, or notes that there is one more than fits. Returns whether to go on.
     pub(super) fn push(&mut self, meta: &Meta, payload: &[u8]) -> bool {
+        self.push_at(meta.position, meta, payload)
+    }
+
+    /// As [`push`](Self::push), for a row after which reading goes on at a place of its own.
+    pub(super) fn push_at(&mut self, place: Position, meta: &Meta, payload: &[u8]) -> bool {
         if self.rows == self.limit || (self.rows > 0 && self.out.len() + payload.len() > PAGE_BYTES) {
             self.more = true;
             return false;
@@ -39,7 +44,7 @@ impl Rows {
         if self.rows > 0 {
             self.out.push(b',');
         }
-        let cursor = self.key.encode(&self.scope, Cursor { position: meta.position, dataset: self.dataset });
+        let cursor = self.key.encode(&self.scope, Cursor { position: place, dataset: self.dataset });
         write_row(&mut self.out, meta, payload, &cursor);
         self.last = Some(cursor);
         self.rows += 1;
@@ -101,7 +106,7 @@ pub(super) fn quote_plain(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::model::{Action, Cause, Position, Timestamp};
+    use crate::engine::model::{Action, Cause, Timestamp};
     use serde_json::{Value, json};
 
     fn meta(position: u64, deleted_at: Option<Timestamp>) -> Meta {

@@ -122,6 +122,42 @@ async fn filters_times_and_ids_hold_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_asked_for_by_id_is_there_while_it_changes() {
+    let dir = folder();
+    let served = Arc::new(Served::open(dir.path()).await);
+    let contacts = served.dataset("acme", "Contact");
+    served.put(&contacts, &[("a", Some(0)), ("b", Some(0))]).await;
+    let last = 300;
+    let writer = tokio::spawn({
+        let served = served.clone();
+        async move {
+            for v in 1..=last {
+                served.put(&contacts, &[("a", Some(v)), ("b", Some(v))]).await;
+            }
+        }
+    });
+    let mut cursors = BTreeSet::new();
+    while !writer.is_finished() {
+        let answer = served.records("model=Contact&ids=a&ids=b").await;
+        let met: BTreeSet<String> = rows(&answer).into_iter().map(|(id, _, _)| id).collect();
+        assert_eq!(met, BTreeSet::from(["a".into(), "b".into()]), "{}", answer.text());
+        let shown = answer.json()["records"].as_array().cloned().expect("records");
+        if shown.iter().any(|record| record["v"] != last) {
+            cursors.extend(shown[1]["_nango_metadata"]["cursor"].as_str().map(str::to_owned));
+        }
+    }
+    writer.await.expect("writes");
+    // Nothing that was not shown lies before a cursor.
+    for cursor in cursors {
+        let rest = served.records(&format!("model=Contact&ids=a&ids=b&cursor={cursor}")).await;
+        let values: Vec<i64> = rows(&rest).into_iter().map(|(_, v, _)| v).collect();
+        assert_eq!(values, [last, last], "{}", rest.text());
+    }
+    let served = Arc::into_inner(served).expect("nobody else");
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cursors_of_another_server_repeat_but_leave_nothing_out() {
     let dir = folder();
     let served = Served::open(dir.path()).await;
