@@ -2,7 +2,8 @@
 //!
 //! Promises: the same inputs give the same tick, on every machine and after every restart; ticks stand on a grid anchored at
 //! the sync's creation (or on cron times in UTC), each moved by a spread that depends on the sync alone; a tick that fell
-//! into a run is not made up for, one that fell into a stop of the program is made up for once.
+//! into a run is not made up for, one that fell into a stop of the program is made up for once; what a clock that was ahead
+//! has stamped holds nothing up.
 
 use crate::connectors::rest::definition::{self, MIN_INTERVAL, Schedule, Tick};
 use crate::engine::model::Timestamp;
@@ -14,6 +15,13 @@ use std::time::Duration;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+
+/// A time of the past that lies further ahead than this was stamped by a clock that was wrong. Clocks are moved back a little
+/// all the time; that alone is no reason for a run.
+const AHEAD: Duration = Duration::from_secs(MINUTE);
+
+/// Longest wait a provider may ask for, from the end of the run it told.
+const WAIT_MAX: Duration = Duration::from_secs(DAY);
 
 /// Why a schedule is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +59,19 @@ pub struct Past {
     pub not_before: Option<Timestamp>,
 }
 
+impl Past {
+    /// The past as far as a clock that shows `now` can believe it. What lies ahead is not moved to `now`, which would move on
+    /// and on: it counts as long ago, at `anchor`, so that a run is due at once and stamps anew.
+    fn believed(&self, anchor: Timestamp, now: Timestamp) -> Past {
+        let long_ago = anchor.min(now);
+        let believed = |at: Timestamp| if at <= now.plus(AHEAD) { at } else { long_ago };
+        let ended_at = self.ended_at.map(believed);
+        let latest = ended_at.unwrap_or(long_ago).plus(WAIT_MAX);
+        let full_at = self.full_at.map(believed);
+        Past { ended_at, full_at, not_before: self.not_before.map(|at| at.min(latest)) }
+    }
+}
+
 /// A tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -84,11 +105,13 @@ impl Plan {
         Ok(Plan { tick, full, anchor, spread: spread(jitter, seed) })
     }
 
-    /// The next tick. It may lie in the past: then the run is due now.
-    pub fn next(&self, past: &Past) -> Option<Due> {
+    /// The next tick, as it is seen at `now`. It may lie in the past: then the run is due now.
+    pub fn next(&self, past: &Past, now: Timestamp) -> Option<Due> {
+        let past = &past.believed(self.anchor, now);
         let Some(ended_at) = past.ended_at else {
             // The first run starts with the sync; spreading it would only make people wait.
-            let at = past.not_before.map_or(self.anchor, |t| t.max(self.anchor));
+            let first = self.anchor.min(now);
+            let at = past.not_before.map_or(first, |t| t.max(first));
             return Some(Due { at, full: true });
         };
         let usual = self.tick.after(ended_at, self.anchor, self.spread)?;
@@ -96,17 +119,18 @@ impl Plan {
         let full = self.full.as_ref().and_then(|rhythm| rhythm.after(ended_at, self.anchor, self.spread));
         let at = full.map_or(usual, |f| f.min(usual));
         let at = past.not_before.map_or(at, |t| t.max(at));
-        Some(Due { at, full: self.full_due(past, at) })
+        Some(Due { at, full: self.full_by(past, at) })
     }
 
     /// Whether the complete listing is due at `now`.
     pub fn full_due(&self, past: &Past, now: Timestamp) -> bool {
-        self.full_after(past).is_some_and(|at| at <= now)
+        self.full_by(&past.believed(self.anchor, now), now)
     }
 
-    fn full_after(&self, past: &Past) -> Option<Timestamp> {
+    fn full_by(&self, past: &Past, at: Timestamp) -> bool {
         let since = past.full_at.unwrap_or(self.anchor);
-        self.full.as_ref()?.after(since, self.anchor, self.spread)
+        let due = self.full.as_ref().and_then(|full| full.after(since, self.anchor, self.spread));
+        due.is_some_and(|due| due <= at)
     }
 }
 
@@ -126,8 +150,10 @@ impl Rhythm {
             Rhythm::Every(every) => {
                 let step = i64::try_from(every.as_micros()).ok().filter(|s| *s > 0)?;
                 let first = anchor.plus(spread);
-                let passed = after.0.saturating_sub(first.0).div_euclid(step).max(0);
-                // The tick at the anchor itself is the first run, which has no spread.
+                let passed = after.0.saturating_sub(first.0).div_euclid(step);
+                // The tick at the anchor itself is the first run, which has no spread. An anchor that lies ahead was stamped by
+                // a clock that was: the grid goes on to both sides.
+                let passed = if after < anchor { passed } else { passed.max(0) };
                 let number = passed.saturating_add(1);
                 Some(Timestamp(first.0.saturating_add(number.saturating_mul(step))))
             }
@@ -193,17 +219,17 @@ mod tests {
     #[test]
     fn the_first_run_is_at_creation_and_full() {
         let plan = Plan::new(&schedule(every(60), None, 6), None, T0, 12345).expect("valid");
-        assert_eq!(plan.next(&Past::default()), Some(Due { at: T0, full: true }));
+        assert_eq!(plan.next(&Past::default(), T0), Some(Due { at: T0, full: true }));
     }
 
     #[test]
     fn ticks_stand_on_the_grid_and_one_inside_a_run_is_skipped() {
         let plan = Plan::new(&schedule(every(60), None, 0), None, T0, 1).expect("valid");
-        assert_eq!(plan.next(&ended(1)).map(|d| d.at), Some(at(60)));
-        assert_eq!(plan.next(&ended(59)).map(|d| d.at), Some(at(60)));
+        assert_eq!(plan.next(&ended(1), at(1)).map(|d| d.at), Some(at(60)));
+        assert_eq!(plan.next(&ended(59), at(59)).map(|d| d.at), Some(at(60)));
         // The run of tick 60 took until 130: the tick at 120 is not made up for.
-        assert_eq!(plan.next(&ended(130)).map(|d| d.at), Some(at(180)));
-        assert_eq!(plan.next(&ended(180)).map(|d| d.at), Some(at(240)));
+        assert_eq!(plan.next(&ended(130), at(130)).map(|d| d.at), Some(at(180)));
+        assert_eq!(plan.next(&ended(180), at(180)).map(|d| d.at), Some(at(240)));
     }
 
     #[test]
@@ -211,10 +237,10 @@ mod tests {
         let jitter = 30;
         for seed in [0, 7, 29_999_999, u64::MAX] {
             let plan = Plan::new(&schedule(every(300), None, jitter), None, T0, seed).expect("valid");
-            let first = plan.next(&ended(1)).expect("ticks").at;
+            let first = plan.next(&ended(1), at(1)).expect("ticks").at;
             let off = first.since(at(300));
             assert!(first >= at(300) && off < Duration::from_secs(jitter), "{seed}: {off:?}");
-            let second = plan.next(&Past { ended_at: Some(first), ..ended(0) }).expect("ticks").at;
+            let second = plan.next(&Past { ended_at: Some(first), ..ended(0) }, first).expect("ticks").at;
             assert_eq!(second.since(first), Duration::from_secs(300));
         }
     }
@@ -225,19 +251,19 @@ mod tests {
         // 2026-09-21 is a Monday.
         let monday = Timestamp::parse("2026-09-21T12:00:00Z").expect("valid");
         let past = Past { ended_at: Some(monday), full_at: Some(monday), not_before: None };
-        let due = plan.next(&past).expect("ticks");
+        let due = plan.next(&past, monday).expect("ticks");
         assert_eq!(due.at, Timestamp::parse("2026-09-27T03:00:00Z").expect("valid"));
     }
 
     #[test]
     fn the_full_schedule_counts_from_the_last_full_listing() {
         let plan = Plan::new(&schedule(every(60), Some(every(3600)), 0), None, T0, 1).expect("valid");
-        assert_eq!(plan.next(&ended(61)), Some(Due { at: at(120), full: false }));
-        assert_eq!(plan.next(&ended(3541)), Some(Due { at: at(3600), full: true }));
+        assert_eq!(plan.next(&ended(61), at(61)), Some(Due { at: at(120), full: false }));
+        assert_eq!(plan.next(&ended(3541), at(3541)), Some(Due { at: at(3600), full: true }));
         // A run that ended late, or a full listing that failed: it is due with the next tick.
-        assert_eq!(plan.next(&ended(3605)), Some(Due { at: at(3660), full: true }));
+        assert_eq!(plan.next(&ended(3605), at(3605)), Some(Due { at: at(3660), full: true }));
         let after = Past { full_at: Some(at(3600)), ..ended(3605) };
-        assert_eq!(plan.next(&after), Some(Due { at: at(3660), full: false }));
+        assert_eq!(plan.next(&after, at(3605)), Some(Due { at: at(3660), full: false }));
         assert!(plan.full_due(&ended(61), at(3600)) && !plan.full_due(&after, at(7199)));
     }
 
@@ -245,9 +271,36 @@ mod tests {
     fn a_poll_hint_moves_the_next_run_back_but_not_forward() {
         let plan = Plan::new(&schedule(every(60), None, 0), None, T0, 1).expect("valid");
         let far = Past { not_before: Some(at(500)), ..ended(1) };
-        assert_eq!(plan.next(&far).map(|d| d.at), Some(at(500)));
+        assert_eq!(plan.next(&far, at(1)).map(|d| d.at), Some(at(500)));
         let near = Past { not_before: Some(at(2)), ..ended(1) };
-        assert_eq!(plan.next(&near).map(|d| d.at), Some(at(60)));
+        assert_eq!(plan.next(&near, at(1)).map(|d| d.at), Some(at(60)));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_holds_nothing_up() {
+        let year = 365 * DAY;
+        let plan = Plan::new(&schedule(every(60), Some(every(3600)), 6), None, T0, 12345).expect("valid");
+        let ahead = Past { ended_at: Some(at(year)), full_at: Some(at(year)), not_before: Some(at(year + 300)) };
+        for now in [at(100), at(7200)] {
+            // The end counts as long ago; the provider's wish came with it.
+            let due = plan.next(&Past { not_before: None, ..ahead }, now).expect("ticks");
+            assert!(due.at <= now, "{due:?}");
+        }
+        assert!(plan.full_due(&ahead, at(7200)), "the listing as well");
+        let waits = plan.next(&ahead, at(100)).expect("ticks").at;
+        assert_eq!(waits, at(DAY), "no wish is waited for longer than a day");
+        // A run at once puts it right.
+        let again = Past { ended_at: Some(at(7200)), full_at: Some(at(7200)), not_before: None };
+        let next = plan.next(&again, at(7200)).expect("ticks").at;
+        assert!(next > at(7200) && next <= at(7260), "{next}");
+
+        // A clock that is moved back a little causes no run.
+        assert!(plan.next(&ended(130), at(129)).expect("ticks").at > at(130));
+        // Created while the clock was ahead.
+        let young = Plan::new(&schedule(every(60), None, 0), None, at(year), 1).expect("valid");
+        assert_eq!(young.next(&Past::default(), at(5)), Some(Due { at: at(5), full: true }));
+        let next = young.next(&ended(10), at(11)).expect("ticks").at;
+        assert!(next > at(10) && next <= at(70), "{next}");
     }
 
     #[test]
@@ -276,8 +329,8 @@ mod tests {
     fn a_frequency_override_keeps_the_anchor() {
         let over = Some(Duration::from_secs(300));
         let plan = Plan::new(&schedule(every(60), None, 0), over, T0, 0).expect("valid");
-        assert_eq!(plan.next(&ended(100)).map(|d| d.at), Some(at(300)));
-        assert_eq!(plan.next(&ended(301)).map(|d| d.at), Some(at(600)));
+        assert_eq!(plan.next(&ended(100), at(100)).map(|d| d.at), Some(at(300)));
+        assert_eq!(plan.next(&ended(301), at(301)).map(|d| d.at), Some(at(600)));
     }
 
     #[test]

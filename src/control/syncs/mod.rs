@@ -30,6 +30,7 @@ use crate::engine::pipeline::run::{self as driver, Halt, Progress, RunRecord};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, Table};
 use crate::engine::source::Source;
 use crate::engine::time::Clock;
+use run::REST;
 use sha2::{Digest, Sha256};
 use state::SyncState;
 use std::collections::BTreeMap;
@@ -457,13 +458,14 @@ impl Syncs {
 
     /// The earliest tick of a sync that neither runs nor is paused.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.table().values().filter_map(due_of).map(|due| due.at).min()
+        let now = self.inner.clock.now();
+        self.table().values().filter_map(|entry| due_of(entry, now)).map(|due| due.at).min()
     }
 
     /// Syncs whose tick has come by `now`.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<SyncKey> {
         let table = self.table();
-        let come = |entry: &Entry| due_of(entry).is_some_and(|due| due.at <= now);
+        let come = |entry: &Entry| due_of(entry, now).is_some_and(|due| due.at <= now);
         table.iter().filter(|(_, entry)| come(entry)).map(|(key, _)| key.clone()).collect()
     }
 
@@ -580,7 +582,7 @@ impl Syncs {
             frequency: frequency_of(entry),
             created_at: entry.state.created_at,
             next_at: (!entry.state.paused && entry.polled)
-                .then(|| entry.plan.next(&past_of(entry)))
+                .then(|| entry.plan.next(&past_of(entry), self.inner.clock.now()))
                 .flatten()
                 .map(|d| d.at),
             live: self.inner.engine.live(&entry.dataset),
@@ -607,16 +609,18 @@ fn past_of(entry: &Entry) -> Past {
     Past { ended_at: progress.last_ended_at, full_at: progress.last_full_at, not_before: progress.not_before }
 }
 
-fn due_of(entry: &Entry) -> Option<Due> {
+fn due_of(entry: &Entry, now: Timestamp) -> Option<Due> {
     if entry.state.paused || entry.running.is_some() || !entry.polled {
         return None;
     }
     let due = match &entry.interrupted {
         // Taken up at once.
-        Some(record) => Due { at: record.started_at, full: record.kind != RunKind::Incremental.as_str() },
-        None => entry.plan.next(&past_of(entry))?,
+        Some(record) => Due { at: record.started_at.min(now), full: record.kind != RunKind::Incremental.as_str() },
+        None => entry.plan.next(&past_of(entry), now)?,
     };
-    Some(Due { at: entry.rests_until.map_or(due.at, |until| until.max(due.at)), ..due })
+    // A rest that is longer than any was begun by a clock that was ahead.
+    let rest = entry.rests_until.filter(|until| *until <= now.plus(REST));
+    Some(Due { at: rest.map_or(due.at, |until| until.max(due.at)), ..due })
 }
 
 fn status_of(entry: &Entry) -> Status {

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Rest after a run that the engine refused: long enough not to fill the log, short enough to notice a repair.
-const REST: Duration = Duration::from_secs(60);
+pub(super) const REST: Duration = Duration::from_secs(60);
 
 /// Hears of every page: the run so far, and how many items it will have in all, where the provider says so.
 pub type Tell<'a> = &'a (dyn Fn(&RunRecord, Option<u64>) + Send + Sync);
