@@ -57,6 +57,17 @@ async fn link_headers_are_followed_relative_ones_too_until_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_link_header_that_is_not_ascii_is_followed_all_the_same() {
+    let provider = |asked: &Asked| match asked.query.get("p").map(String::as_str) {
+        None => reply(things([1])).with("link", "<?p=2>; title=\"Ⅱ\"; rel=next"),
+        Some("2") => reply(things([2])).with("link", "<?p=é>; rel=next"),
+        Some(_) => reply(things([3])),
+    };
+    let (read, asked) = read(&listing("{get: /things, paginate: link}"), provider).await;
+    assert_eq!((read.ids().len(), asked.last().expect("three").query["p"].as_str()), (3, "é"));
+}
+
+#[tokio::test]
 async fn links_in_the_body_end_with_null_or_nothing() {
     for last in [json!(null), json!(""), json!({})] {
         let provider = move |asked: &Asked| match number(asked, "p") {
@@ -103,6 +114,26 @@ async fn a_cursor_listing_ends_when_the_provider_says_there_is_no_more() {
     };
     let list = "{get: /q, items: .data, paginate: {cursor: .next, param: after, more: .more}}";
     assert_eq!(read(&listing(list), provider).await.0.ids().len(), 3);
+}
+
+#[tokio::test]
+async fn a_cursor_listing_that_says_more_but_not_where_is_no_end() {
+    let list = "{get: /q, items: .data, paginate: {cursor: .next, param: after, more: .more}}";
+    for next in [json!({"next": null}), json!({"next": ""}), json!({})] {
+        let provider = move |asked: &Asked| match number(asked, "after") {
+            None => reply(json!({"data": things([1]), "more": true, "next": 1})),
+            Some(_) => {
+                let mut body = json!({"data": things([2]), "more": true});
+                body.as_object_mut().expect("a map").extend(next.as_object().expect("a map").clone());
+                reply(body)
+            }
+        };
+        let (read, _) = read(&listing(list), provider).await;
+        assert_eq!((read.failure().code, read.failure().retry), ("bad_cursor", false), "{}", read.failure());
+    }
+    let silent = |_: &Asked| reply(json!({"data": things([1]), "more": null}));
+    let (read, _) = read(&listing(list), silent).await;
+    assert!(read.end.expect("an end").doubts.is_empty(), "nothing said of more: the token alone decides");
 }
 
 #[tokio::test]
@@ -338,6 +369,27 @@ async fn a_total_that_does_not_match_is_a_doubt_and_one_that_moves_asks_for_a_se
     };
     let end = read(&with("", list, stream), moving).await.0.end.expect("an end");
     assert_eq!((end.doubts, end.confirm), (vec![], Confirm::Twice));
+}
+
+#[tokio::test]
+async fn a_last_page_that_counts_nothing_takes_no_total_back() {
+    let stream = "  deletes: [{from_full_list: true}]";
+    let list = "{get: /q, items: .data, total: .total, paginate: {page: page}}";
+    for total in [2, 500] {
+        // An empty page as an API gives it, and one that only the definition takes for empty.
+        for last in [reply(json!({"data": []})), Reply::text(410, "")] {
+            let provider = move |asked: &Asked| match number(asked, "page") {
+                Some(1) => reply(json!({"total": total, "data": things([1])})),
+                Some(2) => reply(json!({"data": things([2])})),
+                _ => last.clone(),
+            };
+            let definition = with("responses: [{status: [410], do: ignore}]", list, stream);
+            let doubts = read(&definition, provider).await.0.end.expect("an end").doubts;
+            let met = total == 2;
+            assert_eq!(doubts.is_empty(), met, "{doubts:?}");
+            assert!(met || doubts[0].starts_with("total_mismatch: the API counts 500, 2 distinct"), "{doubts:?}");
+        }
+    }
 }
 
 #[tokio::test]

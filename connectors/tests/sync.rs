@@ -6,6 +6,7 @@ mod provider;
 use provider::{Asked, Provider, Reply, at, define, reply};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use syncline_connectors::http::{Client, ClientOptions};
@@ -161,6 +162,32 @@ async fn records_follow_the_provider_and_unchanged_pages_keep_their_records() {
     things.lock().expect("lock").insert(8, 900);
     let third = bench.run(Part::Full).await;
     assert_eq!((third.record.counts.added, third.record.counts.deleted), (1, 1), "{:?}", third.record);
+    assert_eq!(bench.records(), *things.lock().expect("lock"));
+}
+
+#[tokio::test]
+async fn a_listing_cut_short_of_its_first_count_deletes_nothing() {
+    let things = things(1..=4);
+    let cut = Arc::new(AtomicBool::new(false));
+    let (whole, now) = (show(&things), cut.clone());
+    let provider = Provider::start(move |asked| match asked.query["page"].as_str() {
+        "1" => whole(asked),
+        _ if now.load(Ordering::SeqCst) => reply(json!({"data": []})),
+        _ => whole(asked),
+    });
+    let bench = Bench::over(None, provider.await, Arc::new(ManualClock::new(at("2026-01-01T00:00:00Z"))));
+    assert_eq!(bench.run(Part::Full).await.record.status, Outcome::Complete);
+    cut.store(true, Ordering::SeqCst);
+    // Twice: what is missing is only deleted after a second look.
+    for _ in 0..2 {
+        let report = bench.run(Part::Full).await;
+        assert_eq!(
+            (report.record.status, report.record.counts.deleted),
+            (Outcome::Incomplete, 0),
+            "{:?}",
+            report.record
+        );
+    }
     assert_eq!(bench.records(), *things.lock().expect("lock"));
 }
 

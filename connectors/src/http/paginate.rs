@@ -94,7 +94,7 @@ pub fn next(paginate: &Paginate, spot: &Spot, facts: &Facts) -> Result<Option<Sp
     Ok(match paginate {
         Paginate::None => None,
         Paginate::LinkHeader { rel } => {
-            link_header(facts.headers, rel).map(|link| absolute(&link, facts.url)).transpose()?
+            link_header(facts.headers, rel, facts.url)?.map(|link| absolute(&link, facts.url)).transpose()?
         }
         Paginate::LinkBody(link) => match evaluate(link, facts)? {
             Value::String(text) if !text.is_empty() => Some(absolute(&text, facts.url)?),
@@ -104,8 +104,8 @@ pub fn next(paginate: &Paginate, spot: &Spot, facts: &Facts) -> Result<Option<Sp
             }
         },
         Paginate::Cursor { cursor, more, .. } => {
-            let done = more.as_ref().map(|more| evaluate(more, facts)).transpose()? == Some(Value::Bool(false));
-            if done { None } else { Some(evaluate(cursor, facts)?).filter(is_token).map(Spot::Token) }
+            let more = more.as_ref().map(|more| evaluate(more, facts)).transpose()?;
+            if more == Some(Value::Bool(false)) { None } else { token(cursor, more.as_ref(), facts)?.map(Spot::Token) }
         }
         Paginate::Offset { size, short_page_ends, .. } => {
             let so_far = if let Spot::Offset(so_far) = spot { *so_far } else { 0 };
@@ -142,6 +142,19 @@ fn evaluate(expression: &Expr, facts: &Facts) -> Result<Value, Failure> {
             false,
         )
     })
+}
+
+/// The token of the next page. An answer that says that more follows, but not where, is cut off, not the last one.
+fn token(cursor: &Expr, more: Option<&Value>, facts: &Facts) -> Result<Option<Value>, Failure> {
+    let token = Some(evaluate(cursor, facts)?).filter(is_token);
+    if token.is_none() && more == Some(&Value::Bool(true)) {
+        let (page, cursor) = (shown(facts.url), cursor.text());
+        let message = format!(
+            "the answer of {page} says that more follows, but {cursor} gives no token; check paginate in the definition"
+        );
+        return Err(failure("bad_cursor", message, false));
+    }
+    Ok(token)
 }
 
 fn is_token(value: &Value) -> bool {
@@ -200,13 +213,18 @@ fn set_in_body(body: &mut Value, dotted: &str, value: Value) -> Result<(), Failu
     Ok(())
 }
 
-/// The target of `rel` in the `Link` headers.
-fn link_header(headers: &HeaderMap, rel: &str) -> Option<String> {
-    let texts = headers.get_all("link").into_iter().filter_map(|value| value.to_str().ok());
-    texts
-        .flat_map(links)
-        .find(|(_, rels)| rels.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(rel)))
-        .map(|(to, _)| to)
+/// The target of `rel` in the `Link` headers. Bytes that are no text spoil the link they stand in, not the ones beside it.
+fn link_header(headers: &HeaderMap, rel: &str, page: &Url) -> Result<Option<String>, Failure> {
+    let texts = headers.get_all("link").into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let mut links = texts.flat_map(|text| links(&text));
+    let named = |rels: &str| rels.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(rel));
+    let found = links.find(|(_, rels)| named(rels)).map(|(to, _)| to);
+    if found.as_ref().is_some_and(|to| to.contains(char::REPLACEMENT_CHARACTER)) {
+        let message =
+            format!("the {rel} link after {} holds bytes that are no UTF-8; it cannot be followed", shown(page));
+        return Err(failure("bad_link", message, false));
+    }
+    Ok(found)
 }
 
 /// The (target, rel) pairs of one `Link` header. Commas and semicolons inside `<…>` and quotes are no separators.
@@ -285,9 +303,24 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("link", "<a>; rel=first".parse().expect("header"));
         headers.append("link", text.parse().expect("header"));
-        assert_eq!(link_header(&headers, "next").as_deref(), Some("https://a.example/x?a=1,2;3"));
-        assert_eq!(link_header(&headers, "up"), None);
+        let page = Url::parse("https://a.example/").expect("a URL");
+        let target = |rel| link_header(&headers, rel, &page).expect("text");
+        assert_eq!(target("next").as_deref(), Some("https://a.example/x?a=1,2;3"));
+        assert_eq!(target("up"), None);
         assert!(links("garbage, <>, <a>; rel").is_empty());
+    }
+
+    #[test]
+    fn a_link_that_is_no_text_is_no_end() {
+        let page = Url::parse("https://a.example/").expect("a URL");
+        let link = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.append("link", super::super::HeaderValue::from_bytes(bytes).expect("a value"));
+            link_header(&headers, "next", &page)
+        };
+        let beside = link(b"<?p=2>; title=\"caf\xe9\"; rel=next").expect("the target is text");
+        assert_eq!(beside.as_deref(), Some("?p=2"));
+        assert_eq!(link(b"<?p=\xe9>; rel=next").expect_err("no text").code, "bad_link");
     }
 
     #[test]

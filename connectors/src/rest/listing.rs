@@ -470,7 +470,8 @@ impl<'a> Listing<'a> {
         place.read += sheet.items;
         place.distinct += fresh;
         place.first_total = if place.read == sheet.items { sheet.total } else { place.first_total };
-        place.last_total = sheet.total;
+        // A page that counts nothing takes nothing back: what was said before still has to be met.
+        place.last_total = sheet.total.or(place.last_total);
         place.stale = if fresh == 0 && before < KEYS_MAX { place.stale + 1 } else { 0 };
         if let Kind::Incremental(rule) = &self.kind
             && is_capped(rule, sheet.total, place.read)

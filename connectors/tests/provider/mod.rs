@@ -113,7 +113,9 @@ async fn handle(State(provider): State<Provider>, request: Request) -> axum::res
     let mut response = (status, reply.body).into_response();
     for (name, value) in reply.headers {
         let name: axum::http::HeaderName = name.parse().expect("a name");
-        response.headers_mut().append(name, value.parse().expect("a value"));
+        // Not parsed from text: providers send other bytes than ASCII, too.
+        let value = axum::http::HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+        response.headers_mut().append(name, value);
     }
     response
 }
