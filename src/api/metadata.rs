@@ -1,4 +1,5 @@
-//! `/connections/metadata`: free JSON of the user, per connection. POST replaces it, PATCH merges its top level.
+//! `/connections/metadata`: free JSON of the user, per connection. POST replaces it, PATCH merges its top level. Webhook
+//! events that waited for a connection with such metadata are run again afterwards; the answer does not wait for them.
 
 use super::auth::Caller;
 use super::body::Fields;
@@ -38,7 +39,7 @@ async fn replace(
 ) -> Result<Response, Refusal> {
     let ask = ask(&caller, request).await?;
     let done = api.app.connections.set_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
-    answer(StatusCode::CREATED, ask, done)
+    answer(&api, &caller, StatusCode::CREATED, ask, done)
 }
 
 async fn merge(
@@ -48,7 +49,7 @@ async fn merge(
 ) -> Result<Response, Refusal> {
     let ask = ask(&caller, request).await?;
     let done = api.app.connections.merge_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
-    answer(StatusCode::OK, ask, done)
+    answer(&api, &caller, StatusCode::OK, ask, done)
 }
 
 async fn ask(caller: &Caller, request: Request) -> Result<Ask, Refusal> {
@@ -78,9 +79,16 @@ fn ids(given: &Value) -> Option<Vec<String>> {
     (1..=IDS_MAX).contains(&ids.len()).then_some(ids)
 }
 
-fn answer(status: StatusCode, ask: Ask, done: Result<(), Refused>) -> Result<Response, Refusal> {
+fn answer(
+    api: &Api,
+    caller: &Caller,
+    status: StatusCode,
+    ask: Ask,
+    done: Result<(), Refused>,
+) -> Result<Response, Refusal> {
     match done {
         Ok(()) => {
+            api.app.hooks.connection_changed(&caller.environment, &ask.source);
             let echo = json!({"connection_id": ask.given, "provider_config_key": ask.source, "metadata": ask.metadata});
             Ok((status, Json(echo)).into_response())
         }

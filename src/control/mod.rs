@@ -5,6 +5,7 @@
 //! | [`config`] | settings, checked |
 //! | [`definitions`] | definition files of the settings, all complaints at once |
 //! | [`connections`] | accounts |
+//! | [`fields`] | what providers tell of accounts |
 //! | [`plan`] | when a sync runs next: pure |
 //! | [`syncs`] | syncs: their state, their runs, what can be asked of them |
 //! | [`scheduler`] | begins runs when their tick has come |
@@ -20,6 +21,7 @@ pub mod config;
 pub mod connections;
 pub mod definitions;
 pub mod deliver;
+pub mod fields;
 pub mod hooks;
 pub mod kafka;
 pub mod metrics;
@@ -40,6 +42,7 @@ use crate::engine::{self, Engine};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,7 +56,7 @@ pub struct App {
     pub definitions: BTreeMap<String, Arc<Definition>>,
     /// What makes requests, by source name; shared by runs, webhook fetches and checks, so that all keep to one budget.
     pub sources: BTreeMap<String, Arc<dyn Source>>,
-    /// The same, as what they are: for checks of a sign-in.
+    /// The same, as what they are: for checks of a sign-in and what they tell of an account.
     pub rest: BTreeMap<String, Arc<RestSource>>,
     /// Accounts.
     pub connections: Arc<connections::Connections>,
@@ -231,14 +234,26 @@ impl App {
     }
 }
 
-/// Runs begin once the log says that this engine's batches count; at once where the log is the engine's own.
+/// Runs begin once the log says that this engine's batches count; at once where the log is the engine's own. Before them
+/// providers are asked what requests may name.
 async fn reign(app: Arc<App>, stop: CancellationToken) {
     let claimed = tokio::select! {
         claimed = app.engine.claim(&app.part.name) => claimed,
         () = stop.cancelled() => return,
     };
     match claimed {
-        Ok(_) => scheduler::schedule(app.syncs.clone(), app.engine.clock(), stop).await,
+        Ok(_) => {
+            let (asked, clock) = (Notify::new(), app.engine.clock());
+            let runs = async {
+                tokio::select! {
+                    () = asked.notified() => {}
+                    () = clock.sleep(fields::FIRST_ROUND) => {}
+                    () = stop.cancelled() => return,
+                }
+                scheduler::schedule(app.syncs.clone(), clock.clone(), stop.clone()).await;
+            };
+            tokio::join!(fields::ask_all(&app, &asked, &stop), runs);
+        }
         Err(why) => tracing::warn!(part = app.part.name, %why, "no runs begin here"),
     }
 }

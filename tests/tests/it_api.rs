@@ -582,6 +582,59 @@ async fn metadata_is_changed_for_all_or_none_and_survives_a_restart() {
     again.close().await;
 }
 
+/// A source with webhooks, and a connection that owns nothing yet.
+const DESK: &str = r#"
+source: desk
+base_url: http://127.0.0.1:9
+auth: {type: none}
+streams:
+  - name: Contact
+    key: .id
+    list: {get: /contacts}
+webhooks:
+  verify: {scheme: shared_secret, header: X-Token, secret: "file:acme.token"}
+  route: .portal
+  map: [{stream: Contact, record: .record}]
+connections:
+  late: {}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_waits_finds_the_connection_that_new_metadata_makes() {
+    let dir = folder();
+    std::fs::write(dir.path().join("sources/desk.yaml"), DESK).expect("definition");
+    let served = Served::open(dir.path()).await;
+    let hooks = served.app.hooks.clone();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (working, halt) = (hooks.clone(), stop.clone());
+    let work = tokio::spawn(async move { working.run(halt).await });
+    let mut commits = hooks.commits();
+    let mut committed = async || {
+        let change = tokio::time::timeout(Duration::from_secs(30), commits.changed());
+        change.await.expect("in time").expect("hooks run");
+    };
+
+    let urls = hooks.hook_urls(Some("desk"));
+    let url = &urls.iter().find(|hook| hook.entrance.environment == "default").expect("a URL").url;
+    let path = url.get(url.find("/hooks/").expect("a path")..).expect("a path");
+    let event = json!({"portal": 99, "record": {"id": "a", "v": 1}}).to_string();
+    assert_eq!(served.raw("POST", path, &[("x-token", "t0ken")], event.as_bytes()).await.status, 200);
+    committed().await;
+    assert_eq!(hooks.parked("default", "desk").expect("reads"), 1);
+
+    let body = json!({"connection_id": "late", "provider_config_key": "desk", "metadata": {"portal": 99}});
+    assert_eq!(served.ask(WRITER, "POST", "/connections/metadata", Some(body)).await.status, 201);
+    committed().await;
+    assert_eq!(hooks.parked("default", "desk").expect("reads"), 0);
+    let bearer = format!("Bearer {READER}");
+    let headers = [("authorization", bearer.as_str()), ("provider-config-key", "desk"), ("connection-id", "late")];
+    let found = served.raw("GET", "/records?model=Contact", &headers, b"").await;
+    assert_eq!(rows(&found), [row("a", 1, "ADDED")]);
+    stop.cancel();
+    work.await.expect("no panic").expect("a clean end");
+    served.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_change_stream_tells_every_change_once() {
     let dir = folder();

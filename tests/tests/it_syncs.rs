@@ -1,10 +1,16 @@
 //! Syncs and their scheduler against the fake provider, on a clock turned by hand: when runs come, what stops them, what
 //! outlives the program.
 
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::http::StatusCode;
+use axum::routing::get;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use syncline::control::config::Settings;
+use syncline::control::fields::AGAIN;
 use syncline::control::syncs::{RunError, RunKind, RunOptions, Status, SyncKey, SyncStatus, TriggerOptions};
 use syncline::control::{App, Running};
 use syncline_connectors::fake::{ClientCourier, DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition};
@@ -301,5 +307,81 @@ async fn a_run_interrupted_by_a_stop_goes_on_at_the_next_start() {
     assert_eq!(done.counts().added, 250, "the run kept its counts");
     // Only what was missing was asked for: the third page, and what is deleted.
     assert_eq!(place.fake.figures().requests - before, 2);
+    end(app, running).await;
+}
+
+/// A provider that tells at `/me` of which hub an account is, after so many refusals, and lists by hub only.
+async fn hub(refusals: u64) -> (String, Arc<AtomicU64>) {
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = asked.clone();
+    let me = move || async move {
+        match counted.fetch_add(1, Ordering::SeqCst) < refusals {
+            true => (StatusCode::SERVICE_UNAVAILABLE, "{}"),
+            false => (StatusCode::OK, r#"{"hub": 7}"#),
+        }
+    };
+    let things = async |RawQuery(query): RawQuery| match query.as_deref() {
+        Some("hub=7") => (StatusCode::OK, r#"[{"id": 1}]"#),
+        _ => (StatusCode::NOT_FOUND, "{}"),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let router = Router::new().route("/me", get(me)).route("/things", get(things));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, asked)
+}
+
+/// A place whose source asks by what `/me` tells.
+async fn place_with_fields(url: &str) -> Place {
+    let place = Place::new(0).await;
+    let text = format!(
+        r#"
+source: hub
+base_url: {url}
+auth: {{type: none, test: {{get: /me}}, connection_fields: {{hub: .hub}}}}
+streams:
+  - name: Thing
+    key: .id
+    schedule: {{every: 60s, jitter: 1ms}}
+    list: {{get: /things, params: {{hub: "{{{{ connection.fields.hub }}}}"}}}}
+connections: {{only: {{}}}}
+"#
+    );
+    std::fs::write(place.file("fake.yaml"), text).expect("written");
+    place
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_tells_of_an_account_is_there_before_its_first_run() {
+    let (url, asked) = hub(0).await;
+    let place = place_with_fields(&url).await;
+    for start in 0..2 {
+        let app = place.open().await;
+        let running = app.start();
+        let done = ran(&app, place.clock.now()).await;
+        assert_eq!((done.status, done.live), (Status::Success, 1), "start {start}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "what is stored is not asked for again");
+        end(app, running).await;
+        place.clock.advance(2 * INTERVAL);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_does_not_tell_at_once_is_asked_for_again() {
+    let (url, asked) = hub(1).await;
+    let place = place_with_fields(&url).await;
+    let app = place.open().await;
+    let running = app.start();
+    let first = ran(&app, place.clock.now()).await;
+    assert_eq!((first.status, asked.load(Ordering::SeqCst)), (Status::Error, 1), "the run begins all the same");
+    place.clock.advance(AGAIN);
+    let known = |_: &SyncStatus| {
+        let account = app.connections.get("default", "hub", "only").expect("a connection");
+        account.connection.fields.get("hub") == Some(&7.into())
+    };
+    until(&app, "told", known).await;
+    place.clock.advance(2 * INTERVAL);
+    until(&app, "a run that knows the hub", |s| s.status == Status::Success && s.live == 1).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
     end(app, running).await;
 }

@@ -369,7 +369,7 @@ streams:
     list: {get: /contacts}
 webhooks:
   verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
-  route: $q.portal
+  route: {value: $q.portal, field: portal}
   map:
     - {stream: Contact, record: "{id: $q.id}"}
 connections:

@@ -153,13 +153,14 @@ impl Hooks {
         Ok(Hooks { inner: Arc::new(inner) })
     }
 
-    /// Processes the log, reads records again and forgets what is old, until `stop` is cancelled or the store fails.
+    /// Processes the log, reads records again, runs again what waited and forgets what is old, until `stop` is cancelled or the store fails.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
         self.reprocess_all_parked().await?;
         let inner = &self.inner;
         tokio::try_join!(
             process::run(inner.clone(), stop.clone()),
             hydrate::run(inner.clone(), stop.clone()),
+            parked::run(self.clone(), stop.clone()),
             sweep::run(inner.clone(), stop.clone()),
         )?;
         Ok(())

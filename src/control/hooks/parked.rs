@@ -1,4 +1,7 @@
 //! Events nobody owns yet: kept for a week, and run again when somebody may own them.
+//!
+//! Promises: what waits is looked at again at the start and after each change of a connection of its source, in the
+//! background; an event that is being processed while a connection changes is not missed.
 
 use super::prepare::Draft;
 use super::{Hooks, Inner};
@@ -7,9 +10,11 @@ use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Most events that wait, of one source in one environment.
 pub const MOST: usize = 10_000;
@@ -29,8 +34,14 @@ pub(super) struct Row {
     pub at: i64,
 }
 
-/// How many wait, by environment and source.
-pub(super) struct Parked(Mutex<HashMap<(String, String), usize>>);
+/// What is known of events that wait, by environment and source.
+#[derive(Default)]
+pub(super) struct Parked {
+    counts: Mutex<HashMap<(String, String), usize>>,
+    /// Whose connections have changed since: never more than there are sources in environments.
+    changed: Mutex<BTreeSet<(String, String)>>,
+    wake: Notify,
+}
 
 impl Parked {
     pub fn load(engine: &Engine) -> Result<Self, Error> {
@@ -40,13 +51,13 @@ impl Parked {
                 *counts.entry((environment.clone(), source.clone())).or_insert(0) += 1;
             }
         }
-        Ok(Parked(Mutex::new(counts)))
+        Ok(Parked { counts: Mutex::new(counts), ..Parked::default() })
     }
 
     /// The mark that parks an event; `None` when too many wait.
     pub fn park(&self, environment: &str, source: &str, position: u64, row: &Row) -> Option<Mark> {
         let value = serde_json::to_vec(row).ok()?;
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry((environment.to_owned(), source.to_owned())).or_insert(0);
         if *count >= MOST {
             return None;
@@ -57,12 +68,17 @@ impl Parked {
 
     /// Environments and sources of which events wait.
     fn places(&self) -> Vec<(String, String)> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().filter(|(_, count)| **count > 0).map(|(place, _)| place.clone()).collect()
     }
 
+    /// Takes the sources whose connections have changed.
+    fn take_changed(&self) -> BTreeSet<(String, String)> {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn gone(&self, environment: &str, source: &str, n: usize) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&(environment.to_owned(), source.to_owned())) {
             *count = count.saturating_sub(n);
         }
@@ -92,13 +108,25 @@ impl Hooks {
         Ok(())
     }
 
-    /// Runs parked events of a source again: call when a connection appeared or its fields changed. Answers how many found
-    /// their connection.
+    /// Says that metadata or fields of a connection changed: what of its source waits is run again in the background.
+    pub fn connection_changed(&self, environment: &str, source: &str) {
+        let parked = &self.inner.parked;
+        let mut changed = parked.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.insert((environment.to_owned(), source.to_owned()));
+        parked.wake.notify_one();
+    }
+
+    /// Runs parked events of a source again. Answers how many found their connection.
     pub async fn reprocess_parked(&self, environment: &str, source: &str) -> Result<usize, Error> {
         let inner = &self.inner;
+        let waiting = {
+            // What is being processed may have been routed by the connections of before: first it has to be parked.
+            let _turn = inner.turn.lock().await;
+            inner.parts.engine.marks(Table::Parked, &[environment, source])?
+        };
         let accounts = inner.accounts(environment, source);
         let mut found = 0;
-        for (rest, value) in inner.parts.engine.marks(Table::Parked, &[environment, source])? {
+        for (rest, value) in waiting {
             let ([name], Ok(row)) = (rest.as_slice(), serde_json::from_slice::<Row>(&value)) else { continue };
             let owned = match row.field.as_str() {
                 "id" => accounts.by_id(&row.value).is_some(),
@@ -109,6 +137,29 @@ impl Hooks {
             }
         }
         Ok(found)
+    }
+}
+
+/// Runs events again whose source has a changed connection, until `stop` is cancelled or the store stops.
+pub(super) async fn run(hooks: Hooks, stop: CancellationToken) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            () = hooks.inner.parked.wake.notified() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        for (environment, source) in hooks.inner.parked.take_changed() {
+            let done = tokio::select! {
+                done = hooks.reprocess_parked(&environment, &source) => done,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match done {
+                Ok(0) => {}
+                Ok(found) => tracing::info!(source, environment, found, "events that waited have found a connection"),
+                Err(Error::Stopped) => return Ok(()),
+                // They wait on: the next change or start runs them again.
+                Err(error) => tracing::warn!(source, environment, %error, "events that wait could not be run again"),
+            }
+        }
     }
 }
 
