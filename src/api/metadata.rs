@@ -1,5 +1,7 @@
 //! `/connections/metadata`: free JSON of the user, per connection. POST replaces it, PATCH merges its top level. Webhook
 //! events that waited for a connection with such metadata are run again afterwards; the answer does not wait for them.
+//!
+//! What `base_url` of the source names decides where credentials are sent: only admins change it.
 
 use super::auth::Caller;
 use super::body::Fields;
@@ -38,6 +40,8 @@ async fn replace(
     request: Request,
 ) -> Result<Response, Refusal> {
     let ask = ask(&caller, request).await?;
+    let given = |key: &str| Some(ask.metadata.get(key).cloned());
+    must_leave_base_url(&api, &caller, &ask, given)?;
     let done = api.app.connections.set_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
     answer(&api, &caller, StatusCode::CREATED, ask, done)
 }
@@ -48,8 +52,39 @@ async fn merge(
     request: Request,
 ) -> Result<Response, Refusal> {
     let ask = ask(&caller, request).await?;
+    let given = |key: &str| ask.metadata.get(key).cloned().map(Some);
+    must_leave_base_url(&api, &caller, &ask, given)?;
     let done = api.app.connections.merge_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
     answer(&api, &caller, StatusCode::OK, ask, done)
+}
+
+/// Refuses callers below admin who would change a key that `base_url` names. `given` is what becomes of a key: nothing if it
+/// stays as it is.
+fn must_leave_base_url(
+    api: &Api,
+    caller: &Caller,
+    ask: &Ask,
+    given: impl Fn(&str) -> Option<Option<Value>>,
+) -> Result<(), Refusal> {
+    let definition = api.app.definitions.get(&ask.source).filter(|_| caller.role < Role::Admin);
+    let named = definition.map(|definition| definition.base_url.names()).unwrap_or_default();
+    let keys = named.iter().filter_map(|name| name.strip_prefix("connection.metadata.")?.split('.').next());
+    for key in keys {
+        let Some(given) = given(key) else { continue };
+        let changed = |id: &String| {
+            let account = api.app.connections.get(&caller.environment, &ask.source, id);
+            account.is_some_and(|account| account.connection.metadata.get(key) != given.as_ref())
+        };
+        if ask.ids.iter().any(changed) {
+            let message = format!(
+                "`base_url` of {} names `{key}` of the metadata, so it decides where credentials are sent: the role admin \
+                 is needed to change it; leave it as it is, or use an admin key",
+                ask.source
+            );
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+    }
+    Ok(())
 }
 
 async fn ask(caller: &Caller, request: Request) -> Result<Ask, Refusal> {

@@ -636,6 +636,42 @@ async fn an_event_that_waits_finds_the_connection_that_new_metadata_makes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_admins_change_where_credentials_go() {
+    let dir = folder();
+    let sources = dir.path().join("sources");
+    let definition = std::fs::read_to_string(sources.join("crm.yaml")).expect("a definition");
+    let named = definition.replace("http://127.0.0.1:9", "\"https://{{ connection.metadata.region }}.crm.example\"");
+    std::fs::write(sources.join("crm.yaml"), named).expect("written");
+    let served = Served::open(dir.path()).await;
+    let ask = async |key: &str, method: &str, ids: Value, metadata: Value| {
+        let body = json!({"connection_id": ids, "provider_config_key": "crm", "metadata": metadata});
+        served.ask(key, method, "/connections/metadata", Some(body)).await
+    };
+    let elsewhere = json!({"region": "evil.example/#"});
+    for (method, ids, metadata) in [
+        ("PATCH", json!("acme"), elsewhere.clone()),
+        ("PATCH", json!(["zenith", "acme"]), json!({"region": "eu"})),
+        ("POST", json!("acme"), elsewhere.clone()),
+        ("POST", json!("acme"), json!({"plan": "free"})),
+    ] {
+        let refused = ask(WRITER, method, ids, metadata.clone()).await;
+        assert_eq!((refused.status, refused.code().as_str()), (403, "forbidden"), "{method} {metadata}");
+        let said = refused.text();
+        assert!(said.contains("`region`") && said.contains("admin"), "{said}");
+    }
+    let kept = async || {
+        let shown = served.ask(READER, "GET", "/connections/acme?provider_config_key=crm", None).await;
+        shown.json()["metadata"].clone()
+    };
+    assert_eq!(kept().await, json!({"plan": "pro", "region": "eu"}));
+    assert_eq!(ask(WRITER, "PATCH", json!("acme"), json!({"plan": "free"})).await.status, 200);
+    assert_eq!(ask(WRITER, "POST", json!("acme"), json!({"region": "eu", "n": 1})).await.status, 201, "as it was");
+    assert_eq!(ask(ADMIN, "PATCH", json!("acme"), json!({"region": "us"})).await.status, 200);
+    assert_eq!(kept().await, json!({"region": "us", "n": 1}));
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_change_stream_tells_every_change_once() {
     let dir = folder();
     let served = Served::open(dir.path()).await;

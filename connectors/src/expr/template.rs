@@ -144,6 +144,25 @@ impl Template {
         })
     }
 
+    /// As a URL: names and values of the placeholders that stand before the end of its host.
+    pub fn in_host(&self, scope: &Scope) -> Result<Vec<(&str, String)>, EvalError> {
+        let mut found = Vec::new();
+        for (place, part) in self.parts.iter().enumerate() {
+            match part {
+                Part::Value(placeholder) => found.push((placeholder.name.as_str(), placeholder.text(scope)?)),
+                Part::Text(text) => {
+                    // The host begins behind the scheme, however many slashes follow it.
+                    let scheme = text.split_once(':').filter(|_| place == 0);
+                    let text = scheme.map_or(text.as_str(), |(_, rest)| rest.trim_start_matches(['/', '\\']));
+                    if text.contains(['/', '\\', '?', '#']) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Names of all placeholders, e.g. `partition.repo`, `since`.
     pub fn names(&self) -> Vec<&str> {
         self.placeholders().map(|p| p.name.as_str()).collect()
@@ -344,6 +363,21 @@ mod tests {
         assert_eq!(path("/r/{{ partition.repo | path }}/x"), Ok("/r/octo/hello%20world/x".into()));
         assert!(path("/r/{{ partition.up | path }}").is_err());
         assert_eq!(path("/c/{{ key }}"), Ok("/c/7".into()));
+    }
+
+    #[test]
+    fn a_host_ends_where_the_file_ends_it() {
+        let names = |t: &str| {
+            let template = Template::compile(t).expect("compiles");
+            let found = template.in_host(&scope()).expect("filled in");
+            found.into_iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("https://{{ key }}.a.example:{{ since }}/{{ until }}"), ["key", "since"]);
+        assert_eq!(names("https:///{{ key }}"), ["key"], "slashes too many are none");
+        assert_eq!(names("https://a.example{{ key }}"), ["key"]);
+        assert_eq!(names("https://a.example?{{ key }}"), Vec::<String>::new());
+        let value = Template::compile("https://{{ partition.repo | upper }}").expect("compiles");
+        assert_eq!(value.in_host(&scope()), Ok(vec![("partition.repo", "OCTO/HELLO WORLD".into())]));
     }
 
     #[test]

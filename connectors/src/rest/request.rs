@@ -51,13 +51,28 @@ impl Filling {
     }
 }
 
-/// Where relative paths of a connection resolve.
+/// Where relative paths of a connection resolve. Its sign-in goes there, so no value may end the host before the file does.
 pub(super) fn base(template: &Template, connection: &Connection, filling: &Filling) -> Result<Url, Failure> {
     let text = match &connection.base_url {
         Some(own) => own.clone(),
-        None => template.text(&filling.open).map_err(|error| unfilled("base_url", &error))?,
+        None => {
+            let in_host = template.in_host(&filling.open).map_err(|error| unfilled("base_url", &error))?;
+            in_host.iter().try_for_each(|(name, value)| must_fit_a_host(name, value))?;
+            template.text(&filling.open).map_err(|error| unfilled("base_url", &error))?
+        }
     };
     Url::parse(&text).map_err(|error| refused("bad_url", format!("base_url «{text}» is no URL: {error}")))
+}
+
+fn must_fit_a_host(name: &str, value: &str) -> Result<(), Failure> {
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')) {
+        return Ok(());
+    }
+    let message = format!(
+        "base_url: `{name}` stands in the host, where only letters, digits, `.` and `-` are taken, but it is «{value}»; \
+         correct it on the connection"
+    );
+    Err(refused("bad_host", message))
 }
 
 /// The request with its placeholders filled in.
@@ -174,4 +189,40 @@ fn unfilled(place: &str, error: &EvalError) -> Failure {
 /// A failure that another attempt would not help.
 pub(super) fn refused(code: &'static str, message: String) -> Failure {
     Failure { code, message, status: None, retry: false, retry_after: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn based(template: &str, metadata: Value) -> Result<String, &'static str> {
+        let connection = Connection { metadata, ..Connection::default() };
+        let filling = Filling::new(&connection, "base");
+        let template = Template::compile(template).expect("compiles");
+        base(&template, &connection, &filling).map(Into::into).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn a_value_in_the_host_of_base_url_stays_in_it() {
+        let whole = "https://{{ connection.metadata.host }}/api";
+        let part = "https://{{ connection.metadata.host }}.shop.example/api";
+        assert_eq!(based(whole, json!({"host": "eu-1.shop.example"})), Ok("https://eu-1.shop.example/api".into()));
+        assert_eq!(based(part, json!({"host": 7})), Ok("https://7.shop.example/api".into()));
+        let outside =
+            ["evil.example/", "evil.example#", "evil.example?", "a@evil.example", "evil.example:1", "e\\", "é", ""];
+        for host in outside {
+            for template in [whole, part] {
+                assert_eq!(based(template, json!({"host": host})), Err("bad_host"), "{host:?} in {template}");
+            }
+        }
+        assert_eq!(based(part, json!({})), Err("missing_value"));
+    }
+
+    #[test]
+    fn a_value_behind_the_host_of_base_url_is_free() {
+        let behind = "https://shop.example/{{ connection.metadata.tenant }}";
+        let tenant = json!({"tenant": "a/b@c"});
+        assert_eq!(based(behind, tenant), Ok("https://shop.example/a/b@c".into()));
+    }
 }
