@@ -1,17 +1,40 @@
-//! Reads a JSON body strictly: bounded, an object, unknown names are faults, and all faults are told at once.
+//! Reads bodies within bounds of size and time. A JSON body is read strictly: an object, unknown names are faults, and all
+//! faults are told at once.
 
+use super::Api;
 use super::error::{Fault, Refusal};
-use axum::body::to_bytes;
+use crate::engine::time::Clock;
+use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_ENCODING;
+use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// For a whole body, webhooks' included: who sends slower holds a connection no longer.
+pub(super) const TIME: Duration = Duration::from_secs(30);
 
 /// Largest body of an API call.
 const MAX_BYTES: usize = 1024 * 1024;
 
 /// Longest name or id in a body.
 const MAX_TEXT: usize = 1_024;
+
+/// A whole body of at most `most` bytes.
+pub(super) async fn whole(body: Body, most: usize, clock: &dyn Clock) -> Result<Bytes, Refusal> {
+    let read = tokio::select! {
+        read = to_bytes(body, most) => read,
+        () = clock.sleep(TIME) => {
+            let message = format!("the body was not there within {} s", TIME.as_secs());
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message));
+        }
+    };
+    read.map_err(|_| {
+        let message = format!("the body is larger than {most} bytes or was cut off");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    })
+}
 
 /// A body being read; fields are taken out one by one.
 pub(super) struct Fields {
@@ -21,16 +44,13 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Reads the body; names not in `known` are faults.
-    pub(super) async fn read(request: Request, known: &[&str]) -> Result<Self, Refusal> {
+    pub(super) async fn read(api: &Api, request: Request, known: &[&str]) -> Result<Self, Refusal> {
         let plain = request.headers().get(CONTENT_ENCODING).is_none_or(|v| v == "identity");
         if !plain {
             let message = "send the body without Content-Encoding";
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message));
         }
-        let bytes = to_bytes(request.into_body(), MAX_BYTES).await.map_err(|_| {
-            let message = format!("the body is larger than {MAX_BYTES} bytes or was cut off");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-        })?;
+        let bytes = whole(request.into_body(), MAX_BYTES, &*api.app.engine.clock()).await?;
         Self::parse(&bytes, known)
     }
 

@@ -18,6 +18,7 @@
 mod views;
 
 use super::auth;
+use super::body;
 use super::error::{Refusal, render};
 use super::request::{self, Numbers, RequestId};
 use crate::connectors::http::{Forward, Method, Url};
@@ -26,6 +27,7 @@ use crate::control::partitions::{Node, Place, gateway};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::source::Failure;
+use crate::engine::time::Clock;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -123,9 +125,9 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
     if let Some(id) = head.extensions.get::<RequestId>().and_then(|id| HeaderValue::from_str(&id.0).ok()) {
         head.headers.insert(request::HEADER, id);
     }
-    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
-        return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 4 MiB")
-            .into_response();
+    let body = match body::whole(body, BODY_BYTES, &*door.clock()).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal.into_response(),
     };
     let meant = head.headers.remove(HANDED_ON).and_then(|value| value.to_str().ok()?.parse::<i32>().ok());
     let concern = concern(&door, &caller.environment, &head, &body);
@@ -153,13 +155,23 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
 /// A question of another process to a provider.
 async fn ask_provider(door: &Door, head: &axum::http::request::Parts, body: Body) -> Response {
     let proof = super::query::header(&head.headers, gateway::PROOF).unwrap_or_default();
-    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    let question = match question(door.node.is_own(&proof), body, &*door.clock()).await {
+        Ok(question) => question,
+        Err(refusal) => return refusal.into_response(),
     };
-    match door.node.ask_provider(&proof, &body).await {
+    match door.node.ask_provider(&question).await {
         Some(answer) => answer.into_response(),
-        None => StatusCode::FORBIDDEN.into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// What another process asks. Of anybody else nothing is read: whoever has no proof is to cost no memory.
+async fn question(is_own: bool, body: Body, clock: &dyn Clock) -> Result<Bytes, Refusal> {
+    if !is_own {
+        let message = "only processes of this installation ask here";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    body::whole(body, BODY_BYTES, clock).await
 }
 
 /// A request with its whole body, to be asked more than once.
@@ -243,6 +255,10 @@ fn only_source(door: &Door, environment: &str, connection: &str) -> Option<Strin
 }
 
 impl Door {
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.node.front().engine.clock()
+    }
+
     /// Asks the owner of a partition.
     async fn ask(&self, partition: i32, whole: &Whole, handed_on: bool) -> Result<Response, Refusal> {
         match self.node.place(partition) {
@@ -360,6 +376,35 @@ fn together(all: Value, more: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::model::Timestamp;
+    use crate::engine::time::ManualClock;
+    use futures_util::{poll, stream};
+    use serde_json::json;
+    use std::convert::Infallible;
+
+    /// A body that never comes, as somebody sends it who only wants to hold a place.
+    fn never() -> Body {
+        Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_of_a_question_without_a_proof() {
+        let clock = ManualClock::new(Timestamp(0));
+        let mut refused = std::pin::pin!(question(false, never(), &clock));
+        let std::task::Poll::Ready(Err(refusal)) = poll!(refused.as_mut()) else { panic!("it waits for the body") };
+        assert_eq!(refusal.into_response().status(), StatusCode::FORBIDDEN);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_does_not_come_is_waited_for_within_bounds() {
+        let clock = ManualClock::new(Timestamp(0));
+        let mut waiting = std::pin::pin!(question(true, never(), &clock));
+        assert!(poll!(waiting.as_mut()).is_pending());
+        clock.advance(body::TIME);
+        let refusal = waiting.await.expect_err("no body came");
+        assert_eq!(refusal.into_response().status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(question(true, Body::from("{}"), &clock).await.expect("a body"), "{}");
+    }
 
     #[test]
     fn lists_of_several_owners_are_one_list() {

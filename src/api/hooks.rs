@@ -3,6 +3,7 @@
 //!
 //! No API key is asked for here: the signature proves the request. Refusals have constant bodies.
 
+use super::body;
 use crate::control::hooks::{Entrance, Hooks, Incoming, Reply};
 use crate::control::metrics::told;
 use axum::Router;
@@ -11,10 +12,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::post;
-use std::time::Duration;
-
-/// For a whole body.
-const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The routes of webhooks. Which paths there are is looked up at each request: connections come and go.
 pub fn router(hooks: Hooks) -> Router {
@@ -49,7 +46,7 @@ async fn take(hooks: &Hooks, entrance: &Entrance, request: Request) -> Reply {
     let clock = hooks.clock();
     let read = tokio::select! {
         read = axum::body::to_bytes(body, limit) => read,
-        () = clock.sleep(BODY_TIME) => return Reply::refusal(408),
+        () = clock.sleep(body::TIME) => return Reply::refusal(408),
     };
     // A body that broke off has nobody left to read an answer; what else can fail is the limit.
     let Ok(body) = read else { return Reply::refusal(413) };

@@ -33,7 +33,7 @@ async fn restart(
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
     caller.must_be(Role::Admin)?;
-    let mut fields = Fields::read(request, &["start"]).await?;
+    let mut fields = Fields::read(&api, request, &["start"]).await?;
     let start = match fields.text("start").as_deref() {
         Some("earliest") => Start::Earliest,
         Some("latest") => Start::Latest,

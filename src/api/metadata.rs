@@ -39,7 +39,7 @@ async fn replace(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let ask = ask(&caller, request).await?;
+    let ask = ask(&api, &caller, request).await?;
     let given = |key: &str| Some(ask.metadata.get(key).cloned());
     must_leave_base_url(&api, &caller, &ask, given)?;
     let done = api.app.connections.set_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
@@ -51,7 +51,7 @@ async fn merge(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let ask = ask(&caller, request).await?;
+    let ask = ask(&api, &caller, request).await?;
     let given = |key: &str| ask.metadata.get(key).cloned().map(Some);
     must_leave_base_url(&api, &caller, &ask, given)?;
     let done = api.app.connections.merge_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
@@ -87,9 +87,9 @@ fn must_leave_base_url(
     Ok(())
 }
 
-async fn ask(caller: &Caller, request: Request) -> Result<Ask, Refusal> {
+async fn ask(api: &Api, caller: &Caller, request: Request) -> Result<Ask, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = Fields::read(request, &["connection_id", "provider_config_key", "metadata"]).await?;
+    let mut body = Fields::read(api, request, &["connection_id", "provider_config_key", "metadata"]).await?;
     let given = body.take("connection_id").unwrap_or_default();
     let ids = ids(&given);
     if ids.is_none() {

@@ -296,7 +296,7 @@ async fn prune(
     caller.must_be(Role::Writer)?;
     Query::read(query.as_deref(), &[]).done()?;
     let (source, connection) = account_headers(&headers)?;
-    let mut body = Fields::read(request, &["model", "variant", "until_cursor", "limit"]).await?;
+    let mut body = Fields::read(&api, request, &["model", "variant", "until_cursor", "limit"]).await?;
     let model = body.demand("model");
     if !model.is_empty() && !is_model(&model) {
         body.fault("invalid_string", &["model"], MODEL_WANTED);

@@ -34,7 +34,7 @@ async fn trigger(
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Writer)?;
     const KNOWN: [&str; 6] = ["syncs", "provider_config_key", "connection_id", "opts", "sync_mode", "full_resync"];
-    let mut body = Fields::read(request, &KNOWN).await?;
+    let mut body = Fields::read(&api, request, &KNOWN).await?;
     let names = names(&mut body);
     let source = body.text("provider_config_key").or_else(|| header(&headers, "provider-config-key"));
     let connection = body.text("connection_id").or_else(|| header(&headers, "connection-id"));
@@ -119,7 +119,7 @@ async fn pause(
 /// The syncs a body of `start` or `pause` names.
 async fn named(api: &Api, caller: &Caller, request: Request) -> Result<Vec<SyncKey>, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = Fields::read(request, &["syncs", "provider_config_key", "connection_id"]).await?;
+    let mut body = Fields::read(api, request, &["syncs", "provider_config_key", "connection_id"]).await?;
     let names = names(&mut body);
     let source = body.text("provider_config_key");
     let connection = body.text("connection_id");
@@ -195,7 +195,7 @@ async fn frequency(
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Writer)?;
     const KNOWN: [&str; 5] = ["sync_name", "sync_variant", "provider_config_key", "connection_id", "frequency"];
-    let mut body = Fields::read(request, &KNOWN).await?;
+    let mut body = Fields::read(&api, request, &KNOWN).await?;
     let name = SyncName { name: body.demand("sync_name"), variant: body.text("sync_variant") };
     let source = body.text("provider_config_key");
     let connection = body.demand("connection_id");
@@ -219,7 +219,7 @@ async fn add_variant(
     Path((name, variant)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (source, connection) = variant_body(&caller, request).await?;
+    let (source, connection) = variant_body(&api, &caller, request).await?;
     if variant == "base" || !is_name(&variant) {
         let message = "1 to 255 letters, digits, _ and - are wanted; `base` is reserved";
         return Err(Refusal::bad("invalid_variant", message));
@@ -241,7 +241,7 @@ async fn remove_variant(
     Path((name, variant)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (source, connection) = variant_body(&caller, request).await?;
+    let (source, connection) = variant_body(&api, &caller, request).await?;
     if variant == "base" {
         return Err(Refusal::bad("invalid_variant", "`base` is reserved"));
     }
@@ -252,9 +252,9 @@ async fn remove_variant(
     Ok(success())
 }
 
-async fn variant_body(caller: &Caller, request: Request) -> Result<(String, String), Refusal> {
+async fn variant_body(api: &Api, caller: &Caller, request: Request) -> Result<(String, String), Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = Fields::read(request, &["provider_config_key", "connection_id"]).await?;
+    let mut body = Fields::read(api, request, &["provider_config_key", "connection_id"]).await?;
     let source = body.text("provider_config_key");
     let connection = body.demand("connection_id");
     body.done()?;

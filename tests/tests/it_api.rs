@@ -11,7 +11,7 @@ use syncline_engine::pipeline::Batch;
 use syncline_engine::time::Clock;
 use syncline_tests::served::{ADMIN, OTHER, READER, Served, WRITER, folder};
 use syncline_tests::wire::{self, Answer};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 type Row = (String, i64, String);
@@ -430,6 +430,30 @@ async fn bodies_are_strict() {
     assert_eq!(post(&large).await.code(), "too_large");
     let packed = [headers[0], ("content-encoding", "gzip")];
     assert_eq!(served.raw("POST", "/sync/trigger", &packed, b"{}").await.code(), "unsupported_encoding");
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_waited_for_within_bounds() {
+    /// Turns of the clock before the server is said to wait for ever.
+    const TURNS: usize = 500;
+    let dir = folder();
+    let served = Served::open(dir.path()).await;
+    let mut stream = tokio::net::TcpStream::connect(served.address()).await.expect("connects");
+    let head = format!(
+        "POST /connections/metadata HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut reading = std::pin::pin!(read_until(&mut stream, "\"too_slow\""));
+    for turn in 0.. {
+        assert!(turn < TURNS, "it waits for ever");
+        // The server may not have begun to wait at the first turns.
+        served.clock.advance(Duration::from_secs(30));
+        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(20), reading.as_mut()).await {
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+            break;
+        }
+    }
     served.close().await;
 }
 

@@ -143,9 +143,15 @@ impl Node {
         self.common.moved.subscribe()
     }
 
-    /// Answers a question of another process to a provider; `None` if it is none of the installation's.
-    pub async fn ask_provider(&self, proof: &str, body: &[u8]) -> Option<Vec<u8>> {
-        gateway::answer(&self.front, &self.common.proof(), proof, body).await
+    /// Whether this proof is one of a process of the installation.
+    pub fn is_own(&self, proof: &str) -> bool {
+        gateway::is_own(&self.common.proof(), proof)
+    }
+
+    /// Answers a question of another process to a provider. Ask [`is_own`](Node::is_own) before its body is read; `None` if
+    /// the answer cannot be written.
+    pub async fn ask_provider(&self, body: &[u8]) -> Option<Vec<u8>> {
+        gateway::answer(&self.front, body).await
     }
 
     /// Lets go of everything and leaves.
