@@ -15,10 +15,10 @@ use axum::{Extension, Json, Router};
 use serde_json::{Map, Value, json};
 
 /// Most connections of a page.
-const LIMIT_MAX: u64 = 2_000;
+pub(super) const LIMIT_MAX: u64 = 2_000;
 
 /// Connections of a page if nothing is said.
-const LIMIT: u64 = 1_000;
+pub(super) const LIMIT: u64 = 1_000;
 
 pub(super) fn router() -> Router<Api> {
     ["/connections", "/connection"].iter().fold(Router::new(), |router, path| {

@@ -8,13 +8,18 @@
 //! |---|---|
 //! | `/hooks/…`, probes, what is configured | this process |
 //! | names a connection: headers, query, path or body | the owner of its partition |
+//! | names a list of connections in its body | the owner of their partition, if they have one: else 400 `name_a_connection` |
 //! | names a run | the part that gave it its number |
-//! | `GET /sync/status`, `/connections`, `/v1/runs`, `/v1/deletes` of all connections | all owners, lists put together |
+//! | `GET /sync/status`, `/v1/runs`, `/v1/deletes`, `/v1/inputs` of all connections | all owners, lists put together |
+//! | `GET /connections` | all owners, put together and paged here (`connections`) |
 //! | `POST /sync/…` for all connections | all owners |
 //! | `/v1/views…` | all owners, put together view by view (`views`) |
 //! | `/v1/endpoints…` | all owners: one that is disabled for some of them is disabled |
+//! | `POST /v1/inputs/…` | all owners, each for what has stopped there (`inputs`) |
 //! | `/v1/changes`, `/v1/records` of several connections | nobody: 400 `name_a_connection` |
 
+mod connections;
+mod inputs;
 mod views;
 
 use super::auth;
@@ -23,6 +28,7 @@ use super::error::{Refusal, render};
 use super::request::{self, Numbers, RequestId};
 use crate::connectors::http::{Forward, Method, Url};
 use crate::control::App;
+use crate::control::partitions::spread::Spread;
 use crate::control::partitions::{Node, Place, gateway};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
@@ -105,9 +111,20 @@ enum Concern {
     Views,
     /// All owners, and what they say of an endpoint is one answer.
     Endpoints,
-    /// Several connections, where only one can be asked for.
-    Several,
+    /// All owners, and their connections are one list.
+    Connections,
+    /// All owners, as far as an input has stopped there.
+    Restart,
+    /// Several connections, where only one can be asked for; what to do instead.
+    Several(&'static str),
 }
+
+/// What to do where connections of several partitions are followed.
+const FOLLOW_ONE: &str = "connections are spread over several processes: follow each with `connections=ID`, or all of them \
+                          in their Kafka topic";
+/// What to do where connections of several partitions are changed: all or none cannot be kept over them.
+const CHANGE_ONE: &str = "these connections belong to several partitions, which cannot be changed together: send a call for \
+                          each connection";
 
 async fn answer(State(door): State<Door>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
@@ -130,7 +147,8 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
         Err(refusal) => return refusal.into_response(),
     };
     let meant = head.headers.remove(HANDED_ON).and_then(|value| value.to_str().ok()?.parse::<i32>().ok());
-    let concern = concern(&door, &caller.environment, &head, &body);
+    let only_source = |connection: &str| only_source(&door, &caller.environment, connection);
+    let concern = concern(door.node.spread(), only_source, &caller.environment, &head, &body);
     let whole = Whole { head, body };
     if let Some(partition) = meant {
         return door.ask(partition, &whole, true).await.unwrap_or_else(Refusal::into_response);
@@ -144,11 +162,9 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
             Ok(endpoints) => axum::Json(json!({"endpoints": endpoints})).into_response(),
             Err(why) => *why,
         },
-        Concern::Several => {
-            let message = "connections are spread over several processes: follow each with `connections=ID`, or all of them \
-                           in their Kafka topic";
-            Refusal::bad("name_a_connection", message.to_owned()).into_response()
-        }
+        Concern::Connections => connections::answer(&door, &whole).await.unwrap_or_else(|why| *why),
+        Concern::Restart => inputs::answer(&door, &whole).await,
+        Concern::Several(message) => Refusal::bad("name_a_connection", message).into_response(),
     }
 }
 
@@ -196,8 +212,13 @@ fn is_for_anybody(path: &str) -> bool {
 }
 
 /// Reads whom a request concerns, without judging whether it is well made: the owner does.
-fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, body: &[u8]) -> Concern {
-    let spread = door.node.spread();
+fn concern(
+    spread: Spread,
+    only_source: impl Fn(&str) -> Option<String>,
+    environment: &str,
+    head: &axum::http::request::Parts,
+    body: &[u8],
+) -> Concern {
     let path = head.uri.path().trim_end_matches('/');
     let query: BTreeMap<String, String> =
         url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -212,6 +233,12 @@ fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, bo
     if path == "/v1/endpoints" || path.starts_with("/v1/endpoints/") {
         return Concern::All;
     }
+    if matches!(path, "/connections" | "/connection") && head.method == Method::GET {
+        return Concern::Connections;
+    }
+    if path.starts_with("/v1/inputs/") && head.method == Method::POST {
+        return Concern::Restart;
+    }
     if let Some(id) = path.strip_prefix("/v1/runs/").or_else(|| path.strip_prefix("/v1/deletes/")) {
         let run = id.split('/').next().and_then(Cause::parse);
         return run.map_or(Concern::Anybody, |run| Concern::One(i32::from(Engine::part_of(run.number))));
@@ -223,25 +250,33 @@ fn concern(door: &Door, environment: &str, head: &axum::http::request::Parts, bo
         let field = || names.iter().find_map(|name| body.get(*name)?.as_str().map(str::to_owned));
         query.or_else(field)
     };
-    let listed = body.get("connection_id").and_then(Value::as_array).map_or(0, Vec::len);
+    let listed: Vec<&str> = match body.get("connection_id") {
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
     let in_path = path.strip_prefix("/connections/").or_else(|| path.strip_prefix("/connection/"));
     let in_path = in_path.filter(|rest| !rest.is_empty() && !rest.contains('/') && *rest != "metadata");
     let connection = in_path
         .map(str::to_owned)
         .or_else(|| said(&["connection_id", "connections", "connection"]))
+        .or_else(|| listed.first().map(|id| id.to_string()))
         .or_else(|| header("connection-id"));
     let source = said(&["provider_config_key", "source", "integration_id"]).or_else(|| header("provider-config-key"));
     match (source, connection) {
+        (Some(source), Some(_)) if listed.len() > 1 => {
+            let mut partitions = listed.iter().map(|id| spread.of(environment, &source, id));
+            let first = partitions.next().unwrap_or_default();
+            if partitions.all(|one| one == first) { Concern::One(first) } else { Concern::Several(CHANGE_ONE) }
+        }
         (Some(source), Some(one)) if !one.contains(',') => Concern::One(spread.of(environment, &source, &one)),
-        (None, Some(one)) if !one.contains(',') => match only_source(door, environment, &one) {
+        (None, Some(one)) if !one.contains(',') => match only_source(&one) {
             Some(source) => Concern::One(spread.of(environment, &source, &one)),
             None => Concern::Anybody,
         },
-        _ if path == "/v1/changes" || path == "/v1/records" || listed > 1 => Concern::Several,
+        _ if path == "/v1/changes" || path == "/v1/records" => Concern::Several(FOLLOW_ONE),
         _ => match path {
-            "/sync/status" | "/sync/trigger" | "/sync/start" | "/sync/pause" | "/v1/runs" | "/v1/deletes" => {
-                Concern::All
-            }
+            "/sync/status" | "/sync/trigger" | "/sync/start" | "/sync/pause" | "/v1/runs" | "/v1/deletes"
+            | "/v1/inputs" => Concern::All,
             _ => Concern::Anybody,
         },
     }
@@ -382,6 +417,13 @@ mod tests {
     use serde_json::json;
     use std::convert::Infallible;
 
+    /// What an owner answered.
+    pub(super) fn told(status: u16, body: Value) -> Told {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = StatusCode::from_u16(status).expect("a status");
+        Told { head, body: body.to_string().into() }
+    }
+
     /// A body that never comes, as somebody sends it who only wants to hold a place.
     fn never() -> Body {
         Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
@@ -404,6 +446,38 @@ mod tests {
         let refusal = waiting.await.expect_err("no body came");
         assert_eq!(refusal.into_response().status(), StatusCode::REQUEST_TIMEOUT);
         assert_eq!(question(true, Body::from("{}"), &clock).await.expect("a body"), "{}");
+    }
+
+    /// Whom a request of the environment `default` concerns, in six partitions: the only source is `crm`.
+    fn concerns(method: &str, path: &str, body: Value) -> Concern {
+        let request = Request::builder().method(method).uri(path).body(()).expect("a request");
+        let only_source = |_: &str| Some("crm".to_owned());
+        concern(Spread { count: 6 }, only_source, "default", &request.into_parts().0, body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn lists_of_connections_are_their_owners() {
+        let metadata = |ids: Value| {
+            let body = json!({"connection_id": ids, "provider_config_key": "crm", "metadata": {}});
+            concerns("POST", "/connections/metadata", body)
+        };
+        // `zenith` and `b` are of partition 0, `acme` of 4.
+        assert!(matches!(metadata(json!("acme")), Concern::One(4)));
+        assert!(matches!(metadata(json!(["acme"])), Concern::One(4)), "a list of one is that one");
+        assert!(matches!(metadata(json!(["zenith", "b"])), Concern::One(0)));
+        assert!(matches!(metadata(json!(["zenith", "acme"])), Concern::Several(CHANGE_ONE)));
+        assert!(matches!(metadata(json!([])), Concern::Anybody), "any process refuses that");
+    }
+
+    #[test]
+    fn what_only_owners_know_is_asked_of_all() {
+        assert!(matches!(concerns("GET", "/connections?search=a", Value::Null), Concern::Connections));
+        assert!(matches!(concerns("GET", "/connection/", Value::Null), Concern::Connections));
+        assert!(matches!(concerns("GET", "/connections/acme", Value::Null), Concern::One(4)));
+        assert!(matches!(concerns("GET", "/v1/inputs", Value::Null), Concern::All));
+        let start = json!({"start": "earliest"});
+        assert!(matches!(concerns("POST", "/v1/inputs/orders/restart", start), Concern::Restart));
+        assert!(matches!(concerns("GET", "/v1/changes", Value::Null), Concern::Several(FOLLOW_ONE)));
     }
 
     #[test]

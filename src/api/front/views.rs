@@ -181,13 +181,8 @@ impl Deleted {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::told;
     use super::*;
-
-    fn told(status: u16, body: Value) -> Told {
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.status = StatusCode::from_u16(status).expect("a status");
-        Told { head, body: body.to_string().into() }
-    }
 
     #[test]
     fn a_view_is_the_sum_over_partitions_and_stopped_where_one_is() {
