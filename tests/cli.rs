@@ -130,6 +130,44 @@ fn wrong_usage_is_2_and_help_is_0() {
     assert!(ended(&syncline(dir.path(), &["--help"]), 0).contains("serve"));
 }
 
+/// A filter takes any word for the name of a module: a misspelt level would say nothing at all.
+#[test]
+fn a_misspelt_log_level_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for wrong in ["wanr", "syncline=verbose", "warn,inof"] {
+        let output = syncline(dir.path(), &["serve", "--log-level", wrong]);
+        ended(&output, 2);
+        let said = err(&output);
+        assert!(said.contains(&format!("`{wrong}` is not a log level")) && said.contains("hint: "), "{said}");
+    }
+    // It gets as far as the keys that are missing.
+    ended(&syncline(dir.path(), &["serve", "--log-level", "syncline=debug,warn"]), 78);
+}
+
+#[test]
+fn webhook_urls_say_whose_they_are() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("sources")).expect("made");
+    let text = r#"source: shop
+base_url: https://api.example.com
+connections: {me: {}, you: {}}
+streams:
+  - {name: Thing, key: .id, list: {get: /things}}
+webhooks:
+  scope: connection
+  verify: {scheme: shared_secret, header: X-Token, secret: "{{ webhook_secret }}"}
+  map:
+    - {stream: Thing, record: .}
+"#;
+    write(dir.path(), "sources/shop.yaml", text);
+    let parts = |line: &str| line.split("  ").map(str::to_owned).collect::<Vec<_>>();
+    let all: Vec<_> = ended(&syncline(dir.path(), &["webhook", "url", "shop"]), 0).lines().map(parts).collect();
+    assert_eq!(all.iter().map(|line| line[1].as_str()).collect::<Vec<_>>(), ["connection me", "connection you"]);
+    assert!(all.iter().all(|line| line[2].starts_with("secret ")) && all[0][2] != all[1][2], "{all:?}");
+    let one = ended(&syncline(dir.path(), &["webhook", "url", "shop", "--connection", "you"]), 0);
+    assert_eq!(parts(one.trim_end()), [all[1][0].as_str(), all[1][2].as_str()], "that one's alone");
+}
+
 #[test]
 fn every_complaint_of_a_definition_has_its_place() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -152,6 +190,19 @@ fn bad_settings_are_78_and_a_missing_file_says_so() {
     let output = syncline(dir.path(), &["validate"]);
     ended(&output, 78);
     assert!(err(&output).contains("syncline.yaml:2:1 unknown_key"), "{}", err(&output));
+    // `http:` counts like anything else, whatever else is wrong, and not at all where it is allowed.
+    std::fs::create_dir(dir.path().join("sources")).expect("made");
+    let text = "source: shop\nbase_url: http://api.example.com\nstreams:\n  - name: thing\n    key: .id\n    list: {get: /t}\n";
+    write(dir.path(), "sources/shop.yaml", text);
+    for (settings, insecure) in [("", true), ("egress: {allow_http: true}\n", false)] {
+        write(dir.path(), "syncline.yaml", settings);
+        let output = syncline(dir.path(), &["validate"]);
+        ended(&output, 78);
+        let said = err(&output);
+        assert!(said.contains("bad_name"), "{said}");
+        assert_eq!(said.contains("insecure_url") && !said.contains("warning"), insecure, "{said}");
+        assert_eq!(said.contains("allow_http"), insecure, "{said}");
+    }
     let output = syncline(dir.path(), &["validate", "--config", "no.yaml"]);
     ended(&output, 78);
     assert!(err(&output).starts_with("error: the settings file no.yaml does not exist\nhint: "), "{}", err(&output));

@@ -81,16 +81,26 @@ fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     }
     let text = std::fs::read_to_string(file).map_err(|e| whole("unreadable_file", e.to_string()))?;
     let folder = file.parent().unwrap_or(Path::new("."));
+    let secure = |all: Vec<Complaint>| insecure(all, settings.allow_http);
     let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
-        .map_err(|all| all.iter().map(Complaint::to_string).collect::<Vec<_>>())?;
-    let warnings = without_kafka(warnings, settings)?;
-    let (insecure, other): (Vec<_>, Vec<_>) = warnings.into_iter().partition(|w| w.code == "insecure_url");
-    if !insecure.is_empty() && !settings.allow_http {
-        let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";
-        return Err(insecure.into_iter().map(|c| Complaint { warning: false, ..c.hint(hint) }.to_string()).collect());
+        .map_err(|all| secure(all).iter().map(Complaint::to_string).collect::<Vec<_>>())?;
+    let warnings = secure(without_kafka(warnings, settings)?);
+    if warnings.iter().any(|complaint| !complaint.warning) {
+        return Err(warnings.iter().map(Complaint::to_string).collect());
     }
-    other.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(definition)
+}
+
+/// `http:` is as wrong as anything else, unless the settings allow it.
+fn insecure(all: Vec<Complaint>, allowed: bool) -> Vec<Complaint> {
+    let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";
+    let told = |c: Complaint| match c.code {
+        "insecure_url" if allowed => None,
+        "insecure_url" => Some(Complaint { warning: false, ..c.hint(hint) }),
+        _ => Some(c),
+    };
+    all.into_iter().filter_map(told).collect()
 }
 
 /// What only topics make legal is a complaint where none are read.

@@ -115,7 +115,7 @@ impl<'a> Draft<'a> {
             Verdict::Routed(routed) => {
                 for (n, one) in routed.into_iter().enumerate() {
                     if self.claim(&one.connection.id, event_id.as_ref())? {
-                        told::event(self.source, "applied");
+                        told::event(self.source, if one.complaints.is_empty() { "applied" } else { "rejected" });
                         self.apply(definition, index, n, one)?;
                     } else {
                         add(&self.inner.tally.duplicates, 1);
@@ -267,6 +267,16 @@ impl<'a> Draft<'a> {
         let id = format!("{}.{index}.{n}", Cause::webhook(self.position));
         let place = [self.environment, self.source, connection, stream];
         self.marks.push(quarantine(place, &id, what, self.now));
+        told::kept_aside(self.source, stream);
+        // Without its message, which may quote the event.
+        tracing::warn!(
+            source = self.source,
+            connection,
+            stream,
+            code = what.code,
+            cause = id,
+            "an event is kept aside"
+        );
     }
 
     fn refuse(&mut self, connection: &str, code: &'static str, message: String) {

@@ -171,6 +171,12 @@ pub fn event(source: &str, outcome: &'static str) {
     counter!("syncline_webhook_events_total", "source" => source.to_owned(), "outcome" => outcome).increment(1);
 }
 
+/// An event is kept aside; `stream` where it got so far.
+pub fn kept_aside(source: &str, stream: &str) {
+    let (source, stream) = (source.to_owned(), stream.to_owned());
+    counter!("syncline_records_quarantined_total", "source" => source, "stream" => stream).increment(1);
+}
+
 /// An attempt to deliver a webhook: `delivered` or `failed`; and `dead` for one that is given up.
 pub fn delivery(endpoint: &str, outcome: &'static str) {
     counter!("syncline_deliveries_total", "endpoint" => endpoint.to_owned(), "outcome" => outcome).increment(1);
