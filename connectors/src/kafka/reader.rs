@@ -16,8 +16,8 @@ use syncline_engine::log::Error;
 
 /// Longest wait for an answer about a partition.
 pub(super) const ASK: Duration = Duration::from_secs(10);
-/// How often a partition without a leader is asked.
-const LEADER_TRIES: u32 = 30;
+/// How often a partition without a leader is asked: a broker that has just started takes seconds to know of a new topic.
+const LEADER_TRIES: u32 = 100;
 /// Wait between two such questions.
 const LEADER_WAIT: Duration = Duration::from_millis(100);
 /// Bytes read ahead of who reads; one larger message is read all the same.
