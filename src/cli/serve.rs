@@ -73,9 +73,7 @@ async fn among_others(
     for name in node.front().definitions.keys() {
         let connections = node.front().connections.of_source(name).len();
         show::line(&format!("source   {name}: {connections} connection(s) over {} partitions", node.spread().count))?;
-        for HookUrl { entrance, url, .. } in node.front().hooks.hook_urls(Some(name)) {
-            show::line(&format!("webhook  {name}, {entrance}: {url}"))?;
-        }
+        webhooks(node.front(), name)?;
     }
     let router =
         api::front::router(node.clone(), stop.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
@@ -137,9 +135,14 @@ fn announce(app: &App, address: SocketAddr) -> Result<(), Fail> {
         let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
         let connections = app.connections.of_source(name).len();
         show::line(&format!("source   {name}: {} ({connections} connection(s))", streams.join(", ")))?;
-        for HookUrl { entrance, url, .. } in app.hooks.hook_urls(Some(name)) {
-            show::line(&format!("webhook  {name}, {entrance}: {url}"))?;
-        }
+        webhooks(app, name)?;
     }
     Ok(())
+}
+
+/// Says where providers of a source post to.
+fn webhooks(app: &App, source: &str) -> Result<(), Fail> {
+    let urls = app.hooks.hook_urls(Some(source)).into_iter();
+    urls.map(|HookUrl { entrance, url, .. }| format!("webhook  {source}, {entrance}: {url}"))
+        .try_for_each(|line| show::line(&line))
 }

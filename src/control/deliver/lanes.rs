@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(super) struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
     /// Most deliveries of one lane.
-    room: usize,
+    pub room: usize,
     /// Heads that wait, by time: (next attempt, lane).
     heads: BTreeSet<(Timestamp, Arc<str>)>,
     disabled: BTreeMap<String, Timestamp>,

@@ -82,21 +82,9 @@ impl Outbox {
         client: Arc<dyn Post>,
         commits: watch::Receiver<u64>,
     ) -> Result<Self, Error> {
-        Self::with_room(HELD, engine, endpoints, connections, client, commits)
-    }
-
-    /// The same with room for so many deliveries of a lane.
-    fn with_room(
-        room: usize,
-        engine: Engine,
-        endpoints: BTreeMap<String, Endpoint>,
-        connections: Arc<Connections>,
-        client: Arc<dyn Post>,
-        commits: watch::Receiver<u64>,
-    ) -> Result<Self, Error> {
         let marks = engine.marks(Table::Setting, &[DISABLED])?.into_iter();
         let disabled = marks.filter_map(|(mut key, at)| Some((key.pop()?, since(&at))));
-        let lanes = Mutex::new(Lanes::new(room, disabled.collect()));
+        let lanes = Mutex::new(Lanes::new(HELD, disabled.collect()));
         let enabled = Notify::new();
         Ok(Outbox { inner: Arc::new(Inner { engine, endpoints, connections, client, lanes, enabled, commits }) })
     }
@@ -388,8 +376,8 @@ mod tests {
         let endpoints = ["gone", "well"].map(endpoint).into();
         let connections = Arc::new(Connections::open(engine.clone(), &BTreeMap::new()).await.expect("opens"));
         let (_commits, commits) = watch::channel(0);
-        let outbox =
-            Outbox::with_room(ROOM, engine.clone(), endpoints, connections, receiver.clone(), commits).expect("opens");
+        let outbox = Outbox::open(engine.clone(), endpoints, connections, receiver.clone(), commits).expect("opens");
+        outbox.inner.lanes().room = ROOM;
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let (outbox, stop) = (outbox.clone(), stop.clone());
