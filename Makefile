@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
-.PHONY: demo test check bench bench-peers bench-scale fmt setup setup-test setup-peers
+.PHONY: demo test ledger check bench bench-peers bench-scale fmt setup setup-test setup-peers
 
 ## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
 demo: setup
@@ -16,6 +16,10 @@ demo: setup
 ## Unit, oracle, crash and interop tests, and every example in the docs of the code.
 test: setup-test
 	@scripts/test.sh $(CARGO_FLAGS)
+
+## Adds what the reliability tests have written down since the last time to tests/ledger.jsonl, and makes docs/reliability.md.
+ledger: setup
+	@cargo run $(CARGO_FLAGS) -q -p syncline-ledger
 
 ## What keeps the code as it is: format, import direction, lints, the library alone, documentation, licences.
 check: setup

@@ -14,3 +14,5 @@ pub mod serving;
 pub mod tools;
 pub mod topic;
 pub mod wire;
+
+pub use syncline_ledger as ledger;
