@@ -5,6 +5,7 @@
 
 use super::Api;
 use super::error::Refusal;
+use crate::control::bounds::Holder;
 use crate::control::config::{ApiKey, Role};
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -28,9 +29,16 @@ pub(super) struct Caller {
     pub environment: Arc<str>,
     /// What it may do.
     pub role: Role,
+    /// The key, as one for whom things are counted.
+    pub key: Holder,
 }
 
 impl Caller {
+    /// The two for whom its answers are counted: its environment and its key.
+    pub(super) fn holders(&self) -> [Holder; 2] {
+        [Holder::of("environment", &*self.environment), self.key]
+    }
+
     /// Refuses callers below `role`.
     pub(super) fn must_be(&self, role: Role) -> Result<(), Refusal> {
         if self.role >= role {
@@ -51,6 +59,10 @@ fn word(role: Role) -> &'static str {
 
 /// Lets only callers with a key pass.
 pub(super) async fn demand(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    // Found already where budgets were looked at.
+    if request.extensions().get::<Caller>().is_some() {
+        return next.run(request).await;
+    }
     match find(request.headers(), &api.app.settings.api_keys) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -81,7 +93,11 @@ pub(super) fn find(headers: &HeaderMap, keys: &[ApiKey]) -> Result<Caller, (&'st
         return Err(("invalid_secret_key_format", "this cannot be a key: 32 to 1024 printable characters are wanted"));
     }
     found
-        .map(|key| Caller { environment: key.environment.as_str().into(), role: key.role })
+        .map(|key| Caller {
+            environment: key.environment.as_str().into(),
+            role: key.role,
+            key: Holder::of("key", key.hash),
+        })
         .ok_or(("unknown_account", "no such key; the server's setting api_keys lists those it takes"))
 }
 
@@ -143,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_higher_role_includes_the_lower() {
-        let caller = |role| Caller { environment: "e".into(), role };
+        let caller = |role| Caller { environment: "e".into(), role, key: Holder::of("key", "k") };
         assert!(caller(Role::Admin).must_be(Role::Writer).is_ok());
         assert!(caller(Role::Reader).must_be(Role::Writer).is_err());
     }

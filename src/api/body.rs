@@ -2,18 +2,30 @@
 //! faults are told at once.
 
 use super::Api;
+use super::auth::Caller;
 use super::error::{Fault, Refusal};
+use crate::control::bounds::{Address, Share};
 use crate::engine::time::Clock;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_ENCODING;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// For a whole body, webhooks' included: who sends slower holds a connection no longer.
 pub(super) const TIME: Duration = Duration::from_secs(30);
+
+/// Before a body has to come at [`BYTES_A_SECOND`].
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Slowest body.
+const BYTES_A_SECOND: u64 = 1_024;
+
+/// Memory that is taken first.
+const STEP: usize = 4 * 1_024;
 
 /// Largest body of an API call.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -21,19 +33,74 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// Longest name or id in a body.
 const MAX_TEXT: usize = 1_024;
 
-/// A whole body of at most `most` bytes.
-pub(super) async fn whole(body: Body, most: usize, clock: &dyn Clock) -> Result<Bytes, Refusal> {
-    let read = tokio::select! {
-        read = to_bytes(body, most) => read,
-        () = clock.sleep(TIME) => {
-            let message = format!("the body was not there within {} s", TIME.as_secs());
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message));
+/// Why a body is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Larger than allowed.
+    TooLarge,
+    /// Not within [`TIME`], or slower than [`BYTES_A_SECOND`].
+    TooSlow,
+    /// No memory for it.
+    NoMemory,
+    /// The sender is gone.
+    CutOff,
+}
+
+/// A whole body of at most `most` bytes. Memory is taken as it arrives, whatever was announced.
+pub(super) async fn read(mut body: Body, most: usize, memory: &mut Share, clock: &dyn Clock) -> Result<Bytes, Unread> {
+    let began = clock.now();
+    let mut whole: Vec<u8> = Vec::new();
+    loop {
+        let earned = Duration::from_millis(whole.len() as u64 * 1_000 / BYTES_A_SECOND);
+        let until = began.plus((GRACE + earned).min(TIME));
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = clock.sleep_until(until) => return Err(Unread::TooSlow),
+        };
+        let data = match frame {
+            None => return Ok(whole.into()),
+            Some(Err(_)) => return Err(Unread::CutOff),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        let needed = whole.len() + data.len();
+        if needed > most {
+            return Err(Unread::TooLarge);
         }
-    };
-    read.map_err(|_| {
-        let message = format!("the body is larger than {most} bytes or was cut off");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        if needed > whole.capacity() {
+            let wanted = (2 * whole.capacity()).max(STEP).min(most).max(needed);
+            let had = [wanted, needed].into_iter().find(|bytes| memory.grow_to(*bytes)).ok_or(Unread::NoMemory)?;
+            whole.reserve_exact(had - whole.len());
+        }
+        // Copied: a piece of what the socket brought would keep all of it.
+        whole.extend_from_slice(&data);
+    }
+}
+
+/// As [`read`], with the refusal of an API call.
+pub(super) async fn whole(body: Body, most: usize, memory: &mut Share, clock: &dyn Clock) -> Result<Bytes, Refusal> {
+    read(body, most, memory, clock).await.map_err(|why| match why {
+        Unread::TooSlow => {
+            let message = format!(
+                "the body did not come within {} s, or slower than {BYTES_A_SECOND} bytes a second",
+                TIME.as_secs()
+            );
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message)
+        }
+        Unread::NoMemory => {
+            Refusal::busy("overloaded", "there is no memory left for more bodies at this moment; send it again")
+        }
+        Unread::TooLarge | Unread::CutOff => {
+            let message = format!("the body is larger than {most} bytes or was cut off");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        }
     })
+}
+
+/// Memory for the body of a request, none so far: counted for its key and its address.
+fn memory(api: &Api, request: &Request) -> Share {
+    let from = request.extensions().get::<Address>().copied().unwrap_or(Address::UNKNOWN).holder();
+    let by = request.extensions().get::<Caller>().map_or(from, |caller| caller.key);
+    api.bounds.bodies.share([by, from])
 }
 
 /// A body being read; fields are taken out one by one.
@@ -50,7 +117,8 @@ impl Fields {
             let message = "send the body without Content-Encoding";
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message));
         }
-        let bytes = whole(request.into_body(), MAX_BYTES, &*api.app.engine.clock()).await?;
+        let mut memory = memory(api, &request);
+        let bytes = whole(request.into_body(), MAX_BYTES, &mut memory, &*api.app.engine.clock()).await?;
         Self::parse(&bytes, known)
     }
 

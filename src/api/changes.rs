@@ -1,6 +1,7 @@
 //! `/v1/changes`: every change with what was before and after. Four ways to read it: a page, a page that waits (`wait=20s`),
 //! lines (`Accept: application/x-ndjson`) and server-sent events (`Accept: text/event-stream`).
 
+use super::answers::counted;
 use super::auth::Caller;
 use super::error::Refusal;
 use super::feed::{Feed, Page, Row};
@@ -8,6 +9,8 @@ use super::query::{Query, header};
 use super::rows::quote_plain;
 use super::selection::{NAMES, selection};
 use super::{Api, both};
+use crate::control::bounds::{Holder, Share};
+use crate::control::metrics::told;
 use crate::engine::model::{Action, Cursor, Position, Timestamp};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -36,6 +39,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long one stream of server-sent events lasts; the client comes back with its last id.
 const STREAM_MAX: Duration = Duration::from_secs(3_600);
 
+/// A page's changes are there twice while they are put together.
+const PAGE_COPIES: usize = 2;
+
 /// Why a reader has to begin anew: records were dropped on request.
 const EMPTIED: &str = "emptied";
 
@@ -48,6 +54,7 @@ struct Ask {
     feed: Feed,
     after: Cursor,
     wait: Duration,
+    holders: [Holder; 2],
 }
 
 async fn changes(
@@ -60,14 +67,26 @@ async fn changes(
     let (lines, events) = (accepts("application/x-ndjson"), accepts("text/event-stream"));
     let resumed = header(&headers, "last-event-id").filter(|_| events);
     let ask = ask(&api, &caller, query.as_deref(), resumed)?;
+    let turn = match events || lines || ask.wait > Duration::ZERO {
+        true => Some(api.bounds.waits.take(ask.holders, 1).ok_or_else(too_many_wait)?),
+        false => None,
+    };
     if events {
-        return Ok(stream_of(api, ask, Form::Events));
+        return Ok(stream_of(api, ask, Form::Events, turn));
     }
     if lines {
-        return Ok(stream_of(api, ask, Form::Lines));
+        return Ok(stream_of(api, ask, Form::Lines, turn));
     }
     let page = waited(&api, &ask).await?;
-    Ok(([(CONTENT_TYPE, "application/json; charset=utf-8")], write_page(&ask.feed, &page)).into_response())
+    Ok(([(CONTENT_TYPE, "application/json; charset=utf-8")], write_page(&ask.feed, page)).into_response())
+}
+
+fn too_many_wait() -> Refusal {
+    told::answer_refused();
+    Refusal::busy(
+        "overloaded",
+        "too many readers wait for changes already, of this key or in all; ask again without `wait`",
+    )
 }
 
 fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -> Result<Ask, Refusal> {
@@ -97,7 +116,7 @@ fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -
             place
         }
     };
-    Ok(Ask { feed, after, wait })
+    Ok(Ask { feed, after, wait, holders: caller.holders() })
 }
 
 fn actions(query: &mut Query) -> Vec<Action> {
@@ -146,11 +165,13 @@ async fn waited(api: &Api, ask: &Ask) -> Result<Page, Refusal> {
     let mut after = ask.after;
     loop {
         watermark.mark_unchanged();
-        let page = read(api, &ask.feed, after).await?.ok_or_else(|| Refusal::must_refetch(EMPTIED))?;
+        let mut page = read(api, ask, after, PAGE_COPIES).await?.ok_or_else(|| Refusal::must_refetch(EMPTIED))?;
         if !page.rows.is_empty() || clock.now() >= until {
             return Ok(page);
         }
         after = page.next;
+        // Nothing is held while it waits.
+        page.memory.shrink_to(0);
         if commit(api, &mut watermark, until).await != Woken::Commit {
             return Ok(page);
         }
@@ -158,14 +179,15 @@ async fn waited(api: &Api, ask: &Ask) -> Result<Page, Refusal> {
 }
 
 /// The changes after a place; `None` if something of the selection was dropped on request since.
-async fn read(api: &Api, feed: &Feed, after: Cursor) -> Result<Option<Page>, Refusal> {
-    let feed = feed.clone();
+async fn read(api: &Api, ask: &Ask, after: Cursor, copies: usize) -> Result<Option<Page>, Refusal> {
+    let feed = ask.feed.clone();
+    let memory = api.memory_of(ask.holders).await?;
     let read = move || {
-        let page = feed.read(after)?;
+        let page = feed.read(after, memory, copies)?;
         // Asked after the reading: what was dropped meanwhile may be what made the page empty.
-        Ok((!feed.emptied_since(after)?).then_some(page))
+        Ok(if feed.emptied_since(after)? { Ok(None) } else { page.map(Some) })
     };
-    api.read(read).await
+    Ok(api.read(read).await??)
 }
 
 /// What ended a wait.
@@ -189,11 +211,11 @@ async fn commit(api: &Api, watermark: &mut watch::Receiver<Position>, until: Tim
     }
 }
 
-fn write_page(feed: &Feed, page: &Page) -> Vec<u8> {
+fn write_page(feed: &Feed, page: Page) -> Bytes {
     let size: usize = page.rows.iter().map(|row| row.json.len() + 1).sum();
     let mut out = Vec::with_capacity(size + 256);
     out.extend_from_slice(b"{\"changes\":[");
-    for (at, row) in page.rows.iter().enumerate() {
+    for (at, row) in page.rows.into_iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
@@ -202,7 +224,7 @@ fn write_page(feed: &Feed, page: &Page) -> Vec<u8> {
     out.extend_from_slice(b"],\"cursor\":");
     quote_plain(&mut out, &feed.text(page.next));
     out.extend_from_slice(if page.up_to_date { b",\"up_to_date\":true}" } else { b",\"up_to_date\":false}" });
-    out
+    counted(out, page.memory)
 }
 
 /// How a stream is written.
@@ -222,19 +244,25 @@ struct Flow {
     watermark: watch::Receiver<Position>,
     /// The page being sent, row by row, so that a slow reader holds no more than one.
     rows: VecDeque<Row>,
+    /// The memory of these rows.
+    memory: Share,
     /// The place to tell once the rows are sent.
     caught_up: Option<Cursor>,
     /// The reader knows that it has everything.
     quiet: bool,
     until: Timestamp,
     over: bool,
+    #[expect(dead_code, reason = "held until the stream ends")]
+    turn: Option<Share>,
 }
 
-fn stream_of(api: Api, ask: Ask, form: Form) -> Response {
+fn stream_of(api: Api, ask: Ask, form: Form, turn: Option<Share>) -> Response {
     let until = api.app.engine.clock().now().plus(STREAM_MAX);
     let watermark = api.app.engine.watermark();
     let rows = VecDeque::new();
-    let flow = Flow { api, ask, form, watermark, rows, caught_up: None, quiet: false, until, over: false };
+    let memory = api.bounds.answers.share(ask.holders);
+    let flow =
+        Flow { api, ask, form, watermark, rows, memory, caught_up: None, quiet: false, until, over: false, turn };
     let parts = stream::unfold(flow, |mut flow| async move {
         let part = flow.next().await?;
         Some((part, flow))
@@ -267,14 +295,16 @@ impl Flow {
             }
             self.watermark.mark_unchanged();
             // The status is sent already: of a failure an early end is all a reader can be told.
-            let Ok(read) = read(&self.api, &self.ask.feed, self.ask.after).await else {
+            let Ok(read) = read(&self.api, &self.ask, self.ask.after, 1).await else {
                 return Some(Err(std::io::Error::other("the change stream ended early")));
             };
-            let Some(page) = read else {
+            let Some(mut page) = read else {
                 self.over = true;
                 return Some(Ok(self.must_refetch()));
             };
             self.ask.after = page.next;
+            page.memory.shrink_to(page.rows.iter().map(|row| row.json.capacity()).sum());
+            self.memory = page.memory;
             if !page.rows.is_empty() || !self.quiet {
                 self.caught_up = page.up_to_date.then_some(page.next);
                 self.quiet = false;
@@ -290,14 +320,16 @@ impl Flow {
         }
     }
 
-    fn change(&self, row: Row) -> Bytes {
+    fn change(&mut self, row: Row) -> Bytes {
+        let memory = self.memory.split(row.json.capacity());
         match self.form {
             Form::Lines => {
                 let mut line = row.json;
+                line.reserve_exact(1);
                 line.push(b'\n');
-                line.into()
+                counted(line, memory)
             }
-            Form::Events => event("change", &row.cursor, &row.json),
+            Form::Events => counted(event("change", &row.cursor, &row.json), memory),
         }
     }
 
@@ -306,7 +338,7 @@ impl Flow {
         let control = format!("{{\"control\":\"up_to_date\",\"cursor\":\"{cursor}\"}}");
         match self.form {
             Form::Lines => format!("{control}\n").into(),
-            Form::Events => event("up_to_date", &cursor, control.as_bytes()),
+            Form::Events => event("up_to_date", &cursor, control.as_bytes()).into(),
         }
     }
 
@@ -321,11 +353,11 @@ impl Flow {
 }
 
 /// One server-sent event. Payloads are JSON on one line: line breaks in texts are escaped there.
-fn event(name: &str, cursor: &str, json: &[u8]) -> Bytes {
+fn event(name: &str, cursor: &str, json: &[u8]) -> Vec<u8> {
     let mut out = format!("event: {name}\nid: {cursor}\ndata: ").into_bytes();
     out.extend_from_slice(json);
     out.extend_from_slice(b"\n\n");
-    out.into()
+    out
 }
 
 #[cfg(test)]
@@ -349,6 +381,6 @@ mod tests {
 
     #[test]
     fn events_carry_their_cursor() {
-        assert_eq!(event("change", "AQ", b"{}"), "event: change\nid: AQ\ndata: {}\n\n");
+        assert_eq!(event("change", "AQ", b"{}"), b"event: change\nid: AQ\ndata: {}\n\n");
     }
 }

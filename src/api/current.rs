@@ -3,16 +3,18 @@
 //!
 //! Promises: nothing of a later engine time is in a consistent answer and nothing of that time or before is missing, whatever
 //! is committed while it is sent; an answer that could not be finished breaks off, so that nobody takes it for whole. Memory
-//! is bounded by a page, or by a few chunks.
+//! is that of all answers together, and for one bounded by a page, or by a few chunks.
 
+use super::answers::{PageBuffer, Starved, counted};
 use super::auth::Caller;
 use super::error::{Fault, Refusal};
 use super::feed::{Feed, write_names};
 use super::query::Query;
-use super::rows::{PAGE_BYTES, quote_plain};
+use super::rows::quote_plain;
 use super::selection::{NAMES, selection};
 use super::stamp::{write_stamp, write_time};
 use super::{Api, both};
+use crate::control::bounds::SNAPSHOTS;
 use crate::control::scope::current_scope;
 use crate::engine::model::{Action, Cursor, Meta, Position};
 use crate::engine::pipeline::{Dataset, Error, Filter};
@@ -39,9 +41,6 @@ const CHUNKS: usize = 4;
 /// A reader who takes nothing for so long is left: it holds a snapshot of the store.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// Consistent answers under way at one time; who asks for one more is told to come back.
-pub(super) const SNAPSHOTS: usize = 8;
-
 pub(super) fn router() -> Router<Api> {
     both(Router::new(), "/v1/records", get(list))
 }
@@ -67,7 +66,7 @@ async fn list(
     let limit = limit.unwrap_or(LIMIT) as usize;
     let feed = Feed { engine, environment, selection, actions: Vec::new(), limit };
     if consistent {
-        return snapshot(&api, feed);
+        return snapshot(&api, &caller, feed);
     }
     let scope = current_scope(&feed.environment, &feed.selection);
     let after = match &cursor {
@@ -76,26 +75,27 @@ async fn list(
             Refusal::invalid("query", vec![Fault::new("invalid_cursor", &["cursor"], error.to_string())])
         })?,
     };
+    let out = PageBuffer::new(api.memory(&caller).await?, b"{\"records\":[");
     let page = match key {
-        Some(key) => named(&feed, &key).await?,
-        None => api.read(move || page(&feed, &scope, after)).await?,
+        Some(key) => named(&feed, &key, out).await?,
+        None => api.read(move || page(&feed, &scope, after, out)).await?,
     };
-    Ok(([(CONTENT_TYPE, "application/json; charset=utf-8")], page).into_response())
+    Ok(([(CONTENT_TYPE, "application/json; charset=utf-8")], page?).into_response())
 }
 
 /// Datasets one after the other, each in order of change.
-fn page(feed: &Feed, scope: &[u8], after: Cursor) -> Result<Vec<u8>, Error> {
+fn page(feed: &Feed, scope: &[u8], after: Cursor, mut page: PageBuffer) -> Result<Result<Bytes, Starved>, Error> {
     let mut datasets = feed.datasets();
     datasets.sort_by_key(|dataset| dataset.id);
-    let (mut out, mut rows, mut more) = (b"{\"records\":[".to_vec(), 0, false);
+    let (mut rows, mut more) = (0, false);
     let mut place = after;
     for dataset in datasets.iter().filter(|dataset| dataset.id >= after.dataset) {
         let from = if dataset.id == after.dataset { after.position } else { Position::START };
         let live = Filter { deleted: false, ..Filter::ALL };
         feed.engine.records(dataset, from, live, &mut |meta, payload| {
-            more = rows == feed.limit || (rows > 0 && out.len() + payload.len() > PAGE_BYTES);
+            more = rows == feed.limit || !page.has_room(payload.len(), rows == 0);
             if !more {
-                write_row(&mut out, rows > 0, dataset, meta, payload);
+                write_row(&mut page.out, rows > 0, dataset, meta, payload);
                 place = Cursor { position: meta.position, dataset: dataset.id };
                 rows += 1;
             }
@@ -105,47 +105,56 @@ fn page(feed: &Feed, scope: &[u8], after: Cursor) -> Result<Vec<u8>, Error> {
             break;
         }
     }
-    out.extend_from_slice(b"],\"next_cursor\":");
+    page.out.extend_from_slice(b"],\"next_cursor\":");
     match more {
-        true => quote_plain(&mut out, &feed.engine.cursor_key().encode(scope, place)),
-        false => out.extend_from_slice(b"null"),
+        true => quote_plain(&mut page.out, &feed.engine.cursor_key().encode(scope, place)),
+        false => page.out.extend_from_slice(b"null"),
     }
-    out.push(b'}');
-    Ok(out)
+    Ok(page.finish(b"}"))
 }
 
-/// The records with one key.
-async fn named(feed: &Feed, key: &str) -> Result<Vec<u8>, Refusal> {
-    let (mut out, mut rows) = (b"{\"records\":[".to_vec(), 0);
+/// The records with one key: all of them, as there is no cursor to go on from.
+async fn named(feed: &Feed, key: &str, mut page: PageBuffer) -> Result<Result<Bytes, Starved>, Refusal> {
+    let mut rows = 0;
     for dataset in feed.datasets() {
         if let Some(record) = feed.engine.record(&dataset, key).await?
             && record.meta.action != Action::Deleted
         {
-            write_row(&mut out, rows > 0, &dataset, &record.meta, &record.payload);
+            // As if each was the first: it is all or nothing.
+            if !page.has_room(record.payload.len(), true) {
+                return Ok(Err(Starved));
+            }
+            write_row(&mut page.out, rows > 0, &dataset, &record.meta, &record.payload);
             rows += 1;
         }
     }
-    out.extend_from_slice(b"],\"next_cursor\":null}");
-    Ok(out)
+    Ok(page.finish(b"],\"next_cursor\":null}"))
 }
 
 /// Everything, as of one engine time.
-fn snapshot(api: &Api, feed: Feed) -> Result<Response, Refusal> {
-    let Ok(turn) = api.snapshots.clone().try_acquire_owned() else {
-        let message = format!("{SNAPSHOTS} consistent answers are under way; ask again when one has ended");
+fn snapshot(api: &Api, caller: &Caller, feed: Feed) -> Result<Response, Refusal> {
+    let Some(turn) = api.bounds.snapshots.take(caller.holders(), 1) else {
+        let message = format!(
+            "{SNAPSHOTS} consistent answers are made at a time, at most half of them for one key or environment; ask again \
+             when one has ended"
+        );
         return Err(Refusal::busy("overloaded", message));
     };
     let (to, chunks) = mpsc::channel(CHUNKS);
     let whole = Arc::new(AtomicBool::new(false));
     let (done, stopping) = (whole.clone(), api.stopping.clone());
+    let (answers, holders) = (api.bounds.answers.clone(), caller.holders());
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let clock = feed.engine.clock();
         let send = |chunk: Vec<u8>| {
             runtime.block_on(async {
+                let Some(memory) = answers.wait(holders, chunk.capacity(), STALLED, &*clock).await else {
+                    return false;
+                };
                 tokio::select! {
-                    sent = to.send(Bytes::from(chunk)) => sent.is_ok(),
+                    sent = to.send(counted(chunk, memory)) => sent.is_ok(),
                     () = clock.sleep(STALLED) => false,
                     () = stopping.cancelled() => false,
                 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 const DOCS: &str = "docs/api.md#";
 
 /// Seconds a caller should wait when the server cannot serve just now.
-const BUSY_SECONDS: u32 = 5;
+const BUSY_SECONDS: u64 = 5;
 
 /// Why a request is not served.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Refusal {
     code: &'static str,
     message: String,
     faults: Vec<Fault>,
-    retry_after: Option<u32>,
+    retry_after: Option<u64>,
 }
 
 /// One thing that is wrong with a query or body.
@@ -105,6 +105,12 @@ impl Refusal {
     pub(super) fn busy(code: &'static str, message: impl Into<String>) -> Self {
         let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         Refusal { retry_after: Some(BUSY_SECONDS), ..refusal }
+    }
+
+    /// 429 with `Retry-After`.
+    pub(super) fn too_many(seconds: u64, message: impl Into<String>) -> Self {
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        Refusal { retry_after: Some(seconds), ..refusal }
     }
 
     /// 500; `detail` goes to the log, not to the caller.

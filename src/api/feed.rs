@@ -4,8 +4,10 @@
 //! cursor handed out never lies behind a change that was not. Payloads are passed on as they are stored; they are read only to
 //! name the key and the fields that changed.
 
-use super::rows::{PAGE_BYTES, quote_plain};
+use super::answers::{PAGE_BYTES, Starved};
+use super::rows::quote_plain;
 use super::stamp::write_stamp;
+use crate::control::bounds::Share;
 use crate::control::scope::{Selection, changes_scope};
 use crate::engine::Engine;
 use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, DatasetName, Position, Via};
@@ -34,6 +36,8 @@ pub(super) struct Page {
     pub next: Cursor,
     /// Nothing more was committed when this was read.
     pub up_to_date: bool,
+    /// The memory of the rows.
+    pub memory: Share,
 }
 
 /// One change.
@@ -93,13 +97,13 @@ impl Feed {
         }
     }
 
-    /// Changes after a place. Blocks.
-    pub(super) fn read(&self, after: Cursor) -> Result<Page, Error> {
+    /// Changes after a place; they take `copies` times their size of `memory`. Blocks.
+    pub(super) fn read(&self, after: Cursor, memory: Share, copies: usize) -> Result<Result<Page, Starved>, Error> {
         // Taken first: what is committed while we read lies behind it and is met at the next reading, with the datasets that
         // were new in it.
         let end = self.now();
         let datasets = self.datasets();
-        let mut page = Writer::new(self, after, end);
+        let mut page = Writer::new(self, after, end, memory, copies);
         self.engine.changes(&datasets, after, &mut |dataset, change| page.take(dataset, change))?;
         page.finish()
     }
@@ -116,11 +120,14 @@ struct Writer<'f> {
     end: Cursor,
     more: bool,
     failed: Option<Error>,
+    memory: Share,
+    copies: usize,
+    starved: bool,
     first_listings: HashMap<(DatasetId, Cause), bool>,
 }
 
 impl<'f> Writer<'f> {
-    fn new(feed: &'f Feed, after: Cursor, end: Cursor) -> Self {
+    fn new(feed: &'f Feed, after: Cursor, end: Cursor, memory: Share, copies: usize) -> Self {
         Writer {
             feed,
             scope: feed.scope(),
@@ -131,6 +138,9 @@ impl<'f> Writer<'f> {
             end,
             more: false,
             failed: None,
+            memory,
+            copies,
+            starved: false,
             first_listings: HashMap::new(),
         }
     }
@@ -145,8 +155,8 @@ impl<'f> Writer<'f> {
         }
         if let Some((earlier, waiting)) = self.waiting.take() {
             let last = waiting.meta.position.epoch() != change.meta.position.epoch();
-            self.write(&earlier, &waiting, last);
-            if self.rows.len() >= self.feed.limit || self.bytes >= PAGE_BYTES || self.failed.is_some() {
+            let written = self.write(&earlier, &waiting, last);
+            if !written || self.rows.len() >= self.feed.limit || self.failed.is_some() {
                 self.more = true;
                 return false;
             }
@@ -155,25 +165,45 @@ impl<'f> Writer<'f> {
         true
     }
 
-    fn finish(mut self) -> Result<Page, Error> {
+    fn finish(mut self) -> Result<Result<Page, Starved>, Error> {
         if let Some((dataset, change)) = self.waiting.take() {
-            self.write(&dataset, &change, true);
+            self.more |= !self.write(&dataset, &change, true);
         }
         if let Some(error) = self.failed {
             return Err(error);
         }
+        if self.starved {
+            return Ok(Err(Starved));
+        }
         let later = |a: Cursor, b: Cursor| if (a.position, a.dataset) < (b.position, b.dataset) { b } else { a };
         let next = if self.more { self.at } else { later(self.at, self.end) };
-        Ok(Page { rows: self.rows, next, up_to_date: !self.more })
+        Ok(Ok(Page { rows: self.rows, next, up_to_date: !self.more, memory: self.memory }))
     }
 
-    fn write(&mut self, dataset: &Dataset, change: &Change, last: bool) {
+    /// Whether there was room for it. A page has room for a first change whatever its size, if there is memory.
+    fn has_room(&mut self, change: &Change) -> bool {
+        let first = self.rows.is_empty();
+        let needed = self.bytes + change_size(change);
+        if needed > PAGE_BYTES && !first {
+            return false;
+        }
+        let had = needed.checked_mul(self.copies).is_some_and(|bytes| self.memory.grow_to(bytes));
+        self.starved |= first && !had;
+        had
+    }
+
+    /// Writes a change; false if there is no room for it.
+    fn write(&mut self, dataset: &Dataset, change: &Change, last: bool) -> bool {
+        if !self.has_room(change) {
+            return false;
+        }
         self.at = Cursor { position: change.meta.position, dataset: dataset.id };
         let cursor = self.feed.engine.cursor_key().encode(&self.scope, self.at);
         let first_listing = self.first_listing(dataset, change.meta.cause);
         let json = write_change(dataset, change, &cursor, last, first_listing);
-        self.bytes += json.len();
+        self.bytes += json.capacity();
         self.rows.push(Row { cursor, json });
+        true
     }
 
     /// Whether the run behind a change was the first listing of its sync.
@@ -201,10 +231,15 @@ impl<'f> Writer<'f> {
     }
 }
 
+/// About what it is when written.
+fn change_size(change: &Change) -> usize {
+    let payloads = [&change.before, &change.after];
+    payloads.iter().map(|payload| payload.as_ref().map_or(4, |payload| payload.len())).sum::<usize>() + 512
+}
+
 fn write_change(dataset: &Dataset, change: &Change, cursor: &str, last: bool, first_listing: bool) -> Vec<u8> {
     let meta = &change.meta;
-    let size = [&change.before, &change.after].iter().map(|p| p.as_ref().map_or(4, |p| p.len())).sum::<usize>();
-    let mut out = Vec::with_capacity(size + 512);
+    let mut out = Vec::with_capacity(change_size(change));
     out.extend_from_slice(b"{\"cursor\":");
     quote_plain(&mut out, cursor);
     out.extend_from_slice(b",\"action\":");

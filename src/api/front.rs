@@ -22,12 +22,16 @@ mod connections;
 mod inputs;
 mod views;
 
-use super::auth;
+use super::Budgeting;
+use super::answers::{self, Starved};
+use super::auth::{self, Caller};
 use super::body;
+use super::budget;
 use super::error::{Refusal, render};
 use super::request::{self, Numbers, RequestId};
 use crate::connectors::http::{Forward, Method, Url};
 use crate::control::App;
+use crate::control::bounds::{Address, Holder, Share};
 use crate::control::partitions::spread::Spread;
 use crate::control::partitions::{Node, Place, gateway};
 use crate::engine::Engine;
@@ -35,7 +39,7 @@ use crate::engine::model::Cause;
 use crate::engine::source::Failure;
 use crate::engine::time::Clock;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -50,12 +54,15 @@ use tower::ServiceExt;
 
 /// Most bytes of a body that is handed on.
 const BODY_BYTES: usize = 4 << 20;
+/// What an owner says takes so many times its size while it is put together with what others say.
+const VALUE_COPIES: usize = 4;
 /// The partition for which a request was handed on: it goes no further.
 const HANDED_ON: &str = "syncline-handed-on";
 
 /// The routes of a process among several. Inside a runtime.
 pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Failure> {
-    let front = super::router_until(node.front().clone(), stopping.clone());
+    let bounds = node.front().bounds.clone();
+    let front = super::routes(node.front().clone(), stopping.clone(), bounds, Budgeting::Before);
     let numbers = Numbers::new(node.front().engine.clock());
     let door = Door { node, front, parts: Arc::default(), forward: Forward::new()?, stopping };
     tokio::spawn(let_go(door.clone()));
@@ -131,7 +138,18 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
     if head.uri.path() == gateway::PATH {
         return ask_provider(&door, &head, body).await;
     }
-    let Ok(caller) = auth::find(&head.headers, &door.node.front().settings.api_keys) else {
+    // What another process hands on was counted there; hooks count for themselves.
+    let own = super::query::header(&head.headers, gateway::PROOF).is_some_and(|proof| door.node.is_own(&proof));
+    head.headers.remove(gateway::PROOF);
+    let front = door.node.front();
+    if !own
+        && !head.uri.path().starts_with("/hooks/")
+        && let Err(refusal) = budget::check(&front.bounds, &front.settings.api_keys, &mut head, door.clock().now())
+    {
+        return refusal.into_response();
+    }
+    let known = head.extensions.get::<Caller>().cloned();
+    let Some(caller) = known.or_else(|| auth::find(&head.headers, &front.settings.api_keys).ok()) else {
         // Hooks and probes need no key; for the rest the front has the right refusal.
         return pass(&door.front, Request::from_parts(head, body)).await;
     };
@@ -142,18 +160,22 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
     if let Some(id) = head.extensions.get::<RequestId>().and_then(|id| HeaderValue::from_str(&id.0).ok()) {
         head.headers.insert(request::HEADER, id);
     }
-    let body = match body::whole(body, BODY_BYTES, &*door.clock()).await {
+    let from = head.extensions.get::<Address>().copied().unwrap_or(Address::UNKNOWN);
+    // Held until the answer is there: the body may be asked with several times.
+    let mut memory = front.bounds.bodies.share([caller.key, from.holder()]);
+    let body = match body::whole(body, BODY_BYTES, &mut memory, &*door.clock()).await {
         Ok(body) => body,
         Err(refusal) => return refusal.into_response(),
     };
     let meant = head.headers.remove(HANDED_ON).and_then(|value| value.to_str().ok()?.parse::<i32>().ok());
     let only_source = |connection: &str| only_source(&door, &caller.environment, connection);
     let concern = concern(door.node.spread(), only_source, &caller.environment, &head, &body);
-    let whole = Whole { head, body };
+    let gathered = Arc::new(Mutex::new(front.bounds.answers.share(caller.holders())));
+    let whole = Whole { head, body, gathered: gathered.clone() };
     if let Some(partition) = meant {
         return door.ask(partition, &whole, true).await.unwrap_or_else(Refusal::into_response);
     }
-    match concern {
+    let answer = match concern {
         Concern::Anybody => pass(&door.front, whole.request()).await,
         Concern::One(partition) => door.ask(partition, &whole, false).await.unwrap_or_else(Refusal::into_response),
         Concern::All => door.ask_all(&whole).await,
@@ -165,13 +187,19 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
         Concern::Connections => connections::answer(&door, &whole).await.unwrap_or_else(|why| *why),
         Concern::Restart => inputs::answer(&door, &whole).await,
         Concern::Several(message) => Refusal::bad("name_a_connection", message).into_response(),
-    }
+    };
+    // What owners said is one answer now, which takes its own size of what they took.
+    let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let memory = gathered.lock().unwrap_or_else(PoisonError::into_inner).split(size.unwrap_or_default());
+    drop(whole);
+    if memory.amount() > 0 { answers::with_memory(answer, memory).await } else { answer }
 }
 
 /// A question of another process to a provider.
 async fn ask_provider(door: &Door, head: &axum::http::request::Parts, body: Body) -> Response {
     let proof = super::query::header(&head.headers, gateway::PROOF).unwrap_or_default();
-    let question = match question(door.node.is_own(&proof), body, &*door.clock()).await {
+    let mut memory = door.node.front().bounds.bodies.share([Holder::of("installation", ()); 2]);
+    let question = match question(door.node.is_own(&proof), body, &mut memory, &*door.clock()).await {
         Ok(question) => question,
         Err(refusal) => return refusal.into_response(),
     };
@@ -182,21 +210,35 @@ async fn ask_provider(door: &Door, head: &axum::http::request::Parts, body: Body
 }
 
 /// What another process asks. Of anybody else nothing is read: whoever has no proof is to cost no memory.
-async fn question(is_own: bool, body: Body, clock: &dyn Clock) -> Result<Bytes, Refusal> {
+async fn question(is_own: bool, body: Body, memory: &mut Share, clock: &dyn Clock) -> Result<Bytes, Refusal> {
     if !is_own {
         let message = "only processes of this installation ask here";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
     }
-    body::whole(body, BODY_BYTES, clock).await
+    body::whole(body, BODY_BYTES, memory, clock).await
 }
 
 /// A request with its whole body, to be asked more than once.
 struct Whole {
     head: axum::http::request::Parts,
     body: Bytes,
+    /// Memory of what owners answered.
+    gathered: Arc<Mutex<Share>>,
 }
 
 impl Whole {
+    /// The same with another head.
+    fn headed(&self, head: axum::http::request::Parts) -> Whole {
+        Whole { head, body: self.body.clone(), gathered: self.gathered.clone() }
+    }
+
+    /// Memory for so many bytes more of what owners answer.
+    fn gather(&self, bytes: usize) -> bool {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = gathered.amount() + VALUE_COPIES * bytes;
+        gathered.grow_to(wanted)
+    }
+
     fn request(&self) -> Request {
         Request::from_parts(self.head.clone(), Body::from(self.body.clone()))
     }
@@ -312,7 +354,8 @@ impl Door {
             return known.router.clone();
         }
         let closing = self.stopping.child_token();
-        let router = super::router_until(app.clone(), closing.clone());
+        let bounds = self.node.front().bounds.clone();
+        let router = super::routes(app.clone(), closing.clone(), bounds, Budgeting::Before);
         // One that was closed in between is not kept: nobody would forget it.
         if self.is_here(partition, &app) {
             parts.insert(partition, Opened { app, router: router.clone(), closing });
@@ -335,6 +378,8 @@ impl Door {
         let url = Url::parse(&format!("{url}{target}")).map_err(|e| unreachable(format!("{url}: {e}")))?;
         let mut headers = whole.head.headers.clone();
         headers.insert(HANDED_ON, HeaderValue::from(partition));
+        let proof = HeaderValue::from_str(&self.node.proof()).map_err(|e| unreachable(e.to_string()))?;
+        headers.insert(gateway::PROOF, proof);
         let method = Method::from_bytes(whole.head.method.as_str().as_bytes()).unwrap_or(Method::GET);
         let passed = self.forward.send(method, url, &headers, whole.body.clone()).await;
         let passed = passed.map_err(|e| unreachable(format!("the owner of the partition cannot be asked: {e}")))?;
@@ -363,11 +408,17 @@ impl Door {
 
     /// Asks the owner of a partition and reads its whole answer.
     async fn told(&self, partition: i32, whole: &Whole) -> Result<Told, Refusal> {
-        let (head, body) = self.ask(partition, whole, false).await?.into_parts();
-        match body.collect().await {
-            Ok(body) => Ok(Told { head, body: body.to_bytes() }),
-            Err(_) => Err(Refusal::busy("owner_unreachable", "an answer broke off; ask again")),
+        let (head, mut body) = self.ask(partition, whole, false).await?.into_parts();
+        let mut told = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let broken = |_| Refusal::busy("owner_unreachable", "an answer broke off; ask again");
+            let data = frame.map_err(broken)?.into_data().unwrap_or_default();
+            if !whole.gather(data.len()) {
+                return Err(Starved.into());
+            }
+            told.extend_from_slice(&data);
         }
+        Ok(Told { head, body: told.into() })
     }
 }
 
@@ -411,6 +462,7 @@ fn together(all: Value, more: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::bounds::Pool;
     use crate::engine::model::Timestamp;
     use crate::engine::time::ManualClock;
     use futures_util::{poll, stream};
@@ -424,6 +476,10 @@ mod tests {
         Told { head, body: body.to_string().into() }
     }
 
+    fn memory() -> Share {
+        Pool::new(1 << 20, 1 << 10).share([Holder::of("test", 1); 2])
+    }
+
     /// A body that never comes, as somebody sends it who only wants to hold a place.
     fn never() -> Body {
         Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
@@ -432,7 +488,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_read_of_a_question_without_a_proof() {
         let clock = ManualClock::new(Timestamp(0));
-        let mut refused = std::pin::pin!(question(false, never(), &clock));
+        let mut memory = memory();
+        let mut refused = std::pin::pin!(question(false, never(), &mut memory, &clock));
         let std::task::Poll::Ready(Err(refusal)) = poll!(refused.as_mut()) else { panic!("it waits for the body") };
         assert_eq!(refusal.into_response().status(), StatusCode::FORBIDDEN);
     }
@@ -440,12 +497,13 @@ mod tests {
     #[tokio::test]
     async fn a_question_that_does_not_come_is_waited_for_within_bounds() {
         let clock = ManualClock::new(Timestamp(0));
-        let mut waiting = std::pin::pin!(question(true, never(), &clock));
+        let (mut memory, mut more) = (memory(), memory());
+        let mut waiting = std::pin::pin!(question(true, never(), &mut memory, &clock));
         assert!(poll!(waiting.as_mut()).is_pending());
         clock.advance(body::TIME);
         let refusal = waiting.await.expect_err("no body came");
         assert_eq!(refusal.into_response().status(), StatusCode::REQUEST_TIMEOUT);
-        assert_eq!(question(true, Body::from("{}"), &clock).await.expect("a body"), "{}");
+        assert_eq!(question(true, Body::from("{}"), &mut more, &clock).await.expect("a body"), "{}");
     }
 
     /// Whom a request of the environment `default` concerns, in six partitions: the only source is `crm`.

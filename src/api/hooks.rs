@@ -3,19 +3,35 @@
 //!
 //! No API key is asked for here: the signature proves the request. Refusals have constant bodies.
 
-use super::body;
+use super::body::{self, Unread};
+use crate::control::bounds::Address;
 use crate::control::hooks::{Entrance, Hooks, Incoming, Reply};
 use crate::control::metrics::told;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
 
 /// The routes of webhooks. Which paths there are is looked up at each request: connections come and go.
 pub fn router(hooks: Hooks) -> Router {
-    Router::new().route("/hooks/{*path}", post(receive).fallback(not_post)).with_state(hooks)
+    let routes = Router::new().route("/hooks/{*path}", post(receive).fallback(not_post));
+    routes.layer(from_fn_with_state(hooks.clone(), budget)).with_state(hooks)
+}
+
+/// What an address may ask in all, whatever it asks.
+async fn budget(State(hooks): State<Hooks>, request: Request, next: Next) -> Response {
+    let from = sender(&request).unwrap_or(Address::UNKNOWN);
+    match hooks.bounds().request(from, hooks.clock().now()) {
+        Ok(()) => next.run(request).await,
+        Err(why) => {
+            told::over_budget(why.budget);
+            let headers = vec![("retry-after", why.seconds().to_string())];
+            answer(Reply { headers, ..Reply::refusal(429) })
+        }
+    }
 }
 
 async fn receive(State(hooks): State<Hooks>, request: Request) -> Response {
@@ -36,28 +52,41 @@ async fn not_post(State(hooks): State<Hooks>, request: Request) -> Response {
 }
 
 async fn take(hooks: &Hooks, entrance: &Entrance, request: Request) -> Reply {
-    let most = match hooks.admit(entrance, request.headers()) {
-        Ok(most) => most,
-        Err(reply) => return reply,
-    };
-    let Some(_room) = hooks.reserve(most) else { return Reply::refusal(503) };
+    let from = sender(&request);
     let (head, body) = request.into_parts();
-    let limit = usize::try_from(most).unwrap_or(usize::MAX);
-    let clock = hooks.clock();
-    let read = tokio::select! {
-        read = axum::body::to_bytes(body, limit) => read,
-        () = clock.sleep(body::TIME) => return Reply::refusal(408),
-    };
-    // A body that broke off has nobody left to read an answer; what else can fail is the limit.
-    let Ok(body) = read else { return Reply::refusal(413) };
     let incoming = Incoming {
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
-        body,
+        body: Default::default(),
+        from,
     };
-    hooks.receive(entrance, incoming).await
+    let mut admitted = match hooks.admit(entrance, &incoming) {
+        Ok(admitted) => admitted,
+        Err(reply) => return reply,
+    };
+    let most = usize::try_from(admitted.most).unwrap_or(usize::MAX);
+    let read = body::read(body, most, &mut admitted.memory, &*hooks.clock()).await;
+    // The memory is given back once the answer is there: until then the body is in it.
+    match read {
+        Ok(body) => hooks.receive(entrance, Incoming { body, ..incoming }).await,
+        Err(why) => hooks.turned_away(entrance, status(why)),
+    }
+}
+
+fn status(why: Unread) -> u16 {
+    match why {
+        Unread::TooLarge => 413,
+        Unread::TooSlow => 408,
+        Unread::NoMemory => 503,
+        // Nobody is left to read it.
+        Unread::CutOff => 400,
+    }
+}
+
+fn sender(request: &Request) -> Option<Address> {
+    request.extensions().get::<Address>().copied()
 }
 
 fn answer(reply: Reply) -> Response {

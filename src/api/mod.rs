@@ -24,11 +24,13 @@
 //! | `health` | `/healthz`, `/readyz` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
-//! `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `selection` says of which
-//! streams and views, `rows` and `stamp` write fast.
+//! `budget` refuses who asks too often, `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `selection` says of which
+//! streams and views, `answers` bounds the memory of what is told, `rows` and `stamp` write fast.
 
+mod answers;
 mod auth;
 mod body;
+mod budget;
 mod changes;
 mod connections;
 mod current;
@@ -58,6 +60,7 @@ pub mod inside;
 pub mod serve;
 
 use crate::control::App;
+use crate::control::bounds::Bounds;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::MethodRouter;
@@ -65,7 +68,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Reads of the store at one time; more wait for their turn. Each holds at most one page in memory.
+/// Reads of the store at one time; more wait for their turn.
 const READS: usize = 64;
 
 /// What every route can reach. Cheap to clone.
@@ -73,8 +76,8 @@ const READS: usize = 64;
 struct Api {
     app: Arc<App>,
     reads: Arc<Semaphore>,
-    /// Turns of answers as of one engine time.
-    snapshots: Arc<Semaphore>,
+    /// What outsiders may use up, in the whole process.
+    bounds: Arc<Bounds>,
     /// Ends answers that wait for changes.
     stopping: CancellationToken,
 }
@@ -86,19 +89,30 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// As [`router`]; answers that wait for changes end when `stopping` is cancelled, so that a server can stop at once.
 pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
+    let bounds = app.bounds.clone();
+    routes(app, stopping, bounds, Budgeting::Here)
+}
+
+/// Where it is judged whether somebody asks too often.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Budgeting {
+    /// Here.
+    Here,
+    /// Before requests come here.
+    Before,
+}
+
+fn routes(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budgeting: Budgeting) -> Router {
     // Merged last: none of what surrounds the API's routes concerns webhooks.
     let hooks = hooks::router(app.hooks.clone());
-    let (reads, snapshots) = (Arc::new(Semaphore::new(READS)), Arc::new(Semaphore::new(current::SNAPSHOTS)));
+    let reads = Arc::new(Semaphore::new(READS));
     let numbers = request::Numbers::new(app.engine.clock());
-    let api = Api { app, reads, snapshots, stopping };
+    let api = Api { app, reads, bounds, stopping };
     let open = api.app.settings.metrics.open;
     let for_some = if open { Router::new() } else { metrics::router() };
     let for_all = if open { health::router().merge(metrics::router()) } else { health::router() };
-    let keyed = Router::new()
+    let lists = Router::new()
         .merge(for_some)
-        .merge(records::router())
-        .merge(current::router())
-        .merge(changes::router())
         .merge(inputs::router())
         .merge(runs::router())
         .merge(schemas::router())
@@ -109,12 +123,18 @@ pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
         .merge(connections::router())
         .merge(metadata::router())
         .merge(unbuilt::router())
+        .route_layer(from_fn_with_state(api.clone(), answers::count));
+    let keyed = lists
+        .merge(records::router())
+        .merge(current::router())
+        .merge(changes::router())
         .route_layer(from_fn_with_state(api.clone(), auth::demand));
-    keyed
-        .merge(for_all)
-        .fallback(error::unknown_path)
-        .method_not_allowed_fallback(error::unknown_method)
-        .layer(from_fn(error::render))
+    let all = keyed.merge(for_all).fallback(error::unknown_path).method_not_allowed_fallback(error::unknown_method);
+    let all = match budgeting {
+        Budgeting::Here => all.layer(from_fn_with_state(api.clone(), budget::keep)),
+        Budgeting::Before => all,
+    };
+    all.layer(from_fn(error::render))
         .layer(from_fn_with_state(numbers, request::number))
         .layer(from_fn_with_state(api.clone(), metrics::time))
         .with_state(api)

@@ -1,17 +1,20 @@
 //! `/records`: the records of one model of one connection, in the order of their last change, and pruning of their payloads.
 
+use super::answers::Starved;
 use super::auth::Caller;
 use super::body::Fields;
 use super::error::{Fault, Refusal};
 use super::query::{Query, account_headers, is_name};
 use super::rows::Rows;
 use super::{Api, both};
+use crate::control::bounds::Share;
 use crate::control::config::Role;
 use crate::control::scope::records_scope;
 use crate::engine::Engine;
 use crate::engine::model::{Cursor, CursorError, DatasetName, Meta, Position, Record, Timestamp, is_model};
 use crate::engine::pipeline::{Dataset, Error, Filter};
 use crate::engine::views::ALL_CONNECTIONS;
+use axum::body::Bytes;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -73,14 +76,16 @@ async fn list(
     {
         return Err(Refusal::must_refetch("emptied"));
     }
-    let rows = Rows::new(api.app.engine.cursor_key(), scope, dataset.id, ask.limit);
+    let memory = api.memory(&caller).await?;
+    let rows = Rows::new(memory, api.app.engine.cursor_key(), scope, dataset.id, ask.limit);
     let page = if ask.ids.is_empty() {
         let engine = api.app.engine.clone();
         api.read(move || listed(&engine, &dataset, start, ask.filter, rows)).await?
     } else {
-        named(&api, &dataset, start, &ask, rows).await?
+        let memory = api.bounds.answers.share(caller.holders());
+        named(&api, &dataset, start, &ask, rows, memory).await?
     };
-    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], page).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], page?).into_response())
 }
 
 /// Where reading begins.
@@ -93,7 +98,13 @@ enum Start {
 }
 
 /// A page in order of change. Blocks.
-fn listed(engine: &Engine, dataset: &Dataset, start: Start, filter: Filter, mut rows: Rows) -> Result<Vec<u8>, Error> {
+fn listed(
+    engine: &Engine,
+    dataset: &Dataset,
+    start: Start,
+    filter: Filter,
+    mut rows: Rows,
+) -> Result<Result<Bytes, Starved>, Error> {
     let after = position(engine, dataset, start)?;
     engine.records(dataset, after, filter, &mut |meta, payload| rows.push(meta, payload))?;
     Ok(rows.finish())
@@ -116,8 +127,15 @@ fn position(engine: &Engine, dataset: &Dataset, start: Start) -> Result<Position
     Ok(behind(first.unwrap_or(*engine.watermark().borrow())))
 }
 
-/// The records with these ids, in order of change.
-async fn named(api: &Api, dataset: &Dataset, start: Start, ask: &Ask, mut rows: Rows) -> Result<Vec<u8>, Refusal> {
+/// The records with these ids, in order of change. All of them are in memory before the first is written.
+async fn named(
+    api: &Api,
+    dataset: &Dataset,
+    start: Start,
+    ask: &Ask,
+    mut rows: Rows,
+    mut memory: Share,
+) -> Result<Result<Bytes, Starved>, Refusal> {
     let engine = &api.app.engine;
     let for_start = (engine.clone(), dataset.clone());
     let after = api.read(move || position(&for_start.0, &for_start.1, start)).await?;
@@ -130,6 +148,9 @@ async fn named(api: &Api, dataset: &Dataset, start: Start, ask: &Ask, mut rows: 
             && record.meta.position > after
             && passes(&ask.filter, &record.meta)
         {
+            if !memory.grow_to(memory.amount() + record.payload.len()) {
+                return Err(Starved.into());
+            }
             found.push(record);
         }
     }

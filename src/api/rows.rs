@@ -2,18 +2,18 @@
 //!
 //! Nothing is parsed and nothing is allocated per row but the cursor, so that a page costs little more than its bytes.
 
+use super::answers::{PageBuffer, Starved};
 use super::stamp::write_time;
+use crate::control::bounds::Share;
 use crate::engine::model::{Cursor, CursorKey, DatasetId, Meta, Position};
-
-/// Most bytes of a page; a page has at least one row.
-pub(super) const PAGE_BYTES: usize = 16 * 1024 * 1024;
+use axum::body::Bytes;
 
 /// Offset of the compatible surface.
 const UTC: &str = "+00:00";
 
 /// A page being written.
 pub(super) struct Rows {
-    out: Vec<u8>,
+    page: PageBuffer,
     rows: usize,
     limit: usize,
     more: bool,
@@ -25,9 +25,9 @@ pub(super) struct Rows {
 
 impl Rows {
     /// An empty page of at most `limit` rows.
-    pub(super) fn new(key: CursorKey, scope: Vec<u8>, dataset: DatasetId, limit: usize) -> Self {
-        let out = Vec::with_capacity(64 * 1024);
-        Rows { out, rows: 0, limit, more: false, last: None, key, scope, dataset }
+    pub(super) fn new(memory: Share, key: CursorKey, scope: Vec<u8>, dataset: DatasetId, limit: usize) -> Self {
+        let page = PageBuffer::new(memory, b"{\"records\":[");
+        Rows { page, rows: 0, limit, more: false, last: None, key, scope, dataset }
     }
 
     /// Writes a row, or notes that there is one more than fits. Returns whether to go on.
@@ -37,32 +37,29 @@ impl Rows {
 
     /// As [`push`](Self::push), for a row after which reading goes on at a place of its own.
     pub(super) fn push_at(&mut self, place: Position, meta: &Meta, payload: &[u8]) -> bool {
-        if self.rows == self.limit || (self.rows > 0 && self.out.len() + payload.len() > PAGE_BYTES) {
+        if self.rows == self.limit || !self.page.has_room(payload.len(), self.rows == 0) {
             self.more = true;
             return false;
         }
         if self.rows > 0 {
-            self.out.push(b',');
+            self.page.out.push(b',');
         }
         let cursor = self.key.encode(&self.scope, Cursor { position: place, dataset: self.dataset });
-        write_row(&mut self.out, meta, payload, &cursor);
+        write_row(&mut self.page.out, meta, payload, &cursor);
         self.last = Some(cursor);
         self.rows += 1;
         true
     }
 
     /// The whole answer.
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        let mut answer = Vec::with_capacity(self.out.len() + 256);
-        answer.extend_from_slice(b"{\"records\":[");
-        answer.append(&mut self.out);
-        answer.extend_from_slice(b"],\"next_cursor\":");
+    pub(super) fn finish(self) -> Result<Bytes, Starved> {
+        let mut page = self.page;
+        page.out.extend_from_slice(b"],\"next_cursor\":");
         match self.last.filter(|_| self.more) {
-            Some(cursor) => quote_plain(&mut answer, &cursor),
-            None => answer.extend_from_slice(b"null"),
+            Some(cursor) => quote_plain(&mut page.out, &cursor),
+            None => page.out.extend_from_slice(b"null"),
         }
-        answer.push(b'}');
-        answer
+        page.finish(b"}")
     }
 }
 
@@ -105,7 +102,9 @@ pub(super) fn quote_plain(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answers::PAGE_BYTES;
     use super::*;
+    use crate::control::bounds::{Holder, Pool};
     use crate::engine::model::{Action, Cause, Timestamp};
     use serde_json::{Value, json};
 
@@ -123,13 +122,14 @@ mod tests {
     }
 
     fn page(limit: usize, payloads: &[&[u8]]) -> Value {
-        let mut rows = Rows::new(CursorKey::new(b"k"), b"scope".to_vec(), DatasetId(1), limit);
+        let memory = Pool::new(64 << 20, 1 << 10).take([Holder::of("test", 1); 2], 1 << 10).expect("some");
+        let mut rows = Rows::new(memory, CursorKey::new(b"k"), b"scope".to_vec(), DatasetId(1), limit);
         for (at, payload) in payloads.iter().enumerate() {
             if !rows.push(&meta(at as u64 + 1, None), payload) {
                 break;
             }
         }
-        serde_json::from_slice(&rows.finish()).expect("JSON")
+        serde_json::from_slice(&rows.finish().expect("memory")).expect("JSON")
     }
 
     #[test]

@@ -41,11 +41,8 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     let app = settings::open(settings).await?;
     let running = app.start();
     announce(&app, address)?;
-    let serving = tokio::spawn(api::serve::serve(
-        listener,
-        api::router_until(app.clone(), running.stopping()),
-        running.stopping(),
-    ));
+    let (router, ingress) = (api::router_until(app.clone(), running.stopping()), app.settings.ingress.clone());
+    let serving = tokio::spawn(api::serve::serve_within(listener, router, running.stopping(), ingress));
     let code = signals.wait().await;
     signals.hard();
     tracing::info!("stopping");
@@ -77,7 +74,8 @@ async fn among_others(
     }
     let router =
         api::front::router(node.clone(), stop.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
-    let serving = tokio::spawn(api::serve::serve(listener, router, stop.clone()));
+    let ingress = node.front().settings.ingress.clone();
+    let serving = tokio::spawn(api::serve::serve_within(listener, router, stop.clone(), ingress));
     let code = signals.wait().await;
     signals.hard();
     tracing::info!("stopping");

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`bounds`] | what outsiders may use up |
 //! | [`config`] | settings, checked |
 //! | [`definitions`] | definition files of the settings, all complaints at once |
 //! | [`connections`] | accounts |
@@ -17,6 +18,7 @@
 //! | [`scope`] | what cursors are bound to |
 //! | `notes` | what sources read back |
 
+pub mod bounds;
 pub mod config;
 pub mod connections;
 pub mod definitions;
@@ -68,6 +70,8 @@ pub struct App {
     pub outbox: deliver::Outbox,
     /// Which part of the installation it is.
     pub part: Part,
+    /// What outsiders may use up.
+    pub bounds: Arc<bounds::Bounds>,
     /// Topics in, where a cluster is named.
     pub inputs: Option<kafka::input::Inputs>,
 }
@@ -166,7 +170,9 @@ impl App {
         let sources = rest.iter().map(asked).collect();
         let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
         let syncs = syncs::Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
+        let bounds = Arc::new(bounds::Bounds::new(settings.ingress.clone()));
         let hooks = hooks::Hooks::open(hooks::Parts {
+            bounds: bounds.clone(),
             engine: engine.clone(),
             definitions: definitions.clone(),
             sources: sources.clone(),
@@ -202,6 +208,7 @@ impl App {
             hooks,
             outbox,
             part,
+            bounds,
             inputs,
         }))
     }

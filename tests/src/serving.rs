@@ -65,8 +65,9 @@ impl Serving {
         };
         let app = app.unwrap_or_else(|why| panic!("{why}"));
         let running = app.start();
+        let ingress = app.settings.ingress.clone();
         let router = api::router_until(app, running.stopping());
-        let listening = tokio::spawn(api::serve::serve(listener, router, running.stopping()));
+        let listening = tokio::spawn(api::serve::serve_within(listener, router, running.stopping(), ingress));
         Serving { url, running, listening, client: client() }
     }
 

@@ -46,10 +46,25 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<Answer> {
-    let mut stream = open(to, method, path, headers, body).await?;
+    whole(open(to, method, path, headers, body).await?).await
+}
+
+/// Reads an answer to the end of the connection.
+pub async fn whole(mut stream: TcpStream) -> std::io::Result<Answer> {
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw).await?;
     answer(&raw).ok_or_else(|| std::io::Error::other(format!("no answer: {}", String::from_utf8_lossy(&raw))))
+}
+
+/// The head of a request that announces `length` bytes.
+pub fn head(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], length: usize) -> Vec<u8> {
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: {length}\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
 }
 
 /// Sends one request and leaves the answer to be read bit by bit.
@@ -60,14 +75,8 @@ pub async fn open(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<TcpStream> {
-    let mut head =
-        format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str("\r\n");
     let mut stream = TcpStream::connect(to).await?;
-    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&head(to, method, path, headers, body.len())).await?;
     stream.write_all(body).await?;
     Ok(stream)
 }

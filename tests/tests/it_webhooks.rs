@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use syncline::api::{hooks, serve};
-use syncline::control::config::Endpoint;
+use syncline::control::bounds::Bounds;
+use syncline::control::config::{Endpoint, Ingress};
 use syncline::control::connections::{AccountKey, Connections};
 use syncline::control::deliver::{Announcer, Outbox};
 use syncline::control::hooks::{Hooks, Incoming, Parts, Reply};
@@ -164,6 +165,7 @@ impl Bench {
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await.expect("connections"));
         announcer.attach(engine.cursor_key(), connections.clone());
         let hooks = Hooks::open(Parts {
+            bounds: Arc::new(Bounds::new(Ingress::default())),
             engine: engine.clone(),
             sources: BTreeMap::from([(definition.source.clone(), provider.clone() as Arc<dyn Source>)]),
             definitions,
@@ -200,7 +202,7 @@ impl Bench {
         let headers = [("x-token", secret), ("content-type", "application/json"), ("authorization", "Bearer no")];
         let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), v.parse().expect("value"))).collect();
         let (query, body) = (query.to_owned(), body.to_owned().into());
-        self.hooks.receive(&entrance, Incoming { method: "POST".into(), path, query, headers, body }).await
+        self.hooks.receive(&entrance, Incoming { method: "POST".into(), path, query, headers, body, from: None }).await
     }
 
     /// Posts and processes.

@@ -1,6 +1,6 @@
 //! What providers post to us, as pure functions: prove it, keep it, tell what it says.
 //!
-//! [`verify()`] works on the raw request before anything is parsed or stored. [`Observer`] works on a [`StoredWebhook`] read
+//! [`verify_head`] refuses what no body could prove. [`verify()`] works on the raw request before anything is parsed or stored. [`Observer`] works on a [`StoredWebhook`] read
 //! back from the log and can be repeated: the same entry, definition and connections give the same outcomes. Nothing here
 //! fails: a body that does not parse or an event nobody owns is an outcome that says so.
 
@@ -15,7 +15,7 @@ pub use dedupe::{EventId, GIVEN_FOR, HASH_FOR};
 pub use observe::{Complaint, Effect, Observer, Outcome, Routed, Verdict};
 pub use route::{Accounts, owns};
 pub use stored::{BadEntry, Head, StoredWebhook, kept_headers};
-pub use verify::{Parts, Refusal, Verified, verify};
+pub use verify::{Parts, Refusal, Verified, verify, verify_head};
 
 use crate::expr::depth;
 use serde_json::Value;

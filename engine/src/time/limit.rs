@@ -40,6 +40,11 @@ impl TokenBucket {
         }
         free
     }
+
+    /// Whether nothing was taken for so long that it is as good as new: it may be forgotten.
+    pub fn is_full(&self, now: Timestamp) -> bool {
+        self.full_at <= now.0
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +71,13 @@ mod tests {
         let mut bucket = TokenBucket::new(10, Duration::from_secs(1), 3);
         let taken = (0..10_000).filter(|ms| bucket.take(at(*ms))).count();
         assert!((100..=103).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn a_bucket_is_full_again_once_its_tokens_are_back() {
+        let mut bucket = TokenBucket::new(10, Duration::from_secs(1), 3);
+        assert!(bucket.is_full(at(0)) && bucket.take(at(0)));
+        assert!(!bucket.is_full(at(99)) && bucket.is_full(at(100)));
     }
 
     #[test]

@@ -27,9 +27,9 @@ pub(super) async fn answer(door: &Door, whole: &Whole) -> Result<Response, Box<R
     let mut said = Vec::new();
     for partition in 0..door.node.spread().count {
         for page in 0.. {
-            let (mut head, body) = (whole.head.clone(), whole.body.clone());
+            let mut head = whole.head.clone();
             head.uri = asked.uri(page);
-            let told = door.told(partition, &Whole { head, body }).await;
+            let told = door.told(partition, &whole.headed(head)).await;
             let told = told.map_err(|why| Box::new(why.into_response()))?;
             let Some(mut value) = told.json() else { return Err(Box::new(told.into_response())) };
             let listed = value["connections"].as_array_mut().map(std::mem::take).unwrap_or_default();

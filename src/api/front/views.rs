@@ -59,9 +59,9 @@ pub(super) async fn listed(
     path: &'static str,
     field: &str,
 ) -> Result<Vec<Value>, Otherwise> {
-    let (mut head, body) = (whole.head.clone(), whole.body.clone());
+    let mut head = whole.head.clone();
     (head.method, head.uri) = (Method::GET, Uri::from_static(path));
-    let whole = Whole { head, body };
+    let whole = whole.headed(head);
     let mut said = Vec::new();
     for partition in 0..door.node.spread().count {
         let told = door.told(partition, &whole).await.map_err(otherwise)?;

@@ -6,10 +6,12 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `ingress` | what outsiders may use up |
 //! | `kafka` | the part that is about Kafka |
 //! | `layers` | flags, environment and files → one tree |
 //! | `read` | the tree → [`Settings`] |
 
+mod ingress;
 mod kafka;
 mod layers;
 mod read;
@@ -17,6 +19,7 @@ mod read;
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::output::Shape;
 use crate::connectors::located::{Complaint, in_order};
+use crate::control::bounds::Proxies;
 use crate::engine::views::Definition as Derived;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,6 +58,8 @@ pub struct Settings {
     pub log: LogKind,
     /// Who sees `/metrics`, and how much.
     pub metrics: Metrics,
+    /// What outsiders may use up.
+    pub ingress: Ingress,
     /// What this process is among others, where the log is in Kafka.
     pub process: Process,
     /// What is derived from the records: code of the program, which no file can say.
@@ -68,6 +73,35 @@ pub struct Metrics {
     pub open: bool,
     /// With the names of connections.
     pub per_connection: bool,
+}
+
+/// What outsiders may use up. An address is an IPv4 address or 64 bits of an IPv6 one; rates are per second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ingress {
+    /// Reverse proxies that are believed who the client is.
+    pub proxies: Proxies,
+    /// Open connections.
+    pub connections: usize,
+    /// Open connections of one address.
+    pub connections_per_address: usize,
+    /// Memory for bodies on their way in.
+    pub bodies_bytes: usize,
+    /// Memory for answers on their way out.
+    pub answers_bytes: usize,
+    /// A client that takes nothing of an answer for so long is cut.
+    pub send_timeout: Duration,
+    /// Requests of one address.
+    pub requests_per_address: u32,
+    /// Requests with one API key.
+    pub requests_per_key: u32,
+    /// Webhooks at one path.
+    pub webhooks_per_path: u32,
+    /// Webhooks at one path from one address.
+    pub webhooks_per_sender: u32,
+    /// Requests with keys that are none, of one address.
+    pub wrong_keys_per_address: u32,
+    /// Webhooks that cannot prove themselves, at one path from one address.
+    pub wrong_signatures_per_sender: u32,
 }
 
 /// A Kafka cluster and what it is used for.
@@ -234,6 +268,7 @@ impl Default for Settings {
             kafka: None,
             log: LogKind::Embedded,
             metrics: Metrics::default(),
+            ingress: Ingress::default(),
             process: Process::default(),
             views: None,
         }
@@ -374,6 +409,31 @@ mod tests {
         let both = one("metrics: {open: true, per_connection: true}\n").expect("good").metrics;
         assert_eq!(both, Metrics { open: true, per_connection: true });
         assert_eq!(one("metrics: {opn: true}\n").expect_err("bad"), ["1:11 unknown_key"]);
+    }
+
+    #[test]
+    fn what_outsiders_may_use_up_is_read_and_checked() {
+        let good = "trusted_proxies: [10.0.0.7, 'fd00::/8']\ningress: {connections: 100, connections_per_address: 10, \
+                    bodies_mb: 64, send_timeout: 5s, webhooks_per_path: 7}\n";
+        let ingress = one(good).expect("good").ingress;
+        assert_eq!((ingress.connections, ingress.connections_per_address), (100, 10));
+        assert_eq!((ingress.bodies_bytes, ingress.answers_bytes), (64 << 20, Ingress::default().answers_bytes));
+        assert_eq!((ingress.send_timeout, ingress.webhooks_per_path), (Duration::from_secs(5), 7));
+        assert!(
+            ingress.proxies.has("10.0.0.7".parse().expect("ip")) && ingress.proxies.has("fd12::1".parse().expect("ip"))
+        );
+        let bad = "trusted_proxies: [everybody, 0.0.0.0/0]\ningress: {connections: 0, bodies_mb: 1, send_timeout: 1h, conections: 1}\n";
+        let wanted = [
+            "1:19 bad_address",
+            "1:30 bad_address",
+            "2:24 out_of_range",
+            "2:38 out_of_range",
+            "2:55 out_of_range",
+            "2:59 unknown_key",
+        ];
+        assert_eq!(one(bad).expect_err("bad"), wanted);
+        let idle = "ingress: {connections: 100, connections_per_address: 200}\n";
+        assert_eq!(one(idle).expect_err("bad"), ["1:54 no_effect"]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) const KEYS: [&str; 22] = [
 ];
 
 /// Keys that are known and do nothing yet.
-const LATER: [&str; 7] = ["hooks_listen", "trusted_proxies", "tls", "ingress", "variables", "otlp", "dashboard"];
+const LATER: [&str; 5] = ["hooks_listen", "tls", "variables", "otlp", "dashboard"];
 
 /// Shortest API key.
 const KEY_CHARS: usize = 32;
@@ -83,6 +83,7 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     }
     logs(&mut top, &mut settings.logs, wrong);
     settings.metrics = metrics(&mut top, wrong);
+    settings.ingress = super::ingress::read(&mut top, wrong);
     for key in LATER {
         later(&mut top, key, wrong);
     }

@@ -25,8 +25,9 @@ pub mod sweep;
 
 pub use paths::{Entrance, HookUrl};
 pub(in crate::control) use process::place;
-pub use receive::{Incoming, Reply};
+pub use receive::{Admitted, Incoming, Reply};
 
+use super::bounds::Bounds;
 use super::connections::Connections;
 use crate::connectors::rest::definition::Definition;
 use crate::connectors::webhook_in::{Observer, Refusal, owns};
@@ -37,11 +38,13 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What hooks need of the program.
 pub struct Parts {
+    /// What outsiders may use up.
+    pub bounds: Arc<Bounds>,
     /// The engine.
     pub engine: Engine,
     /// Definitions by source name.
@@ -92,8 +95,6 @@ struct Inner {
     paths: paths::Paths,
     /// Definitions made ready to read webhooks, by source.
     observers: BTreeMap<String, Observer>,
-    /// Bytes of bodies that may be in memory at once, in KiB.
-    room: Arc<Semaphore>,
     seen: seen::Seen,
     wishes: hydrate::Wishes,
     parked: parked::Parked,
@@ -140,7 +141,6 @@ impl Hooks {
             parts,
             paths,
             observers,
-            room: Arc::new(Semaphore::new(receive::ROOM_KIB)),
             seen: seen::Seen::default(),
             wishes,
             parked,
@@ -174,6 +174,11 @@ impl Hooks {
     /// Counts commits made for webhooks; changes wake the watcher.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.inner.commits.subscribe()
+    }
+
+    /// What outsiders may use up.
+    pub fn bounds(&self) -> &Bounds {
+        &self.inner.parts.bounds
     }
 
     /// Sums since the start.

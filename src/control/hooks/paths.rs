@@ -20,7 +20,7 @@ const TOKEN: usize = 24;
 const DEFAULT: &str = "default";
 
 /// What a path stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entrance {
     /// Isolation scope.
     pub environment: String,

@@ -1,22 +1,23 @@
 //! One request: limits, proof, durable append, answer.
 //!
-//! Nothing is parsed or written before the request is proven; nothing is answered well before it is on disk.
+//! What is cheap to refuse is refused before the body is read, in the order of what it costs: budgets, sizes, proof that no
+//! body could give any more. Memory is taken as the body arrives. Nothing is parsed or written before the request is proven;
+//! nothing is answered well before it is on disk.
 
 use super::{Entrance, Hooks, add};
 use crate::connectors::rest::definition::{Scheme, Webhooks};
 use crate::connectors::webhook_in::{self, Head, StoredWebhook, kept_headers};
+use crate::control::bounds::{Address, Exhausted, Holder, Share};
 use crate::control::metrics::told;
 use crate::engine::log;
+use crate::engine::model::Timestamp;
 use crate::engine::time::Clock;
 use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 
-/// Bodies in memory at once, in KiB.
-pub const ROOM_KIB: usize = 128 * 1024;
 /// Most header fields.
 pub const FIELDS: usize = 100;
 /// Most bytes of header names and values.
@@ -39,6 +40,17 @@ pub struct Incoming {
     pub headers: HeaderMap,
     /// Raw body.
     pub body: Bytes,
+    /// Who sends it, where that is known.
+    pub from: Option<Address>,
+}
+
+/// A request whose body may be read.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Most bytes of it.
+    pub most: u64,
+    /// The memory it takes, none so far: counted for its path and its sender.
+    pub memory: Share,
 }
 
 /// The answer.
@@ -56,11 +68,13 @@ impl Reply {
     /// A refusal: its body is the same whatever the reason was.
     pub fn refusal(status: u16) -> Self {
         let body = match status {
+            400 => "cut off",
             401 => "unauthorized",
             404 => "not found",
             408 => "too slow",
             413 => "too large",
             415 => "content encoding not accepted",
+            429 => "too many requests",
             431 => "header too large",
             _ => "unavailable",
         };
@@ -70,28 +84,36 @@ impl Reply {
 }
 
 impl Hooks {
-    /// What may be refused before the body is read: `Err` is the answer, `Ok` the most bytes the body may have.
-    pub fn admit(&self, entrance: &Entrance, headers: &HeaderMap) -> Result<u64, Reply> {
+    /// What may be refused before the body is read: `Err` is the answer. Of `head` the body is not looked at.
+    pub fn admit(&self, entrance: &Entrance, head: &Incoming) -> Result<Admitted, Reply> {
         let webhooks = self.webhooks(entrance).ok_or_else(|| Reply::refusal(404))?;
-        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if headers.len() > FIELDS || bytes > HEAD_BYTES {
-            return Err(Reply::refusal(431));
-        }
-        let encodings = headers.get_all("content-encoding").iter();
-        if encodings.into_iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(Reply::refusal(415));
-        }
-        let declared = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-        if declared.is_some_and(|length| length > webhooks.max_body) {
-            return Err(Reply::refusal(413));
-        }
-        Ok(declared.unwrap_or(webhooks.max_body))
+        let bounds = self.bounds();
+        let now = self.clock().now();
+        let from = head.from.unwrap_or(Address::UNKNOWN);
+        bounds.webhook(entrance, from, now).map_err(|why| self.too_many(entrance, why))?;
+        let most = declared(webhooks, &head.headers).map_err(|status| self.turned_away(entrance, status))?;
+        self.prove(webhooks, entrance, head, webhook_in::verify_head)?;
+        let memory = bounds.bodies.share([Holder::of("path", entrance), from.holder()]);
+        Ok(Admitted { most, memory })
     }
 
-    /// Room for a body of so many bytes; `None` while too much is in memory. Held until the answer is out.
-    pub fn reserve(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-        self.inner.room.clone().try_acquire_many_owned(kib).ok()
+    /// The answer to a request whose body was not read to its end, or not at all.
+    pub fn turned_away(&self, entrance: &Entrance, status: u16) -> Reply {
+        let reason = match status {
+            408 => "too_slow",
+            413 => "too_large",
+            429 => "too_many",
+            503 => "no_memory",
+            _ => "malformed",
+        };
+        told::webhook_refused(&entrance.source, reason);
+        Reply::refusal(status)
+    }
+
+    fn too_many(&self, entrance: &Entrance, why: Exhausted) -> Reply {
+        told::over_budget(why.budget);
+        let headers = vec![("retry-after", why.seconds().to_string())];
+        Reply { headers, ..self.turned_away(entrance, 429) }
     }
 
     /// Proves the request, stores it and answers.
@@ -99,17 +121,17 @@ impl Hooks {
         let came = self.clock().now();
         let answered = |outcome| told::webhook(&entrance.source, outcome, self.clock().now().since(came));
         let Some(webhooks) = self.webhooks(entrance) else { return Reply::refusal(404) };
-        if let Err(reply) = self.admit(entrance, &request.headers) {
-            return reply;
+        if let Err(status) = declared(webhooks, &request.headers) {
+            return self.turned_away(entrance, status);
         }
         if request.body.len() as u64 > webhooks.max_body {
-            return Reply::refusal(413);
+            return self.turned_away(entrance, 413);
         }
-        if let Err(why) = self.prove(webhooks, entrance, &request) {
-            self.inner.count_refusal(&entrance.source, why);
-            tracing::debug!(source = %entrance.source, %why, "webhook refused");
-            answered("bad_signature");
-            return Reply::refusal(401);
+        let proof = |scheme: &Scheme, secrets: &[String], parts: &webhook_in::Parts<'_>, now| {
+            webhook_in::verify(scheme, secrets, parts, now).map(drop)
+        };
+        if let Err(reply) = self.prove(webhooks, entrance, &request, proof) {
+            return reply;
         }
         match self.store(webhooks, entrance, request).await {
             Ok(_) => {
@@ -130,7 +152,14 @@ impl Hooks {
         self.inner.definition(&entrance.source)?.webhooks.as_ref()
     }
 
-    fn prove(&self, webhooks: &Webhooks, entrance: &Entrance, request: &Incoming) -> Result<(), webhook_in::Refusal> {
+    /// Asks `proof` of a request; a failure is the same answer whatever the reason.
+    fn prove(
+        &self,
+        webhooks: &Webhooks,
+        entrance: &Entrance,
+        request: &Incoming,
+        proof: impl Fn(&Scheme, &[String], &webhook_in::Parts<'_>, Timestamp) -> Result<(), webhook_in::Refusal>,
+    ) -> Result<(), Reply> {
         let base = self.inner.parts.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
         let mark = if request.query.is_empty() { "" } else { "?" };
         let url = format!("{base}{}{mark}{}", request.path, request.query);
@@ -143,8 +172,15 @@ impl Hooks {
             body: &request.body,
         };
         let secrets = self.secrets(&webhooks.verify, entrance);
-        let now = self.inner.parts.engine.clock().now();
-        webhook_in::verify(&webhooks.verify.scheme, &secrets, &parts, now).map(drop)
+        let now = self.clock().now();
+        let Err(why) = proof(&webhooks.verify.scheme, &secrets, &parts, now) else { return Ok(()) };
+        self.inner.count_refusal(&entrance.source, why);
+        tracing::debug!(source = %entrance.source, %why, "webhook refused");
+        told::webhook(&entrance.source, "bad_signature", self.clock().now().since(now));
+        if let Some(from) = request.from {
+            self.bounds().wrong_signature(entrance, from, now);
+        }
+        Err(Reply::refusal(401))
     }
 
     async fn store(&self, webhooks: &Webhooks, entrance: &Entrance, request: Incoming) -> Result<u64, log::Error> {
@@ -161,7 +197,7 @@ impl Hooks {
             headers: kept_headers(&request.headers, secret_header),
             query: url::form_urlencoded::parse(request.query.as_bytes()).into_owned().collect(),
         };
-        let entry = StoredWebhook { head, body: request.body.to_vec() }.encode();
+        let entry = StoredWebhook { head, body: request.body.into() }.encode();
         let log = self.inner.parts.engine.log();
         tokio::select! {
             stored = log.append(vec![entry]) => stored,
@@ -178,4 +214,21 @@ impl Hooks {
     pub fn processed(&self) -> u64 {
         self.inner.processed.load(Ordering::Acquire)
     }
+}
+
+/// How many bytes the body has at most, by what its head says; `Err` is the status of the refusal.
+fn declared(webhooks: &Webhooks, headers: &HeaderMap) -> Result<u64, u16> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > FIELDS || bytes > HEAD_BYTES {
+        return Err(431);
+    }
+    let encodings = headers.get_all("content-encoding").iter();
+    if encodings.into_iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(415);
+    }
+    let declared = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > webhooks.max_body) {
+        return Err(413);
+    }
+    Ok(declared.unwrap_or(webhooks.max_body))
 }

@@ -95,6 +95,7 @@ pub(super) async fn sum_up(clock: Arc<dyn Clock>, stop: CancellationToken) {
 fn look_up() {
     let apps: Vec<Arc<App>> = lock(&APPS).iter().filter_map(Weak::upgrade).collect();
     let (mut end, mut processed, mut held) = (0, 0, 0);
+    let (mut bodies, mut answers) = (0, 0);
     // Streams that are told as none where they have gone to another process.
     let mut live = std::mem::take(&mut *lock(&LIVE));
     live.values_mut().for_each(|records| *records = 0);
@@ -106,12 +107,16 @@ fn look_up() {
         }
         end += *app.engine.log().end().borrow();
         processed += app.hooks.processed();
+        bodies += app.bounds.bodies.used();
+        answers += app.bounds.answers.used();
         held += app.engine.marks(Table::Held, &[]).map_or(0, |held| held.len());
         count_live(app, &mut live);
     }
     gauge!("syncline_log_position").set(end as f64);
     gauge!("syncline_webhooks_processed_position").set(processed as f64);
     gauge!("syncline_deletes_held").set(held as f64);
+    gauge!("syncline_bodies_memory_bytes").set(bodies as f64);
+    gauge!("syncline_answers_memory_bytes").set(answers as f64);
     for ((source, stream), records) in &live {
         gauge!("syncline_records_live", "source" => source.clone(), "stream" => stream.clone()).set(*records as f64);
     }
@@ -155,5 +160,10 @@ fn describe() {
     describe_gauge!("syncline_records_live", "records there are");
     describe_gauge!("syncline_view_rows", "rows a view holds in memory");
     describe_gauge!("syncline_view_bytes", Unit::Bytes, "about how many bytes these rows are");
+    describe_counter!("syncline_requests_over_budget_total", "requests answered 429, by budget");
+    describe_counter!("syncline_connections_cut_total", "connections closed from this side, by reason");
+    describe_counter!("syncline_answers_refused_total", "answers for which there was no memory");
+    describe_gauge!("syncline_bodies_memory_bytes", Unit::Bytes, "memory of bodies on their way in");
+    describe_gauge!("syncline_answers_memory_bytes", Unit::Bytes, "memory of answers on their way out");
     describe_histogram!("http_server_request_duration_seconds", Unit::Seconds, "from a request's head to its answer's");
 }

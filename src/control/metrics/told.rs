@@ -166,6 +166,26 @@ pub fn webhook_astray() {
     counter!("syncline_webhooks_received_total", "source" => "", "outcome" => "unknown_path").increment(1);
 }
 
+/// A webhook request whose body was not read: `too_many`, `too_large`, `too_slow`, `no_memory` or `malformed`.
+pub fn webhook_refused(source: &str, outcome: &'static str) {
+    counter!("syncline_webhooks_received_total", "source" => source.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// A request beyond a budget was answered 429.
+pub fn over_budget(budget: &'static str) {
+    counter!("syncline_requests_over_budget_total", "budget" => budget).increment(1);
+}
+
+/// A connection was closed from our side: `address_full`, `oldest_idle` or `stalled`.
+pub fn connection_cut(reason: &'static str) {
+    counter!("syncline_connections_cut_total", "reason" => reason).increment(1);
+}
+
+/// An answer was not given because there was no memory for it.
+pub fn answer_refused() {
+    counter!("syncline_answers_refused_total").increment(1);
+}
+
 /// An event out of a stored webhook: `applied`, `duplicate`, `unrouted` or `rejected`.
 pub fn event(source: &str, outcome: &'static str) {
     counter!("syncline_webhook_events_total", "source" => source.to_owned(), "outcome" => outcome).increment(1);

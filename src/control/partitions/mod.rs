@@ -148,6 +148,11 @@ impl Node {
         gateway::is_own(&self.common.proof(), proof)
     }
 
+    /// What a request of this process shows to others of the installation.
+    pub fn proof(&self) -> String {
+        self.common.proof()
+    }
+
     /// Answers a question of another process to a provider. Ask [`is_own`](Node::is_own) before its body is read; `None` if
     /// the answer cannot be written.
     pub async fn ask_provider(&self, body: &[u8]) -> Option<Vec<u8>> {

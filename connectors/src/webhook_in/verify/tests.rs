@@ -91,7 +91,35 @@ fn check(
     let parts =
         Parts { method: "POST", url: URL, path: "/webhook_uri", query: "", headers: &headers, body: body.as_bytes() };
     let secrets: Vec<String> = secrets.iter().map(|s| s.to_string()).collect();
-    verify(&Scheme::Hmac(scheme.clone()), &secrets, &parts, Timestamp::from_seconds(at))
+    let (scheme, now) = (Scheme::Hmac(scheme.clone()), Timestamp::from_seconds(at));
+    let whole = verify(&scheme, &secrets, &parts, now);
+    let head = verify_head(&scheme, &secrets, &Parts { body: b"", ..parts }, now);
+    assert!(whole.is_err() || head.is_ok(), "what is proven is not refused before its body is read: {head:?}");
+    whole
+}
+
+#[test]
+fn what_no_body_could_prove_is_refused_by_its_head() {
+    let head = |scheme: &Scheme, secrets: &[&str], pairs: &[(&str, &str)], at| {
+        let headers = headers(pairs);
+        let parts = Parts { method: "POST", url: URL, path: "/webhook_uri", query: "", headers: &headers, body: b"" };
+        let secrets: Vec<String> = secrets.iter().map(|s| s.to_string()).collect();
+        verify_head(scheme, &secrets, &parts, Timestamp::from_seconds(at))
+    };
+    let scheme = Scheme::Hmac(standard());
+    let good = [("webhook-id", SW1_ID), ("webhook-timestamp", "1614265330"), ("webhook-signature", SW1)];
+    let now = 1_614_265_330;
+    assert_eq!(head(&scheme, &[SW1_SECRET], &good, now), Ok(()));
+    assert_eq!(head(&scheme, &[SW1_SECRET], &good[..2], now), Err(Refusal::Missing));
+    assert_eq!(head(&scheme, &[SW1_SECRET], &good[1..], now), Err(Refusal::Missing));
+    assert_eq!(head(&scheme, &[""], &good, now), Err(Refusal::NoSecret));
+    assert_eq!(head(&scheme, &[SW1_SECRET], &good, now + 301), Err(Refusal::OutOfTime));
+    let short = [good[0], good[1], ("webhook-signature", "v1,AAAA")];
+    assert_eq!(head(&scheme, &[SW1_SECRET], &short, now), Err(Refusal::Mismatch));
+    let shared = Scheme::SharedSecret { header: "x-token".into() };
+    assert_eq!(head(&shared, &["s3cret"], &[("x-token", "s3cret")], 0), Ok(()));
+    assert_eq!(head(&shared, &["s3cret"], &[("x-token", "guess")], 0), Err(Refusal::Mismatch));
+    assert_eq!(head(&Scheme::None, &[], &[], 0), Ok(()));
 }
 
 struct Vector {

@@ -1,0 +1,115 @@
+//! `ingress` and `trusted_proxies` of the settings: what outsiders may use up.
+
+use super::Ingress;
+use super::read::Wrong;
+use crate::connectors::located::{Content, Fields, Node};
+use crate::control::bounds::Proxies;
+use ipnet::IpNet;
+use std::time::Duration;
+
+/// Most connections.
+const CONNECTIONS_MAX: u64 = 1 << 20;
+/// Least and most memory of one kind, in MiB: less would not hold the largest of what is allowed.
+const MB_LEAST: u64 = 32;
+const MB_MAX: u64 = 1 << 20;
+/// Most requests a second.
+const RATE_MAX: u64 = 1_000_000;
+/// Bounds of `send_timeout`.
+const SEND_LEAST: Duration = Duration::from_secs(1);
+const SEND_MAX: Duration = Duration::from_secs(600);
+
+impl Default for Ingress {
+    fn default() -> Self {
+        Ingress {
+            proxies: Proxies::default(),
+            connections: 4_096,
+            connections_per_address: 1_024,
+            bodies_bytes: 128 << 20,
+            answers_bytes: 128 << 20,
+            send_timeout: Duration::from_secs(30),
+            requests_per_address: 5_000,
+            requests_per_key: 2_000,
+            webhooks_per_path: 2_000,
+            webhooks_per_sender: 1_000,
+            wrong_keys_per_address: 10,
+            wrong_signatures_per_sender: 10,
+        }
+    }
+}
+
+/// Reads both.
+pub(super) fn read(top: &mut Fields, wrong: &mut Wrong) -> Ingress {
+    let proxies = proxies(top, wrong);
+    let mut ingress = Ingress { proxies, ..Ingress::default() };
+    let Some(node) = top.take("ingress") else { return ingress };
+    let Some(mut fields) = Fields::open(node, "`ingress`", wrong) else { return ingress };
+    let spot = fields.peek("connections_per_address").map(|node| node.spot.clone());
+    for (key, value) in
+        [("connections", &mut ingress.connections), ("connections_per_address", &mut ingress.connections_per_address)]
+    {
+        set(value, fields.whole(key, 1, CONNECTIONS_MAX, wrong));
+    }
+    if spot.is_none() {
+        ingress.connections_per_address = (ingress.connections / 4).max(1);
+    }
+    if let Some(spot) = spot.filter(|_| ingress.connections_per_address > ingress.connections) {
+        let (one, all) = (ingress.connections_per_address, ingress.connections);
+        let message =
+            format!("`connections_per_address` is {one}, but there are no more than {all} `connections` in all");
+        wrong.push(spot.complain("no_effect", message).hint("choose a smaller number, or leave it out"));
+    }
+    for (key, value) in [("bodies_mb", &mut ingress.bodies_bytes), ("answers_mb", &mut ingress.answers_bytes)] {
+        set(value, fields.whole(key, MB_LEAST, MB_MAX, wrong).map(|mb| mb << 20));
+    }
+    for (key, value) in [
+        ("requests_per_address", &mut ingress.requests_per_address),
+        ("requests_per_key", &mut ingress.requests_per_key),
+        ("webhooks_per_path", &mut ingress.webhooks_per_path),
+        ("webhooks_per_sender", &mut ingress.webhooks_per_sender),
+        ("wrong_keys_per_address", &mut ingress.wrong_keys_per_address),
+        ("wrong_signatures_per_sender", &mut ingress.wrong_signatures_per_sender),
+    ] {
+        set(value, fields.whole(key, 1, RATE_MAX, wrong));
+    }
+    if let Some((span, spot)) = fields.duration("send_timeout", wrong) {
+        if !(SEND_LEAST..=SEND_MAX).contains(&span) {
+            let message = format!("`send_timeout` is {span:?}; {SEND_LEAST:?} to {SEND_MAX:?} is allowed");
+            wrong.push(spot.complain("out_of_range", message));
+        }
+        ingress.send_timeout = span;
+    }
+    fields.finish(wrong);
+    ingress
+}
+
+fn set<N: TryFrom<u64>>(value: &mut N, read: Option<u64>) {
+    if let Some(number) = read.and_then(|number| N::try_from(number).ok()) {
+        *value = number;
+    }
+}
+
+fn proxies(top: &mut Fields, wrong: &mut Wrong) -> Proxies {
+    let list = top.list("trusted_proxies", wrong).unwrap_or_default();
+    Proxies(list.into_iter().filter_map(|node| proxy(node, wrong)).collect())
+}
+
+/// `10.0.0.7` or `10.0.0.0/8`.
+fn proxy(node: Node, wrong: &mut Wrong) -> Option<IpNet> {
+    let Content::Text(text) = &node.content else {
+        let message = format!("an entry of `trusted_proxies` must be text, not {}", node.kind());
+        wrong.push(node.spot.complain("bad_type", message));
+        return None;
+    };
+    let net =
+        text.parse::<IpNet>().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.to_canonical().into()));
+    let complaint = match net {
+        None => node.spot.complain("bad_address", format!("`{text}` is neither an address nor a range of them")),
+        Some(net) if net.prefix_len() == 0 => {
+            let message = format!("`{text}` is everybody: whoever comes could say to be somebody else");
+            node.spot.complain("bad_address", message)
+        }
+        found => return found,
+    };
+    wrong.push(complaint.hint("write the proxy's own address, such as 10.0.0.7 or 10.0.0.0/24"));
+    None
+}
