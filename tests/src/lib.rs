@@ -1,6 +1,7 @@
 //! What the tests of the whole share: the oracle, histories for it, the comparison with an engine, the program being
 //! served, and tools of others.
 
+pub mod attacker;
 pub mod broker;
 pub mod compare;
 pub mod crash;
