@@ -2,9 +2,9 @@
 
 use super::CompileError;
 use jaq_core::load::lex::StrPart;
-use jaq_core::load::parse::{BinaryOp, Term};
+use jaq_core::load::parse::{BinaryOp, Pattern, Term};
 use jaq_core::ops::Math;
-use jaq_core::path::{Part, Path};
+use jaq_core::path::{Opt, Part, Path};
 
 /// Deepest nesting of an expression.
 const MAX_DEPTH: usize = 100;
@@ -137,6 +137,10 @@ const ALLOWED: &[&str] = &[
     "with_entries",
 ];
 
+/// Functions that give as many elements as they are given: an empty result means an empty list.
+const KEEPING: &[&str] =
+    &["fromjson", "keys", "keys_unsorted", "map", "map_values", "reverse", "sort", "sort_by", "to_entries"];
+
 /// Functions of jq that are left out on purpose, and why.
 const REFUSED: &[(&str, &str)] = &[
     ("recurse", "it may never end"),
@@ -166,6 +170,12 @@ pub(super) struct Checker<'s> {
     pub(super) text: &'s str,
     /// Variables of `verify` are allowed.
     pub(super) verify: bool,
+    /// Variables that were met, each with the field read of it if that is written out.
+    pub(super) used: Vec<(&'s str, Option<&'s str>)>,
+    /// Names the expression binds itself.
+    pub(super) bound: Vec<&'s str>,
+    /// Functions, operators or slices were met that may leave out elements of a list they are given.
+    pub(super) drops: bool,
     /// Inside `limit(n; …)`.
     limited: bool,
 }
@@ -174,7 +184,7 @@ type Result<T> = std::result::Result<T, CompileError>;
 
 impl<'s> Checker<'s> {
     pub(super) fn new(text: &'s str, verify: bool) -> Self {
-        Checker { text, verify, limited: false }
+        Checker { text, verify, used: Vec::new(), bound: Vec::new(), drops: false, limited: false }
     }
 
     /// The term with meters, or why it is refused.
@@ -200,9 +210,11 @@ impl<'s> Checker<'s> {
             Term::Neg(inner) => Term::Neg(self.boxed(*inner, d)?),
             Term::Label(name, inner) => Term::Label(name, self.boxed(*inner, d)?),
             Term::TryCatch(inner, catch) => {
+                self.drops = true;
                 Term::TryCatch(self.boxed(*inner, d)?, catch.map(|t| self.boxed(*t, d)).transpose()?)
             }
             Term::IfThenElse(branches, otherwise) => {
+                self.drops = true;
                 let mut checked = Vec::with_capacity(branches.len());
                 for (test, then) in branches {
                     checked.push((self.term(test, d)?, self.term(then, d)?));
@@ -220,7 +232,7 @@ impl<'s> Checker<'s> {
         self.term(term, depth).map(Box::new)
     }
 
-    fn variable(&self, name: &'s str) -> Result<()> {
+    fn variable(&mut self, name: &'s str) -> Result<()> {
         match name {
             "$ENV" => Err(refuse(
                 "unbounded_expression",
@@ -230,7 +242,19 @@ impl<'s> Checker<'s> {
             "$body" | "$method" | "$url" | "$secret" if !self.verify => {
                 Err(refuse("bad_expression", format!("`{name}` is known in `verify` only"), self.at(name)))
             }
-            _ => Ok(()),
+            _ => {
+                self.used.push((name, None));
+                Ok(())
+            }
+        }
+    }
+
+    /// Names a pattern binds, which hide variables of ours.
+    fn bind(&mut self, pattern: &Pattern<&'s str>) {
+        match pattern {
+            Pattern::Var(name) => self.bound.push(name),
+            Pattern::Arr(parts) => parts.iter().for_each(|part| self.bind(part)),
+            Pattern::Obj(parts) => parts.iter().for_each(|(_, part)| self.bind(part)),
         }
     }
 
@@ -272,10 +296,12 @@ impl<'s> Checker<'s> {
         &mut self,
         kind: &'s str,
         source: Term<&'s str>,
-        pattern: jaq_core::load::parse::Pattern<&'s str>,
+        pattern: Pattern<&'s str>,
         arguments: Vec<Term<&'s str>>,
         depth: usize,
     ) -> Result<Term<&'s str>> {
+        self.bind(&pattern);
+        self.drops = true;
         let source = self.boxed(source, depth)?;
         let mut checked = Vec::with_capacity(arguments.len());
         for (place, argument) in arguments.into_iter().enumerate() {
@@ -294,6 +320,11 @@ impl<'s> Checker<'s> {
         depth: usize,
     ) -> Result<Term<&'s str>> {
         let literal = number(&right).is_some();
+        match &op {
+            BinaryOp::Pipe(pattern) => pattern.iter().for_each(|pattern| self.bind(pattern)),
+            BinaryOp::Comma => {}
+            _ => self.drops = true,
+        }
         let (left, right) = (self.term(left, depth)?, self.term(right, depth)?);
         Ok(match op {
             BinaryOp::Math(Math::Mul) => Term::Call("times__", vec![left, right]),
@@ -310,10 +341,20 @@ impl<'s> Checker<'s> {
     }
 
     fn path(&mut self, head: Term<&'s str>, path: Path<Term<&'s str>>, depth: usize) -> Result<Term<&'s str>> {
+        let variable = if let Term::Var(name) = &head { Some(*name) } else { None };
         let head = self.term(head, depth)?;
+        if let (Some(name), Some((Part::Index(Term::Str(None, parts)), _))) = (variable, path.0.first())
+            && let ([StrPart::Str(field)], Some(last)) = (parts.as_slice(), self.used.last_mut())
+            && last.0 == name
+        {
+            last.1 = Some(field);
+        }
         let mut many = false;
         let mut parts = Vec::with_capacity(path.0.len());
         for (part, optional) in path.0 {
+            // `.a?` is silent about what has no `a`, a slice takes a part of a list.
+            self.drops |= matches!(optional, Opt::Optional)
+                || matches!(&part, Part::Range(from, to) if from.is_some() || to.is_some());
             let part = match part {
                 Part::Index(term) => Part::Index(self.term(term, depth)?),
                 Part::Range(from, to) => {
@@ -339,6 +380,7 @@ impl<'s> Checker<'s> {
         if !bounded || stuck {
             return Err(self.unknown(name, arguments.len()));
         }
+        self.drops |= !KEEPING.contains(&name);
         let outer = self.limited;
         self.limited |= name == "limit";
         let mut checked = Vec::with_capacity(arguments.len());

@@ -38,12 +38,28 @@ pub struct Expr(Arc<Compiled>);
 struct Compiled {
     text: String,
     path: Option<Vec<String>>,
+    /// Variables it reads, each with the field read of it where that is written out.
+    variables: Vec<(&'static str, Option<String>)>,
+    drops: bool,
     code: Code,
 }
 
 enum Code {
     Path(Vec<Pointer>),
-    Filter(Box<Filter<JustLut<Val>>>),
+    Filter(Box<Jq>),
+}
+
+/// A compiled filter, and which of [`NAMES`] it reads: the others are not converted for it.
+struct Jq {
+    filter: Filter<JustLut<Val>>,
+    reads: [bool; NAMES.len()],
+}
+
+/// What compiling tells of an expression.
+struct Checked {
+    jq: Jq,
+    variables: Vec<(&'static str, Option<String>)>,
+    drops: bool,
 }
 
 impl fmt::Debug for Expr {
@@ -74,14 +90,20 @@ impl Expr {
             let message = format!("the expression has {} bytes; {MAX_TEXT} are allowed", text.len());
             return Err(CompileError { code: "bad_expression", message, at: 0 });
         }
-        let (path, code) = match pointer::read(text.trim()) {
+        let text = text.to_owned();
+        let compiled = match pointer::read(text.trim()) {
             Some(paths) => {
                 let path = if let [only] = paths.as_slice() { only.keys() } else { None };
-                (path, Code::Path(paths))
+                let variables = paths.iter().filter_map(Pointer::variable);
+                let variables = variables.map(|(name, field)| (name, field.map(str::to_owned))).collect();
+                Compiled { text, path, variables, drops: false, code: Code::Path(paths) }
             }
-            None => (None, Code::Filter(Box::new(filter(text, verify)?))),
+            None => {
+                let Checked { jq, variables, drops } = filter(&text, verify)?;
+                Compiled { text, path: None, variables, drops, code: Code::Filter(Box::new(jq)) }
+            }
         };
-        Ok(Expr(Arc::new(Compiled { text: text.to_owned(), path, code })))
+        Ok(Expr(Arc::new(compiled)))
     }
 
     /// The first output; null if there is none.
@@ -114,6 +136,21 @@ impl Expr {
         self.0.path.as_deref()
     }
 
+    /// The variables it reads (`$h`), each with the field read of it where that is written out (`$connection.id` → `id`).
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, Option<&str>)> {
+        self.0.variables.iter().map(|(name, field)| (*name, field.as_deref()))
+    }
+
+    /// Whether it reads `$h`.
+    pub fn reads_headers(&self) -> bool {
+        self.variables().any(|(name, _)| name == NAMES[0])
+    }
+
+    /// Whether it may give no element of a list that has some: it selects, tries, compares or cuts.
+    pub fn drops(&self) -> bool {
+        self.0.drops
+    }
+
     /// The text it was compiled from.
     pub fn text(&self) -> &str {
         &self.0.text
@@ -121,9 +158,10 @@ impl Expr {
 }
 
 /// Runs a filter for at most `most` outputs; more than [`MAX_OUTPUTS`] are an error.
-fn run(filter: &Filter<JustLut<Val>>, input: &Value, vars: &Vars, most: usize) -> Result<Vec<Value>, EvalError> {
+fn run(jq: &Jq, input: &Value, vars: &Vars, most: usize) -> Result<Vec<Value>, EvalError> {
+    let filter = &jq.filter;
     let input = convert::to_jq(input, 0)?;
-    let globals = globals(vars)?;
+    let globals = globals(vars, jq.reads)?;
     functions::start();
     // jaq may still panic where it believes something impossible; the value in hand is then lost, the process is not.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -148,22 +186,26 @@ fn run(filter: &Filter<JustLut<Val>>, input: &Value, vars: &Vars, most: usize) -
     }
 }
 
-fn globals(vars: &Vars) -> Result<[Val; NAMES.len()], EvalError> {
-    let text = |pick: fn(&super::VerifyVars) -> &String| match &vars.verify {
-        Some(verify) => Val::utf8_str(pick(verify).clone()),
-        None => Val::Null,
+/// The values of [`NAMES`]; those nobody reads stay null.
+fn globals(vars: &Vars, reads: [bool; NAMES.len()]) -> Result<[Val; NAMES.len()], EvalError> {
+    let verify = vars.verify.as_deref();
+    let text = |text: &String| Val::utf8_str(text.clone());
+    let value = |at: usize| match at {
+        0 => convert::to_jq(&vars.h, 0),
+        1 => convert::to_jq(&vars.q, 0),
+        2 => convert::to_jq(&vars.kind, 0),
+        3 => convert::to_jq(&vars.connection, 0),
+        4 => convert::to_jq(&vars.partition, 0),
+        5 => Ok(verify.map_or(Val::Null, |v| text(&v.body))),
+        6 => Ok(verify.map_or(Val::Null, |v| text(&v.method))),
+        7 => Ok(verify.map_or(Val::Null, |v| text(&v.url))),
+        _ => Ok(verify.map_or(Val::Null, |v| text(&v.secret))),
     };
-    Ok([
-        convert::to_jq(&vars.h, 0)?,
-        convert::to_jq(&vars.q, 0)?,
-        convert::to_jq(&vars.kind, 0)?,
-        convert::to_jq(&vars.connection, 0)?,
-        convert::to_jq(&vars.partition, 0)?,
-        text(|v| &v.body),
-        text(|v| &v.method),
-        text(|v| &v.url),
-        text(|v| &v.secret),
-    ])
+    let mut globals = std::array::from_fn(|_| Val::Null);
+    for (at, global) in globals.iter_mut().enumerate().filter(|(at, _)| reads.get(*at) == Some(&true)) {
+        *global = value(at)?;
+    }
+    Ok(globals)
 }
 
 fn shorten(mut message: String) -> String {
@@ -176,7 +218,7 @@ fn shorten(mut message: String) -> String {
 }
 
 /// Compiles on a thread with a stack of its own: lexer, parser and compiler recurse with the depth of the text.
-fn filter(text: &str, verify: bool) -> Result<Filter<JustLut<Val>>, CompileError> {
+fn filter(text: &str, verify: bool) -> Result<Checked, CompileError> {
     brackets(text)?;
     let failed = || CompileError { code: "bad_expression", message: "the expression cannot be read".to_owned(), at: 0 };
     std::thread::scope(|scope| {
@@ -205,8 +247,15 @@ fn brackets(text: &str) -> Result<(), CompileError> {
     Ok(())
 }
 
-fn compile(text: &str, verify: bool) -> Result<Filter<JustLut<Val>>, CompileError> {
-    let term = Checker::new(text, verify).term(parse(text)?, 0)?;
+fn compile(text: &str, verify: bool) -> Result<Checked, CompileError> {
+    let mut checker = Checker::new(text, verify);
+    let term = checker.term(parse(text)?, 0)?;
+    let Checker { used, bound, drops, .. } = checker;
+    let reads = NAMES.map(|ours| used.iter().any(|(name, _)| *name == ours));
+    // A name the expression binds itself may be its own wherever it stands.
+    let free = used.into_iter().filter(|(name, _)| !bound.contains(name));
+    let ours = |name: &str| NAMES.into_iter().find(|known| *known == name);
+    let variables = free.filter_map(|(name, field)| Some((ours(name)?, field.map(str::to_owned)))).collect();
     let below = jaq_core::load::parse(functions::DEFS_BELOW, |p| p.defs()).unwrap_or_default();
     let above = jaq_core::load::parse(functions::DEFS, |p| p.defs()).unwrap_or_default();
     // The checked term becomes a definition, so that what is compiled is exactly what was checked.
@@ -224,13 +273,14 @@ fn compile(text: &str, verify: bool) -> Result<Filter<JustLut<Val>>, CompileErro
     let modules = Loader::new(defs)
         .load(&arena, File { code: "main__", path: () })
         .map_err(|_| undefined("the expression cannot be loaded".to_owned(), text))?;
-    Compiler::default().with_funs(funs).with_global_vars(NAMES).compile(modules).map_err(|errors| {
+    let compiled = Compiler::default().with_funs(funs).with_global_vars(NAMES).compile(modules).map_err(|errors| {
         let first = errors.into_iter().flat_map(|(_, list)| list).next();
         match first {
             Some((name, what)) => undefined(format!("there is no {} `{name}`", what.as_str()), name),
             None => undefined("the expression cannot be compiled".to_owned(), text),
         }
-    })
+    });
+    Ok(Checked { jq: Jq { filter: compiled?, reads }, variables, drops })
 }
 
 fn parse(text: &str) -> Result<Term<&str>, CompileError> {
@@ -303,6 +353,57 @@ mod tests {
         }
         assert_eq!(Expr::compile(".a.b").expect("path").path(), Some(&["a".to_owned(), "b".to_owned()][..]));
         assert_eq!(Expr::compile(".a[0]").expect("path").path(), None);
+    }
+
+    #[test]
+    fn an_expression_tells_which_variables_it_reads() {
+        let read = |text: &str| {
+            let expr = Expr::compile(text).expect(text);
+            expr.variables().map(|(name, field)| format!("{name} {}", field.unwrap_or("-"))).collect::<Vec<_>>()
+        };
+        assert_eq!(read("$h[\"x-total\"]"), ["$h x-total"]);
+        assert_eq!(read(".a // $connection.id"), ["$connection id"]);
+        assert_eq!(read("[$partition.repo, ($h | length)]"), ["$partition repo", "$h -"]);
+        assert_eq!(read("\"\\($q.page)\" | tonumber"), ["$q page"]);
+        assert_eq!(
+            read("reduce .[] as $x (0; . + $x)"),
+            Vec::<String>::new(),
+            "its own names are no variables of ours"
+        );
+        assert_eq!(read(".a as $h | $h"), Vec::<String>::new());
+        assert_eq!(first("$h[\"x-y\"] as $h | $h", &Value::Null), Ok(json!("z")));
+        assert_eq!(
+            first("{a: $h[\"x-y\"], b: $partition.repo, c: $q}", &Value::Null),
+            Ok(json!({"a": "z", "b": "r", "c": null}))
+        );
+    }
+
+    #[test]
+    fn an_expression_tells_whether_it_may_leave_out_what_it_is_given() {
+        let drops = |text: &str| Expr::compile(text).expect(text).drops();
+        for text in [
+            ".",
+            ".data",
+            ".a // .b",
+            ".data[]",
+            "[.edges[].node]",
+            ".rows | map({id: .a})",
+            ".m | to_entries",
+            ".a[], .b[]",
+        ] {
+            assert!(!drops(text), "{text}");
+        }
+        for text in [
+            ".data[] | select(.ok)",
+            ".data // []",
+            ".data[]?",
+            "try .data[]",
+            ".data[:9]",
+            "if .ok then .data else [] end",
+            ".data | map(select(.ok))",
+        ] {
+            assert!(drops(text), "{text}");
+        }
     }
 
     #[test]

@@ -32,6 +32,13 @@ pub(super) struct Pointer {
     steps: Vec<Step>,
 }
 
+impl Root {
+    /// The variable it is, as it is written.
+    pub(super) fn variable(self) -> Option<&'static str> {
+        ROOTS.iter().find(|(_, root)| *root == self).map(|(name, _)| *name)
+    }
+}
+
 const ROOTS: [(&str, Root); 5] = [
     ("$h", Root::Headers),
     ("$q", Root::Query),
@@ -87,6 +94,12 @@ impl Pointer {
             rest = after;
         }
         Some(Pointer { root, steps })
+    }
+
+    /// The variable it begins at, with the field read of it.
+    pub(super) fn variable(&self) -> Option<(&'static str, Option<&str>)> {
+        let field = if let Some(Step::Key(key)) = self.steps.first() { Some(key.as_str()) } else { None };
+        self.root.variable().map(|name| (name, field))
     }
 
     /// The keys, if this is a path of keys from the input.

@@ -99,7 +99,7 @@ fn list(options: &DefinitionOptions) -> String {
         ),
         Paging::Page => format!(
             "    list:\n      get: /v1/contacts/pages\n      params: {{per_page: {size}}}\n      items: .data\n      total: .total\n      \
-             paginate: {{page: page, start: 1, size: {size}, last: .pages}}\n"
+             paginate: {{page: page, start: 1, last: .pages}}\n"
         ),
         Paging::Offset => format!(
             "    list:\n      get: /v1/contacts/offsets\n      items: .data\n      total: .total\n      \
@@ -137,5 +137,5 @@ const WEBHOOKS: &str = r#"  type: .event
   dedupe: $h["x-github-delivery"]
   map:
     - {when: '$type == "contact.deleted"', stream: Contact, key: .contact.id, at: .occurred_at, delete: true}
-    - {when: '$type | startswith("contact.")', stream: Contact, key: .contact.id, record: .contact, at: .occurred_at}
+    - {when: '$type | startswith("contact.")', stream: Contact, record: .contact, at: .occurred_at}
 "#;

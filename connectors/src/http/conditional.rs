@@ -4,12 +4,12 @@
 //! is as provable as one that was read in full. The same record carries the proof of an interrupted listing over a restart.
 
 use super::Answer;
-use super::paginate::Spot;
+use super::statements::Statements;
 use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use serde::{Deserialize, Serialize};
 
 /// Version of the stored form.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Largest stored page. A page beyond keeps its keys for the proof and is asked for in full next time.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
@@ -52,12 +52,8 @@ pub struct KeptPage {
     pub request: String,
     /// What to ask with next time.
     pub validator: Option<Validator>,
-    /// Where the listing went on; `None` at its end.
-    pub next: Option<Spot>,
-    /// Items on the page.
-    pub items: u64,
-    /// The API's own count.
-    pub total: Option<u64>,
+    /// What it stated.
+    pub statements: Statements,
     /// Fingerprints of the keys of all items.
     pub keys: Vec<u64>,
     /// Ids of the records; empty where there is no validator.
@@ -72,9 +68,7 @@ impl KeptPage {
             listing,
             request,
             validator: None,
-            next: None,
-            items: 0,
-            total: None,
+            statements: Statements::default(),
             keys: Vec::new(),
             ids: Vec::new(),
         }
@@ -108,7 +102,7 @@ mod tests {
     fn a_page_comes_back_as_it_was_and_a_huge_one_without_its_validator() {
         let mut page = KeptPage::new(7, "fingerprint".into());
         page.validator = Some(Validator { etag: Some("W/\"a\"".into()), last_modified: None });
-        page.next = Some(Spot::Token(serde_json::json!("abc")));
+        page.statements.next = Some(super::super::paginate::Spot::Token(serde_json::json!("abc")));
         page.keys = vec![u64::MAX, 1];
         page.ids = vec!["1".into()];
         assert_eq!(KeptPage::decode(&page.clone().encode()), Some(page.clone()));

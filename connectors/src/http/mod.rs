@@ -7,7 +7,9 @@
 //! | [`auth`] | lays the credentials of a connection into a request |
 //! | [`limits`] | the budget of a connection: token buckets, open requests, the provider's own hints |
 //! | [`conditional`] | validators kept with a page, so that an unchanged page costs one short answer |
-//! | [`paginate`] | how to get from one page to the next, and when a listing is over |
+//! | [`paginate`] | how the place of a page is laid into a request, and how links lead on |
+//! | [`statements`] | what a page states about the end and the size of its list |
+//! | [`proof`] | whether all of it agrees with where reading stopped |
 //!
 //! The vocabulary of definition files ([`crate::rest::definition`]) is read here; the rest of that room is not.
 
@@ -17,6 +19,8 @@ pub mod conditional;
 mod forward;
 pub mod limits;
 pub mod paginate;
+pub mod proof;
+pub mod statements;
 
 pub use client::{Answer, Client, ClientOptions, Outgoing};
 pub use forward::{Forward, Passed};

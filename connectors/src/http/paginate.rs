@@ -1,11 +1,10 @@
-//! Pagination: from one page to the next, and when a listing is over.
+//! Pagination: how the place of a page is laid into a request, and how links lead on.
 //!
-//! Promises: a listing ends by the rule of its kind and by nothing else; a short page is no end unless the definition says
-//! so; going in circles is noticed. Pure: requests go in as drafts, answers as values.
+//! Promises: a link is followed within its origin only; going in circles is noticed. What pages say of the end of their list
+//! is read in `statements` and judged in `proof`. Pure: requests go in as drafts, answers as values.
 
 use super::HeaderMap;
 use super::client::{failure, shown};
-use crate::expr::{Expr, Vars};
 use crate::rest::definition::{Paginate, Place};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -52,24 +51,6 @@ pub struct Draft {
     pub form: Option<Vec<(String, String)>>,
 }
 
-/// What a page says about the way on.
-pub struct Facts<'a> {
-    /// Its body.
-    pub body: &'a Value,
-    /// Its headers.
-    pub headers: &'a HeaderMap,
-    /// The URL that answered.
-    pub url: &'a Url,
-    /// Items on it, before any are left out.
-    pub items: u64,
-    /// Distinct items of the listing so far, this page included.
-    pub distinct: u64,
-    /// The API's own count.
-    pub total: Option<u64>,
-    /// Variables of expressions.
-    pub vars: &'a Vars,
-}
-
 /// Lays the place of a page into the request for it.
 pub fn lay(paginate: &Paginate, spot: &Spot, draft: &mut Draft) -> Result<(), Failure> {
     match (paginate, spot) {
@@ -88,80 +69,8 @@ pub fn lay(paginate: &Paginate, spot: &Spot, draft: &mut Draft) -> Result<(), Fa
     }
 }
 
-/// Where the listing goes on after the page at `spot`; `None` if it is over.
-pub fn next(paginate: &Paginate, spot: &Spot, facts: &Facts) -> Result<Option<Spot>, Failure> {
-    let enough = facts.total.is_some_and(|total| facts.distinct >= total);
-    Ok(match paginate {
-        Paginate::None => None,
-        Paginate::LinkHeader { rel } => {
-            link_header(facts.headers, rel, facts.url)?.map(|link| absolute(&link, facts.url)).transpose()?
-        }
-        Paginate::LinkBody(link) => match evaluate(link, facts)? {
-            Value::String(text) if !text.is_empty() => Some(absolute(&text, facts.url)?),
-            Value::Null | Value::String(_) => None,
-            other => {
-                return Err(failure("bad_link", format!("{} gives {other}, which is no link", link.text()), false));
-            }
-        },
-        Paginate::Cursor { cursor, more, .. } => {
-            let more = more.as_ref().map(|more| evaluate(more, facts)).transpose()?;
-            if more == Some(Value::Bool(false)) { None } else { token(cursor, more.as_ref(), facts)?.map(Spot::Token) }
-        }
-        Paginate::Offset { size, short_page_ends, .. } => {
-            let so_far = if let Spot::Offset(so_far) = spot { *so_far } else { 0 };
-            let over = facts.items == 0 || enough || (*short_page_ends && facts.items < *size);
-            // By the items that came, not by those asked for: an API that gives fewer than asked would be read with gaps.
-            (!over).then(|| Spot::Offset(so_far.saturating_add(facts.items)))
-        }
-        Paginate::Page { start, size, last, short_page_ends, .. } => {
-            let number = if let Spot::Page(number) = spot { *number } else { *start };
-            let last = last.as_ref().map(|last| evaluate(last, facts)).transpose()?;
-            let at_last = last.as_ref().and_then(whole_number).is_some_and(|last| number >= last);
-            let short = *short_page_ends && size.is_some_and(|size| facts.items < size);
-            (!(facts.items == 0 || enough || at_last || short)).then(|| Spot::Page(number.saturating_add(1)))
-        }
-    })
-}
-
-/// A whole number, also when it is written as text or with `.0`.
-pub fn whole_number(value: &Value) -> Option<u64> {
-    match value {
-        Value::Number(number) => number
-            .as_u64()
-            .or_else(|| number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..9e15).contains(f)).map(|f| f as u64)),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    }
-}
-
-fn evaluate(expression: &Expr, facts: &Facts) -> Result<Value, Failure> {
-    expression.first(facts.body, facts.vars).map_err(|error| {
-        failure(
-            "bad_expression",
-            format!("{} on the answer of {}: {error}", expression.text(), shown(facts.url)),
-            false,
-        )
-    })
-}
-
-/// The token of the next page. An answer that says that more follows, but not where, is cut off, not the last one.
-fn token(cursor: &Expr, more: Option<&Value>, facts: &Facts) -> Result<Option<Value>, Failure> {
-    let token = Some(evaluate(cursor, facts)?).filter(is_token);
-    if token.is_none() && more == Some(&Value::Bool(true)) {
-        let (page, cursor) = (shown(facts.url), cursor.text());
-        let message = format!(
-            "the answer of {page} says that more follows, but {cursor} gives no token; check paginate in the definition"
-        );
-        return Err(failure("bad_cursor", message, false));
-    }
-    Ok(token)
-}
-
-fn is_token(value: &Value) -> bool {
-    !matches!(value, Value::Null | Value::Bool(false)) && value.as_str() != Some("")
-}
-
-fn absolute(link: &str, base: &Url) -> Result<Spot, Failure> {
+/// The URL a link leads to.
+pub(super) fn absolute(link: &str, base: &Url) -> Result<Spot, Failure> {
     let url = base.join(link).map_err(|error| {
         failure("bad_link", format!("the next link after {} is no URL: {error}", shown(base)), false)
     })?;
@@ -214,7 +123,7 @@ fn set_in_body(body: &mut Value, dotted: &str, value: Value) -> Result<(), Failu
 }
 
 /// The target of `rel` in the `Link` headers. Bytes that are no text spoil the link they stand in, not the ones beside it.
-fn link_header(headers: &HeaderMap, rel: &str, page: &Url) -> Result<Option<String>, Failure> {
+pub(super) fn link_header(headers: &HeaderMap, rel: &str, page: &Url) -> Result<Option<String>, Failure> {
     let texts = headers.get_all("link").into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let mut links = texts.flat_map(|text| links(&text));
     let named = |rels: &str| rels.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(rel));
@@ -329,12 +238,5 @@ mod tests {
         set_in_body(&mut body, "variables.after", "x".into()).expect("set");
         assert_eq!(body, serde_json::json!({"variables": {"first": 5, "after": "x"}}));
         assert!(set_in_body(&mut body, "variables.first.after", "x".into()).is_err());
-    }
-
-    #[test]
-    fn whole_numbers_in_all_their_clothes() {
-        let read = |text: &str| whole_number(&serde_json::from_str(text).expect("JSON"));
-        assert_eq!((read("7"), read("7.0"), read("\"7\"")), (Some(7), Some(7), Some(7)));
-        assert_eq!((read("7.5"), read("-1"), read("null")), (None, None, None));
     }
 }

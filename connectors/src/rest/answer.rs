@@ -1,25 +1,43 @@
 //! Answers: the definition's rules over status and body, and the items inside.
 
 use super::definition::{Definition, Request, ResponseAction};
+use super::mapping;
 use super::request::refused;
 use crate::expr::Vars;
-use crate::http::Answer;
-use serde_json::Value;
+use crate::http::{Answer, HeaderMap};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::time::Duration;
-use syncline_engine::source::Failure;
+use syncline_engine::source::{Connection, Failure};
 
 /// What an answer is good for.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// A page: its body.
     Page(Value),
+    /// An answer whose status says that it is not a whole one; what body there is.
+    Part(Option<Value>),
     /// The page seen last time.
     NotModified,
     /// Counts as an empty page.
     Ignored,
     /// Left out: the run is incomplete.
     Skipped,
+}
+
+/// Variables of every expression about `answer`: what is known without it, and its headers.
+pub(super) fn vars(connection: &Connection, partition: &Value, answer: &Answer) -> Vars {
+    Vars { h: headers(&answer.headers), ..mapping::vars(connection, partition) }
+}
+
+/// Headers as expressions see them: names in lower case, values of a repeated name joined as HTTP joins them.
+fn headers(headers: &HeaderMap) -> Value {
+    let mut seen = Map::new();
+    for name in headers.keys() {
+        let values: Vec<_> = headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+        seen.insert(name.as_str().to_owned(), Value::String(values.join(", ")));
+    }
+    Value::Object(seen)
 }
 
 /// Judges an answer; `wait` is what the provider asked for.
@@ -32,18 +50,23 @@ pub(super) fn judge(
 ) -> Result<Verdict, Failure> {
     let body = serde_json::from_slice::<Value>(&answer.body);
     let readable = body.as_ref().unwrap_or(&Value::Null);
-    match action(request, answer, readable, vars)? {
+    let action = action(request, answer, readable, vars)?;
+    match action {
         Some(ResponseAction::Retry) => return Err(unwelcome(answer, true, wait)),
         Some(ResponseAction::Fail) => return Err(unwelcome(answer, false, None)),
         Some(ResponseAction::Skip) => return Ok(Verdict::Skipped),
         Some(ResponseAction::Ignore) => return Ok(Verdict::Ignored),
-        None => {}
+        Some(ResponseAction::Take) | None => {}
     }
+    let taken = action == Some(ResponseAction::Take);
     match (answer.status, body) {
-        (304, _) => Ok(Verdict::NotModified),
-        (204, _) => Ok(Verdict::Ignored),
-        (200..=299, Ok(body)) => Ok(Verdict::Page(body)),
-        (200..=299, Err(error)) => Err(Failure {
+        (304, _) if !taken => Ok(Verdict::NotModified),
+        // 201 answers a search that is posted; 203 came through a proxy that changed it.
+        (200 | 201 | 203, Ok(body)) => Ok(Verdict::Page(body)),
+        (_, Ok(body)) if taken => Ok(Verdict::Page(body)),
+        (202 | 204..=299, _) if !taken && answer.body.trim_ascii().is_empty() => Ok(Verdict::Part(None)),
+        (200..=299, Ok(body)) => Ok(Verdict::Part(Some(body))),
+        (status, Err(error)) if taken || (200..=299).contains(&status) => Err(Failure {
             code: "not_json",
             message: format!("{} answered with something that is no JSON ({error}){}", place(answer), shown(answer)),
             status: Some(answer.status),
@@ -113,14 +136,6 @@ pub(super) fn items<'a>(request: &Request, body: &'a Value, vars: &Vars) -> Resu
         [one] if !one.is_object() => Err(wrong(expression.text(), one)),
         _ => Ok(outputs.into()),
     }
-}
-
-/// The API's own count on this page.
-pub(super) fn total(request: &Request, body: &Value, vars: &Vars) -> Result<Option<u64>, Failure> {
-    let Some(expression) = &request.total else { return Ok(None) };
-    let value = expression.first(body, vars);
-    let value = value.map_err(|e| refused("bad_expression", format!("total {}: {e}", expression.text())))?;
-    Ok(crate::http::paginate::whole_number(&value))
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -21,10 +21,12 @@ pub(super) fn read(mapper: &Mapper, listing: &DeletedListing, item: &Value, seen
 
 /// What it takes before records missing from a proven listing are deleted. `steady` says that the API's own count was
 /// there, was the same on the first and the last page of every list, and equal to what was read: nothing moved meanwhile.
-pub(super) fn confirm(stream: &Stream, steady: bool) -> Confirm {
+/// `fell` says that a count fell to what was read: then nothing goes at once, whatever is written.
+pub(super) fn confirm(stream: &Stream, steady: bool, fell: bool) -> Confirm {
     let by_fetch = if stream.fetch.is_some() { Confirm::Fetch } else { Confirm::Twice };
     match stream.deletes.from_full_list {
         None => Confirm::Never,
+        Some(ConfirmRule::None) if fell => by_fetch,
         Some(ConfirmRule::None) => Confirm::None,
         Some(ConfirmRule::Fetch) => by_fetch,
         Some(ConfirmRule::Twice) => Confirm::Twice,

@@ -1,17 +1,18 @@
 //! Fetch: the records behind keys, one by one or in batches.
 //!
-//! Promises: a key is called gone only by an answer that says so. With partitions and no hint which one, a record is gone
+//! Promises: a key is called gone only by a whole answer that says so. With partitions and no hint which one, a record is gone
 //! only if every list says so.
 
-use super::answer::{Verdict, items, judge};
+use super::answer::{self, Verdict, items, judge};
 use super::definition::{Fetch, Stream};
-use super::mapping::{self, Mapped, Mapper, Seen};
+use super::mapping::{Mapped, Mapper, Seen};
 use super::partitions;
 use super::request::{Filling, base, draft, refused};
 use super::source::RestSource;
 use crate::expr::Vars;
 use crate::http::Answer;
 use crate::http::limits::Lane;
+use crate::http::statements::{Facts, Statements};
 use serde_json::Value;
 use std::collections::HashSet;
 use syncline_engine::source::{Ask, Failure, Page, Part};
@@ -53,6 +54,8 @@ struct Call<'a> {
 /// What one list said of some keys.
 enum Said {
     Items(Vec<Value>, Seen),
+    /// Some items, of an answer that was not all of it: keys that are not there may be in the rest.
+    Part(Vec<Value>, Seen),
     Nothing(Seen),
     /// Left aside by a rule: says nothing about any key.
     Unclear,
@@ -67,10 +70,14 @@ impl Call<'_> {
             if asked.is_empty() {
                 break;
             }
-            let vars = mapping::vars(&self.ask.connection, list);
-            match self.ask_for(&asked, list, &vars, page).await? {
+            let (said, vars) = self.ask_for(&asked, list, page).await?;
+            match said {
                 Said::Nothing(seen) => last = Some(seen),
                 Said::Unclear => open.clear(),
+                Said::Part(items, seen) => {
+                    self.take(&items, seen, &vars, &mut open, page)?;
+                    open.clear();
+                }
                 Said::Items(items, seen) => {
                     self.take(&items, seen, &vars, &mut open, page)?;
                     last = Some(seen);
@@ -86,7 +93,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    async fn ask_for(&self, keys: &[&str], list: &Value, vars: &Vars, page: &mut Page) -> Result<Said, Failure> {
+    async fn ask_for(&self, keys: &[&str], list: &Value, page: &mut Page) -> Result<(Said, Vars), Failure> {
         let (definition, request) = (self.source.definition(), &self.rule.request);
         let filling = Filling::new(&self.ask.connection, &self.ask.variant)
             .with("partition", list.clone())
@@ -97,20 +104,41 @@ impl Call<'_> {
         let exchange = self.source.exchange(&self.ask.connection, &draft, request.timeout, Lane::Fetch, None).await?;
         page.requests += 1;
         let (answer, seen) = (&exchange.answer, seen(&exchange.answer));
+        let vars = answer::vars(&self.ask.connection, list, answer);
         if matches!(answer.status, 404 | 410) {
-            return Ok(Said::Nothing(seen));
+            return Ok((Said::Nothing(seen), vars));
         }
-        match judge(definition, request, answer, exchange.wait, vars)? {
-            Verdict::Page(body) if request.items.is_some() => {
-                Ok(Said::Items(items(request, &body, vars)?.into_owned(), seen))
+        let said = match judge(definition, request, answer, exchange.wait, &vars)? {
+            Verdict::Page(body) => {
+                let items = self.items(&body, &vars)?;
+                if self.is_whole(&body, answer, items.len(), &vars)? {
+                    Said::Items(items, seen)
+                } else {
+                    Said::Part(items, seen)
+                }
             }
-            Verdict::Page(Value::Array(items)) if self.rule.batch > 1 => Ok(Said::Items(items, seen)),
-            Verdict::Page(body) => Ok(Said::Items(vec![body], seen)),
-            Verdict::Ignored => Ok(Said::Unclear),
+            Verdict::Part(Some(body)) => Said::Part(self.items(&body, &vars)?, seen),
+            Verdict::Part(None) | Verdict::Ignored => Said::Unclear,
             Verdict::Skipped | Verdict::NotModified => {
-                Err(refused("no_answer", format!("the answer for {} was left out by a rule", keys.join(", "))))
+                return Err(refused("no_answer", format!("the answer for {} was left out by a rule", keys.join(", "))));
             }
+        };
+        Ok((said, vars))
+    }
+
+    fn items(&self, body: &Value, vars: &Vars) -> Result<Vec<Value>, Failure> {
+        match body {
+            _ if self.rule.request.items.is_some() => Ok(items(&self.rule.request, body, vars)?.into_owned()),
+            Value::Array(items) if self.rule.batch > 1 => Ok(items.clone()),
+            body => Ok(vec![body.clone()]),
         }
+    }
+
+    /// Whether nothing the answer states says that there is more than it brought.
+    fn is_whole(&self, body: &Value, answer: &Answer, items: usize, vars: &Vars) -> Result<bool, Failure> {
+        let (headers, url, items) = (&answer.headers, &answer.url, items as u64);
+        let page = Statements::read(&self.rule.request, &Facts { body, headers, url, items, vars })?;
+        Ok(!page.link && page.unclear.is_empty() && page.total.is_none_or(|total| total <= items))
     }
 
     fn take(

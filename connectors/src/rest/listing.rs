@@ -4,20 +4,22 @@
 //! and to notice circles, are kept in memory ([`Memory`]) and, page by page, in notes: a listing that goes on after a
 //! restart reads them back and loses nothing of its proof.
 //!
-//! A listing is proven complete if every page answered, each list ended by its paginator's own rule, no page was left out
-//! and the API's own counts equal the distinct items read. What speaks against that is a doubt, and travels to the end.
+//! A listing is proven complete if every page answered and everything the API stated about the end and the size of each list
+//! agrees with where we stopped ([`crate::http::proof`]). What speaks against that is a doubt, and travels to the end.
 
 use super::answer::{self, Verdict, items, judge};
-use super::definition::{DeletedListing, Incremental, Paginate, Request};
+use super::definition::{DeletedListing, Incremental, Request};
 use super::incremental::{Window, halve, is_capped};
-use super::mapping::{self, Mapped, Mapper, Seen, refuse};
+use super::mapping::{Mapped, Mapper, Seen, refuse};
 use super::request::{Filling, base, draft, fingerprint, refused};
 use super::source::RestSource;
 use super::{deletes, partitions};
 use crate::expr::Vars;
 use crate::http::conditional::{KeptPage, Validator};
 use crate::http::limits::{HINT_MAX, Lane};
-use crate::http::paginate::{self, Facts, STALE_PAGES_MAX, Spot, Trail, loop_failure};
+use crate::http::paginate::{self, STALE_PAGES_MAX, Spot, Trail, loop_failure};
+use crate::http::proof::{Judged, Proof, Tally, beyond};
+use crate::http::statements::{Facts, Statements};
 use crate::http::{Answer, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,7 +30,7 @@ use syncline_engine::model::{DatasetName, Timestamp};
 use syncline_engine::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part};
 
 /// Version of the bookmark.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Doubts kept of one listing; more of them say nothing new.
 const DOUBTS_MAX: usize = 20;
@@ -67,44 +69,29 @@ struct Place {
     spot: Spot,
     /// Windows still to be read; the last one is being read.
     windows: Vec<Window>,
-    /// Items of this window.
-    read: u64,
-    /// Distinct ones of them.
-    distinct: u64,
-    first_total: Option<u64>,
-    last_total: Option<u64>,
+    /// What is known of the window being read.
+    proof: Proof,
     /// Whether every list so far had a steady count.
     steady: bool,
-    stale: u32,
+    /// Whether the count of a list fell while it was read.
+    fell: bool,
     skipped: u32,
     doubts: Vec<String>,
     /// The provider's time of the first answer.
     provider_time: Option<Timestamp>,
 }
 
-/// How the way on from a page is found.
-enum Way {
-    /// By the paginator.
-    Answered(Box<Answer>, Value),
-    /// As it was found when the page was read last.
-    Kept(Option<Spot>),
-    /// Nowhere: an empty page by rule.
-    Over,
-    /// The page was left out.
-    Skipped(u16),
-}
-
 /// A page as it was read, before the listing moves on.
 struct Sheet {
     url: Url,
-    way: Way,
-    items: u64,
-    total: Option<u64>,
+    /// What it states; `None` if it was left out.
+    statements: Option<Statements>,
+    /// The status of one that was left out.
+    status: u16,
     keys: Vec<u64>,
     ids: Vec<String>,
     request: String,
     validator: Option<Validator>,
-    vars: Vars,
 }
 
 /// One listing of one stream for one connection.
@@ -170,12 +157,9 @@ impl<'a> Listing<'a> {
             first_page: 0,
             spot: Spot::Start,
             windows: self.windows(),
-            read: 0,
-            distinct: 0,
-            first_total: None,
-            last_total: None,
+            proof: Proof::default(),
             steady: self.request.total.is_some(),
-            stale: 0,
+            fell: false,
             skipped: 0,
             doubts: Vec::new(),
             provider_time: None,
@@ -226,7 +210,7 @@ impl<'a> Listing<'a> {
             match kept.as_deref().and_then(KeptPage::decode).filter(|kept| kept.listing == place.listing) {
                 Some(kept) => {
                     keys.extend(kept.keys);
-                    kept.next.iter().for_each(|spot| _ = trail.step(spot));
+                    kept.statements.next.iter().for_each(|spot| _ = trail.step(spot));
                 }
                 None => {
                     doubt(&mut place, "resumed: the keys read before the interruption are lost".to_string());
@@ -296,24 +280,30 @@ impl<'a> Listing<'a> {
         page.requests += 1;
         page.provider_time = exchange.answer.date();
         page.poll_hint = self.poll_hint(&exchange.answer);
-        let vars = mapping::vars(&self.ask.connection, list);
+        let vars = answer::vars(&self.ask.connection, list, &exchange.answer);
         let verdict = judge(definition, self.request, &exchange.answer, exchange.wait, &vars)?;
         let mut sheet = Sheet {
             url: exchange.answer.url.clone(),
-            way: Way::Over,
-            items: 0,
-            total: None,
+            statements: Some(Statements::default()),
+            status: exchange.answer.status,
             keys: Vec::new(),
             ids: Vec::new(),
             request,
             validator: None,
-            vars,
         };
         match verdict {
-            Verdict::Page(body) => self.take(exchange.answer, body, &mut sheet, page)?,
+            Verdict::Page(body) => self.take(&exchange.answer, &body, &vars, &mut sheet, page)?,
+            Verdict::Part(body) => {
+                if let Some(body) = &body {
+                    self.take(&exchange.answer, body, &vars, &mut sheet, page)?;
+                }
+                // Half an answer is no page to be told «not modified» of.
+                sheet.validator = None;
+                sheet.statements.iter_mut().for_each(|page| page.part = Some(exchange.answer.status));
+            }
             Verdict::NotModified => self.take_kept(kept, &exchange.answer, &mut sheet, page)?,
             Verdict::Ignored => {}
-            Verdict::Skipped => sheet.way = Way::Skipped(exchange.answer.status),
+            Verdict::Skipped => sheet.statements = None,
         }
         Ok(sheet)
     }
@@ -333,13 +323,20 @@ impl<'a> Listing<'a> {
         answer.header(name)?.trim().parse().ok().map(Duration::from_secs).map(|wait| wait.min(HINT_MAX))
     }
 
-    fn take(&self, answer: Answer, body: Value, sheet: &mut Sheet, page: &mut Page) -> Result<(), Failure> {
+    fn take(
+        &self,
+        answer: &Answer,
+        body: &Value,
+        vars: &Vars,
+        sheet: &mut Sheet,
+        page: &mut Page,
+    ) -> Result<(), Failure> {
         let seen = Seen { observed_at: answer.sent_at, answered_at: answer.date().unwrap_or(answer.sent_at) };
-        let found = items(self.request, &body, &sheet.vars)?;
-        sheet.items = found.len() as u64;
-        sheet.total = answer::total(self.request, &body, &sheet.vars)?;
+        let found = items(self.request, body, vars)?;
+        let (headers, url, items) = (&answer.headers, &answer.url, found.len() as u64);
+        sheet.statements = Some(Statements::read(self.request, &Facts { body, headers, url, items, vars })?);
         for item in found.iter() {
-            let (key, mapped) = self.map(item, seen, &sheet.vars);
+            let (key, mapped) = self.map(item, seen, vars);
             sheet.keys.push(key);
             match mapped {
                 Some(Mapped::Taken(observation, warning)) => {
@@ -353,11 +350,12 @@ impl<'a> Listing<'a> {
                 None => {}
             }
         }
-        // An item kept aside has to be met again next time; a page kept as unchanged would hide it.
-        if self.source.definition().limits.conditional && page.quarantined.is_empty() {
-            sheet.validator = Validator::of(&answer);
+        // An item kept aside has to be met again next time; a page kept as unchanged would hide it. And what is read from
+        // headers may change while the body, for which a validator stands, does not.
+        let from_headers = self.request.reads_headers() || self.mapper.stream().reads_headers();
+        if self.source.definition().limits.conditional && page.quarantined.is_empty() && !from_headers {
+            sheet.validator = Validator::of(answer);
         }
-        sheet.way = Way::Answered(Box::new(answer), body);
         Ok(())
     }
 
@@ -404,12 +402,10 @@ impl<'a> Listing<'a> {
             observed_at: answer.sent_at,
             body: Body::Patch("{}".to_string()),
         }));
-        sheet.items = kept.items;
-        sheet.total = kept.total;
+        sheet.statements = Some(kept.statements);
         sheet.keys = kept.keys;
         sheet.ids = kept.ids;
         sheet.validator = kept.validator;
-        sheet.way = Way::Kept(kept.next);
         Ok(())
     }
 
@@ -425,7 +421,7 @@ impl<'a> Listing<'a> {
         let next = self.step(&mut place, &sheet)?;
         place.provider_time = place.provider_time.or(page.provider_time);
         page.provider_time = place.provider_time;
-        page.expected = sheet.total.filter(|_| lists.len() == 1);
+        page.expected = sheet.statements.as_ref().and_then(|page| page.total).filter(|_| lists.len() == 1);
         self.keep(&list, &place, sheet, &next, &mut page);
         place.page += 1;
         match next {
@@ -464,68 +460,43 @@ impl<'a> Listing<'a> {
         } else {
             doubt(place, format!("too_many_keys: more than {KEYS_MAX} items in one list"));
         }
-        let fresh = (memory.keys.len() - before) as u64;
+        let fresh = Some((memory.keys.len() - before) as u64).filter(|_| before < KEYS_MAX);
         // The keys of this page are in now; should anything fail below, the page does not count a second time.
         memory.at = (0, usize::MAX, u64::MAX);
-        place.read += sheet.items;
-        place.distinct += fresh;
-        place.first_total = if place.read == sheet.items { sheet.total } else { place.first_total };
-        // A page that counts nothing takes nothing back: what was said before still has to be met.
-        place.last_total = sheet.total.or(place.last_total);
-        place.stale = if fresh == 0 && before < KEYS_MAX { place.stale + 1 } else { 0 };
+        let (next, doubts) = self.way_on(place, sheet, fresh);
+        let total = sheet.statements.as_ref().and_then(|page| page.total);
         if let Kind::Incremental(rule) = &self.kind
-            && is_capped(rule, sheet.total, place.read)
+            && is_capped(rule, total, place.proof.read)
         {
+            // Its halves are asked for instead: what was found odd here is found there, or is not.
             halve(rule, &mut place.windows)?;
             return Ok(Next::Halved);
         }
-        let Some(spot) = self.way_on(place, sheet)? else { return Ok(Next::Over) };
+        doubts.into_iter().for_each(|text| doubt(place, text));
+        let Some(spot) = next else { return Ok(Next::Over) };
         if !memory.trail.step(&spot) {
             return Err(loop_failure(&sheet.url, "the listing leads back to a page it has been at"));
         }
-        if place.stale >= STALE_PAGES_MAX && place.skipped == 0 {
+        if place.proof.stale >= STALE_PAGES_MAX && place.skipped == 0 {
             return Err(loop_failure(&sheet.url, &format!("{STALE_PAGES_MAX} pages without a new key")));
         }
         Ok(Next::Page(spot))
     }
 
-    fn way_on(&self, place: &mut Place, sheet: &Sheet) -> Result<Option<Spot>, Failure> {
-        let skipped = std::mem::take(&mut place.skipped);
-        match &sheet.way {
-            Way::Kept(next) => Ok(next.clone()),
-            Way::Over => Ok(None),
-            Way::Skipped(status) => {
-                doubt(place, format!("page_skipped: {} answered {status}", sheet.url.path()));
-                place.skipped = skipped + 1;
-                Ok(self.after_skipped(place))
-            }
-            Way::Answered(answer, body) => {
-                let facts = Facts {
-                    body,
-                    headers: &answer.headers,
-                    url: &answer.url,
-                    items: sheet.items,
-                    distinct: place.distinct,
-                    total: sheet.total,
-                    vars: &sheet.vars,
-                };
-                paginate::next(&self.request.paginate, &place.spot, &facts)
-            }
-        }
-    }
-
-    /// Where pages are counted the one after a page left out is known; elsewhere the rest of the list is left out with it.
-    fn after_skipped(&self, place: &Place) -> Option<Spot> {
-        if place.skipped > SKIPPED_MAX {
-            return None;
-        }
-        match (&self.request.paginate, &place.spot) {
-            (Paginate::Page { .. }, Spot::Page(number)) => Some(Spot::Page(number + 1)),
-            (Paginate::Page { start, .. }, _) => Some(Spot::Page(start + 1)),
-            (Paginate::Offset { size, .. }, Spot::Offset(so_far)) => Some(Spot::Offset(so_far.saturating_add(*size))),
-            (Paginate::Offset { size, .. }, _) => Some(Spot::Offset(*size)),
-            _ => None,
-        }
+    /// Where the listing goes on behind the page, and what speaks against it.
+    fn way_on(&self, place: &mut Place, sheet: &Sheet, fresh: Option<u64>) -> (Option<Spot>, Vec<String>) {
+        let path = sheet.url.path();
+        let Some(page) = &sheet.statements else {
+            place.skipped += 1;
+            // Where pages are counted the one after it is known; elsewhere the rest of the list is left out with it.
+            let on = beyond(&self.request.paginate, &place.spot, 0).filter(|_| place.skipped <= SKIPPED_MAX);
+            return (on, vec![format!("page_skipped: {path} answered {}", sheet.status)]);
+        };
+        place.skipped = 0;
+        let number = place.page.saturating_sub(place.first_page) + 1;
+        let (mut doubts, name) = (Vec::new(), format!("page {number} of {path}"));
+        let judged = Judged { request: self.request, spot: &place.spot, page, fresh, name: &name };
+        (place.proof.step(&judged, &mut doubts), doubts)
     }
 
     /// Keeps the page as a note: for the proof of a resumed listing, and to ask conditionally next time.
@@ -535,23 +506,19 @@ impl<'a> Listing<'a> {
             return;
         }
         let mut kept = KeptPage::new(place.listing, sheet.request);
-        kept.next = if let Next::Page(spot) = next { Some(spot.clone()) } else { None };
         // A window that was halved is not asked for again as it was.
         kept.validator = sheet.validator.filter(|_| !matches!(next, Next::Halved));
-        (kept.items, kept.total, kept.keys, kept.ids) = (sheet.items, sheet.total, sheet.keys, sheet.ids);
+        (kept.statements, kept.keys, kept.ids) = (sheet.statements.unwrap_or_default(), sheet.keys, sheet.ids);
         page.notes.push((self.page_note(list, place.page), kept.encode()));
     }
 
     /// Compares what was read with what the API says there is.
     fn prove(&self, place: &mut Place) {
-        match place.last_total {
-            Some(total) if total == place.distinct => place.steady &= place.first_total == place.last_total,
-            Some(total) => {
-                place.steady = false;
-                let distinct = place.distinct;
-                doubt(place, format!("total_mismatch: the API counts {total}, {distinct} distinct items were read"));
-            }
-            None => place.steady = false,
+        let tally = place.proof.tally();
+        place.steady &= tally == Tally::Steady;
+        place.fell |= tally == Tally::Fell;
+        if let Tally::Wrong { total, distinct } = tally {
+            doubt(place, format!("total_mismatch: the API counts {total}, {distinct} distinct items were read"));
         }
     }
 
@@ -591,7 +558,10 @@ impl<'a> Listing<'a> {
         self.source.listings().remove(&self.key());
         let mut confirm = Confirm::Never;
         if matches!(self.kind, Kind::Full) {
-            confirm = deletes::confirm(self.mapper.stream(), place.steady);
+            confirm = deletes::confirm(self.mapper.stream(), place.steady, place.fell);
+            if place.fell {
+                self.fallen(&mut place, &mut page)?;
+            }
             if self.lost_lists(lists, &mut page)? {
                 // Records of a list that is gone are to be kept, and nothing tells them from those gone from their list.
                 confirm = Confirm::Never;
@@ -604,6 +574,20 @@ impl<'a> Listing<'a> {
         page.provider_time = page.provider_time.or(place.provider_time);
         page.end = Some(End { doubts: std::mem::take(&mut place.doubts), confirm });
         Ok(page)
+    }
+
+    /// A count that fell leaves open which of its values was true. A second look settles it, unless it falls there as well.
+    fn fallen(&self, place: &mut Place, page: &mut Page) -> Result<(), Failure> {
+        let note = self.source.note(self.ask, "fell/full")?;
+        let before = note.and_then(|bytes| serde_json::from_slice::<i64>(&bytes).ok());
+        if before == Some(place.listing) {
+            doubt(
+                place,
+                "total_fell: the API's count fell while the list was read, and again in the second look".into(),
+            );
+        }
+        page.notes.push(("fell/full".to_string(), place.listing.to_string().into_bytes()));
+        Ok(())
     }
 
     /// Whether a list of an earlier full listing is not among these any more and its records are to be kept.
@@ -642,8 +626,7 @@ impl Place {
     fn open_window(&mut self) {
         self.first_page = self.page;
         self.spot = Spot::Start;
-        (self.read, self.distinct, self.stale, self.skipped) = (0, 0, 0, 0);
-        (self.first_total, self.last_total) = (None, None);
+        (self.proof, self.skipped) = (Proof::default(), 0);
     }
 }
 

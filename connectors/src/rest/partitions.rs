@@ -3,14 +3,16 @@
 //! The values are read once, when a listing begins, and kept with it: a listing interrupted and resumed covers the same
 //! lists. Of several partitions every combination is one list.
 
-use super::answer::{Verdict, items, judge};
+use super::answer::{self, Verdict, items, judge};
 use super::definition::{Partition, PartitionValues, Request};
 use super::mapping;
 use super::request::{Filling, base, draft, refused};
 use super::source::RestSource;
 use crate::expr::{Expr, Vars};
 use crate::http::limits::Lane;
-use crate::http::paginate::{self, Facts, STALE_PAGES_MAX, Spot, Trail, loop_failure};
+use crate::http::paginate::{self, STALE_PAGES_MAX, Spot, Trail, loop_failure};
+use crate::http::proof::{Judged, Proof, Tally};
+use crate::http::statements::{Facts, Statements};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -151,44 +153,57 @@ async fn from_request(
     requests: &mut u32,
 ) -> Result<Vec<String>, Failure> {
     let filling = Filling::new(&ask.connection, &ask.variant);
-    let vars = mapping::vars(&ask.connection, &Value::Null);
     let base = base(&source.definition().base_url, &ask.connection, &filling)?;
     let (mut found, mut seen, mut spot) = (Vec::new(), HashSet::new(), Spot::Start);
-    let (mut trail, mut stale) = (Trail::default(), 0);
+    let (mut trail, mut proof, mut doubts) = (Trail::default(), Proof::default(), Vec::new());
     loop {
         let mut draft = draft(request, &base, &filling)?;
         paginate::lay(&request.paginate, &spot, &mut draft)?;
         let exchange = source.exchange(&ask.connection, &draft, request.timeout, Lane::Poll, None).await?;
         *requests += 1;
-        let body = match judge(source.definition(), request, &exchange.answer, exchange.wait, &vars)? {
-            Verdict::Page(body) => body,
-            Verdict::Ignored => return Ok(found),
-            Verdict::Skipped | Verdict::NotModified => {
-                // A list of lists with a hole would make records look gone.
-                return Err(refused("bad_partition", format!("the values of partition «{name}» were not readable")));
-            }
+        let answer = &exchange.answer;
+        let vars = answer::vars(&ask.connection, &Value::Null, answer);
+        let (body, part) = match judge(source.definition(), request, answer, exchange.wait, &vars)? {
+            Verdict::Page(body) => (Some(body), None),
+            Verdict::Part(body) => (body, Some(answer.status)),
+            Verdict::Ignored => (None, None),
+            Verdict::Skipped | Verdict::NotModified => return Err(unproven(name, "a page was left out")),
         };
-        let page = items(request, &body, &vars)?;
         let before = seen.len();
-        for item in page.iter() {
-            seen.insert(twox_hash::XxHash3_64::oneshot(item.to_string().as_bytes()));
-            add(&mut found, key, item, &vars)?;
-            bounded(name, found.len(), partition.max)?;
+        let mut page = Statements::default();
+        if let Some(body) = &body {
+            let items = items(request, body, &vars)?;
+            for item in items.iter() {
+                seen.insert(twox_hash::XxHash3_64::oneshot(item.to_string().as_bytes()));
+                let belongs = request.filter.as_ref().map_or(Ok(true), |filter| filter.truthy(item, &vars));
+                if belongs.map_err(|e| refused("bad_expression", format!("where: {e}")))? {
+                    add(&mut found, key, item, &vars)?;
+                }
+                bounded(name, found.len(), partition.max)?;
+            }
+            let (headers, url, items) = (&answer.headers, &answer.url, items.len() as u64);
+            page = Statements::read(request, &Facts { body, headers, url, items, vars: &vars })?;
         }
-        stale = if seen.len() == before { stale + 1 } else { 0 };
-        let facts = Facts {
-            body: &body,
-            headers: &exchange.answer.headers,
-            url: &exchange.answer.url,
-            items: page.len() as u64,
-            distinct: seen.len() as u64,
-            total: super::answer::total(request, &body, &vars)?,
-            vars: &vars,
-        };
-        match paginate::next(&request.paginate, &spot, &facts)? {
-            None => return Ok(found),
-            Some(next) if trail.step(&next) && stale < STALE_PAGES_MAX => spot = next,
-            Some(_) => return Err(loop_failure(&exchange.answer.url, "the same page came again")),
+        page.part = part;
+        let (fresh, name_of_page) = (Some((seen.len() - before) as u64), answer.url.path());
+        let judged = Judged { request, spot: &spot, page: &page, fresh, name: name_of_page };
+        match proof.step(&judged, &mut doubts) {
+            None => break,
+            Some(next) if trail.step(&next) && proof.stale < STALE_PAGES_MAX => spot = next,
+            Some(_) => return Err(loop_failure(&answer.url, "the same page came again")),
         }
     }
+    match (doubts.first(), proof.tally()) {
+        (Some(doubt), _) => Err(unproven(name, doubt)),
+        (None, Tally::Wrong { total, distinct }) => {
+            Err(unproven(name, &format!("the API counts {total}, {distinct} distinct items were read")))
+        }
+        (None, Tally::Fell) => Err(Failure { retry: true, ..unproven(name, "its count fell while it was read") }),
+        (None, Tally::Unstated | Tally::Steady | Tally::Rose) => Ok(found),
+    }
+}
+
+/// A list of lists with a hole would make records look gone.
+fn unproven(name: &str, why: &str) -> Failure {
+    refused("bad_partition", format!("the list of the values of partition «{name}» is not proven complete: {why}"))
 }

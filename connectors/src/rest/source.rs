@@ -3,9 +3,10 @@
 //! One source serves all connections of its definition. It keeps, in memory, the budget of each connection and the keys of
 //! listings being read; everything that must outlive the process travels in bookmarks and notes.
 
+use super::answer::{self, Verdict, judge};
 use super::definition::Definition;
 use super::listing::{Key, Listing, Memory};
-use super::mapping::{self, Mapper};
+use super::mapping::Mapper;
 use super::request::{Filling, base, draft, refused, seal};
 use super::{Notes, fetch};
 use crate::http::conditional::Validator;
@@ -87,9 +88,11 @@ impl RestSource {
         let base = base(&self.definition.base_url, connection, &filling)?;
         let draft = draft(request, &base, &filling)?;
         let exchange = self.exchange(connection, &draft, request.timeout, Lane::Fetch, None).await?;
-        let vars = mapping::vars(connection, &Value::Null);
-        let verdict = super::answer::judge(&self.definition, request, &exchange.answer, exchange.wait, &vars)?;
-        let body = if let super::answer::Verdict::Page(body) = verdict { body } else { Value::Null };
+        let vars = answer::vars(connection, &Value::Null, &exchange.answer);
+        let body = match judge(&self.definition, request, &exchange.answer, exchange.wait, &vars)? {
+            Verdict::Page(body) | Verdict::Part(Some(body)) => body,
+            _ => Value::Null,
+        };
         let mut fields = Map::new();
         for (name, expression) in &self.definition.auth.connection_fields {
             let value = expression.first(&body, &vars);

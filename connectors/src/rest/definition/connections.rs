@@ -1,6 +1,6 @@
 //! `auth` and `connections`: how requests are signed in, and the accounts written in the file.
 
-use super::read::{self, Names, Out};
+use super::read::{self, ANSWER, Names, Out};
 use super::request::{Level, request};
 use super::webhooks::unknown_stream;
 use super::{Auth, AuthKind, FixedConnection, Stream, schedule};
@@ -25,7 +25,12 @@ pub(super) fn auth(node: Option<Node>, level: &Level, names: &Names, out: &mut O
     });
     if let Some(mut map) = fields.take("connection_fields").and_then(|n| Fields::open(n, "`connection_fields`", out)) {
         for entry in map.rest() {
-            let expr = read::expr(&entry.value, &format!("`{}` of `connection_fields`", entry.key), out);
+            let expr = read::expr(
+                &entry.value,
+                &format!("`{}` of `connection_fields`", entry.key),
+                names.variables(ANSWER),
+                out,
+            );
             auth.connection_fields.extend(expr.map(|e| (entry.key, e)));
         }
     }

@@ -1,6 +1,6 @@
 //! `deletes`: complete listings, listings of deleted records, flags, and the guard that holds too many.
 
-use super::read::{self, Names, Out};
+use super::read::{self, ANSWER, Names, Out};
 use super::request::{Level, request};
 use super::streams::Around;
 use super::{ConfirmRule, DeletedListing, Deletes, Guard};
@@ -21,6 +21,7 @@ pub(super) fn deletes(
 ) -> Deletes {
     let mut deletes = Deletes { from_full_list: None, listings: Vec::new(), flag: None, guard: Some(GUARD) };
     let mut guarded = false;
+    let variables = around.names.variables(ANSWER);
     for node in entries {
         let Some(mut fields) = Fields::open(node, "an entry of `deletes`", out) else { continue };
         let kinds = ["from_full_list", "list", "flag", "guard"];
@@ -34,8 +35,8 @@ pub(super) fn deletes(
             ["list"] => deletes.listings.extend(listing(&mut fields, around, level, out)),
             ["flag"] => {
                 refuse_second(deletes.flag.is_some(), "flag", &fields.spot, out);
-                let at_spot = read::expr_at(&mut fields, "flag", out);
-                let at = read::time_at(&mut fields, "at", out);
+                let at_spot = read::expr_at(&mut fields, "flag", variables, out);
+                let at = read::time_at(&mut fields, "at", variables, out);
                 deletes.flag = at_spot.map(|flag| (flag, at)).or(deletes.flag);
             }
             ["guard"] => {
@@ -95,8 +96,9 @@ fn listing(fields: &mut Fields, around: &Around<'_>, level: &Level, out: &mut Ou
         fields.finish(out);
         list
     });
-    let key = fields.require("key", out).map(|node| read::key(&node, "`key` of `deletes`", out).0);
-    let at = read::time_at(fields, "at", out);
+    let variables = around.names.variables(ANSWER);
+    let key = fields.require("key", out).map(|node| read::key(&node, "`key` of `deletes`", variables, out).0);
+    let at = read::time_at(fields, "at", variables, out);
     let every: Option<Duration> = fields.duration("every", out).map(|(span, spot)| {
         if span < super::schedule::MIN_INTERVAL {
             out.push(spot.complain("out_of_range", "`every` is at least 15s"));

@@ -1,6 +1,6 @@
 //! `limits` and `responses`: pace, retries, hints of the provider, treatment of answers.
 
-use super::read::{self, Out};
+use super::read::{self, ANSWER, Names, Out};
 use super::{HintHeaders, Limits, Rate, Response, ResponseAction, Statuses};
 use crate::located::{Complaint, Fields, Node, Spot, duration};
 use std::time::Duration;
@@ -150,23 +150,24 @@ fn hints(node: Node, headers: &mut HintHeaders, out: &mut Out) {
 }
 
 /// Reads `responses` of a level.
-pub(super) fn responses(fields: &mut Fields, out: &mut Out) -> Vec<Response> {
+pub(super) fn responses(fields: &mut Fields, names: &Names, out: &mut Out) -> Vec<Response> {
     let list = fields.list("responses", out).unwrap_or_default();
-    list.into_iter().filter_map(|node| response(node, out)).collect()
+    list.into_iter().filter_map(|node| response(node, names, out)).collect()
 }
 
-fn response(node: Node, out: &mut Out) -> Option<Response> {
+fn response(node: Node, names: &Names, out: &mut Out) -> Option<Response> {
     let mut fields = Fields::open(node, "an entry of `responses`", out)?;
     let status = fields.take("status").map(|n| read::statuses(&n, out));
-    let when = read::expr_at(&mut fields, "when", out);
+    let when = read::expr_at(&mut fields, "when", names.variables(ANSWER), out);
     let action = fields.require_text("do", out).and_then(|(word, spot)| match word.as_str() {
         "retry" => Some(ResponseAction::Retry),
         "fail" => Some(ResponseAction::Fail),
         "skip" => Some(ResponseAction::Skip),
         "ignore" => Some(ResponseAction::Ignore),
+        "take" => Some(ResponseAction::Take),
         _ => {
             let complaint = spot.complain("bad_action", format!("`{word}` is not a treatment of an answer"));
-            out.push(complaint.hint("retry, fail, skip or ignore"));
+            out.push(complaint.hint("retry, fail, skip, ignore or take"));
             None
         }
     });

@@ -5,6 +5,8 @@
 
 mod connections;
 mod deletes;
+mod effects;
+mod expressions;
 mod limits;
 mod parse;
 mod partitions;
@@ -226,6 +228,8 @@ pub enum ResponseAction {
     Skip,
     /// Counts as an empty page.
     Ignore,
+    /// Is a whole page, whatever its status says.
+    Take,
 }
 
 /// A request (§3.4), with everything inherited already laid in: source headers and params, stream, request.
@@ -251,6 +255,8 @@ pub struct Request {
     pub total: Option<Expr>,
     /// How to go on.
     pub paginate: Paginate,
+    /// The API gives pages without items before the end.
+    pub empty_pages: bool,
     /// The run fails beyond.
     pub max_pages: u64,
     /// Treatment of answers, inner levels first.
@@ -298,6 +304,8 @@ pub enum Paginate {
         size: u64,
         /// Where both go.
         place: Place,
+        /// Whether more follows.
+        more: Option<Expr>,
         /// A page with fewer than `size` items is the last.
         short_page_ends: bool,
     },
@@ -311,6 +319,8 @@ pub enum Paginate {
         size: Option<u64>,
         /// Number of the last page.
         last: Option<Expr>,
+        /// Whether more follows.
+        more: Option<Expr>,
         /// Where it goes.
         place: Place,
         /// A page with fewer than `size` items is the last.

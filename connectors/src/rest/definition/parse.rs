@@ -3,7 +3,7 @@
 use super::limits::{limits, responses};
 use super::read::{self, Names, Out};
 use super::request::Level;
-use super::{Definition, connections, partitions, preset, streams, webhooks};
+use super::{Definition, connections, effects, partitions, preset, streams, webhooks};
 use crate::expr::Template;
 use crate::located::{self, Complaint, Content, Fields, Node, Reference, Spot};
 use sha2::{Digest, Sha256};
@@ -62,6 +62,7 @@ fn definition(
     lookup: &dyn Fn(&Reference) -> Result<String, String>,
     out: &mut Out,
 ) -> Option<Definition> {
+    effects::check(&root, out);
     let mut fields = Fields::open(root, "the file", out)?;
     format(&mut fields, out);
     let source = fields.require_text("source", out).map(|(name, spot)| {
@@ -145,7 +146,7 @@ fn makes_requests(fields: &Fields) -> bool {
 }
 
 fn source_level(fields: &mut Fields, limits: &super::Limits, names: &Names, out: &mut Out) -> Level {
-    let own = responses(fields, out);
+    let own = responses(fields, names, out);
     let empty = Level { headers: Vec::new(), params: Vec::new(), responses: own, timeout: limits.timeout };
     empty.inner(fields, names, out)
 }

@@ -1,6 +1,6 @@
 //! `partitions`: where the values that split a stream come from.
 
-use super::read::{self, Names, Out};
+use super::read::{self, ANSWER, Names, Out, STORED};
 use super::request::{Level, request};
 use super::{Partition, PartitionValues, Stream};
 use crate::located::{Fields, Node, Spot};
@@ -67,7 +67,7 @@ fn values(fields: &mut Fields, level: &Level, outer: &Names, out: &mut Out) -> O
         }
         ["stream"] => {
             let stream = fields.text("stream", out).map(|(text, _)| text);
-            let key = fields.require("key", out).and_then(|n| read::expr(&n, "`key`", out));
+            let key = fields.require("key", out).and_then(|n| read::expr(&n, "`key`", outer.variables(STORED), out));
             let only_changed = fields.word("only", &[("all", false), ("changed", true)], out).unwrap_or(false);
             Some(PartitionValues::Stream { stream: stream?, key: key?, only_changed })
         }
@@ -77,7 +77,7 @@ fn values(fields: &mut Fields, level: &Level, outer: &Names, out: &mut Out) -> O
             let names = Names { in_stream: false, ..outer.clone() };
             let request = request(&mut inner, level, &names, out);
             inner.finish(out);
-            let key = fields.require("key", out).and_then(|n| read::expr(&n, "`key`", out));
+            let key = fields.require("key", out).and_then(|n| read::expr(&n, "`key`", outer.variables(ANSWER), out));
             Some(PartitionValues::Request { request: Box::new(request?), key: key? })
         }
         [] => {

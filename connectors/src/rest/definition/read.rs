@@ -67,6 +67,65 @@ impl Names {
     }
 }
 
+/// Variables of expressions about an answer, and about an item wherever it came from.
+pub(super) const ANSWER: &[&str] = &["$h", "$connection", "$partition"];
+/// Of `webhooks.events`, `type` and `order_by`: about a request, before anything is known of it.
+pub(super) const HOOK: &[&str] = &["$h", "$q"];
+/// Of `webhooks.dedupe` and `route`.
+pub(super) const EVENT: &[&str] = &["$h", "$q", "$type"];
+/// Of entries of `webhooks.map`, until their partition is known.
+pub(super) const ROUTED: &[&str] = &["$h", "$q", "$type", "$connection"];
+/// Of what such an entry says of a record.
+pub(super) const MAPPED: &[&str] = &["$h", "$q", "$type", "$connection", "$partition"];
+/// Of expressions about a stored record.
+pub(super) const STORED: &[&str] = &["$connection"];
+/// Of expressions about a Kafka message.
+pub(super) const MESSAGE: &[&str] = &["$h"];
+/// What `$connection` holds.
+const CONNECTION: [&str; 4] = ["id", "metadata", "fields", "tags"];
+
+/// Which variables have a value where an expression stands.
+#[derive(Clone, Copy)]
+pub(super) struct Variables<'a> {
+    known: &'static [&'static str],
+    names: &'a Names,
+}
+
+impl Names {
+    /// The variables `known`; `$partition` only where there are partitions.
+    pub(super) fn variables(&self, known: &'static [&'static str]) -> Variables<'_> {
+        Variables { known, names: self }
+    }
+}
+
+impl Variables<'_> {
+    fn list(&self) -> Vec<&'static str> {
+        let partitioned = self.names.in_stream && !self.names.partitions.is_empty();
+        self.known.iter().copied().filter(|name| partitioned || *name != "$partition").collect()
+    }
+
+    /// Complains about variables of `expr` that have no value here: they would be null without a word.
+    fn check(&self, expr: &Expr, what: &str, spot: &Spot, out: &mut Out) {
+        let known = self.list();
+        for (name, field) in expr.variables() {
+            if !known.contains(&name) {
+                let complaint = spot.complain("unknown_variable", format!("{what}: `{name}` has no value here"));
+                out.push(complaint.hint(format!("variables here: {}", known.join(", "))));
+                continue;
+            }
+            let fields: Vec<&str> = match name {
+                "$connection" => CONNECTION.to_vec(),
+                "$partition" => self.names.partitions.iter().map(String::as_str).collect(),
+                _ => continue,
+            };
+            if let Some(field) = field.filter(|field| !fields.contains(field)) {
+                let complaint = spot.complain("unknown_variable", format!("{what}: `{name}` has no `{field}`"));
+                out.push(complaint.hint(format!("it has {}", fields.join(", "))));
+            }
+        }
+    }
+}
+
 /// A scalar as text; lists, maps and null are `bad_type`.
 pub(super) fn scalar(node: &Node, what: &str, out: &mut Out) -> Option<String> {
     match &node.content {
@@ -97,7 +156,7 @@ fn compile(spot: &Spot, what: &str, error: &CompileError) -> Complaint {
 }
 
 /// An expression.
-pub(super) fn expr(node: &Node, what: &str, out: &mut Out) -> Option<Expr> {
+pub(super) fn expr(node: &Node, what: &str, variables: Variables<'_>, out: &mut Out) -> Option<Expr> {
     let text = match &node.content {
         Content::Bool(_) | Content::Number(_) | Content::Text(_) => scalar(node, what, out)?,
         _ => {
@@ -107,25 +166,32 @@ pub(super) fn expr(node: &Node, what: &str, out: &mut Out) -> Option<Expr> {
             return None;
         }
     };
-    Expr::compile(&text).map_err(|e| out.push(compile(&node.spot, what, &e))).ok()
+    let expr = Expr::compile(&text).map_err(|e| out.push(compile(&node.spot, what, &e))).ok()?;
+    variables.check(&expr, what, &node.spot, out);
+    Some(expr)
 }
 
 /// An expression under a key, if the key is there.
-pub(super) fn expr_at(fields: &mut Fields, key: &'static str, out: &mut Out) -> Option<Expr> {
+pub(super) fn expr_at(fields: &mut Fields, key: &'static str, variables: Variables<'_>, out: &mut Out) -> Option<Expr> {
     let what = format!("`{key}` of {}", fields.what);
     let node = fields.take(key)?;
-    expr(&node, &what, out)
+    expr(&node, &what, variables, out)
 }
 
 /// A time: an expression, or `{value, unit}`.
-pub(super) fn time_at(fields: &mut Fields, key: &'static str, out: &mut Out) -> Option<TimeExpr> {
+pub(super) fn time_at(
+    fields: &mut Fields,
+    key: &'static str,
+    variables: Variables<'_>,
+    out: &mut Out,
+) -> Option<TimeExpr> {
     let what = format!("`{key}` of {}", fields.what);
     let node = fields.take(key)?;
     if !matches!(node.content, Content::Map(_)) {
-        return expr(&node, &what, out).map(|value| TimeExpr { value, unit: None });
+        return expr(&node, &what, variables, out).map(|value| TimeExpr { value, unit: None });
     }
     let mut long = Fields::open(node, what.clone(), out)?;
-    let value = long.require("value", out).and_then(|n| expr(&n, &what, out));
+    let value = long.require("value", out).and_then(|n| expr(&n, &what, variables, out));
     let units = [("s", TimeUnit::Seconds), ("ms", TimeUnit::Millis), ("us", TimeUnit::Micros)];
     let unit = long.word("unit", &units, out);
     long.finish(out);
@@ -133,23 +199,23 @@ pub(super) fn time_at(fields: &mut Fields, key: &'static str, out: &mut Out) -> 
 }
 
 /// A key: an expression, or a list of them.
-pub(super) fn key(node: &Node, what: &str, out: &mut Out) -> (Vec<Expr>, bool) {
+pub(super) fn key(node: &Node, what: &str, variables: Variables<'_>, out: &mut Out) -> (Vec<Expr>, bool) {
     match &node.content {
         Content::List(parts) => {
             if parts.is_empty() {
                 out.push(node.spot.complain("bad_value", format!("{what} has no parts")));
             }
-            (parts.iter().filter_map(|part| expr(part, what, out)).collect(), true)
+            (parts.iter().filter_map(|part| expr(part, what, variables, out)).collect(), true)
         }
-        _ => (expr(node, what, out).into_iter().collect(), false),
+        _ => (expr(node, what, variables, out).into_iter().collect(), false),
     }
 }
 
 /// An expression or a list of them.
-pub(super) fn exprs(node: &Node, what: &str, out: &mut Out) -> Vec<Expr> {
+pub(super) fn exprs(node: &Node, what: &str, variables: Variables<'_>, out: &mut Out) -> Vec<Expr> {
     match &node.content {
-        Content::List(list) => list.iter().filter_map(|n| expr(n, what, out)).collect(),
-        _ => expr(node, what, out).into_iter().collect(),
+        Content::List(list) => list.iter().filter_map(|n| expr(n, what, variables, out)).collect(),
+        _ => expr(node, what, variables, out).into_iter().collect(),
     }
 }
 

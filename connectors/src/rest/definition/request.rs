@@ -1,10 +1,10 @@
 //! Requests: what is inherited from source and stream, the request itself, how its pages follow each other.
 
 use super::limits::responses;
-use super::read::{self, Names, Out};
+use super::read::{self, ANSWER, Names, Out, Variables};
 use super::{Paginate, Param, Place, Request, Response, Tree};
 use crate::expr::{Expr, Template};
-use crate::located::{Complaint, Content, Entry, Fields, Node, bad_type};
+use crate::located::{Complaint, Content, Entry, Fields, Node, Spot, bad_type};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Level {
                 lay(&mut level.params, entry.key, value, |a, b| a == b);
             }
         }
-        let mut own = responses(fields, out);
+        let mut own = responses(fields, names, out);
         own.append(&mut level.responses);
         level.responses = own;
         if let Some((timeout, spot)) = fields.duration("timeout", out) {
@@ -92,10 +92,18 @@ pub(super) fn request(fields: &mut Fields, outer: &Level, names: &Names, out: &m
     let target = method(fields, names, out);
     let level = outer.inner(fields, names, out);
     let (body, form) = payload(fields, names, out);
-    let items = read::expr_at(fields, "items", out);
-    let filter = read::expr_at(fields, "where", out);
-    let total = read::expr_at(fields, "total", out);
-    let paginate = fields.take("paginate").map_or(Some(Paginate::None), |node| paginate(node, out));
+    let variables = names.variables(ANSWER);
+    let items_spot = fields.peek("items").map(|node| node.spot.clone());
+    let items = read::expr_at(fields, "items", variables, out);
+    let filter = read::expr_at(fields, "where", variables, out);
+    let total = read::expr_at(fields, "total", variables, out);
+    let (paginate, empty_pages) = match fields.take("paginate") {
+        Some(node) => paginate(node, variables, out),
+        None => (Some(Paginate::None), false),
+    };
+    if let (Some(items), Some(spot)) = (&items, items_spot) {
+        filtered(items, paginate.as_ref(), &spot, out);
+    }
     decode(fields, out);
     let max_pages = fields.whole("max_pages", 1, 100_000_000, out).unwrap_or(MAX_PAGES);
     let (method, path) = target?;
@@ -110,6 +118,7 @@ pub(super) fn request(fields: &mut Fields, outer: &Level, names: &Names, out: &m
         filter,
         total,
         paginate: paginate?,
+        empty_pages,
         max_pages,
         responses: level.responses,
         timeout: level.timeout,
@@ -119,6 +128,16 @@ pub(super) fn request(fields: &mut Fields, outer: &Level, names: &Names, out: &m
     };
     note_names(&mut request);
     Some(request)
+}
+
+/// Where pages or items are counted, an empty page is the end of the list. One that `items` has emptied looks just so.
+fn filtered(items: &Expr, paginate: Option<&Paginate>, spot: &Spot, out: &mut Out) {
+    if items.drops() && matches!(paginate, Some(Paginate::Offset { .. } | Paginate::Page { .. })) {
+        let message =
+            format!("`items` {} may leave out all of a page, so that an empty page proves no end", items.text());
+        let complaint = spot.complain("filtered_items", message).warn();
+        out.push(complaint.hint("select with `where`, which counts a page before it leaves items out"));
+    }
 }
 
 /// Whether the request names a path of its own.
@@ -200,42 +219,41 @@ fn decode(fields: &mut Fields, out: &mut Out) {
     }
 }
 
-fn paginate(node: Node, out: &mut Out) -> Option<Paginate> {
+/// How to go on, and whether pages without items are usual.
+fn paginate(node: Node, variables: Variables<'_>, out: &mut Out) -> (Option<Paginate>, bool) {
     match node.text() {
-        Some("none") => return Some(Paginate::None),
-        Some("link") => return Some(Paginate::LinkHeader { rel: "next".to_owned() }),
+        Some("none") => return (Some(Paginate::None), false),
+        Some("link") => return (Some(Paginate::LinkHeader { rel: "next".to_owned() }), false),
         _ => {}
     }
     if !matches!(node.content, Content::Map(_)) {
         let complaint = bad_type(&node, "`paginate`", "none, link or a map");
         out.push(complaint.hint("a map has one of rel, link, cursor, offset, page"));
-        return None;
+        return (None, false);
     }
-    let mut fields = Fields::open(node, "`paginate`", out)?;
+    let Some(mut fields) = Fields::open(node, "`paginate`", out) else { return (None, false) };
     let kinds: Vec<&str> =
         ["rel", "link", "cursor", "offset", "page"].into_iter().filter(|kind| fields.has(kind)).collect();
     let paginate = match kinds.as_slice() {
         ["rel"] => fields.text("rel", out).map(|(rel, _)| Paginate::LinkHeader { rel }),
-        ["link"] => read::expr_at(&mut fields, "link", out).map(Paginate::LinkBody),
-        ["cursor"] => cursor(&mut fields, out),
-        ["offset"] => offset(&mut fields, out),
-        ["page"] => page(&mut fields, out),
+        ["link"] => read::expr_at(&mut fields, "link", variables, out).map(Paginate::LinkBody),
+        ["cursor"] => cursor(&mut fields, variables, out),
+        ["offset"] => offset(&mut fields, variables, out),
+        ["page"] => page(&mut fields, variables, out),
         [] => {
             let complaint = fields.spot.complain("missing_key", "`paginate` names no kind");
             out.push(complaint.hint("one of rel, link, cursor, offset, page"));
-            None
+            return (None, false);
         }
         several => {
             out.push(two(&fields, several));
-            return None;
+            return (None, false);
         }
     };
-    if kinds.is_empty() {
-        return None;
-    }
+    let empty_pages = fields.bool("empty_pages", out).unwrap_or(false);
     fields.known(&["rel", "link", "cursor", "offset", "page"]);
     fields.finish(out);
-    paginate
+    (paginate, empty_pages)
 }
 
 fn two(fields: &Fields, kinds: &[&str]) -> Complaint {
@@ -250,35 +268,37 @@ fn place(fields: &mut Fields, header: bool, out: &mut Out) -> Place {
     fields.word("in", words, out).unwrap_or(Place::Query)
 }
 
-fn cursor(fields: &mut Fields, out: &mut Out) -> Option<Paginate> {
-    let cursor: Option<Expr> = read::expr_at(fields, "cursor", out);
+fn cursor(fields: &mut Fields, variables: Variables<'_>, out: &mut Out) -> Option<Paginate> {
+    let cursor: Option<Expr> = read::expr_at(fields, "cursor", variables, out);
     let param = fields.require_text("param", out);
     let place = place(fields, true, out);
-    let more = read::expr_at(fields, "more", out);
+    let more = read::expr_at(fields, "more", variables, out);
     Some(Paginate::Cursor { cursor: cursor?, param: param?.0, place, more })
 }
 
-fn offset(fields: &mut Fields, out: &mut Out) -> Option<Paginate> {
+fn offset(fields: &mut Fields, variables: Variables<'_>, out: &mut Out) -> Option<Paginate> {
     let offset = fields.text("offset", out);
     let limit = fields.text("limit", out).map(|(text, _)| text);
     let size = size(fields, out);
     let place = place(fields, false, out);
+    let more = read::expr_at(fields, "more", variables, out);
     let short_page_ends = fields.bool("short_page_ends", out).unwrap_or(false);
-    Some(Paginate::Offset { offset: offset?.0, limit, size: size?, place, short_page_ends })
+    Some(Paginate::Offset { offset: offset?.0, limit, size: size?, place, more, short_page_ends })
 }
 
-fn page(fields: &mut Fields, out: &mut Out) -> Option<Paginate> {
+fn page(fields: &mut Fields, variables: Variables<'_>, out: &mut Out) -> Option<Paginate> {
     let page = fields.text("page", out);
     let start = fields.whole("start", 0, 1_000_000, out).unwrap_or(1);
     let size = if fields.has("size") { size(fields, out) } else { None };
-    let last = read::expr_at(fields, "last", out);
+    let last = read::expr_at(fields, "last", variables, out);
+    let more = read::expr_at(fields, "more", variables, out);
     let place = place(fields, false, out);
     let short_page_ends = fields.bool("short_page_ends", out).unwrap_or(false);
     if short_page_ends && size.is_none() {
         out.push(fields.spot.complain("missing_key", "`short_page_ends` needs `size`: how long a full page is"));
     }
     fields.known(&["size"]);
-    Some(Paginate::Page { page: page?.0, start, size, last, place, short_page_ends })
+    Some(Paginate::Page { page: page?.0, start, size, last, more, place, short_page_ends })
 }
 
 fn size(fields: &mut Fields, out: &mut Out) -> Option<u64> {

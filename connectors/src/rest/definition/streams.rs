@@ -1,9 +1,9 @@
 //! Streams: identity, requests, windows, maps, schemas.
 
-use super::read::{self, Names, Out};
+use super::read::{self, ANSWER, Names, Out, Variables};
 use super::request::{self, Level, request};
 use super::{Deletes, Fetch, Incremental, Map, OnInvalid, Request, Schedule, Stream, deletes, schedule, topic};
-use crate::located::{Content, Entry, Fields, Node, Reference, bad_type};
+use crate::located::{Content, Entry, Fields, Node, Reference, Spot, bad_type};
 use serde_json::Value;
 use std::time::Duration;
 use syncline_engine::model::{Strategy, Timestamp};
@@ -31,11 +31,12 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
     fields.what = format!("stream `{name}`");
     let sync = fields.text("sync", out).map_or_else(|| name.clone(), |(sync, _)| sync);
     let level = around.level.inner(&mut fields, around.names, out);
+    let variables = around.names.variables(ANSWER);
     let (key, composite) = match fields.require("key", out) {
-        Some(node) => read::key(&node, &format!("`key` of stream `{name}`"), out),
+        Some(node) => read::key(&node, &format!("`key` of stream `{name}`"), variables, out),
         None => Default::default(),
     };
-    let modified_at = read::time_at(&mut fields, "modified_at", out);
+    let modified_at = read::time_at(&mut fields, "modified_at", variables, out);
     let merge = strategy(&mut fields, modified_at.is_some(), out);
     let schedule = match fields.take("schedule") {
         Some(node) => schedule::read(node, &format!("`schedule` of stream `{name}`"), out),
@@ -43,8 +44,8 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
     };
     let (list, incremental) = listings(&mut fields, around, &level, out);
     let fetch = fields.take("fetch").and_then(|node| fetch(node, around, &level, out));
-    let topic = fields.take("topic").and_then(|node| topic::topic(node, out));
-    let map = fields.take("map").map_or(Map::Same, |node| map(node, out));
+    let topic = fields.take("topic").and_then(|node| topic::topic(node, around.names, out));
+    let map = fields.take("map").map_or(Map::Same, |node| map(node, variables, out));
     let (schema, on_invalid) = schema(&mut fields, around, out);
     let ignore_in_diff = ignored(&mut fields, &map, out);
     let deletes = match fields.list("deletes", out) {
@@ -53,7 +54,7 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
     };
     read::later(&mut fields, "redact", "leave the fields out of `map`, so that they are never stored", out);
     fields.finish(out);
-    Some(Stream {
+    let stream = Stream {
         name,
         sync,
         key,
@@ -70,7 +71,21 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
         on_invalid,
         ignore_in_diff,
         deletes,
-    })
+    };
+    unconditional(&stream, around.conditional, &spot, out);
+    Some(stream)
+}
+
+/// A validator vouches for the body only, so that what reads headers is always asked for in full.
+fn unconditional(stream: &Stream, conditional: bool, spot: &Spot, out: &mut Out) {
+    let requests = || stream.list.iter().chain(stream.incremental.iter().map(|i| &i.request));
+    if conditional && requests().next().is_some() && (stream.reads_headers() || requests().any(Request::reads_headers))
+    {
+        let message =
+            format!("`limits.conditional` does nothing for stream `{}`: it reads headers (`$h`)", stream.name);
+        let complaint = spot.complain("conditional_with_headers", message).warn();
+        out.push(complaint.hint("read the body instead, or set limits.conditional to false"));
+    }
 }
 
 fn strategy(fields: &mut Fields, has_time: bool, out: &mut Out) -> Strategy {
@@ -222,10 +237,10 @@ fn fetch(node: Node, around: &Around<'_>, level: &Level, out: &mut Out) -> Optio
     Some(Fetch { request, batch, not_found_deletes })
 }
 
-fn map(node: Node, out: &mut Out) -> Map {
+fn map(node: Node, variables: Variables<'_>, out: &mut Out) -> Map {
     let Content::Map(entries) = &node.content else {
         let text = node.text().map(str::trim);
-        return match (text, read::expr(&node, "`map`", out)) {
+        return match (text, read::expr(&node, "`map`", variables, out)) {
             (Some("."), _) | (_, None) => Map::Same,
             (_, Some(expr)) => Map::Whole(expr),
         };
@@ -240,7 +255,7 @@ fn map(node: Node, out: &mut Out) -> Map {
             let message = format!("`{}` is plain text here, but other YAML readers take it for a boolean", entry.key);
             out.push(entry.spot.complain("boolean_like", message).warn().hint("quote it"));
         }
-        if let Some(expr) = read::expr(&entry.value, &format!("`map.{}`", entry.key), out) {
+        if let Some(expr) = read::expr(&entry.value, &format!("`map.{}`", entry.key), variables, out) {
             fields.push((entry.key.clone(), expr));
         }
     }

@@ -1,6 +1,6 @@
 //! `topic`: a stream read from a Kafka topic of somebody else's.
 
-use super::read::{self, Out};
+use super::read::{self, MESSAGE, Names, Out};
 use super::{Topic, TopicStart};
 use crate::expr::Expr;
 use crate::located::{Fields, Node};
@@ -10,7 +10,7 @@ const NAME_CHARS: usize = 249;
 
 /// Reads `topic` of a stream. Whether there is a broker stands in the settings: that `kafka_not_set` is a warning here, which
 /// whoever knows the settings drops or makes an error.
-pub(super) fn topic(node: Node, out: &mut Out) -> Option<Topic> {
+pub(super) fn topic(node: Node, names: &Names, out: &mut Out) -> Option<Topic> {
     let spot = node.spot.clone();
     let mut fields = Fields::open(node, "`topic`", out)?;
     let complaint =
@@ -28,7 +28,7 @@ pub(super) fn topic(node: Node, out: &mut Out) -> Option<Topic> {
     let starts = [("earliest", TopicStart::Earliest), ("latest", TopicStart::Latest)];
     let start = fields.word("start", &starts, out).unwrap_or(TopicStart::Earliest);
     let mut expression = |key: &'static str, what: &str, out: &mut Out| -> Option<Expr> {
-        fields.take(key).and_then(|node| read::expr(&node, what, out))
+        fields.take(key).and_then(|node| read::expr(&node, what, names.variables(MESSAGE), out))
     };
     let value = expression("value", "`topic.value`", out).filter(|value| value.text().trim() != ".");
     let connection = expression("connection", "`topic.connection`", out);

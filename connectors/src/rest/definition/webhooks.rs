@@ -1,6 +1,6 @@
 //! `webhooks`: scope, proof, routing, and what events mean.
 
-use super::read::{self, Names, Out};
+use super::read::{self, ANSWER, EVENT, HOOK, MAPPED, Names, Out, ROUTED};
 use super::request::{Level, request};
 use super::{Hydrate, Route, Scheme, Stream, Verify, WebhookEffect, WebhookMap, Webhooks, verify};
 use crate::expr::{Expr, Template};
@@ -33,15 +33,15 @@ pub(super) fn webhooks(
         }
     };
     let path = path(&mut fields, proof.as_ref().map(|(v, _)| v), out);
-    let events = read::expr_at(&mut fields, "events", out);
-    let route = route(&mut fields, per_connection, out);
+    let events = read::expr_at(&mut fields, "events", names.variables(HOOK), out);
+    let route = route(&mut fields, per_connection, names, out);
     let drop_unrouted = fields.word("unrouted", &[("park", false), ("drop", true)], out).unwrap_or(false);
-    let kind = read::expr_at(&mut fields, "type", out);
+    let kind = read::expr_at(&mut fields, "type", names.variables(HOOK), out);
     let dedupe = match fields.take("dedupe") {
-        Some(node) => read::exprs(&node, "`dedupe`", out),
+        Some(node) => read::exprs(&node, "`dedupe`", names.variables(EVENT), out),
         None => preset_dedupe(proof.as_ref().and_then(|(_, d)| *d)),
     };
-    let order_by = read::expr_at(&mut fields, "order_by", out);
+    let order_by = read::expr_at(&mut fields, "order_by", names.variables(HOOK), out);
     let reply = reply(&mut fields, out);
     let max_body = max_body(&mut fields, out);
     not_yet(&mut fields, level, names, out);
@@ -52,7 +52,7 @@ pub(super) fn webhooks(
         out.push(complaint.hint("say with `map` what the events mean"));
     }
     fields.finish(out);
-    let map = entries.into_iter().filter_map(|node| entry(node, streams, out)).collect();
+    let map = entries.into_iter().filter_map(|node| entry(node, streams, names, out)).collect();
     let (verify, _) = proof?;
     Some(Webhooks {
         per_connection,
@@ -92,7 +92,7 @@ fn path(fields: &mut Fields, verify: Option<&Verify>, out: &mut Out) -> Option<S
     Some(path)
 }
 
-fn route(fields: &mut Fields, per_connection: bool, out: &mut Out) -> Option<Route> {
+fn route(fields: &mut Fields, per_connection: bool, names: &Names, out: &mut Out) -> Option<Route> {
     let Some(node) = fields.take("route") else {
         if !per_connection {
             let complaint = fields.spot.complain("no_route", "one URL for all connections needs `route`");
@@ -102,12 +102,13 @@ fn route(fields: &mut Fields, per_connection: bool, out: &mut Out) -> Option<Rou
     };
     if matches!(node.content, Content::Map(_)) {
         let mut long = Fields::open(node, "`route`", out)?;
-        let value = long.require("value", out).and_then(|n| read::expr(&n, "`value` of `route`", out));
+        let value =
+            long.require("value", out).and_then(|n| read::expr(&n, "`value` of `route`", names.variables(EVENT), out));
         let field = long.require_text("field", out);
         long.finish(out);
         return Some(Route { value: value?, field: field?.0 });
     }
-    let value = read::expr(&node, "`route`", out)?;
+    let value = read::expr(&node, "`route`", names.variables(EVENT), out)?;
     match value.path().and_then(|p| p.last()).cloned() {
         Some(field) => Some(Route { value, field }),
         None => {
@@ -165,7 +166,7 @@ fn not_yet(fields: &mut Fields, level: &Level, names: &Names, out: &mut Out) {
     out.push(complaint.hint("`syncline hooks` shows the URL to register at the provider"));
     let names = Names { subscribe: true, in_stream: true, ..names.clone() };
     let Some(mut subscribe) = Fields::open(entry.value, "`subscribe`", out) else { return };
-    read::expr_at(&mut subscribe, "id", out);
+    read::expr_at(&mut subscribe, "id", names.variables(ANSWER), out);
     subscribe.duration("renew", out);
     if let Some(mut undo) = subscribe.take("unsubscribe").and_then(|n| Fields::open(n, "`unsubscribe`", out)) {
         request(&mut undo, level, &names, out);
@@ -175,18 +176,19 @@ fn not_yet(fields: &mut Fields, level: &Level, names: &Names, out: &mut Out) {
     subscribe.finish(out);
 }
 
-fn entry(node: Node, streams: &[Stream], out: &mut Out) -> Option<WebhookMap> {
+fn entry(node: Node, streams: &[Stream], names: &Names, out: &mut Out) -> Option<WebhookMap> {
     let mut fields = Fields::open(node, "an entry of `webhooks.map`", out)?;
-    let when = read::expr_at(&mut fields, "when", out);
+    let when = read::expr_at(&mut fields, "when", names.variables(ROUTED), out);
     let all = fields.bool("all", out).unwrap_or(false);
     let stream = fields.text("stream", out);
     let known = stream.as_ref().and_then(|(name, spot)| find(name, spot, streams, out));
     let key_node = fields.take("key");
     let has_key = key_node.is_some();
-    let (key, composite) = key_node.map(|n| read::key(&n, "`key` of `webhooks.map`", out)).unwrap_or_default();
-    let effect = effect(&mut fields, out);
-    let at = read::time_at(&mut fields, "at", out);
-    let partition = partition(&mut fields, out);
+    let (key, composite) =
+        key_node.map(|n| read::key(&n, "`key` of `webhooks.map`", names.variables(MAPPED), out)).unwrap_or_default();
+    let effect = effect(&mut fields, names, out);
+    let at = read::time_at(&mut fields, "at", names.variables(ROUTED), out);
+    let partition = partition(&mut fields, names, out);
     let hydrate_spot = fields.peek("hydrate").map(|n| n.spot.clone());
     let hydrate = fields.take("hydrate").map_or(Hydrate::Never, |node| hydrate(node, out));
     fields.bool("forward", out);
@@ -253,14 +255,14 @@ pub(super) fn unknown_stream(name: &str, spot: &Spot, streams: &[Stream]) -> cra
     }
 }
 
-fn effect(fields: &mut Fields, out: &mut Out) -> Option<WebhookEffect> {
+fn effect(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<WebhookEffect> {
     let found: Vec<&str> = ["record", "patch", "delete"].into_iter().filter(|k| fields.has(k)).collect();
     if found.len() > 1 {
         let message = format!("an event is one of {}", found.join(", "));
         out.push(fields.spot.complain("conflict", message).hint("write two entries, the first with `all: true`"));
     }
-    let record = read::expr_at(fields, "record", out);
-    let patch = fields.take("patch").map(|node| patch(node, out));
+    let record = read::expr_at(fields, "record", names.variables(MAPPED), out);
+    let patch = fields.take("patch").map(|node| patch(node, names, out));
     let delete = fields.bool("delete", out);
     if found.len() > 1 {
         return None;
@@ -273,25 +275,28 @@ fn effect(fields: &mut Fields, out: &mut Out) -> Option<WebhookEffect> {
     }
 }
 
-fn patch(node: Node, out: &mut Out) -> Vec<(Template, Expr)> {
+fn patch(node: Node, outer: &Names, out: &mut Out) -> Vec<(Template, Expr)> {
     let names = Names { event: true, ..Names::default() };
     let Some(mut fields) = Fields::open(node, "`patch`", out) else { return Vec::new() };
     let mut patch = Vec::new();
     for entry in fields.rest() {
         let key = Node { content: Content::Text(entry.key.clone()), spot: entry.spot, referenced: false };
         let path = read::template(&key, "a path of `patch`", &names, false, out);
-        let value = read::expr(&entry.value, &format!("`{}` of `patch`", entry.key), out);
+        let value = read::expr(&entry.value, &format!("`{}` of `patch`", entry.key), outer.variables(MAPPED), out);
         patch.extend(path.zip(value));
     }
     patch
 }
 
-fn partition(fields: &mut Fields, out: &mut Out) -> Vec<(String, Expr)> {
+fn partition(fields: &mut Fields, names: &Names, out: &mut Out) -> Vec<(String, Expr)> {
+    let variables = names.variables(ROUTED);
     let Some(node) = fields.take("partition") else { return Vec::new() };
     let Some(mut map) = Fields::open(node, "`partition`", out) else { return Vec::new() };
     map.rest()
         .into_iter()
-        .filter_map(|e| Some((e.key.clone(), read::expr(&e.value, &format!("`{}` of `partition`", e.key), out)?)))
+        .filter_map(|e| {
+            Some((e.key.clone(), read::expr(&e.value, &format!("`{}` of `partition`", e.key), variables, out)?))
+        })
         .collect()
 }
 

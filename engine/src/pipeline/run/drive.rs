@@ -23,8 +23,9 @@ const SAMPLES_MAX: usize = 10;
 /// Doubts shown in a run's record.
 const DOUBTS_MAX: usize = 20;
 
-/// Doubt of listings from which a page was left out: they are no base for the next window.
-const PAGE_SKIPPED: &str = "page_skipped";
+/// Doubts of listings from which something was left out: they are no base for the next window, which would not bring it.
+const HOLES: [&str; 6] =
+    ["page_skipped", "partial_answer", "empty_page", "repeated_page", "filtered_page", "end_mismatch"];
 
 /// Why a run does not go on.
 pub(super) enum Stop {
@@ -229,7 +230,8 @@ impl<'a> Drive<'a> {
     fn listing_ended(&mut self, end: End) {
         let journey = &mut self.journey;
         journey.proven = end.doubts.is_empty() && journey.set_aside == 0;
-        journey.read = !end.doubts.iter().any(|doubt| doubt.starts_with(PAGE_SKIPPED));
+        let hole = |doubt: &String| HOLES.iter().any(|hole| doubt.starts_with(hole));
+        journey.read = !end.doubts.iter().any(hole);
         end.doubts.iter().for_each(|doubt| add_doubt(&mut journey.record, doubt));
         // The second look, if this was it, has been taken.
         journey.confirm =

@@ -101,7 +101,7 @@ impl Work {
         group.entries = input.entries.len() as u64;
         for (n, entry) in input.entries.iter().enumerate() {
             let at = at.plus(Duration::from_micros(n as u64));
-            let taken = self.entry(group, target, entry, at);
+            let taken = self.entry(group, target, entry, message, at);
             self.account(group, target, taken, (listed, n), message, at);
         }
         self.leave_listing(group, target, &input, message);
@@ -152,6 +152,7 @@ impl Work {
         group: &mut Group<'_>,
         at: usize,
         entry: &Entry<'_>,
+        message: Message<'_>,
         when: Timestamp,
     ) -> Result<String, Quarantined> {
         let stray = || Quarantined { code: "bad_record", message: "no target".into(), id: None, item: String::new() };
@@ -177,9 +178,7 @@ impl Work {
         match (entry.op, id) {
             (Op::Upsert(text), id) => {
                 let given = Given { id, modified_at: entry.modified_at };
-                let row = target.mapper.read_text(text, given, seen, &mut || {
-                    crate::connectors::rest::mapping::vars(&target.account.connection, &Value::Null)
-                })?;
+                let row = target.mapper.read_text(text, given, seen, &mut || target.vars(message))?;
                 group.release(target, &row.id);
                 let page = group.page(engine, &target.dataset);
                 match &row.body {
@@ -303,7 +302,7 @@ impl Work {
             let id = match (entry.op, id) {
                 (Op::Upsert(text), id) => {
                     let given = Given { id, modified_at: entry.modified_at };
-                    let vars = &mut || target.vars();
+                    let vars = &mut || target.vars(message);
                     target.mapper.read_text(text, given, seen, vars).ok().map(|row| row.id.into_owned())
                 }
                 (_, id) => id.map(Cow::into_owned),

@@ -2,7 +2,7 @@
 
 use super::apply::{Met, Outcome};
 use super::group::Group;
-use super::target::Name;
+use super::target::{Name, headers};
 use super::task::Work;
 use crate::connectors::expr::Vars;
 use crate::connectors::kafka::input::{Bad, Key, Message};
@@ -11,7 +11,7 @@ use crate::connectors::rest::mapping::Seen;
 use crate::connectors::rest::mapping::text::{Given, Row, RowBody, refuse_text};
 use crate::engine::model::{Timestamp, record_id};
 use crate::engine::pipeline::Error;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The item of a message.
 enum Item<'a> {
@@ -52,8 +52,7 @@ impl Work {
             Met::Bad(bad) => return Ok(Outcome::Dead(bad)),
         }
         if let Item::Gone = item {
-            let id =
-                self.targets.get(target).map_or_else(|| Err(String::new()), |target| id_of_key(message.key(), target));
+            let id = self.targets.get(target).map_or_else(|| Err(String::new()), |target| id_of_key(message, target));
             let id = match id {
                 Ok(id) => id,
                 Err(why) => return Ok(Outcome::Dead(Bad::new("bad_key", format!("a delete by key: {why}")))),
@@ -65,7 +64,7 @@ impl Work {
             group.tally.records += 1;
             return Ok(Outcome::Applied);
         }
-        let taken = self.lay(group, target, &item, at);
+        let taken = self.lay(group, target, &item, message, at);
         self.account(group, target, taken, (false, 0), message, at);
         Ok(Outcome::Applied)
     }
@@ -75,6 +74,7 @@ impl Work {
         group: &mut Group<'_>,
         target: usize,
         item: &Item<'_>,
+        message: Message<'_>,
         at: Timestamp,
     ) -> Result<String, crate::engine::source::Quarantined> {
         let stray = || refuse_text("bad_record", "no target".into(), None, "");
@@ -83,9 +83,9 @@ impl Work {
         let row: Row<'_> = match item {
             Item::Text(text) => {
                 let mapper = target.mapper.clone();
-                mapper.read_text(text, Given::default(), seen, &mut || target.vars()).map(own)?
+                mapper.read_text(text, Given::default(), seen, &mut || target.vars(message)).map(own)?
             }
-            Item::Tree(item) => target.mapper.read_value(item, Given::default(), seen, &target.vars())?,
+            Item::Tree(item) => target.mapper.read_value(item, Given::default(), seen, &target.vars(message))?,
             Item::Gone | Item::Nothing => return Err(stray()),
         };
         group.release(target, &row.id);
@@ -182,26 +182,16 @@ fn own(row: Row<'_>) -> Row<'static> {
 
 /// The id in a message's key: a string, number or list of them as JSON; an object is read by the stream's `key`; any other
 /// text is the id itself.
-fn id_of_key(key: Option<&[u8]>, target: &super::target::Target) -> Result<String, String> {
-    let key = key.ok_or_else(|| "the message has no key".to_owned())?;
+fn id_of_key(message: Message<'_>, target: &super::target::Target) -> Result<String, String> {
+    let key = message.key().ok_or_else(|| "the message has no key".to_owned())?;
     if let Some(key) = Key::of_bytes(key) {
         return key.id(target.stream().composite).map(|id| id.into_owned());
     }
     let text = std::str::from_utf8(key).map_err(|_| "the key is not UTF-8 text".to_owned())?;
     match serde_json::from_str::<Value>(text) {
-        Ok(item @ Value::Object(_)) => target.mapper.key(&item, &target.vars()),
+        Ok(item @ Value::Object(_)) => target.mapper.key(&item, &target.vars(message)),
         Ok(_) => Err(format!("the key {text} names no record")),
         Err(_) if target.stream().composite => Err("the key is no list of parts".to_owned()),
         Err(_) => record_id(&Value::from(text)).map_err(|e| e.to_string()),
     }
-}
-
-/// Headers as expressions see them: names in lower case, text only.
-fn headers(message: Message<'_>) -> Value {
-    let mut headers = Map::new();
-    for (name, value) in message.headers() {
-        let text = value.and_then(|value| std::str::from_utf8(value).ok());
-        headers.insert(name.to_ascii_lowercase(), text.map_or(Value::Null, Value::from));
-    }
-    Value::Object(headers)
 }

@@ -3,13 +3,13 @@
 use super::Parts;
 use super::spec::Spec;
 use crate::connectors::expr::Vars;
-use crate::connectors::kafka::input::Bad;
+use crate::connectors::kafka::input::{Bad, Message};
 use crate::connectors::rest::definition::Stream;
 use crate::connectors::rest::mapping::{self, Mapper};
 use crate::control::connections::Account;
 use crate::engine::model::DatasetName;
 use crate::engine::pipeline::{Dataset, DatasetSpec, Error, Table};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -30,9 +30,20 @@ impl Target {
         self.mapper.stream()
     }
 
-    pub fn vars(&self) -> Vars {
-        mapping::vars(&self.account.connection, &Value::Null)
+    /// Variables of expressions about an item that came in `message`.
+    pub fn vars(&self, message: Message<'_>) -> Vars {
+        Vars { h: headers(message), ..mapping::vars(&self.account.connection, &Value::Null) }
     }
+}
+
+/// Headers as expressions see them: names in lower case, text only.
+pub(super) fn headers(message: Message<'_>) -> Value {
+    let mut headers = Map::new();
+    for (name, value) in message.headers() {
+        let text = value.and_then(|value| std::str::from_utf8(value).ok());
+        headers.insert(name.to_ascii_lowercase(), text.map_or(Value::Null, Value::from));
+    }
+    Value::Object(headers)
 }
 
 /// Targets by (environment, connection, stream, variant).
