@@ -16,6 +16,7 @@
 //! | `inputs` | `/v1/inputs` |
 //! | `views` | `/v1/views` |
 //! | `endpoints` | `/v1/endpoints` |
+//! | `checkpoint` | `/v1/checkpoint` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -32,6 +33,7 @@ mod auth;
 mod body;
 mod budget;
 mod changes;
+mod checkpoint;
 mod connections;
 mod current;
 mod endpoints;
@@ -118,6 +120,7 @@ fn routes(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budge
         .merge(schemas::router())
         .merge(views::router())
         .merge(endpoints::router())
+        .merge(checkpoint::router())
         .merge(input_schema::router())
         .merge(sync::router())
         .merge(connections::router())

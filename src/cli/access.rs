@@ -68,7 +68,8 @@ impl Access {
         }
     }
 
-    fn server(settings: &Settings, locked: Fail) -> Result<Access, Fail> {
+    /// The server that holds the folder.
+    pub(super) fn server(settings: &Settings, locked: Fail) -> Result<Access, Fail> {
         let Some(key) = key_of_server() else {
             let advice = format!("a server may hold it: set {KEY_VARIABLE} to one of its keys to ask it, or stop it");
             return Err(locked.hint(advice));

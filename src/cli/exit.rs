@@ -23,6 +23,8 @@ pub mod code {
     pub const UNAVAILABLE: u8 = 69;
     /// A bug.
     pub const INTERNAL: u8 = 70;
+    /// Files of the data folder are missing or damaged.
+    pub const DAMAGED: u8 = 74;
     /// Try again later: the data folder is in use.
     pub const TEMPORARY: u8 = 75;
     /// A key or token was refused.
@@ -87,6 +89,10 @@ impl From<Error> for Fail {
         match error {
             Error::Locked(_) => Fail::new(code::TEMPORARY, cause),
             Error::NewerFormat { .. } => Fail::new(code::CONFIG, cause),
+            Error::Damaged(_) => Fail::new(code::DAMAGED, cause).hint(
+                "nothing was changed. `syncline repair --dry-run` says what can be saved and what is lost, \
+                 `syncline restore` puts back a backup",
+            ),
             Error::Storage(_) | Error::Poisoned(_) => Fail::new(code::FAILURE, cause)
                 .hint("look at the disk that holds the data folder: space, rights, health"),
             Error::Stopped => Fail::new(code::TEMPORARY, cause),
@@ -140,6 +146,7 @@ mod tests {
     #[test]
     fn engine_failures_have_the_promised_codes() {
         assert_eq!(Fail::from(Error::Locked("/d".into())).code, 75);
+        assert_eq!(Fail::from(Error::Damaged("x".into())).code, 74);
         assert_eq!(Fail::from(Error::NewerFormat { found: 2, known: 1 }).code, 78);
         assert_eq!(Fail::from(BindError::InUse("127.0.0.1:1".into())).code, 69);
     }

@@ -4,6 +4,7 @@
 //! when no server holds it, and ask the server otherwise (see [`access`]).
 
 mod access;
+mod backup;
 mod changes;
 mod check;
 mod connections;
@@ -13,6 +14,7 @@ pub mod exit;
 mod init;
 mod logs;
 mod records;
+mod repair;
 mod run;
 mod runs;
 mod serve;
@@ -97,6 +99,12 @@ enum Verb {
     /// Inbound webhooks
     #[command(subcommand)]
     Webhook(webhook::Verb),
+    /// Write a checked backup of the data folder, also while a server runs
+    Backup(backup::Args),
+    /// Put a backup into the data folder
+    Restore(backup::RestoreArgs),
+    /// Make the best of a damaged data folder, and say what is lost
+    Repair(repair::Args),
 }
 
 /// Runs the program.
@@ -134,6 +142,8 @@ fn program(views: Option<Definition>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 });
         }
     };
+    // What this program writes is nobody else's business on the machine.
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     cli.common.views = views;
     match cli.verb {
         Verb::Demo(args) => demo::run(args),
@@ -156,6 +166,9 @@ fn dispatch(common: &Common, verb: Verb) -> Result<ExitCode, Fail> {
         Verb::Reject(args) => block_on(decide::run(common, &args, false)),
         Verb::Connections(verb) => block_on(connections::run(common, &verb)),
         Verb::Webhook(verb) => block_on(webhook::run(common, &verb)),
+        Verb::Backup(args) => block_on(backup::run(common, &args)),
+        Verb::Restore(args) => backup::run_restore(common, &args),
+        Verb::Repair(args) => repair::run(common, &args),
     }
 }
 

@@ -1,11 +1,13 @@
 //! WAIT: keeps what cannot be read again, durable before anyone is answered.
 
 mod changelog;
+mod high_water;
 mod memory;
 mod rocks;
 mod synced;
 
 pub use changelog::{Changelog, Write};
+pub use high_water::{Acknowledged, HIGH_WATER, HighWater};
 pub use memory::{MemoryChangelog, MemoryLog};
 pub use rocks::{RocksLog, WAITING_BYTES};
 pub use synced::Synced;

@@ -190,10 +190,11 @@ impl Writer {
             None => self.db.write(batch).map_err(poisoned).and_then(|()| {
                 self.end.send_replace(end);
                 // Whoever appended is answered after this.
-                match self.synced.covers(self.db.latest_sequence_number(), PATIENCE) {
-                    true => Ok(()),
-                    false => self.db.flush_wal(true).map_err(poisoned),
+                let through = self.db.latest_sequence_number();
+                if !self.synced.covers(through, PATIENCE) {
+                    self.db.flush_wal(true).map_err(poisoned)?;
                 }
+                self.synced.acknowledge(through, end).map_err(|e| Error::Poisoned(e.to_string()))
             }),
         };
         if let Err(error) = &written {

@@ -1,7 +1,11 @@
 //! One sync for two: log and store share a write-ahead log, and whoever syncs it syncs what the other has written before.
 //!
 //! Promise: who is told that a place is synced may answer for it; who is not syncs by itself, after a short wait at most.
+//! Before anybody is told, the high-water mark has it.
 
+use super::HighWater;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +14,10 @@ use std::time::Duration;
 pub struct Synced {
     state: Mutex<State>,
     moved: Condvar,
+    /// What a later start is told of; none where nothing is to last.
+    mark: Option<Mutex<HighWater>>,
+    /// Engine times before this one may become known with the next sync.
+    epoch: AtomicU64,
 }
 
 #[derive(Default)]
@@ -23,15 +31,50 @@ struct State {
 }
 
 impl Synced {
-    /// Runs `sync`, which brings everything to disk that was written up to `through`.
-    pub fn sync<T, E>(&self, through: u64, sync: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    /// With a mark beside the database.
+    pub fn marked(mark: HighWater) -> Synced {
+        Synced { mark: Some(Mutex::new(mark)), ..Synced::default() }
+    }
+
+    /// Runs `sync`, which brings everything to disk that was written up to `through`, and `more` writes of its own.
+    pub fn sync<T, E: From<io::Error>>(
+        &self,
+        through: u64,
+        more: u64,
+        sync: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         self.change(|state| state.begun = state.begun.max(through));
-        let synced = sync();
+        let synced = sync().and_then(|synced| {
+            self.acknowledge(through.saturating_add(more), 0)?;
+            Ok(synced)
+        });
         self.change(|state| match &synced {
             Ok(_) => state.done = state.done.max(through),
             Err(_) => state.failed = true,
         });
         synced
+    }
+
+    /// Engine times before `epoch` become known with the next sync.
+    pub fn reach(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// Raises the mark: everything up to `sequence`, and the log up to its entry `log`, is on disk.
+    pub fn acknowledge(&self, sequence: u64, log: u64) -> io::Result<()> {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        self.mark(|mark| mark.raise(sequence, log, epoch))
+    }
+
+    /// Brings the mark itself to disk, for a stop.
+    pub fn settle(&self) -> io::Result<()> {
+        self.mark(HighWater::sync)
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut HighWater) -> io::Result<()>) -> io::Result<()> {
+        let Some(mark) = &self.mark else { return Ok(()) };
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", super::HIGH_WATER));
+        change(&mut mark.lock().unwrap_or_else(PoisonError::into_inner)).map_err(named)
     }
 
     /// Waits for a sync by somebody else that covers `through`; whether it came. Waits `patience` for one to begin.
@@ -66,7 +109,7 @@ mod tests {
     fn a_sync_covers_what_was_written_before_it_and_no_more() {
         let synced = Synced::default();
         assert!(!synced.covers(1, NONE));
-        synced.sync(5, || Ok::<_, ()>(())).expect("synced");
+        synced.sync(5, 0, || Ok::<_, io::Error>(())).expect("synced");
         assert!(synced.covers(5, NONE) && !synced.covers(6, NONE));
     }
 
@@ -78,9 +121,9 @@ mod tests {
         std::thread::scope(|scope| {
             let synced = &synced;
             let syncing = scope.spawn(move || {
-                synced.sync(7, || {
+                synced.sync(7, 0, || {
                     began.send(()).expect("told");
-                    gone.recv().map_err(drop)
+                    gone.recv().map_err(io::Error::other)
                 })
             });
             begun.recv().expect("begun");
@@ -94,8 +137,8 @@ mod tests {
     #[test]
     fn a_failed_sync_covers_nothing_and_leaves_nobody_waiting() {
         let synced = Synced::default();
-        synced.sync(5, || Ok::<_, ()>(())).expect("synced");
-        synced.sync(9, || Err::<(), _>(())).expect_err("failed");
+        synced.sync(5, 0, || Ok::<_, io::Error>(())).expect("synced");
+        synced.sync(9, 0, || Err::<(), _>(io::Error::other("no"))).expect_err("failed");
         assert!(!synced.covers(9, LONG) && !synced.covers(10, LONG));
         assert!(synced.covers(5, LONG), "what was synced before is on disk");
     }

@@ -290,6 +290,12 @@ impl Engine {
         Ok(written.map_err(|_| Error::Stopped)??)
     }
 
+    /// Makes a checkpoint in the data folder, in the place of an earlier one: what a backup is made of.
+    pub async fn checkpoint(&self) -> Result<(), Error> {
+        let store = self.inner.store.clone();
+        Ok(tokio::task::spawn_blocking(move || store.checkpoint()).await.map_err(|_| Error::Stopped)??)
+    }
+
     /// Makes notices of what webhooks changed since the last call; called about twice a second.
     pub async fn announce_webhooks(&self) -> Result<(), Error> {
         self.submit_and_wait(Batch::default(), Vec::new(), true).await.map(drop)

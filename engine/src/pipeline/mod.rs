@@ -140,6 +140,9 @@ pub enum Error {
     /// The disk failed or holds damaged data.
     #[error("storage: {0}")]
     Storage(String),
+    /// Files of the data folder are missing or damaged; nothing was changed.
+    #[error("damaged_data: {0}")]
+    Damaged(String),
     /// A write failed earlier; nothing more is written until a restart.
     #[error("the store is closed after a failed write ({0}); free the disk or repair it, then restart")]
     Poisoned(String),
@@ -178,6 +181,7 @@ impl From<store::Error> for Error {
             store::Error::Poisoned(text) => Error::Poisoned(text),
             store::Error::Changelog(text) => Error::Remote(text),
             store::Error::Gone(text) => Error::Foreign(text),
+            store::Error::Damaged(text) => Error::Damaged(text),
         }
     }
 }

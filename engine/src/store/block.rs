@@ -163,7 +163,7 @@ pub(super) fn place(position: u64) -> u32 {
 }
 
 fn damaged(what: &str) -> Error {
-    Error::Disk(format!("a block of payloads is damaged: {what}; restore a backup"))
+    Error::Damaged(format!("a block of payloads is damaged: {what}; restore a backup"))
 }
 
 fn unpackable(error: std::io::Error) -> Error {

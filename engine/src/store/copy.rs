@@ -112,6 +112,7 @@ impl Store {
 
     /// Commits the engine times before `end`, their bulk writes included: durable when this returns.
     pub(crate) fn commit(&self, mut batch: Batch, end: u64) -> Result<()> {
+        self.synced.reach(end);
         let Some(copy) = &self.copy else { return self.write(batch.rocks, true) };
         let _turn = copy.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_poison()?;
@@ -122,7 +123,9 @@ impl Store {
             self.poisoned(error.to_string())
         })?;
         batch.rocks.put_cf(self.family(Family::System), PLACE, place.to_be_bytes());
-        self.write(batch.rocks, false)
+        self.write(batch.rocks, false)?;
+        // Which files there are is kept track of all the same.
+        Ok(self.synced.acknowledge(0, 0)?)
     }
 
     /// Brings a store to where its changelog is. What an earlier owner had written here and not committed goes first: what
@@ -174,7 +177,7 @@ impl Store {
         self.write(rocks, false)
     }
 
-    fn known_datasets(&self) -> Result<Vec<DatasetId>> {
+    pub(super) fn known_datasets(&self) -> Result<Vec<DatasetId>> {
         let known = self.named::<serde::de::IgnoredAny>(super::catalog::DATASET)?;
         Ok(std::iter::once(0).chain(known.into_iter().map(|(id, _)| id as u32)).map(DatasetId).collect())
     }
@@ -249,6 +252,24 @@ mod tests {
         next.commit(put(&next, "commit of 8"), 9).expect("durable");
         let last = open(2);
         assert!(is_there(&last, "other bulk of 8") && !is_there(&last, "bulk of 8"));
+    }
+
+    #[test]
+    fn a_damaged_copy_is_refused_and_rebuilt_from_its_changelog() {
+        let changelog = MemoryChangelog::default();
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || Store::open(folder.path(), Some(Arc::new(changelog.open())));
+        let store = open().expect("opened");
+        store.write_synced(put(&store, "kept")).expect("durable");
+        drop(store);
+        let logs = std::fs::read_dir(folder.path().join("store")).expect("a folder");
+        let logs = logs
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|is| is == "log"));
+        logs.for_each(|log| std::fs::remove_file(log).expect("removed"));
+        assert!(matches!(open(), Err(Error::Damaged(what)) if what.contains(".log")));
+        std::fs::remove_dir_all(folder.path()).expect("dropped");
+        assert!(is_there(&open().expect("rebuilt"), "kept"));
     }
 
     /// A changelog that breaks off after some pieces.

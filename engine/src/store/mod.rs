@@ -20,26 +20,31 @@
 //! Bulk puts of an epoch are written by the workers above the committed watermark, where no reader looks; the committer's
 //! one small synced batch moves the watermark. A crash in between leaves what recovery trims.
 
+mod backup;
 mod block;
 pub(crate) mod catalog;
+mod check;
 pub(crate) mod codec;
 mod copy;
 pub(crate) mod keys;
+mod marker;
 pub(crate) mod marks;
+mod open;
 pub(crate) mod outbox;
 mod payloads;
 pub(crate) mod read;
 pub(crate) mod recover;
+mod repair;
 mod restored;
 mod spill;
 pub(crate) mod write;
 
-use crate::log::{Changelog, Synced};
+use crate::log::Synced;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode,
-    Options, UniversalCompactOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, Options, UniversalCompactOptions, WriteBatch,
+    WriteOptions,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// Format of everything in the data folder.
@@ -66,15 +71,29 @@ pub enum Error {
     /// The changelog is not the one this store was a copy of.
     #[error("{0}")]
     Gone(String),
+    /// Files are missing or damaged.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 impl From<rocksdb::Error> for Error {
     fn from(error: rocksdb::Error) -> Self {
-        Error::Disk(error.into_string())
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => Error::Damaged(error.into_string()),
+            _ => Error::Disk(error.into_string()),
+        }
     }
 }
 
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Error::Disk(error.to_string())
+    }
+}
+
+pub use backup::{BackedUp, CHECKPOINT, Restoration, back_up, checkpoint, restore};
 pub(crate) use copy::Batch;
+pub use repair::{Repaired, repair};
 pub(crate) use write::WORKERS_MAX;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -93,7 +112,7 @@ pub struct Store {
     /// Where every write goes as well, if the store is a copy of a changelog.
     copy: Option<copy::Copy>,
     /// Held until the store goes.
-    _lock: Lock,
+    lock: open::Lock,
 }
 
 /// The families, in the order they were introduced: their numbers stand in changelogs.
@@ -212,58 +231,7 @@ impl Family {
     }
 }
 
-/// Blocks kept in memory, by all families together.
-const BLOCK_CACHE: usize = 64 << 20;
-/// Writes kept in memory until they go to a file, by all families together.
-const WRITE_BUFFERS: usize = 192 << 20;
-
-/// Name of the file that says the folder was set up: an emptied folder must not look like a new one.
-const MARKER: &str = "SYNCLINE";
-
 impl Store {
-    /// Opens the folder, or sets it up if it is new. With a `changelog` the folder is a copy of it and is brought to where
-    /// it is; a folder that belongs to another changelog is refused with [`Error::Gone`].
-    pub fn open(folder: &Path, changelog: Option<Arc<dyn Changelog>>) -> Result<Store> {
-        let disk = |e: std::io::Error| Error::Disk(format!("{}: {e}", folder.display()));
-        std::fs::create_dir_all(folder).map_err(disk)?;
-        let lock = Lock::take(folder)?;
-        let marker = folder.join(MARKER);
-        let data = folder.join("store");
-        let known = marker.exists();
-        if known && !data.exists() {
-            return Err(Error::Disk(format!(
-                "{} is missing though {} says the folder was set up; restore a backup, or remove the marker to begin anew",
-                data.display(),
-                marker.display()
-            )));
-        }
-        let mut options = database_options();
-        options.create_if_missing(!known);
-        options.create_missing_column_families(true);
-        let cache = Cache::new_lru_cache(BLOCK_CACHE);
-        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), f.options(&cache)));
-        let db = DB::open_cf_descriptors(&options, &data, families)?;
-        let mut store = Store {
-            db: Arc::new(db),
-            synced: Arc::default(),
-            poison: OnceLock::new(),
-            restored: Default::default(),
-            block_least: usize::MAX,
-            split_since: 0,
-            copy: None,
-            _lock: lock,
-        };
-        if let Some(changelog) = changelog {
-            store.catch_up(&*changelog)?;
-            store.copy = Some(copy::Copy::new(changelog));
-        }
-        store.check_format()?;
-        if !known {
-            std::fs::write(&marker, b"This folder belongs to Syncline. Do not remove single files.\n").map_err(disk)?;
-        }
-        Ok(store)
-    }
-
     fn check_format(&self) -> Result<()> {
         match self.system(b"format")? {
             None => {
@@ -274,7 +242,7 @@ impl Store {
             Some(bytes) => match <[u8; 4]>::try_from(&bytes[..]).map(u32::from_be_bytes) {
                 Ok(found) if found <= FORMAT => Ok(()),
                 Ok(found) => Err(Error::NewerFormat(found)),
-                Err(_) => Err(Error::Disk("the format entry is damaged; restore a backup".to_owned())),
+                Err(_) => Err(Error::Damaged("the format entry is damaged; restore a backup".to_owned())),
             },
         }
     }
@@ -315,12 +283,14 @@ impl Store {
         self.check_poison()?;
         let mut options = WriteOptions::default();
         options.set_sync(sync);
+        let writes = batch.len() as u64;
+        let write = || self.db.write_opt(batch, &options).map_err(Error::from);
         let written = match sync {
-            true => self.synced.sync(self.db.latest_sequence_number(), || self.db.write_opt(batch, &options)),
-            false => self.db.write_opt(batch, &options),
+            true => self.synced.sync(self.db.latest_sequence_number(), writes, write),
+            false => write(),
         };
         // After a failure it is unknown what the disk has.
-        written.map_err(|error| self.poisoned(error.into_string()))
+        written.map_err(|error| self.poisoned(error.to_string()))
     }
 
     /// Writes what is in memory to its files, for a quick restart.
@@ -328,42 +298,6 @@ impl Store {
         for family in Family::ALL {
             self.db.flush_cf(self.family(family))?;
         }
-        Ok(())
-    }
-}
-
-fn database_options() -> Options {
-    let mut options = Options::default();
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_max_total_wal_size(256 << 20);
-    options.set_paranoid_checks(true);
-    options.set_max_background_jobs(2);
-    options.set_db_write_buffer_size(WRITE_BUFFERS);
-    options.set_keep_log_file_num(2);
-    options.set_max_open_files(512);
-    options.set_enable_pipelined_write(true);
-    options.set_bytes_per_sync(1 << 20);
-    options.set_recycle_log_file_num(0);
-    options
-}
-
-/// The lock on a data folder: one process only.
-struct Lock {
-    // Dropping the file releases the lock with it.
-    _file: fd_lock::RwLock<std::fs::File>,
-}
-
-impl Lock {
-    fn take(folder: &Path) -> Result<Lock> {
-        let disk = |e: std::io::Error| Error::Disk(format!("{}: {e}", folder.display()));
-        let path = folder.join("LOCK");
-        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(disk)?;
-        let mut lock = fd_lock::RwLock::new(file);
-        match lock.try_write() {
-            // Forgetting the guard keeps the lock until the file is closed.
-            Ok(guard) => std::mem::forget(guard),
-            Err(_) => return Err(Error::Locked(folder.to_owned())),
-        }
-        Ok(Lock { _file: lock })
+        Ok(self.synced.settle()?)
     }
 }

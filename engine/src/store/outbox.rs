@@ -32,7 +32,7 @@ fn place(id: &str) -> Option<[u8; 12]> {
 }
 
 fn read(value: &[u8]) -> Result<Delivery> {
-    serde_json::from_slice(value).map_err(|e| Error::Disk(format!("damaged data: a delivery, {e}; restore a backup")))
+    serde_json::from_slice(value).map_err(|e| Error::Damaged(format!("a delivery, {e}; restore a backup")))
 }
 
 impl Store {

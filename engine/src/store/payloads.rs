@@ -362,7 +362,7 @@ fn walk_to(scan: &mut DBRawIterator<'_>, key: &[u8]) -> Result<bool> {
 }
 
 pub(super) fn missing(place: u64) -> Error {
-    Error::Disk(format!("the payload at {place} is missing; restore a backup"))
+    Error::Damaged(format!("the payload at {place} is missing; restore a backup"))
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ impl Store {
         }
         let lost = || {
             let what = format!("the content of the change at {position} of dataset {} is missing", dataset.0);
-            Error::Disk(format!("{what}; restore a backup"))
+            Error::Damaged(format!("{what}; restore a backup"))
         };
         let meta = self.meta(dataset, position)?.ok_or_else(lost)?;
         let payload = match meta.pruned_at {
@@ -199,8 +199,9 @@ impl Store {
             let from = if *dataset <= after.dataset { after.position.0 } else { after.position.0.saturating_sub(1) };
             for family in [Family::Cur, Family::History] {
                 let scan = self.scan(&snapshot, family, *dataset, from)?;
-                if let Some(key) = scan.key() {
-                    next.push(Reverse((keys::position(key), *dataset, scans.len())));
+                match scan.key() {
+                    Some(key) => next.push(Reverse((keys::position(key), *dataset, scans.len()))),
+                    None => scan.status()?,
                 }
                 scans.push(scan);
             }

@@ -166,7 +166,7 @@ impl Store {
             let (dataset, epoch) = (keys::dataset(&key), keys::number(&key, 6));
             let generation = key.get(14..18).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
             let Some(table) = tables.all.get_mut(&dataset) else { continue };
-            let damaged = || Error::Disk(format!("damaged data: a touch of epoch {epoch}; restore a backup"));
+            let damaged = || Error::Damaged(format!("a touch of epoch {epoch}; restore a backup"));
             let touch = decode_touch(&value).ok_or_else(damaged)?;
             table.touched += touch.keys.len() + touch.moved.len();
             let mut keys = touch.keys.iter();
@@ -194,7 +194,7 @@ impl Store {
                 continue;
             }
             let fields: Fields = serde_json::from_slice(&value)
-                .map_err(|e| Error::Disk(format!("damaged data: field clocks, {e}; restore a backup")))?;
+                .map_err(|e| Error::Damaged(format!("field clocks, {e}; restore a backup")))?;
             let table = tables.table(keys::dataset(&key));
             // Where the store has the entry, its flags tell already.
             if !table.is_spilled()

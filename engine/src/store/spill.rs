@@ -94,7 +94,7 @@ pub(super) fn encode(entry: &Entry) -> [u8; LEN] {
 }
 
 fn decode(key: Key, bytes: &[u8]) -> Result<Entry> {
-    let damaged = || Error::Disk(format!("damaged data: an entry of {} bytes; restore a backup", bytes.len()));
+    let damaged = || Error::Damaged(format!("an entry of {} bytes; restore a backup", bytes.len()));
     if bytes.len() != LEN || bytes.first() != Some(&FORMAT) {
         return Err(damaged());
     }

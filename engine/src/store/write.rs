@@ -147,7 +147,7 @@ impl Store {
     ) -> Result<Option<(u64, Meta)>> {
         let key = keys::record(dataset, old);
         let missing =
-            || Error::Disk(format!("the change at {old} of dataset {} is missing; restore a backup", dataset.0));
+            || Error::Damaged(format!("the change at {old} of dataset {} is missing; restore a backup", dataset.0));
         let meta = match self.restored(dataset, old).map(|(meta, _)| meta).or(asked) {
             Some(meta) => meta,
             None => self.meta(dataset, old)?.ok_or_else(missing)?,
@@ -233,7 +233,7 @@ impl Store {
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Meta> {
-    Meta::decode(bytes).map_err(|what| Error::Disk(format!("damaged data: {what}; restore a backup")))
+    Meta::decode(bytes).map_err(|what| Error::Damaged(format!("{what}; restore a backup")))
 }
 
 /// The change as it is stored; `block` is that of a payload of its own.

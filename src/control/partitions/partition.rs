@@ -16,7 +16,7 @@ pub(super) async fn open(common: &Common, partition: i32) -> Result<Running, Fai
     let folder = common.settings.data_dir.join("partitions").join(partition.to_string());
     let announcer = Arc::new(deliver::Announcer::new(&common.settings.endpoints, &common.definitions));
     let engine = match engine(common, partition, folder.clone(), announcer.clone()).await {
-        Err(Error::Foreign(why)) => {
+        Err(Error::Foreign(why) | Error::Damaged(why)) => {
             tracing::warn!(partition, %why, "the copy here is dropped and rebuilt");
             tokio::fs::remove_dir_all(&folder).await.map_err(|e| failed(partition, &e))?;
             engine(common, partition, folder, announcer.clone()).await.map_err(|e| failed(partition, &e))?
