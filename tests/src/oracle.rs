@@ -4,8 +4,8 @@
 //! `latest` it keeps the newest whole observation and all newer patches and folds them again for every row, where the
 //! engine keeps field clocks; delete windows keep the set of ids seen, where the engine keeps generations.
 //!
-//! Histories given to it must not contain two different observations of one record with exactly equal versions: the
-//! engine decides those by content hash, which is its own affair (a dedicated test checks that it decides at all).
+//! Under `latest` histories given to it must not contain two different observations of one record with exactly equal
+//! versions: the engine decides those by content hash, which is its own affair (a dedicated test checks that it decides at all).
 
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,8 @@ pub enum Writer {
 pub enum Rule {
     /// The greatest version.
     Latest,
-    /// The later in the log, but a polled row loses against another writer's newer one.
+    /// The later in the log, but a polled row loses against another writer's newer one, and what states a time of its own
+    /// loses against what states a later one or was asked for well after it.
     IgnoreIfModifiedAfter,
     /// The later in the log.
     Override,
@@ -34,6 +35,9 @@ pub enum Rule {
 
 /// (modified by the source, observed by us). Without a modified time the observation counts as that new.
 pub type Version = (Option<i64>, i64);
+
+/// So far, in microseconds, a source's clock may stand from ours.
+const APART: i64 = 60_000_000;
 
 /// What was seen of a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,6 +184,12 @@ struct Known {
     base: Option<(Version, Base)>,
     /// `latest`: patches newer than the base.
     patches: Vec<(Version, Value)>,
+    /// `ignore_if_modified_after`: the latest time that anybody stated of the whole record.
+    stated: Option<i64>,
+    /// `ignore_if_modified_after`: when a page that has the record was last asked for.
+    asked: Option<i64>,
+    /// `ignore_if_modified_after`: the content under the dated patches, and those, in order of their times.
+    dated: Option<(Value, Vec<(i64, Value)>)>,
 }
 
 /// One dataset.
@@ -296,6 +306,7 @@ impl Dataset {
     pub fn prune(&mut self, ids: &[String]) {
         for id in ids {
             let Some(known) = self.known.get_mut(id) else { continue };
+            known.undate();
             let Some(shown) = &mut known.shown else { continue };
             shown.payload = None;
             let mut entries = self.log.iter_mut().rev().filter(|entry| entry.id == *id);
@@ -324,7 +335,10 @@ impl Dataset {
             Window::Sweep => {
                 let began = self.window.as_ref().map_or(at, |(began, _)| *began);
                 for id in self.missing() {
-                    self.known.entry(id.clone()).or_default().swept(began);
+                    let known = self.known.entry(id.clone()).or_default();
+                    known.swept(began);
+                    known.undate();
+                    known.asked = Some(began.max(known.asked.map_or(i64::MIN, |asked| asked + 1)));
                     self.show(&id, Outcome::Gone(None), None, writer, at, tally);
                 }
                 self.window = None;
@@ -341,8 +355,8 @@ impl Dataset {
         let known = self.known.entry(row.id.clone()).or_default();
         let outcome = match self.rule {
             Rule::Latest => known.latest(row),
-            Rule::IgnoreIfModifiedAfter if !same && known.overtaken(row, writer) => Outcome::Skipped,
-            Rule::IgnoreIfModifiedAfter | Rule::Override => known.later(row),
+            Rule::IgnoreIfModifiedAfter => known.ignoring(row, writer, same),
+            Rule::Override => known.later(row),
         };
         if known.changed.is_none() && matches!(outcome, Outcome::Gone(_)) {
             known.changed = Some((at, writer));
@@ -402,6 +416,72 @@ impl Known {
         effective
             && matches!(writer, Writer::Run(_))
             && self.changed.is_some_and(|(at, by)| by != writer && at > row.version.1)
+    }
+
+    /// `ignore_if_modified_after`: the later in the log, unless it was overtaken or says itself that it is older.
+    fn ignoring(&mut self, row: &Row, writer: Writer, same: bool) -> Outcome {
+        let polled = matches!(writer, Writer::Run(_));
+        let own = row.version.0.filter(|_| !polled);
+        let asked = Some(row.version.1).filter(|_| polled);
+        let before = |at: Option<i64>| own.is_some_and(|own| at.is_some_and(|at| own < at));
+        let late = before(self.stated) || before(self.asked.map(|at| at - APART)) || self.overtaken(row, writer);
+        if same && self.dated.is_none() {
+            (self.stated, self.asked) = (self.stated.max(row.version.0), self.asked.max(asked));
+            return self.later(row);
+        }
+        match &row.body {
+            Body::Patch(_) if !self.live() || self.pruned() => Outcome::Ignored,
+            Body::Gone(at) if !self.live() => {
+                (self.stated, self.asked) = (self.stated.max(row.version.0), self.asked.max(asked));
+                Outcome::Gone(*at)
+            }
+            Body::Gone(_) if late || before(self.newest()) => Outcome::Skipped,
+            _ if late => Outcome::Skipped,
+            Body::Patch(patch) if own.is_some() || self.dated.is_some() => self.date(own, patch),
+            Body::Patch(_) => self.later(row),
+            Body::Whole(value) => {
+                let newer = self.dated.take().map(|(_, patches)| patches).unwrap_or_default();
+                let newest = newer.last().map(|(at, _)| *at);
+                let (newer, behind): (Vec<_>, Option<i64>) = match own {
+                    Some(own) => (newer.into_iter().filter(|(at, _)| *at > own).collect(), None),
+                    None => (Vec::new(), newest),
+                };
+                self.stated = self.stated.max(behind).max(row.version.0);
+                self.asked = self.asked.max(asked);
+                let content = newer.iter().fold(value.clone(), |value, (_, patch)| merged(&value, patch));
+                self.dated = (!newer.is_empty()).then(|| (value.clone(), newer));
+                Outcome::Is(content)
+            }
+            Body::Gone(at) => {
+                self.undate();
+                (self.stated, self.asked) = (self.stated.max(row.version.0), self.asked.max(asked));
+                Outcome::Gone(*at)
+            }
+        }
+    }
+
+    /// Takes a patch in by its time, or behind all others if it has none.
+    fn date(&mut self, own: Option<i64>, patch: &Value) -> Outcome {
+        let shown = self.shown.as_ref().and_then(|r| r.payload.clone()).unwrap_or_default();
+        let at = own.or(self.newest()).unwrap_or(i64::MIN);
+        let nothing = patch.as_object().is_some_and(Map::is_empty);
+        if nothing {
+            return Outcome::Is(shown);
+        }
+        let (base, patches) = self.dated.get_or_insert_with(|| (shown, Vec::new()));
+        patches.insert(patches.partition_point(|(other, _)| *other <= at), (at, patch.clone()));
+        Outcome::Is(patches.iter().fold(base.clone(), |value, (_, patch)| merged(&value, patch)))
+    }
+
+    /// The latest time that anybody stated of any field.
+    fn newest(&self) -> Option<i64> {
+        self.stated.max(self.dated.as_ref().and_then(|(_, patches)| patches.last()).map(|(at, _)| *at))
+    }
+
+    /// What comes now speaks for all fields; the latest time that was stated stays the record's.
+    fn undate(&mut self) {
+        self.stated = self.newest();
+        self.dated = None;
     }
 
     /// A sweep says: as it was known, but gone since the window began, and in any case after it was last observed.

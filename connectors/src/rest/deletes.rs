@@ -4,7 +4,8 @@ use super::definition::{ConfirmRule, DeletedListing, Stream};
 use super::mapping::{Mapped, Mapper, Seen, key_of, refuse};
 use crate::expr::Vars;
 use serde_json::Value;
-use syncline_engine::source::Confirm;
+use syncline_engine::model::{CLOCKS_APART, Strategy, Timestamp};
+use syncline_engine::source::{Confirm, Observation};
 
 /// Reads one item of a listing of deleted records.
 pub(super) fn read(mapper: &Mapper, listing: &DeletedListing, item: &Value, seen: Seen, vars: &Vars) -> Mapped {
@@ -14,9 +15,19 @@ pub(super) fn read(mapper: &Mapper, listing: &DeletedListing, item: &Value, seen
         Err(reason) => return Mapped::Refused(refuse("bad_key", format!("deletes.key: {reason}"), None, item)),
     };
     match listing.at.as_ref().map(|at| at.read(item, vars)).transpose() {
-        Ok(at) => Mapped::Taken(mapper.gone(id, None, at.flatten(), seen), None),
+        Ok(at) => Mapped::Taken(listed(mapper, id, at.flatten(), seen), None),
         Err(error) => Mapped::Refused(refuse("bad_time", format!("deletes.at: {error}"), Some(id), item)),
     }
+}
+
+/// That a record was deleted then. Where merging goes by when a page was asked for, this is no news of now: what came to
+/// life since stays, however often the list names its old delete.
+fn listed(mapper: &Mapper, id: String, at: Option<Timestamp>, seen: Seen) -> Observation {
+    let mut gone = mapper.gone(id, None, at, seen);
+    if let (Strategy::IgnoreIfModifiedAfter, Some(at)) = (mapper.stream().merge, at) {
+        gone.observed_at = gone.observed_at.min(at.plus(CLOCKS_APART));
+    }
+    gone
 }
 
 /// What it takes before records missing from a proven listing are deleted. `steady` says that the API's own count was

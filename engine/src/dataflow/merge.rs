@@ -3,7 +3,7 @@
 //! A row that changes nothing costs one lookup: equal bytes are equal content, so nothing is parsed, staged or allocated.
 
 use crate::model::content::{Ignore, Key, canonical_hash};
-use crate::model::{Action, Cause, DatasetId, Strategy, Timestamp, Via};
+use crate::model::{Action, CLOCKS_APART, Cause, DatasetId, Strategy, Timestamp, Via};
 use crate::state::{
     Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PRUNED, Part, Row, Rows, Seen, Stage, Staged, Stamp,
     Table, Touch, merge, patch_hash, writer,
@@ -119,10 +119,13 @@ impl<'a> Merge<'a> {
         let mut deleted = Vec::with_capacity(doomed.len());
         for (position, entry) in (first..).step_by(step.max(1) as usize).zip(doomed) {
             // Newer than what was known, even where that bears a time to come: the same observation again is no revival.
-            let version = (entry.modified_at, began.max(entry.observed_at.plus(Duration::from_micros(1))));
-            if let Some(fields) = self.table.fields.get_mut(&entry.key) {
-                fields.rebase((version.0, version.1, 0), None);
-                let fields = fields.clone();
+            let mut version = (entry.modified_at, began.max(entry.observed_at.plus(Duration::from_micros(1))));
+            if let Some(mut fields) = self.table.fields.get(&entry.key).cloned() {
+                if self.strategy != Strategy::Latest {
+                    version.0 = version.0.max(fields.newest().0);
+                }
+                let second = if self.strategy == Strategy::Latest { version.1 } else { Timestamp(i64::MAX) };
+                fields.rebase((version.0, second, 0), None);
                 self.keep(&entry, fields);
             }
             let flags = if self.table.fields.contains_key(&entry.key) { PATCHED } else { 0 };
@@ -132,21 +135,48 @@ impl<'a> Merge<'a> {
         deleted
     }
 
-    /// A row's version. A source that states no modified time is as new as the observation.
+    /// A row's version. Under `latest` a row without a modified time is as new as the observation. Under
+    /// `ignore_if_modified_after` only a page's observation time says something: when it was asked for.
+    #[inline]
     fn version(&self, row: &Row) -> (Timestamp, Timestamp) {
-        let modified_at = match (self.strategy, row.modified_at) {
-            (Strategy::Latest, Timestamp::NONE) => row.observed_at,
-            (_, modified_at) => modified_at,
-        };
-        (modified_at, row.observed_at)
+        match (self.strategy, row.modified_at) {
+            (Strategy::Latest, Timestamp::NONE) => (row.observed_at, row.observed_at),
+            (Strategy::IgnoreIfModifiedAfter, at) if self.cause.via != Via::Poll => (at, Timestamp::NONE),
+            (_, at) => (at, row.observed_at),
+        }
     }
 
-    /// Whether a polled row lost to another writer that came after its page was requested.
+    /// Whether a row lost by `ignore_if_modified_after`: a polled one to another writer that came after its page was
+    /// requested, any other by the time that it states itself.
     fn overtaken(&self, entry: &Entry, row: &Row) -> bool {
+        match (self.strategy, self.cause.via) {
+            (Strategy::IgnoreIfModifiedAfter, Via::Poll) => {
+                entry.changed_at > row.observed_at && entry.writer() != writer(self.cause)
+            }
+            (Strategy::IgnoreIfModifiedAfter, _) => {
+                let at = row.modified_at;
+                at != Timestamp::NONE && (at < entry.modified_at || at.plus(CLOCKS_APART) < entry.observed_at)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the row takes its place by the time that it states itself, not by its arrival.
+    fn is_dated(&self, row: &Row) -> bool {
         self.strategy == Strategy::IgnoreIfModifiedAfter
-            && self.cause.via == Via::Poll
-            && entry.changed_at > row.observed_at
-            && entry.writer() != writer(self.cause)
+            && self.cause.via != Via::Poll
+            && row.modified_at != Timestamp::NONE
+    }
+
+    /// Where a row stands among field clocks. But for `latest` that is the time it states itself, else behind all of them;
+    /// among equal times the later arrival is the newer.
+    fn stamp(&self, position: u64, row: &Row, hash: u64, fields: &Fields) -> Stamp {
+        let (at, observed_at) = self.version(row);
+        match self.strategy {
+            Strategy::Latest => (at, observed_at, hash),
+            _ if self.is_dated(row) => (at, arrival(position), 0),
+            _ => (at.max(fields.newest().0), arrival(position), 0),
+        }
     }
 
     fn whole(&mut self, place: Place<'_>, row: &Row) -> Outcome {
@@ -164,7 +194,7 @@ impl<'a> Merge<'a> {
             return Outcome::Changed(Action::Added, None);
         };
         if entry.is(PATCHED) {
-            return self.whole_over_fields(place, row, entry, (version.0, version.1, hash));
+            return self.whole_over_fields(place, row, entry, hash);
         }
         if !entry.is(DEAD) && entry.hash == hash {
             return self.same(entry, version, row.raw, bytes);
@@ -192,10 +222,11 @@ impl<'a> Merge<'a> {
             return Outcome::Ignored;
         };
         if entry.is(PATCHED) {
-            return self.gone_over_fields(place, entry, version, deleted_at);
+            return self.gone_over_fields(place, row, entry, deleted_at);
         }
         if entry.is(DEAD) {
-            if self.strategy == Strategy::Latest && version > (entry.modified_at, entry.observed_at) {
+            let version = known(self.strategy, &entry, version);
+            if self.strategy != Strategy::Override && version > (entry.modified_at, entry.observed_at) {
                 (entry.modified_at, entry.observed_at) = version;
                 self.touch.moved.push((entry.key[0], version.0, version.1));
                 self.table.put(entry);
@@ -218,13 +249,12 @@ impl<'a> Merge<'a> {
             (Err(wrong), _) => return Outcome::Rejected(wrong),
             (_, Err(wrong)) => return Outcome::Rejected(wrong.to_string()),
         };
-        let version = self.version(row);
         let entry = self.table.get(&row.key).copied();
         if says_nothing(text) {
             return self.there(entry, row);
         }
         if self.strategy == Strategy::Latest {
-            return self.patch_fields(place, row, entry, (version.0, version.1, hash), text);
+            return self.patch_fields(place, row, entry, hash, text);
         }
         let Some(entry) = entry.filter(|e| !e.is(DEAD)) else { return Outcome::Ignored };
         if entry.is(PRUNED) {
@@ -233,6 +263,14 @@ impl<'a> Merge<'a> {
         if self.overtaken(&entry, row) {
             return self.skip(entry);
         }
+        if entry.is(PATCHED) || self.is_dated(row) {
+            return self.patch_fields(place, row, Some(entry), hash, text);
+        }
+        // Some fields date nothing but themselves.
+        let version = match self.strategy {
+            Strategy::IgnoreIfModifiedAfter => (entry.modified_at, entry.observed_at),
+            _ => self.version(row),
+        };
         let base = self.stage.payload(self.dataset, entry.position);
         let merged = base.as_deref().and_then(|b| std::str::from_utf8(b).ok()).map(|base| merge(base, text));
         match merged {
@@ -255,11 +293,11 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// `latest`: a patch moves the clocks of its own fields only.
-    fn patch_fields(&mut self, place: Place<'_>, row: &Row, entry: Option<Entry>, stamp: Stamp, text: &str) -> Outcome {
+    /// A patch moves the clocks of its own fields only.
+    fn patch_fields(&mut self, place: Place<'_>, row: &Row, entry: Option<Entry>, hash: u64, text: &str) -> Outcome {
         let Some(entry) = entry else {
             let mut fields = Fields::default();
-            fields.patch(stamp, text.to_owned());
+            fields.patch(self.stamp(place.position, row, hash, &fields), text.to_owned());
             let mut entry = self.written(Entry::new(row.key), (Timestamp::NONE, Timestamp::NONE), 0, 0, place.position);
             entry.set_flags(DEAD | HIDDEN | PATCHED);
             self.table.insert(entry);
@@ -272,11 +310,14 @@ impl<'a> Merge<'a> {
             None if entry.is(PRUNED) && !entry.is(DEAD) => return self.refuse(entry),
             None => Fields {
                 base: (!entry.is(DEAD)).then(|| self.text(&entry)).flatten(),
-                base_stamp: Some(entry.version()),
+                base_stamp: Some(match self.strategy {
+                    Strategy::Latest => entry.version(),
+                    _ => (entry.modified_at, arrival(entry.position), 0),
+                }),
                 patches: Vec::new(),
             },
         };
-        if !fields.patch(stamp, text.to_owned()) {
+        if !fields.patch(self.stamp(place.position, row, hash, &fields), text.to_owned()) {
             return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
         }
         let content = fields.content();
@@ -292,9 +333,13 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// `latest`: a whole record under patches that may be newer.
-    fn whole_over_fields(&mut self, place: Place<'_>, row: &Row, entry: Entry, stamp: Stamp) -> Outcome {
+    /// A whole record under patches that may be newer.
+    fn whole_over_fields(&mut self, place: Place<'_>, row: &Row, entry: Entry, hash: u64) -> Outcome {
         let Some(mut fields) = self.table.fields.get(&row.key).cloned() else { return self.skip(entry) };
+        if self.overtaken(&entry, row) {
+            return self.skip(entry);
+        }
+        let stamp = self.stamp(place.position, row, hash, &fields);
         let text = String::from_utf8_lossy(place.rows.bytes_of(row)).into_owned();
         if !fields.rebase(stamp, Some(text)) {
             return self.skip(entry);
@@ -302,19 +347,23 @@ impl<'a> Merge<'a> {
         let (flags, raw) = if fields.patches.is_empty() { (0, row.raw) } else { (PATCHED, 0) };
         let content = fields.content().unwrap_or_default();
         self.keep(&entry, fields);
-        self.settle(place, entry, (stamp.0, stamp.1), content, flags, raw)
+        self.settle(place, entry, (stamp.0, self.version(row).1), content, flags, raw)
     }
 
-    /// `latest`: a delete under patches that may be newer: those wait unseen for the record to come back.
+    /// A delete under patches that may be newer. Under `latest` those wait unseen for the record to come back; else the
+    /// record was still there when the newest was made.
     fn gone_over_fields(
         &mut self,
         place: Place<'_>,
+        row: &Row,
         mut entry: Entry,
-        version: (Timestamp, Timestamp),
         deleted_at: Option<Timestamp>,
     ) -> Outcome {
         let Some(mut fields) = self.table.fields.get(&entry.key).cloned() else { return self.skip(entry) };
-        if !fields.rebase((version.0, version.1, 0), None) {
+        let stamp = self.stamp(place.position, row, 0, &fields);
+        let version = (stamp.0, self.version(row).1);
+        let patched_later = self.strategy != Strategy::Latest && stamp.0 < fields.newest().0;
+        if patched_later || self.overtaken(&entry, row) || !fields.rebase(stamp, None) {
             return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
         }
         let flags = if fields.patches.is_empty() { 0 } else { PATCHED };
@@ -412,7 +461,7 @@ impl<'a> Merge<'a> {
     }
 
     fn written(&self, mut entry: Entry, version: (Timestamp, Timestamp), hash: u64, raw: u64, position: u64) -> Entry {
-        (entry.modified_at, entry.observed_at) = version;
+        (entry.modified_at, entry.observed_at) = known(self.strategy, &entry, version);
         entry.changed_at = self.at;
         entry.hash = hash;
         entry.raw = raw;
@@ -453,10 +502,26 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// Notes that a record was seen in this generation with this version; only `latest` needs the version.
+/// What is known of a record's times after a row of this version. Under `ignore_if_modified_after` they are two: the latest
+/// that anybody stated, and when it was last asked for; both only grow.
+#[inline]
+fn known(strategy: Strategy, entry: &Entry, version: (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+    match strategy {
+        Strategy::IgnoreIfModifiedAfter => (entry.modified_at.max(version.0), entry.observed_at.max(version.1)),
+        _ => version,
+    }
+}
+
+/// The place in the log as the second part of a [`Stamp`].
+fn arrival(position: u64) -> Timestamp {
+    Timestamp(i64::try_from(position).unwrap_or(i64::MAX))
+}
+
+/// Notes that a record was seen in this generation with this version, which `override` has no use for.
 #[inline]
 fn seen(touch: &mut Touch, entry: &mut Entry, version: (Timestamp, Timestamp), strategy: Strategy, generation: u32) {
-    let newer = strategy == Strategy::Latest && version > (entry.modified_at, entry.observed_at);
+    let version = known(strategy, entry, version);
+    let newer = strategy != Strategy::Override && version > (entry.modified_at, entry.observed_at);
     if newer && version.0 != entry.modified_at {
         touch.moved.push((entry.key[0], version.0, version.1));
         (entry.modified_at, entry.observed_at) = version;

@@ -7,7 +7,7 @@
 use super::merge::{Merge, Outcome, Place};
 use super::view::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
-use crate::model::{Action, Cause, Counts, DatasetId, Position, Timestamp};
+use crate::model::{Action, Cause, Counts, DatasetId, Position, Strategy, Timestamp};
 use crate::state::{AHEAD, DEAD, HIDDEN, Kept, PATCHED, PRUNED, Rows, Seen, Stage, Tables, Window, Work};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -196,6 +196,7 @@ impl Step<'_> {
         let (worker, peers) = (self.worker, self.peers);
         let watched = self.watched.contains(&dataset);
         let table = self.tables.table(dataset);
+        let strategy = table.spec.strategy;
         for (key, position) in records.iter().filter(|(key, _)| key[1] % peers == worker) {
             if let Some(entry) = table.get(key).filter(|e| e.position == *position && !e.is(PRUNED)) {
                 // What is deleted has left the views before.
@@ -211,7 +212,10 @@ impl Step<'_> {
                 self.stage.part.pruned.push((dataset, *position, slot));
                 if let Some(clocks) = clocks {
                     // What is older than a patch that was laid over the content stays older than the content.
-                    let newest = clocks.newest().max((entry.modified_at, entry.observed_at));
+                    let newest = match strategy {
+                        Strategy::Latest => clocks.newest().max((entry.modified_at, entry.observed_at)),
+                        _ => (clocks.newest().0.max(entry.modified_at), entry.observed_at),
+                    };
                     (entry.modified_at, entry.observed_at) = newest;
                     let moved = (key[0], newest.0, newest.1);
                     self.stage.part.kept.push(Kept { dataset, key: *key, fields: None });

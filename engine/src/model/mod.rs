@@ -16,5 +16,5 @@ pub use cursor::{Cursor, CursorError, CursorKey};
 pub use delivery::Delivery;
 pub use failure::Failure;
 pub use ids::{BadId, Cause, DatasetId, DatasetName, Position, Via, id_of, is_model, record_id};
-pub use observation::{Strategy, Version};
+pub use observation::{CLOCKS_APART, Strategy, Version};
 pub use timestamp::Timestamp;

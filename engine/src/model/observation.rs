@@ -2,6 +2,10 @@
 
 use super::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// So far a source's clock may stand from ours, where a time of one has to be compared with a time of the other.
+pub const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// Which observation wins (see `docs/semantics.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -9,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub enum Strategy {
     /// The greatest (modified time, observation time, content hash), whatever the order of arrival.
     Latest,
-    /// The later in the log, but a polled record loses if another writer changed it after its page was requested.
+    /// The later in the log, but a polled record loses if another writer changed it after its page was requested, and any
+    /// other that states a modified time if a later one is known, or if the record was on a page requested well after it.
     IgnoreIfModifiedAfter,
     /// The later in the log.
     Override,
