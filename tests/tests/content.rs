@@ -1,10 +1,13 @@
 //! Canonical content against the oracle's naive one: equal hashes where content is equal, different ones where it is not,
-//! and nothing accepted that a reader could not parse.
+//! and nothing accepted that a reader could not parse. The same of ids: one where values are the same, else two.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value};
+use syncline_connectors::kafka::input::Key;
+use syncline_connectors::rest::mapping::text::scalar_id;
 use syncline_engine::model::content::{Ignore, canonical_hash};
+use syncline_engine::model::record_id;
 use syncline_tests::oracle::canonical;
 
 fn hash(text: &str) -> Result<u64, String> {
@@ -59,6 +62,123 @@ fn noisy(value: &Value) -> String {
             format!("{{ {} }}", fields.join(" , "))
         }
         other => other.to_string(),
+    }
+}
+
+/// Values that somebody may use as ids, of which many are alike.
+fn scalar() -> impl Strategy<Value = Value> {
+    let parse = |text: String| serde_json::from_str::<Value>(&text).expect("a number");
+    let near =
+        ("(-?(0|1|12|9007199254740991|18446744073709551615))", "(|[.]0{0,3}[01]?|[.]12345678901234567[0-9]{0,4})")
+            .prop_map(|(whole, fraction)| if fraction == "." { whole } else { whole + &fraction });
+    let power = select(vec!["", "", "e0", "E+1", "e-1", "e400", "e-400", "e99999999999999999999"]);
+    let number = prop_oneof![number(), (near, power).prop_map(|(number, power)| number + power)];
+    let text = select(vec![
+        "a", "A", " a", "a ", "n\0ul", "nul", "\0", "é", "e\u{301}", "ß", "ss", "null", "true", "[1]", "-0", "1e1",
+        "😀",
+    ]);
+    prop_oneof![
+        3 => number.clone().prop_map(parse),
+        1 => number.prop_map(Value::from),
+        2 => text.prop_map(Value::from),
+        1 => select(vec![Value::Null, Value::from(true), serde_json::json!([1]), serde_json::json!({"a": 1}), Value::from("")]),
+    ]
+}
+
+/// A number written out: no exponent, no zeros that say nothing.
+fn plain(number: &Value) -> String {
+    let mantissa = number.to_string();
+    if !mantissa
+        .split(['e', 'E'])
+        .next()
+        .is_some_and(|digits| digits.contains(|c: char| c.is_ascii_digit() && c != '0'))
+    {
+        return "0".to_owned();
+    }
+    let text = canonical(number);
+    let Some((digits, power)) = text.split_once('e') else { return text };
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |rest| ("-", rest));
+    let power: i64 = power.parse().expect("a power of ten");
+    if power >= 0 {
+        return format!("{sign}{digits}{}", "0".repeat(power as usize));
+    }
+    let point = digits.len() as i64 + power;
+    let (whole, fraction) = digits.split_at(point.max(0) as usize);
+    let whole = if whole.is_empty() { "0" } else { whole };
+    format!("{sign}{whole}.{}{fraction}", "0".repeat(point.min(0).unsigned_abs() as usize))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn ids_are_equal_exactly_where_values_are(left in scalar(), right in scalar()) {
+        let ids = [&left, &right].map(|value| record_id(value).ok());
+        let written = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            number => plain(number),
+        };
+        if let [Some(l), Some(r)] = &ids {
+            prop_assert_eq!(l == r, written(&left) == written(&right), "{} {}", left, right);
+            prop_assert_eq!(l, &written(&left), "the id of {}", left);
+        }
+        // Whoever reads an id, as an item's text or as a message's key, reads the same.
+        let text = left.to_string();
+        prop_assert_eq!(scalar_id(&text).ok().map(|id| id.into_owned()), ids[0].clone(), "{}", text);
+        if let Some(key) = Key::of_bytes(text.as_bytes()).filter(|_| left.is_number() || left.is_string()) {
+            prop_assert_eq!(key.id(false).ok().map(|id| id.into_owned()), ids[0].clone(), "{}", text);
+        }
+    }
+
+    #[test]
+    fn composite_ids_are_equal_exactly_where_their_parts_are(left in [scalar(), scalar()], right in [scalar(), scalar()]) {
+        let id = |parts: &[Value; 2]| {
+            let text = Value::from(parts.to_vec()).to_string();
+            Key::of_bytes(text.as_bytes()).and_then(|key| key.id(true).ok().map(|id| id.into_owned()))
+        };
+        let written = |parts: &[Value; 2]| parts.each_ref().map(|part| match part {
+            Value::String(_) => part.to_string(),
+            number => plain(number),
+        });
+        if let (Some(l), Some(r)) = (id(&left), id(&right)) {
+            prop_assert_eq!(l == r, written(&left) == written(&right), "{:?} {:?}", left, right);
+        }
+    }
+}
+
+#[test]
+fn what_would_become_the_id_of_others_is_refused_by_name() {
+    let refusal = |text: &str| match record_id(&serde_json::from_str(text).expect("JSON")) {
+        Ok(id) => format!("taken as {id}"),
+        Err(why) => why.to_string(),
+    };
+    for number in [
+        "0.12345678901234567891",
+        "0.12345678901234567892",
+        "1e+400",
+        "1e-400",
+        "9007199254740993.0",
+        "18446744073709551616",
+    ] {
+        assert!(
+            refusal(number).contains(&format!("number {number}, of which 64 bits do not hold every digit")),
+            "{}",
+            refusal(number)
+        );
+    }
+    assert!(refusal("\"n\\u0000ul\"").contains("NUL"));
+    let kept = [
+        ("0.1", "0.1"),
+        ("5.0", "5"),
+        ("50e-1", "5"),
+        ("-0.0", "0"),
+        ("-0", "0"),
+        ("1e3", "1000"),
+        ("1.50", "1.5"),
+        ("\" a\"", " a"),
+    ];
+    for (text, id) in kept {
+        assert_eq!(refusal(text), format!("taken as {id}"));
     }
 }
 

@@ -152,9 +152,14 @@ pub enum BadId {
     Kind(&'static str),
     /// A number of which 64 bits cannot hold every digit: others would become the same id.
     #[error(
-        "id is a number near {0}, of which 64 bits do not hold every digit; make it text (in a definition: `key: .id | tostring`)"
+        "id is the number {0}, of which 64 bits do not hold every digit; make it text (in a definition: `key: .id | tostring`)"
     )]
-    Digits(f64),
+    Digits(String),
+    /// A character that readers cannot keep, and that must not be left out: others would become the same id.
+    #[error(
+        "id holds the character NUL, which databases refuse; replace it (in a definition: `key: '.id | gsub(\"\\u0000\"; \"_\")'`)"
+    )]
+    Nul,
     /// Longer than 255 characters.
     #[error("id has {0} characters; 255 are allowed")]
     Long(usize),
@@ -166,24 +171,29 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Most characters of a record id.
 pub const ID_CHARS: usize = 255;
 
-/// The text form of a record id: strings as they are without NUL, numbers as decimal text, 1 to 255 characters.
+/// Longest part of a number that is shown in a refusal.
+const SHOWN_CHARS: usize = 40;
+
+/// The text form of a record id: strings as they are, numbers as decimal text, 1 to 255 characters. Values that differ never
+/// have one id, but that a number is the text of its digits.
 ///
 /// ```
 /// use syncline_engine::model::record_id;
 /// assert_eq!(record_id(&serde_json::json!(5)).unwrap(), "5");
 /// assert!(record_id(&serde_json::json!("")).is_err());
 /// assert!(record_id(&serde_json::from_str("18446744073709551616").unwrap()).is_err(), "so is …617, as a number");
+/// assert!(record_id(&serde_json::from_str("0.12345678901234567891").unwrap()).is_err(), "so is …92");
 /// ```
 pub fn record_id(value: &serde_json::Value) -> Result<String, BadId> {
     use serde_json::Value;
     let text = match value {
-        Value::String(s) => s.replace('\0', ""),
+        Value::String(s) if s.contains('\0') => return Err(BadId::Nul),
+        Value::String(s) => s.clone(),
         Value::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
             (Some(i), _, _) => i.to_string(),
             (_, Some(u), _) => u.to_string(),
-            (_, _, Some(f)) if f.abs() >= EXACT => return Err(BadId::Digits(f)),
-            (_, _, Some(f)) => f.to_string(),
-            _ => n.to_string(),
+            (_, _, Some(f)) if f.abs() < EXACT => decimal_id(n.as_str(), f)?,
+            _ => return Err(digits(n.as_str())),
         },
         Value::Null => return Err(BadId::Missing),
         Value::Bool(_) => return Err(BadId::Kind("boolean")),
@@ -195,6 +205,32 @@ pub fn record_id(value: &serde_json::Value) -> Result<String, BadId> {
         n if n > ID_CHARS => Err(BadId::Long(n)),
         _ => Ok(text),
     }
+}
+
+/// The digits of a number that is a fraction, or written like one, if `f` is all of it.
+fn decimal_id(text: &str, f: f64) -> Result<String, BadId> {
+    // Zero has no sign of its own.
+    let id = if f == 0.0 { "0".to_owned() } else { f.to_string() };
+    if decimal(text) == decimal(&id) { Ok(id) } else { Err(digits(text)) }
+}
+
+fn digits(text: &str) -> BadId {
+    BadId::Digits(text.chars().take(SHOWN_CHARS).collect())
+}
+
+/// What number a JSON text is: whether it is negative, its digits without zeros at either end, its power of ten.
+fn decimal(text: &str) -> Option<(bool, String, i64)> {
+    let (mantissa, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (negative, mantissa) = mantissa.strip_prefix('-').map_or((false, mantissa), |rest| (true, rest));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [whole, fraction].concat();
+    let kept = digits.trim_end_matches('0');
+    if kept.is_empty() {
+        return Some((false, String::new(), 0));
+    }
+    let shift = i64::try_from(digits.len() - kept.len()).ok()? - i64::try_from(fraction.len()).ok()?;
+    let power = power.parse::<i64>().ok()?.checked_add(shift)?;
+    Some((negative, kept.trim_start_matches('0').to_owned(), power))
 }
 
 /// How most payloads begin.

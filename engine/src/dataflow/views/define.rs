@@ -168,10 +168,6 @@ fn line<K: Value, V: Value>(key: &Bytes, row: &Bytes) -> Result<(String, String)
         serde_json::Value::Array(_) => key.to_string(),
         key => record_id(key).map_err(|e| format!("its key is no id: {e}"))?,
     };
-    // Two keys that differ must not become one record.
-    if key.as_str().is_some_and(|key| key != id) {
-        return Err("its key is no id: a record's id cannot have the character NUL".to_owned());
-    }
     let mut record = serde_json::Map::from_iter([("id".to_owned(), id.as_str().into())]);
     match row {
         serde_json::Value::Object(fields) => record.extend(fields.into_iter().filter(|(name, _)| name != "id")),
