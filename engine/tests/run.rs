@@ -252,6 +252,52 @@ impl Bench {
     }
 }
 
+/// A page that names record 1 twice, as a listing of order lines does.
+fn lines(bench: &Bench, times: [Option<i64>; 2]) -> Step {
+    let line = |(n, at): (usize, Option<i64>)| {
+        let body = Body::Whole(format!("{{\"id\":\"1\",\"line\":{n}}}"));
+        Observation { body, modified_at: at.map(Timestamp), ..bench.seen("1") }
+    };
+    let observations = times.into_iter().enumerate().map(line).collect();
+    Step::Page(Page { observations, ..Page::last(vec![]) })
+}
+
+#[tokio::test]
+async fn a_record_twice_in_one_answer_is_one_observation_and_one_warning() {
+    for strategy in [Strategy::IgnoreIfModifiedAfter, Strategy::Latest, Strategy::Override] {
+        for (times, line) in [([None, None], 1), ([Some(5), Some(5)], 1), ([Some(6), Some(5)], 0)] {
+            let mut bench = Bench::new();
+            let spec = DatasetSpec { strategy, ignore_in_diff: vec![] };
+            bench.dataset = bench.engine.dataset(&bench.dataset.name, &spec).expect("registers");
+            for run in 0..4 {
+                let (report, _) = bench.run(Part::Full, vec![lines(&bench, times)]).await;
+                let counts = report.record.counts;
+                assert_eq!(
+                    (counts.added, counts.updated),
+                    (u64::from(run == 0), 0),
+                    "{strategy:?} {times:?} run {run}"
+                );
+                assert_eq!((report.record.warnings, report.record.status), (1, Outcome::Complete));
+                assert!(report.record.samples[0].contains("repeated_key"), "{:?}", report.record.samples);
+            }
+            let record = bench.engine.record(&bench.dataset, "1").await.expect("reads").expect("there");
+            let payload: serde_json::Value = serde_json::from_slice(&record.payload).expect("JSON");
+            assert_eq!(payload["line"], line, "{strategy:?} {times:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_that_all_name_records_twice_bring_one_warning_a_run() {
+    let bench = Bench::new();
+    let more = |step: Step, next: &str| match step {
+        Step::Page(page) => Step::Page(Page { next: Some(Bookmark(next.to_string().into())), end: None, ..page }),
+        other => other,
+    };
+    let steps = vec![more(lines(&bench, [None, None]), "2"), lines(&bench, [None, None])];
+    assert_eq!(bench.run(Part::Full, steps).await.0.record.warnings, 1);
+}
+
 fn fail(code: &'static str, retry: bool, after: Option<u64>) -> Step {
     let retry_after = after.map(Duration::from_secs);
     Step::Fail(Failure { code, message: "no".into(), status: Some(429), retry, retry_after })

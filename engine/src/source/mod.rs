@@ -3,10 +3,13 @@
 //! A source makes one attempt and answers. It does not sleep, retry, store or log: `pipeline::run` does that, once for all
 //! sources. (Pacing by the provider's budget is the exception: it needs to see each request, and lives with the client.)
 
+mod repeats;
+
 pub use crate::model::Failure;
 use crate::model::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use repeats::REPEATED_KEY;
 use std::time::Duration;
 
 /// One attempt at a page of a stream.

@@ -66,6 +66,8 @@ pub(super) struct Drive<'a> {
     superseded: Option<Journey>,
     /// Pages committed by this execution.
     pages: u64,
+    /// The run has said that records come more than once in an answer.
+    repeats_told: bool,
     /// The window has to be begun before the next request.
     open: bool,
 }
@@ -121,6 +123,7 @@ impl<'a> Drive<'a> {
             resumed,
             superseded,
             pages: 0,
+            repeats_told: false,
             open,
         };
         Ok(drive)
@@ -344,7 +347,10 @@ impl<'a> Drive<'a> {
     }
 
     /// Commits a page: records, quarantine, notes, the place after it and the run's record, all as one.
-    pub(super) async fn commit_page(&mut self, page: Page) -> Result<Receipt, Stop> {
+    pub(super) async fn commit_page(&mut self, mut page: Page) -> Result<Receipt, Stop> {
+        let repeats = page.keep_one_each().filter(|_| !self.repeats_told);
+        self.repeats_told |= repeats.is_some();
+        page.warnings.extend(repeats);
         self.count(&page);
         let mut batch = Batch { cause: Some(Cause::run(self.journey.number)), ..Batch::default() };
         batch.pages.push(self.records(&page.observations));
