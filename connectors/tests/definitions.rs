@@ -330,3 +330,15 @@ proptest! {
         }
     }
 }
+
+/// Examples of the documentation that are whole but for the head of their file.
+#[test]
+fn the_documented_streams_are_good() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/definitions.md");
+    let docs = std::fs::read_to_string(docs).expect("docs");
+    let blocks = docs.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let wanted: Vec<&str> = blocks.filter(|block| block.starts_with("streams:\n  - name: Subscription")).collect();
+    assert_eq!(wanted.len(), 1, "the example of objects without a modified time");
+    let text = format!("source: s\nbase_url: https://a.example\n{}", wanted[0]);
+    assert_eq!(outcome("docs.yaml", &text), "accepted\n", "{text}");
+}

@@ -17,6 +17,7 @@
 //! | `views` | `/v1/views` |
 //! | `endpoints` | `/v1/endpoints` |
 //! | `checkpoint` | `/v1/checkpoint` |
+//! | `webhooks` | `/v1/webhooks` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
@@ -55,6 +56,7 @@ mod stamp;
 mod sync;
 mod unbuilt;
 mod views;
+mod webhooks;
 
 pub mod front;
 pub mod hooks;
@@ -121,6 +123,7 @@ fn routes(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budge
         .merge(views::router())
         .merge(endpoints::router())
         .merge(checkpoint::router())
+        .merge(webhooks::router())
         .merge(input_schema::router())
         .merge(sync::router())
         .merge(connections::router())

@@ -1,9 +1,9 @@
 //! `syncline webhook url`: where providers post to.
 
-use super::check::accounts;
+use super::access::{Access, query};
 use super::exit::{Fail, code};
-use super::{Common, settings, show};
-use crate::control::hooks::{Entrance, HookUrl};
+use super::{Common, show};
+use serde_json::Value;
 use std::process::ExitCode;
 
 /// What to do.
@@ -22,24 +22,22 @@ pub(crate) enum Verb {
 /// Runs the verb.
 pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
     let Verb::Url { source, connection } = verb;
-    let app = settings::open(settings::load(common, &[], true)?).await?;
-    let found = accounts(&app, common, source, connection.as_deref()).map(|_| app.hooks.hook_urls(Some(source)));
-    app.stop().await?;
-    let mut hooks = found?;
-    let wanted = |of: &Entrance| {
-        // One for all connections is also this one's.
-        let its_own = of.connection.is_none() || connection.is_none() || of.connection == *connection;
-        of.environment == common.environment && its_own
-    };
-    hooks.retain(|hook| wanted(&hook.entrance));
+    let access = Access::open(common).await?;
+    let path = query(&[("source", Some(source)), ("connection", connection.as_deref())]);
+    let answer = access.get(&format!("/v1/webhooks?{path}"), &[]).await;
+    access.close().await?;
+    let answer = answer?;
+    let hooks = answer.get("webhooks").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if hooks.is_empty() {
         return Err(Fail::new(code::FAILURE, format!("source `{source}` takes no webhooks"))
-            .hint("add `webhooks:` to its definition"));
+            .hint("add `webhooks:` to its definition, and a connection"));
     }
-    let several = hooks.len() > 1;
-    for HookUrl { entrance, url, secret } in hooks {
-        let whose = if several { format!("  {entrance}") } else { String::new() };
-        let secret = secret.map(|secret| format!("  secret {secret}")).unwrap_or_default();
+    let text = |hook: &Value, name: &str| hook.get(name).and_then(Value::as_str).map(str::to_owned);
+    for hook in hooks {
+        let url = text(hook, "url").unwrap_or_default();
+        let whose =
+            text(hook, "whose").filter(|_| hooks.len() > 1).map(|whose| format!("  {whose}")).unwrap_or_default();
+        let secret = text(hook, "secret").map(|secret| format!("  secret {secret}")).unwrap_or_default();
         show::line(&format!("{url}{whose}{secret}"))?;
     }
     Ok(ExitCode::SUCCESS)

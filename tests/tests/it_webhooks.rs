@@ -195,6 +195,17 @@ impl Bench {
         self.send(secret, "", &body.to_string()).await
     }
 
+    /// Posts bytes of some type with the right secret.
+    async fn deliver(&self, kind: &str, body: Vec<u8>) -> Reply {
+        let url = self.hooks.urls(&self.definition.source).remove(0);
+        let path = url.strip_prefix("https://hooks.example").expect("public URL").to_owned();
+        let entrance = self.hooks.find(&path).expect("path");
+        let headers = [("x-token", "s3cret"), ("content-type", kind)];
+        let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), v.parse().expect("value"))).collect();
+        let request = Incoming { method: "POST".into(), path, headers, body: body.into(), ..Incoming::default() };
+        self.hooks.receive(&entrance, request).await
+    }
+
     async fn send(&self, secret: &str, query: &str, body: &str) -> Reply {
         let url = self.hooks.urls(&self.definition.source).remove(0);
         let path = url.strip_prefix("https://hooks.example").expect("public URL").to_owned();
@@ -409,6 +420,252 @@ async fn how_long_a_hash_stands_in_counts_from_receipt() {
     let minute = format!("{:012}", bench.clock.now().seconds() / 60);
     let lists = bench.engine.marks(Table::Dedupe, &["#"]).expect("reads");
     assert!(lists.len() == 4 && lists.iter().all(|(key, _)| key[0] > minute), "where the sweep is yet to come");
+}
+
+/// A provider whose objects have no modified time, only its events have one, as Stripe's.
+const DATED: &str = r#"
+source: crm
+base_url: https://crm.example
+auth: {type: none}
+streams:
+  - name: Contact
+    key: .id
+    list: {get: /contacts}
+webhooks:
+  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
+  route: .account
+  dedupe: .id
+  map:
+    - {when: '.type == "deleted"', stream: Contact, key: .object.id, at: .created, delete: true}
+    - {when: '.type == "set"', stream: Contact, key: .object.id, at: .created, patch: {"{{ .field }}": .value}}
+    - {stream: Contact, record: .object, at: .created}
+connections:
+  acme: {metadata: {account: 7}}
+"#;
+
+/// Events of one record, and what readers see of it.
+struct Dated(Bench, u64);
+
+impl Dated {
+    async fn new() -> Dated {
+        Dated(Bench::new(DATED, &[]).await, 0)
+    }
+
+    async fn event(&mut self, what: Value) {
+        self.1 += 1;
+        let mut event = json!({"account": 7, "id": format!("e{}", self.1)});
+        event.as_object_mut().expect("an object").extend(what.as_object().expect("an object").clone());
+        self.0.take(&event).await;
+    }
+
+    async fn record(&mut self, status: &str, at: i64) {
+        self.event(json!({"created": START + at, "object": {"id": "1", "status": status}})).await;
+    }
+
+    async fn gone(&mut self, at: i64) {
+        self.event(json!({"type": "deleted", "created": START + at, "object": {"id": "1"}})).await;
+    }
+
+    async fn set(&mut self, field: &str, value: &str, at: i64) {
+        let object = json!({"id": "1"});
+        let event = json!({"type": "set", "created": START + at, "object": object, "field": field, "value": value});
+        self.event(event).await;
+    }
+
+    /// A page asked for `at` seconds after the start, by a run of its own.
+    async fn page(&mut self, status: &str, at: i64) {
+        self.1 += 1;
+        let dataset = self.0.dataset("acme");
+        let mut page = self.0.engine.page(&dataset);
+        let text = json!({"id": "1", "status": status}).to_string();
+        page.save("1", None, Timestamp::from_seconds(START + at), text.as_bytes());
+        let batch = Batch { cause: Some(Cause::run(self.1)), pages: vec![page], ..Batch::default() };
+        self.0.engine.commit(batch).await.expect("commits");
+    }
+
+    /// Its action and content without the id.
+    async fn shown(&self) -> (Action, Value) {
+        let (action, mut payload, _) = self.0.record("acme", "1").await.expect("there");
+        payload.as_object_mut().expect("an object").shift_remove("id");
+        (action, payload)
+    }
+
+    async fn again(self) -> Dated {
+        Dated(self.0.again().await, self.1)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_event_after_a_newer_one_changes_nothing() {
+    let mut it = Dated::new().await;
+    it.record("active", 5).await;
+    it.record("incomplete", 0).await;
+    assert_eq!(it.shown().await, (Action::Added, json!({"status": "active"})));
+    it.record("paused", 5).await;
+    assert_eq!(it.shown().await, (Action::Updated, json!({"status": "paused"})), "of equal times the later arrival");
+    // What it is by a later event of equal content is not undone by one in between.
+    it.record("paused", 20).await;
+    it = it.again().await;
+    it.record("active", 10).await;
+    it.gone(19).await;
+    assert_eq!(it.shown().await, (Action::Updated, json!({"status": "paused"})));
+    it.gone(20).await;
+    assert_eq!(it.shown().await.0, Action::Deleted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_event_does_not_bring_a_deleted_record_back() {
+    for known in [true, false] {
+        let mut it = Dated::new().await;
+        if known {
+            it.record("incomplete", -10).await;
+        }
+        it.gone(5).await;
+        it.record("incomplete", 0).await;
+        it = it.again().await;
+        it.record("incomplete", 4).await;
+        let shown = it.0.record("acme", "1").await.map(|(action, ..)| action);
+        assert_eq!(shown, known.then_some(Action::Deleted));
+        it.gone(9).await;
+        it.record("active", 8).await;
+        assert_eq!(it.0.record("acme", "1").await.map(|(action, ..)| action), shown, "the later delete counts as well");
+        it.record("active", 9).await;
+        assert_eq!(it.shown().await, (Action::Added, json!({"status": "active"})));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_patches_lose_field_by_field() {
+    let mut it = Dated::new().await;
+    it.record("new", 0).await;
+    it.set("name", "b", 5).await;
+    it.set("name", "a", 3).await;
+    it.set("mail", "m", 3).await;
+    assert_eq!(
+        it.shown().await.1,
+        json!({"status": "new", "name": "b", "mail": "m"}),
+        "another field is another matter"
+    );
+    it = it.again().await;
+    it.set("mail", "l", 2).await;
+    it.record("open", 4).await;
+    assert_eq!(it.shown().await.1, json!({"status": "open", "name": "b"}), "newer than the mail, older than the name");
+    it.set("name", "c", 5).await;
+    it.gone(4).await;
+    assert_eq!(it.shown().await.1, json!({"status": "open", "name": "c"}), "it was there at 5");
+    it.gone(6).await;
+    it.record("open", 5).await;
+    assert_eq!(it.shown().await.0, Action::Deleted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_from_well_before_a_page_was_asked_for_is_old() {
+    let mut it = Dated::new().await;
+    it.record("new", 0).await;
+    it.0.clock.advance(Duration::from_secs(600));
+    it.page("open", 600).await;
+    it.record("draft", 100).await;
+    it.gone(500).await;
+    it.set("name", "a", 539).await;
+    assert_eq!(it.shown().await, (Action::Updated, json!({"status": "open"})), "the page has seen all that");
+    it.0.clock.advance(Duration::from_secs(600));
+    it.page("open", 1_200).await;
+    it = it.again().await;
+    it.gone(1_100).await;
+    assert_eq!(it.shown().await.0, Action::Updated, "as has a page on which nothing is new");
+    // The provider's clock may be behind ours: within a minute the later arrival wins.
+    it.record("closed", 1_150).await;
+    assert_eq!(it.shown().await.1, json!({"status": "closed"}));
+    // The page was asked for before the event came.
+    it.page("open", 1_100).await;
+    assert_eq!(it.shown().await.1, json!({"status": "closed"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_are_unpacked_whatever_encoding_comes_and_what_no_entry_fits_is_counted() {
+    let bench = Bench::new(DATED, &[]).await;
+    let event = |n: u32, status: &str| {
+        let object = json!({"id": format!("{n}"), "status": status});
+        json!({"account": 7, "id": format!("e{n}"), "created": START, "object": object}).to_string()
+    };
+    let form = |text: &str| {
+        let mut url = reqwest::Url::parse("https://form.example").expect("a URL");
+        url.query_pairs_mut().append_pair("payload", text);
+        url.query().expect("a query").to_owned()
+    };
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let latin = event(5, "é").replace('é', "\u{1}").into_bytes().into_iter().map(|b| if b == 1 { 0xe9 } else { b });
+    for (kind, body) in [
+        (FORM, form(&event(1, "é")).into_bytes()),
+        ("application/x-www-form-urlencoded; charset=utf-8", form(&format!("\u{feff}{}", event(2, "é"))).into_bytes()),
+        ("application/json", [b"\xef\xbb\xbf", event(3, "é").as_bytes()].concat()),
+        ("application/json; charset=utf-16le", event(4, "é").encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("application/json; charset=ISO-8859-1", latin.collect()),
+    ] {
+        assert_eq!(bench.deliver(kind, body).await.status, 200, "{kind}");
+    }
+    bench.hooks.catch_up().await.expect("processes");
+    for id in ["1", "2", "3", "4", "5"] {
+        let (_, payload, _) = bench.record("acme", id).await.unwrap_or_else(|| panic!("{id} is not there"));
+        assert_eq!(payload["status"], json!("é"), "{id}");
+    }
+    // Unreadable is one event, and said so.
+    assert_eq!(bench.deliver("application/json", b"{\"account\":7,\"id\":\"\xff\"}".to_vec()).await.status, 200);
+    assert_eq!(bench.deliver("application/json", b"{\"account\":7,".to_vec()).await.status, 200);
+    bench.hooks.catch_up().await.expect("processes");
+    let mut codes: Vec<String> = bench.kept().into_iter().map(|(code, _)| code).collect();
+    codes.sort();
+    assert_eq!(codes, ["bad_body", "unreadable"]);
+}
+
+/// A form with fields of its own, and a map that knows only some events.
+const FORMS: &str = r#"
+source: crm
+base_url: https://crm.example
+auth: {type: none}
+streams:
+  - name: Contact
+    key: .id
+    list: {get: /contacts}
+webhooks:
+  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
+  route: .team
+  type: .command
+  reply: {body: "{{ .challenge }}"}
+  map:
+    - {when: '$type == "/add"', stream: Contact, record: "{id: .user, tags: .tag, more: (.extra | fromjson)}"}
+connections:
+  acme: {metadata: {team: t7}}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_is_its_fields_and_an_event_that_no_entry_fits_is_told_of() {
+    let bench = Bench::new(FORMS, &[]).await;
+    let form = |body: &str| bench.deliver("application/x-www-form-urlencoded", body.as_bytes().to_vec());
+    assert_eq!(form("team=t7&command=%2Fadd&user=u+1&tag=a&tag=b&extra=%7B%22x%22%3A1%7D").await.status, 200);
+    for _ in 0..2 {
+        assert_eq!(form("team=t7&command=%2Fother&user=u2").await.status, 200);
+        bench.clock.advance(Duration::from_secs(3600));
+    }
+    bench.hooks.catch_up().await.expect("processes");
+    let (_, payload, _) = bench.record("acme", "u 1").await.expect("there");
+    assert_eq!(payload, json!({"id": "u 1", "tags": ["a", "b"], "more": {"x": 1}}));
+    assert_eq!(bench.hooks.tally().unmapped.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_is_answered_with_what_the_request_says() {
+    let bench = Bench::new(FORMS, &[]).await;
+    let answer = |kind: &'static str, body: &str| bench.deliver(kind, body.as_bytes().to_vec());
+    let reply = answer("application/json", r#"{"type":"url_verification","challenge":"3eZbrw1a"}"#).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "3eZbrw1a"));
+    assert_eq!(answer("application/x-www-form-urlencoded", "challenge=a%20b").await.body, "a b");
+    for other in [r#"{"team":"t7"}"#, r#"{"challenge":null}"#, r#"{"challenge":{}}"#, "[]", "{", ""] {
+        let reply = answer("application/json", other).await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, ""), "{other}");
+    }
+    let long = format!("{{\"challenge\":\"{}\"}}", "x".repeat(100_000));
+    assert_eq!(answer("application/json", &long).await.body, "", "no request decides how much is sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]

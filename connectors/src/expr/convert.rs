@@ -72,7 +72,7 @@ pub(super) fn to_json(value: &Val, depth: usize, budget: &mut usize) -> Result<V
 
 /// Deepest nesting of a JSON text, told from the brackets outside of strings before anything recurses. jq also reads
 /// comments, from `#` to the end of the line: a quote in one opens no string.
-pub(crate) fn depth(text: &[u8]) -> usize {
+pub(super) fn depth(text: &[u8]) -> usize {
     let (mut level, mut deepest, mut string, mut escaped, mut comment) = (0usize, 0usize, false, false, false);
     for byte in text {
         match byte {
@@ -91,4 +91,15 @@ pub(crate) fn depth(text: &[u8]) -> usize {
         }
     }
     deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_in_texts_and_comments_open_nothing() {
+        assert_eq!(depth(br#"{"a":"[[[[\"{{"}"#), 1);
+        assert_eq!(depth(b"# \"\n[[["), 3);
+    }
 }

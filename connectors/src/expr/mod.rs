@@ -14,7 +14,6 @@ mod pointer;
 mod template;
 mod time;
 
-pub(crate) use convert::depth;
 pub use jq::{Expr, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_TEXT};
 pub use template::{Scope, Template};
 pub use time::{TimeUnit, read_time};

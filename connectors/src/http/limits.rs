@@ -6,7 +6,8 @@
 //! Time is passed in through the clock; leaving the queue by dropping the future is safe.
 
 use super::Answer;
-use super::client::{failure, read_http_date};
+use super::client::failure;
+use super::hints::Hints;
 use crate::rest::definition::{HintHeaders, Limits};
 use globset::{GlobBuilder, GlobMatcher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,15 +134,17 @@ impl Budget {
         }
     }
 
-    /// Learns from an answer: none left, or an express wish to be left alone. Returns the wait the provider asked for
-    /// before the same request is made again.
+    /// Learns from an answer: none left, or, where the request has to be made again (`busy`), an express wish to be left
+    /// alone until then. Returns the wait the provider asked for.
     pub fn learn(&self, names: &HintHeaders, answer: &Answer, busy: bool) -> Option<Duration> {
         let now = self.clock.now();
         let hints = Hints::read(names, answer, now);
-        let wait = match (busy, hints.exhausted) {
-            (true, _) => hints.retry_after.or(hints.reset.filter(|_| hints.exhausted)),
-            (false, true) => hints.reset.or(hints.retry_after),
-            (false, false) => None,
+        let wait = match (busy, hints.left) {
+            // What is asked for again obeys all that the answer says; but where requests are left, the reset is not meant.
+            (true, Some(left)) if left > 0.0 => hints.retry_after,
+            (true, _) => hints.retry_after.max(hints.reset),
+            (false, Some(left)) if left <= 0.0 => hints.reset.or(hints.retry_after),
+            (false, _) => None,
         }?;
         let mut state = self.lock();
         state.blocked_until = state.blocked_until.max(now.plus(wait));
@@ -239,39 +242,6 @@ fn buckets(limits: &Limits) -> Vec<Bucket> {
 
 fn compile(glob: &str) -> Option<GlobMatcher> {
     GlobBuilder::new(glob).literal_separator(false).build().ok().map(|glob| glob.compile_matcher())
-}
-
-/// What the headers of an answer say about the budget.
-#[derive(Debug, PartialEq, Eq)]
-struct Hints {
-    exhausted: bool,
-    retry_after: Option<Duration>,
-    reset: Option<Duration>,
-}
-
-impl Hints {
-    fn read(names: &HintHeaders, answer: &Answer, now: Timestamp) -> Hints {
-        let header = |name: &Option<String>| name.as_deref().and_then(|name| answer.header(name)).map(str::trim);
-        // Instants the provider names are by its own clock; its `Date` tells how that one stands.
-        let provider_now = answer.date().unwrap_or(now);
-        let retry_after = header(&names.retry_after).and_then(|text| {
-            seconds(text).or_else(|| read_http_date(text).map(|at| at.since(provider_now))).map(bounded)
-        });
-        let reset_at = header(&names.reset_epoch).and_then(seconds);
-        let reset_at = reset_at.map(|span| Timestamp(0).plus(span).since(provider_now));
-        let reset = header(&names.reset_after).and_then(seconds).or(reset_at).map(bounded);
-        let exhausted = header(&names.remaining).and_then(seconds).is_some_and(|left| left.is_zero());
-        Hints { exhausted, retry_after, reset }
-    }
-}
-
-fn bounded(span: Duration) -> Duration {
-    span.min(HINT_MAX)
-}
-
-/// A span as a whole or broken number of seconds. Negative, endless and nonsensical ones are no hint.
-fn seconds(text: &str) -> Option<Duration> {
-    text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
 #[cfg(test)]
@@ -403,6 +373,55 @@ mod tests {
         assert_eq!(read("1e12", noon), Some(HINT_MAX.as_secs()));
         for nonsense in ["-1", "NaN", "inf", "soon", ""] {
             assert_eq!(read(nonsense, noon), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn every_hint_is_read_in_whatever_unit_it_comes() {
+        let names = |retry_after: &str, left: &str, epoch: &str, after: &str| HintHeaders {
+            retry_after: Some(retry_after.to_owned()),
+            remaining: Some(left.to_owned()),
+            reset_epoch: Some(epoch.to_owned()),
+            reset_after: Some(after.to_owned()),
+            ..HintHeaders::default()
+        };
+        let usual = names("retry-after", "left", "epoch", "reset");
+        let now = ("date", "Sun, 09 Sep 2001 01:46:40 GMT");
+        let wait = |names: &HintHeaders, headers: &[(&'static str, &str)]| {
+            let budget = Budget::new(&limits(vec![], 4), clock());
+            budget.learn(names, &answer(&[headers, &[now]].concat()), true).map(|wait| wait.as_millis())
+        };
+        for (headers, millis) in [
+            (&[("epoch", "1000000007")][..], Some(7_000)),
+            (&[("epoch", "1000000007500")], Some(7_500)),
+            (&[("epoch", "2001-09-09T01:46:47Z")], Some(7_000)),
+            (&[("epoch", "Sun, 09 Sep 2001 01:46:47 GMT")], Some(7_000)),
+            (&[("epoch", "999999990")], Some(0)),
+            (&[("epoch", "7")], Some(7_000)),
+            (&[("reset", "7")], Some(7_000)),
+            (&[("reset", "7.5")], Some(7_500)),
+            (&[("reset", "1000000007")], Some(7_000)),
+            (&[("reset", "1000000007500")], Some(7_500)),
+            (&[("reset", "1m7s")], Some(67_000)),
+            (&[("retry-after", "7"), ("reset", "9")], Some(9_000)),
+            (&[("retry-after", "9"), ("epoch", "1000000007"), ("left", "0")], Some(9_000)),
+            (&[("retry-after", "7"), ("reset", "9"), ("left", "5")], Some(7_000)),
+            (&[("reset", "9"), ("left", "5")], None),
+            (&[("reset", "9"), ("left", "-1")], Some(9_000)),
+            (&[("reset", "9"), ("left", "NaN")], Some(9_000)),
+        ] {
+            assert_eq!(wait(&usual, headers), millis, "{headers:?}");
+        }
+        let thousandths = names("retry-after-ms", "left", "epoch", "Reset-Milliseconds");
+        assert_eq!(wait(&thousandths, &[("retry-after-ms", "7500")]), Some(7_500));
+        assert_eq!(wait(&thousandths, &[("reset-milliseconds", "7500")]), Some(7_500));
+        let most = HINT_MAX.as_millis();
+        for harmless in ["-1", "NaN", "inf", "-inf", "1e12", "1e300", "1e999", "-1e12", "99999999999999999999", "", "x"]
+        {
+            for name in ["retry-after", "epoch", "reset"] {
+                let wait = wait(&usual, &[(name, harmless)]);
+                assert!(wait.is_none_or(|wait| wait <= most), "{name}: {harmless}: {wait:?}");
+            }
         }
     }
 }

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `client` | one request, one answer: time and size bounded, no foreign redirects, no proxy from the environment |
 //! | `forward` | a request handed on to another process of the same installation |
+//! | [`body`] | the JSON value of a body, in whatever encoding it came |
 //! | [`auth`] | lays the credentials of a connection into a request |
+//! | `hints` | what an answer says about when to come back |
 //! | [`limits`] | the budget of a connection: token buckets, open requests, the provider's own hints |
 //! | [`conditional`] | validators kept with a page, so that an unchanged page costs one short answer |
 //! | [`paginate`] | how the place of a page is laid into a request, and how links lead on |
@@ -14,9 +16,11 @@
 //! The vocabulary of definition files ([`crate::rest::definition`]) is read here; the rest of that room is not.
 
 pub mod auth;
+pub mod body;
 mod client;
 pub mod conditional;
 mod forward;
+mod hints;
 pub mod limits;
 pub mod paginate;
 pub mod proof;

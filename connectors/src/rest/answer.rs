@@ -4,6 +4,8 @@ use super::definition::{Definition, Request, ResponseAction};
 use super::mapping;
 use super::request::refused;
 use crate::expr::Vars;
+use crate::http::body::{self, Faults};
+use crate::http::limits::Budget;
 use crate::http::{Answer, HeaderMap};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -40,41 +42,65 @@ fn headers(headers: &HeaderMap) -> Value {
     Value::Object(seen)
 }
 
-/// Judges an answer; `wait` is what the provider asked for.
+/// Judges an answer, and says what of its body could not be read. If the request has to be made again, whatever made it so,
+/// `budget` learns when.
 pub(super) fn judge(
     definition: &Definition,
     request: &Request,
     answer: &Answer,
-    wait: Option<Duration>,
+    budget: &Budget,
     vars: &Vars,
-) -> Result<Verdict, Failure> {
-    let body = serde_json::from_slice::<Value>(&answer.body);
+) -> Result<(Verdict, Faults), Failure> {
+    let (body, faults) = match body::read(answer.header("content-type"), &answer.body) {
+        Ok((body, faults)) => (Ok(body), faults),
+        Err(error) => (Err(error), Faults::default()),
+    };
     let readable = body.as_ref().unwrap_or(&Value::Null);
+    let again = |retry: bool| retry.then(|| budget.learn(&definition.limits.headers, answer, true)).flatten();
     let action = action(request, answer, readable, vars)?;
     match action {
-        Some(ResponseAction::Retry) => return Err(unwelcome(answer, true, wait)),
+        Some(ResponseAction::Retry) => return Err(unwelcome(answer, true, again(true))),
         Some(ResponseAction::Fail) => return Err(unwelcome(answer, false, None)),
-        Some(ResponseAction::Skip) => return Ok(Verdict::Skipped),
-        Some(ResponseAction::Ignore) => return Ok(Verdict::Ignored),
+        Some(ResponseAction::Skip) => return Ok((Verdict::Skipped, faults)),
+        Some(ResponseAction::Ignore) => return Ok((Verdict::Ignored, faults)),
         Some(ResponseAction::Take) | None => {}
     }
     let taken = action == Some(ResponseAction::Take);
-    match (answer.status, body) {
-        (304, _) if !taken => Ok(Verdict::NotModified),
+    let verdict = match (answer.status, body) {
+        (304, _) if !taken => Verdict::NotModified,
         // 201 answers a search that is posted; 203 came through a proxy that changed it.
-        (200 | 201 | 203, Ok(body)) => Ok(Verdict::Page(body)),
-        (_, Ok(body)) if taken => Ok(Verdict::Page(body)),
-        (202 | 204..=299, _) if !taken && answer.body.trim_ascii().is_empty() => Ok(Verdict::Part(None)),
-        (200..=299, Ok(body)) => Ok(Verdict::Part(Some(body))),
-        (status, Err(error)) if taken || (200..=299).contains(&status) => Err(Failure {
-            code: "not_json",
-            message: format!("{} answered with something that is no JSON ({error}){}", place(answer), shown(answer)),
-            status: Some(answer.status),
-            retry: definition.limits.retry_status.network,
-            retry_after: None,
-        }),
-        (status, _) => Err(unwelcome(answer, definition.limits.retry_status.has(status), wait)),
-    }
+        (200 | 201 | 203, Ok(body)) => Verdict::Page(body),
+        (_, Ok(body)) if taken => Verdict::Page(body),
+        (202 | 204..=299, _) if !taken && answer.body.trim_ascii().is_empty() => Verdict::Part(None),
+        (200..=299, Ok(body)) => Verdict::Part(Some(body)),
+        (status, Err(error)) if taken || (200..=299).contains(&status) => {
+            let retry = definition.limits.retry_status.network;
+            let failure = not_json(answer, format!("something that is no JSON ({error}){}", shown(answer)), retry);
+            return Err(Failure { retry_after: again(retry), ..failure });
+        }
+        (status, _) => {
+            let retry = definition.limits.retry_status.has(status);
+            return Err(unwelcome(answer, retry, again(retry)));
+        }
+    };
+    Ok((verdict, faults))
+}
+
+fn not_json(answer: &Answer, what: String, retry: bool) -> Failure {
+    let message = format!("{} answered with {what}", place(answer));
+    Failure { code: "not_json", message, status: Some(answer.status), retry, retry_after: None }
+}
+
+/// Refuses an answer of which something outside of its items could not be read: that may be anything, such as the way on.
+pub(super) fn readable(
+    definition: &Definition,
+    answer: &Answer,
+    faults: &Faults,
+    items: &[Value],
+) -> Result<(), Failure> {
+    let Some(why) = faults.outside(items) else { return Ok(()) };
+    let what = format!("JSON of which a part outside of its items cannot be read ({why})");
+    Err(not_json(answer, what, definition.limits.retry_status.network))
 }
 
 /// The rules of the source are laid into the request's, after its own.
@@ -97,13 +123,11 @@ fn unwelcome(answer: &Answer, retry: bool, retry_after: Option<Duration>) -> Fai
     Failure { code: "http_status", message, status: Some(status), retry, retry_after }
 }
 
-/// What an answer that is no JSON begins with. One that begins as JSON does is a page cut off: records, which no message shows.
+/// What an answer that is no JSON begins with. One that begins as JSON does holds records, which no message shows.
 fn shown(answer: &Answer) -> String {
     let begins = answer.body.trim_ascii_start().first();
     match begins {
-        Some(b'{' | b'[' | b'"') => {
-            format!(", {} bytes that begin like JSON: was it cut off on its way?", answer.body.len())
-        }
+        Some(b'{' | b'[' | b'"' | 0xef | 0xfe | 0xff) => format!(", {} bytes", answer.body.len()),
         _ => format!(": «{}»", answer.quote()),
     }
 }

@@ -11,6 +11,7 @@ use super::request::{Filling, base, draft, refused};
 use super::source::RestSource;
 use crate::expr::Vars;
 use crate::http::Answer;
+use crate::http::body::Faults;
 use crate::http::limits::Lane;
 use crate::http::statements::{Facts, Statements};
 use serde_json::Value;
@@ -70,16 +71,16 @@ impl Call<'_> {
             if asked.is_empty() {
                 break;
             }
-            let (said, vars) = self.ask_for(&asked, list, page).await?;
+            let (said, faults, vars) = self.ask_for(&asked, list, page).await?;
             match said {
                 Said::Nothing(seen) => last = Some(seen),
                 Said::Unclear => open.clear(),
                 Said::Part(items, seen) => {
-                    self.take(&items, seen, &vars, &mut open, page)?;
+                    self.take(&items, &faults, seen, &vars, &mut open, page)?;
                     open.clear();
                 }
                 Said::Items(items, seen) => {
-                    self.take(&items, seen, &vars, &mut open, page)?;
+                    self.take(&items, &faults, seen, &vars, &mut open, page)?;
                     last = Some(seen);
                 }
             }
@@ -93,7 +94,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    async fn ask_for(&self, keys: &[&str], list: &Value, page: &mut Page) -> Result<(Said, Vars), Failure> {
+    async fn ask_for(&self, keys: &[&str], list: &Value, page: &mut Page) -> Result<(Said, Faults, Vars), Failure> {
         let (definition, request) = (self.source.definition(), &self.rule.request);
         let filling = Filling::new(&self.ask.connection, &self.ask.variant)
             .with("partition", list.clone())
@@ -106,24 +107,30 @@ impl Call<'_> {
         let (answer, seen) = (&exchange.answer, seen(&exchange.answer));
         let vars = answer::vars(&self.ask.connection, list, answer);
         if matches!(answer.status, 404 | 410) {
-            return Ok((Said::Nothing(seen), vars));
+            return Ok((Said::Nothing(seen), Faults::default(), vars));
         }
-        let said = match judge(definition, request, answer, exchange.wait, &vars)? {
+        let (verdict, faults) = judge(definition, request, answer, &exchange.budget, &vars)?;
+        let said = match verdict {
             Verdict::Page(body) => {
                 let items = self.items(&body, &vars)?;
+                answer::readable(definition, answer, &faults, &items)?;
                 if self.is_whole(&body, answer, items.len(), &vars)? {
                     Said::Items(items, seen)
                 } else {
                     Said::Part(items, seen)
                 }
             }
-            Verdict::Part(Some(body)) => Said::Part(self.items(&body, &vars)?, seen),
+            Verdict::Part(Some(body)) => {
+                let items = self.items(&body, &vars)?;
+                answer::readable(definition, answer, &faults, &items)?;
+                Said::Part(items, seen)
+            }
             Verdict::Part(None) | Verdict::Ignored => Said::Unclear,
             Verdict::Skipped | Verdict::NotModified => {
                 return Err(refused("no_answer", format!("the answer for {} was left out by a rule", keys.join(", "))));
             }
         };
-        Ok((said, vars))
+        Ok((said, faults, vars))
     }
 
     fn items(&self, body: &Value, vars: &Vars) -> Result<Vec<Value>, Failure> {
@@ -144,6 +151,7 @@ impl Call<'_> {
     fn take(
         &self,
         items: &[Value],
+        faults: &Faults,
         seen: Seen,
         vars: &Vars,
         open: &mut HashSet<&str>,
@@ -155,7 +163,11 @@ impl Call<'_> {
                 // It is there, but not of this stream: for the stream it is gone.
                 continue;
             }
-            match self.mapper.read(item, seen, vars) {
+            let mapped = match faults.within(item) {
+                Some(why) => Mapped::Refused(self.mapper.unreadable(item, why, vars)),
+                None => self.mapper.read(item, seen, vars),
+            };
+            match mapped {
                 Mapped::Taken(observation, warning) => {
                     open.remove(observation.id.as_str());
                     page.observations.push(observation);

@@ -15,6 +15,7 @@ use super::request::{Filling, base, draft, fingerprint, refused};
 use super::source::RestSource;
 use super::{deletes, partitions};
 use crate::expr::Vars;
+use crate::http::body::Faults;
 use crate::http::conditional::{KeptPage, Validator};
 use crate::http::limits::{HINT_MAX, Lane};
 use crate::http::paginate::{self, STALE_PAGES_MAX, Spot, Trail, loop_failure};
@@ -281,7 +282,7 @@ impl<'a> Listing<'a> {
         page.provider_time = exchange.answer.date();
         page.poll_hint = self.poll_hint(&exchange.answer);
         let vars = answer::vars(&self.ask.connection, list, &exchange.answer);
-        let verdict = judge(definition, self.request, &exchange.answer, exchange.wait, &vars)?;
+        let (verdict, faults) = judge(definition, self.request, &exchange.answer, &exchange.budget, &vars)?;
         let mut sheet = Sheet {
             url: exchange.answer.url.clone(),
             statements: Some(Statements::default()),
@@ -292,10 +293,10 @@ impl<'a> Listing<'a> {
             validator: None,
         };
         match verdict {
-            Verdict::Page(body) => self.take(&exchange.answer, &body, &vars, &mut sheet, page)?,
+            Verdict::Page(body) => self.take(&exchange.answer, (&body, &faults), &vars, &mut sheet, page)?,
             Verdict::Part(body) => {
                 if let Some(body) = &body {
-                    self.take(&exchange.answer, body, &vars, &mut sheet, page)?;
+                    self.take(&exchange.answer, (body, &faults), &vars, &mut sheet, page)?;
                 }
                 // Half an answer is no page to be told «not modified» of.
                 sheet.validator = None;
@@ -326,17 +327,18 @@ impl<'a> Listing<'a> {
     fn take(
         &self,
         answer: &Answer,
-        body: &Value,
+        (body, faults): (&Value, &Faults),
         vars: &Vars,
         sheet: &mut Sheet,
         page: &mut Page,
     ) -> Result<(), Failure> {
         let seen = Seen { observed_at: answer.sent_at, answered_at: answer.date().unwrap_or(answer.sent_at) };
         let found = items(self.request, body, vars)?;
+        answer::readable(self.source.definition(), answer, faults, &found)?;
         let (headers, url, items) = (&answer.headers, &answer.url, found.len() as u64);
         sheet.statements = Some(Statements::read(self.request, &Facts { body, headers, url, items, vars })?);
         for item in found.iter() {
-            let (key, mapped) = self.map(item, seen, vars);
+            let (key, mapped) = self.map(item, faults.within(item), seen, vars);
             sheet.keys.push(key);
             match mapped {
                 Some(Mapped::Taken(observation, warning)) => {
@@ -360,14 +362,10 @@ impl<'a> Listing<'a> {
     }
 
     /// The fingerprint of an item's key, and what became of the item; nothing if it is not of this stream.
-    fn map(&self, item: &Value, seen: Seen, vars: &Vars) -> (u64, Option<Mapped>) {
-        let mapped = match self.request.filter.as_ref().map(|filter| filter.truthy(item, vars)).transpose() {
-            Ok(Some(false)) => None,
-            Ok(_) => Some(match &self.kind {
-                Kind::Deleted(listing) => deletes::read(self.mapper, listing, item, seen, vars),
-                Kind::Full | Kind::Incremental(_) => self.mapper.read(item, seen, vars),
-            }),
-            Err(error) => Some(Mapped::Refused(refuse("bad_expression", format!("where: {error}"), None, item))),
+    fn map(&self, item: &Value, fault: Option<&str>, seen: Seen, vars: &Vars) -> (u64, Option<Mapped>) {
+        let mapped = match fault {
+            Some(why) => Some(Mapped::Refused(self.mapper.unreadable(item, why, vars))),
+            None => self.judged(item, seen, vars),
         };
         let id = match &mapped {
             Some(Mapped::Taken(observation, _)) => Some(observation.id.clone()),
@@ -376,6 +374,18 @@ impl<'a> Listing<'a> {
         };
         let text = id.unwrap_or_else(|| item.to_string());
         (twox_hash::XxHash3_64::oneshot(text.as_bytes()), mapped)
+    }
+
+    /// What became of an item; nothing if it is not of this stream.
+    fn judged(&self, item: &Value, seen: Seen, vars: &Vars) -> Option<Mapped> {
+        match self.request.filter.as_ref().map(|filter| filter.truthy(item, vars)).transpose() {
+            Ok(Some(false)) => None,
+            Ok(_) => Some(match &self.kind {
+                Kind::Deleted(listing) => deletes::read(self.mapper, listing, item, seen, vars),
+                Kind::Full | Kind::Incremental(_) => self.mapper.read(item, seen, vars),
+            }),
+            Err(error) => Some(Mapped::Refused(refuse("bad_expression", format!("where: {error}"), None, item))),
+        }
     }
 
     /// A page that has not changed: its records are seen again, as they were.

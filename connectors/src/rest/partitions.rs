@@ -163,7 +163,10 @@ async fn from_request(
         *requests += 1;
         let answer = &exchange.answer;
         let vars = answer::vars(&ask.connection, &Value::Null, answer);
-        let (body, part) = match judge(source.definition(), request, answer, exchange.wait, &vars)? {
+        let (verdict, faults) = judge(source.definition(), request, answer, &exchange.budget, &vars)?;
+        // A value left out would make records look gone.
+        answer::readable(source.definition(), answer, &faults, &[])?;
+        let (body, part) = match verdict {
             Verdict::Page(body) => (Some(body), None),
             Verdict::Part(body) => (body, Some(answer.status)),
             Verdict::Ignored => (None, None),

@@ -39,10 +39,10 @@ pub struct RestSource {
     listings: Mutex<HashMap<Key, Memory>>,
 }
 
-/// An answer, and the wait the provider asked for.
+/// An answer, and the budget that learns of it if the request has to be made again.
 pub(super) struct Exchange {
     pub(super) answer: Answer,
-    pub(super) wait: Option<Duration>,
+    pub(super) budget: Arc<Budget>,
 }
 
 impl RestSource {
@@ -89,7 +89,9 @@ impl RestSource {
         let draft = draft(request, &base, &filling)?;
         let exchange = self.exchange(connection, &draft, request.timeout, Lane::Fetch, None).await?;
         let vars = answer::vars(connection, &Value::Null, &exchange.answer);
-        let body = match judge(&self.definition, request, &exchange.answer, exchange.wait, &vars)? {
+        let (verdict, faults) = judge(&self.definition, request, &exchange.answer, &exchange.budget, &vars)?;
+        answer::readable(&self.definition, &exchange.answer, &faults, &[])?;
+        let body = match verdict {
             Verdict::Page(body) | Verdict::Part(Some(body)) => body,
             _ => Value::Null,
         };
@@ -124,8 +126,8 @@ impl RestSource {
         let answer =
             sent.map_err(|failure| Failure { retry: failure.retry && limits.retry_status.network, ..failure })?;
         let busy = matches!(answer.status, 429 | 503) || limits.retry_status.has(answer.status);
-        let wait = budget.learn(&limits.headers, &answer, busy);
-        Ok(Exchange { answer, wait })
+        budget.learn(&limits.headers, &answer, busy);
+        Ok(Exchange { answer, budget })
     }
 
     pub(super) fn notes(&self) -> &Arc<dyn Notes> {

@@ -10,6 +10,9 @@ use std::time::Duration;
 use syncline_engine::model::Timestamp;
 use syncline_engine::source::{Body, Connection, Observation, Quarantined};
 
+/// Longest kind of an event that is told.
+const KIND_CHARS: usize = 100;
+
 /// A source's time further ahead than this is taken as our time of receipt.
 const AHEAD: Duration = Duration::from_secs(60);
 
@@ -21,13 +24,16 @@ pub(super) fn apply(
     vars: &mut Vars,
     received_at: Timestamp,
 ) -> Routed {
-    let mut routed = Routed { connection: connection.clone(), effects: Vec::new(), complaints: Vec::new() };
+    let (effects, complaints) = (Vec::new(), Vec::new());
+    let mut routed = Routed { connection: connection.clone(), effects, complaints, unmapped: None };
     let Some(webhooks) = &observer.definition().webhooks else { return routed };
+    let mut fitting = false;
     for entry in &webhooks.map {
         vars.partition = Value::Null;
         match fits(entry, event, vars) {
             Ok(false) => continue,
             Ok(true) => {
+                fitting = true;
                 if let Err(quarantined) = one(observer, entry, event, vars, received_at, &mut routed) {
                     let stream = entry.stream.clone().unwrap_or_default();
                     routed.complaints.push(Complaint { stream, quarantined });
@@ -41,6 +47,9 @@ pub(super) fn apply(
         if !entry.all {
             break;
         }
+    }
+    if !fitting && routed.complaints.is_empty() {
+        routed.unmapped = Some(vars.kind.as_str().unwrap_or_default().chars().take(KIND_CHARS).collect());
     }
     routed
 }
@@ -62,12 +71,16 @@ fn one(
     let partition = partition(entry, event, vars)?;
     vars.partition = Value::Object(partition.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect());
     let about = About { mapper, entry, event, vars, at, received_at };
-    let seen = match &entry.effect {
+    let mut seen = match &entry.effect {
         WebhookEffect::Nothing => None,
         WebhookEffect::Record(item) => Some(record(&about, item, routed)?),
         WebhookEffect::Patch(lines) => patch(&about, lines, routed)?,
         WebhookEffect::Delete => Some(mapper.gone(about.key()?, about.at, about.at, about.seen())),
     };
+    if let Some(observation) = &mut seen {
+        // What the event says of its time is all there is to tell an older one by, where the record has no time of its own.
+        observation.modified_at = observation.modified_at.or(at);
+    }
     if entry.hydrate != Hydrate::Never {
         let key = match &seen {
             Some(observation) => observation.id.clone(),

@@ -2,11 +2,12 @@
 
 use super::dedupe::{EventId, Ids};
 use super::route::{Accounts, Way, route};
-use super::{StoredWebhook, mapping, parse_json};
+use super::{StoredWebhook, content, mapping};
 use crate::expr::{EvalError, Vars};
+use crate::http::body::Faults;
 use crate::rest::definition::{Definition, Hydrate, Webhooks};
 use crate::rest::mapping::{Mapper, connection_value};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub struct Routed {
     pub effects: Vec<Effect>,
     /// What could not be taken, or was taken with a warning.
     pub complaints: Vec<Complaint>,
+    /// The kind of an event that no entry of `map` fits: nothing follows from it.
+    pub unmapped: Option<String>,
 }
 
 /// What follows from an event.
@@ -117,7 +120,9 @@ impl Observer {
 
 fn observe(observer: &Observer, webhooks: &Webhooks, stored: &StoredWebhook, accounts: &dyn Accounts) -> Vec<Outcome> {
     let mut vars = vars(stored);
-    let events = match body(stored).and_then(|body| split(webhooks, body, &vars)) {
+    let (events, faults) = match content::read(kind_of(stored), &stored.body)
+        .and_then(|(body, faults)| split(webhooks, body, faults, &vars))
+    {
         Ok(events) => events,
         Err(why) => return vec![rejected("bad_body", why, stored)],
     };
@@ -137,7 +142,10 @@ fn observe(observer: &Observer, webhooks: &Webhooks, stored: &StoredWebhook, acc
         .map(|(index, event, id)| Outcome {
             index,
             event_id: Some(id),
-            verdict: verdict(observer, webhooks, stored, &event, &mut vars, accounts),
+            verdict: match faults.within(&event) {
+                Some(why) => Verdict::Rejected(mapping::bad("unreadable", &EvalError(why.to_owned()), &event)),
+                None => verdict(observer, webhooks, stored, &event, &mut vars, accounts),
+            },
         })
         .collect()
 }
@@ -177,22 +185,20 @@ fn kind(webhooks: &Webhooks, event: &Value, vars: &Vars) -> Value {
     webhooks.kind.as_ref().and_then(|rule| rule.first(event, vars).ok()).unwrap_or(Value::Null)
 }
 
-/// The body as a value: JSON, a form as an object of its fields, nothing as null.
-fn body(stored: &StoredWebhook) -> Result<Value, String> {
-    let kind = stored.head.headers.get("content-type").map(String::as_str).unwrap_or_default();
-    if stored.body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Value::Null);
-    }
-    if kind.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded") {
-        return Ok(Value::Object(pairs(url::form_urlencoded::parse(&stored.body))));
-    }
-    parse_json(&stored.body)
+/// The type of the body, if the request says so.
+fn kind_of(stored: &StoredWebhook) -> Option<&str> {
+    stored.head.headers.get("content-type").map(String::as_str)
 }
 
-fn split(webhooks: &Webhooks, body: Value, vars: &Vars) -> Result<Vec<Value>, String> {
-    match &webhooks.events {
-        None => Ok(vec![body]),
-        Some(rule) => rule.all(&body, vars).map_err(|e| format!("webhooks.events: {e}")),
+/// The events of a body. What could not be read of it must lie inside of them: elsewhere it may be anything.
+fn split(webhooks: &Webhooks, body: Value, faults: Faults, vars: &Vars) -> Result<(Vec<Value>, Faults), String> {
+    let events = match &webhooks.events {
+        None => vec![body],
+        Some(rule) => rule.all(&body, vars).map_err(|e| format!("webhooks.events: {e}"))?,
+    };
+    match faults.outside(&events) {
+        Some(why) => Err(format!("outside of its events: {why}")),
+        None => Ok((events, faults)),
     }
 }
 
@@ -245,26 +251,8 @@ impl Eq for Sortable {}
 
 fn vars(stored: &StoredWebhook) -> Vars {
     let headers = stored.head.headers.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect();
-    let query = pairs(stored.head.query.iter().map(|(k, v)| (k.into(), v.into())));
+    let query = content::pairs(stored.head.query.iter().map(|(k, v)| (k.into(), v.into())));
     Vars { h: Value::Object(headers), q: Value::Object(query), ..Vars::default() }
-}
-
-/// An object of pairs; a repeated name becomes a list.
-fn pairs<'a>(
-    pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
-) -> Map<String, Value> {
-    let mut object = Map::new();
-    for (name, text) in pairs {
-        let text = Value::String(text.into_owned());
-        match object.get_mut(name.as_ref()) {
-            None => {
-                object.insert(name.into_owned(), text);
-            }
-            Some(Value::Array(list)) => list.push(text),
-            Some(first) => *first = Value::Array(vec![first.take(), text]),
-        }
-    }
-    object
 }
 
 #[cfg(test)]

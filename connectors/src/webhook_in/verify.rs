@@ -301,14 +301,15 @@ fn read_stamp(rule: &StampRule, header: &str, parts: &Parts<'_>) -> Result<(Stri
             }
             value.to_owned()
         }
-        StampPlace::Body(path) => body_text(parts.body, path)?,
+        StampPlace::Body(path) => body_text(parts, path)?,
     };
     let at = stamp_time(rule.unit, &text).ok_or(Refusal::Malformed)?;
     Ok((text, at))
 }
 
-fn body_text(body: &[u8], path: &str) -> Result<String, Refusal> {
-    let body = super::parse_json(body).map_err(|_| Refusal::Malformed)?;
+fn body_text(parts: &Parts<'_>, path: &str) -> Result<String, Refusal> {
+    let kind = parts.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let (body, _) = super::content::read(kind, parts.body).map_err(|_| Refusal::Malformed)?;
     let found =
         path.trim_start_matches("$.").split('.').filter(|p| !p.is_empty()).try_fold(&body, |value, key| value.get(key));
     match found {

@@ -6,9 +6,11 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
+use futures_util::FutureExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use syncline_connectors::http::limits::Lane;
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::definition::{Definition, parse};
 use syncline_connectors::rest::{Notes, RestSource, notes::Forgetful};
@@ -45,6 +47,8 @@ pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     pub body: String,
+    /// In place of the body, where that is no text.
+    bytes: Option<Vec<u8>>,
 }
 
 pub fn reply(body: impl Into<Value>) -> Reply {
@@ -53,7 +57,11 @@ pub fn reply(body: impl Into<Value>) -> Reply {
 
 impl Reply {
     pub fn text(status: u16, body: &str) -> Reply {
-        Reply { status, headers: Vec::new(), body: body.to_string() }
+        Reply { status, headers: Vec::new(), body: body.to_string(), bytes: None }
+    }
+
+    pub fn bytes(kind: &str, bytes: impl Into<Vec<u8>>) -> Reply {
+        Reply { bytes: Some(bytes.into()), ..Reply::text(200, "") }.with("content-type", kind)
     }
 
     pub fn status(self, status: u16) -> Reply {
@@ -110,7 +118,13 @@ async fn handle(State(provider): State<Provider>, request: Request) -> axum::res
     let reply = (provider.answer)(&asked);
     provider.asked.lock().expect("lock").push(asked);
     let status = axum::http::StatusCode::from_u16(reply.status).expect("a status");
-    let mut response = (status, reply.body).into_response();
+    let mut response = match reply.bytes {
+        Some(bytes) => (status, bytes).into_response(),
+        None => (status, reply.body).into_response(),
+    };
+    if reply.headers.iter().any(|(name, _)| name == "content-type") {
+        response.headers_mut().remove("content-type");
+    }
     for (name, value) in reply.headers {
         let name: axum::http::HeaderName = name.parse().expect("a name");
         // Not parsed from text: providers send other bytes than ASCII, too.
@@ -278,6 +292,11 @@ impl Bench {
     pub async fn fetch(&self, part: Part, keys: &[&str]) -> Result<Page, Failure> {
         let keys: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
         self.source.fetch(&self.ask(part), &keys).await
+    }
+
+    /// Whether no request of the connection may leave now.
+    pub fn is_held(&self) -> bool {
+        self.source.budget(&self.connection).enter("GET", "/", Lane::Fetch).now_or_never().is_none()
     }
 
     pub async fn check(&self) -> Result<Option<Value>, Failure> {

@@ -23,9 +23,13 @@ impl Timestamp {
         Timestamp(s.saturating_mul(1_000_000))
     }
 
-    /// Reads RFC 3339 text; `None` if it is not.
+    /// Reads RFC 3339 text; `None` if it is not. Years -9999 to 9999: an instant at their ends that no text of ours can show
+    /// counts as the nearest one that can be shown.
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>().ok().map(|t| Timestamp(t.as_microsecond()))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(instant) => Some(Timestamp(instant.as_microsecond())),
+            Err(_) => at_the_ends(text),
+        }
     }
 
     /// Whole milliseconds since the epoch, rounded down.
@@ -62,6 +66,18 @@ impl Timestamp {
     }
 }
 
+/// `9999-12-31T23:59:59Z` and its like: a date and a time that exist, with an offset, of which the instant lies outside.
+fn at_the_ends(text: &str) -> Option<Timestamp> {
+    let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
+    pieces.time().and(pieces.offset())?;
+    let nearest = match pieces.date().year() {
+        9999 => jiff::Timestamp::MAX,
+        -9999 => jiff::Timestamp::MIN,
+        _ => return None,
+    };
+    Some(Timestamp(nearest.as_microsecond()))
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let clamped = self.0.clamp(jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
@@ -82,5 +98,30 @@ mod tests {
         assert_eq!(t.to_string(), "2026-04-14T18:46:03.097459Z");
         assert_eq!(t.with_offset(), "2026-04-14T18:46:03.097459+00:00");
         assert_eq!(Timestamp::from_seconds(0).to_string(), "1970-01-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn the_ends_of_time_are_times() {
+        let last = Timestamp(jiff::Timestamp::MAX.as_microsecond());
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999999Z",
+            "9999-12-31T23:59:59-23:00",
+            "9999-12-31 23:59:59+00:00",
+        ] {
+            assert_eq!(Timestamp::parse(text), Some(last), "{text}");
+        }
+        assert_eq!(Timestamp::parse(&last.to_string()), Some(last));
+        assert!(Timestamp::parse("0000-01-01T00:00:00Z").is_some_and(|at| at < Timestamp(0)));
+        for text in [
+            "9999-12-32T23:59:59Z",
+            "9999-13-31T23:59:59Z",
+            "9999-12-31T23:59:59",
+            "9999-12-31",
+            "10000-01-01T00:00:00Z",
+            "0000-00-00T00:00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
     }
 }

@@ -280,7 +280,8 @@ async fn read(inner: Arc<Inner>, group: Group) -> Result<(), Error> {
 fn wait(inner: &Inner, group: &Group, from: &dyn Source, why: &Failure) -> Timestamp {
     let retry = from.retry();
     let doubled = retry.from.saturating_mul(1u32.checked_shl(group.tries).unwrap_or(u32::MAX)).min(retry.to);
-    inner.parts.engine.clock().now().plus(why.retry_after.unwrap_or(doubled).min(LONGEST_WAIT))
+    // The provider's own word may be longer than any wait of ours; sources bound it.
+    inner.parts.engine.clock().now().plus(doubled.min(LONGEST_WAIT).max(why.retry_after.unwrap_or_default()))
 }
 
 /// The connection with the event's partition values in place of its own.
@@ -295,7 +296,9 @@ fn with_partition(connection: &Arc<Connection>, partition: &[(String, String)]) 
     Arc::new(changed)
 }
 
-async fn commit(inner: &Inner, definition: &Definition, group: &Group, page: Page) -> Result<(), Error> {
+async fn commit(inner: &Inner, definition: &Definition, group: &Group, mut page: Page) -> Result<(), Error> {
+    let repeats = page.keep_one_each();
+    page.warnings.extend(repeats);
     let [environment, source, connection, stream] = &group.place;
     let now = inner.parts.engine.clock().now();
     let dataset = dataset(inner, definition, environment, source, connection, stream)?;

@@ -35,7 +35,7 @@ use crate::engine::Engine;
 use crate::engine::pipeline::{Error, Mark, Table};
 use crate::engine::source::{Connection, Quarantined, Source};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -106,7 +106,12 @@ struct Inner {
     /// Counts commits that changed records.
     commits: watch::Sender<u64>,
     refused: Mutex<BTreeMap<(String, String), u64>>,
+    /// Source and kind of events that no entry of `map` fits, those that were told of.
+    unmapped: Mutex<BTreeSet<(String, String)>>,
 }
+
+/// Kinds of events without an entry in `map` that are told of since the start; all of them are counted.
+const UNMAPPED_TOLD: usize = 1_000;
 
 /// Sums since the start.
 #[derive(Debug, Default)]
@@ -119,6 +124,8 @@ pub struct Tally {
     pub duplicates: AtomicU64,
     /// Events of nobody.
     pub unrouted: AtomicU64,
+    /// Events that no entry of `map` fits.
+    pub unmapped: AtomicU64,
     /// Events or requests that could not be taken.
     pub rejected: AtomicU64,
     /// Records read again.
@@ -149,6 +156,7 @@ impl Hooks {
             tally: Tally::default(),
             commits: watch::Sender::new(0),
             refused: Mutex::default(),
+            unmapped: Mutex::default(),
         };
         Ok(Hooks { inner: Arc::new(inner) })
     }
@@ -202,6 +210,12 @@ impl Inner {
     fn accounts(&self, environment: &str, source: &str) -> Vec<Arc<Connection>> {
         let all = self.parts.connections.of_source(source);
         all.iter().filter(|a| a.key.environment == environment).map(|a| a.connection.clone()).collect()
+    }
+
+    /// Whether this is the first event of its source and kind that no entry of `map` fits.
+    fn is_new_unmapped(&self, source: &str, kind: &str) -> bool {
+        let mut told = self.unmapped.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < UNMAPPED_TOLD && told.insert((source.to_owned(), kind.to_owned()))
     }
 
     fn committed(&self) {

@@ -115,7 +115,7 @@ impl<'a> Draft<'a> {
             Verdict::Routed(routed) => {
                 for (n, one) in routed.into_iter().enumerate() {
                     if self.claim(&one.connection.id, event_id.as_ref())? {
-                        told::event(self.source, if one.complaints.is_empty() { "applied" } else { "rejected" });
+                        told::event(self.source, self.outcome(&one));
                         self.apply(definition, index, n, one)?;
                     } else {
                         add(&self.inner.tally.duplicates, 1);
@@ -125,6 +125,26 @@ impl<'a> Draft<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// What became of an event for one connection. One that no entry of `map` fits is told of, the first of its kind.
+    fn outcome(&self, one: &Routed) -> &'static str {
+        let Some(kind) = &one.unmapped else {
+            return if one.complaints.is_empty() { "applied" } else { "rejected" };
+        };
+        add(&self.inner.tally.unmapped, 1);
+        if self.inner.is_new_unmapped(self.source, kind) {
+            let (source, connection) = (self.source, &*one.connection.id);
+            let cause = Cause::webhook(self.position).to_string();
+            tracing::warn!(
+                source,
+                connection,
+                kind,
+                cause,
+                "no entry of webhooks.map fits an event; others of its kind are only counted"
+            );
+        }
+        "unmapped"
     }
 
     /// The mark is part of the batch.

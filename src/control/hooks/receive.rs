@@ -133,12 +133,14 @@ impl Hooks {
         if let Err(reply) = self.prove(webhooks, entrance, &request, proof) {
             return reply;
         }
+        let (status, reply) = &webhooks.reply;
+        let kind = request.headers.get("content-type").and_then(|kind| kind.to_str().ok());
+        let body = webhook_in::reply(reply, kind, &request.body);
         match self.store(webhooks, entrance, request).await {
             Ok(_) => {
                 add(&self.inner.tally.accepted, 1);
                 answered("accepted");
-                let (status, body) = webhooks.reply.clone();
-                Reply { status, body, headers: Vec::new() }
+                Reply { status: *status, body, headers: Vec::new() }
             }
             Err(why) => {
                 tracing::warn!(source = %entrance.source, %why, "webhook not stored");

@@ -186,7 +186,7 @@ pub fn answer_refused() {
     counter!("syncline_answers_refused_total").increment(1);
 }
 
-/// An event out of a stored webhook: `applied`, `duplicate`, `unrouted` or `rejected`.
+/// An event out of a stored webhook: `applied`, `duplicate`, `unrouted`, `unmapped` or `rejected`.
 pub fn event(source: &str, outcome: &'static str) {
     counter!("syncline_webhook_events_total", "source" => source.to_owned(), "outcome" => outcome).increment(1);
 }

@@ -626,8 +626,8 @@ pub struct Webhooks {
     pub order_by: Option<Expr>,
     /// What events mean.
     pub map: Vec<WebhookMap>,
-    /// Status and body of the answer.
-    pub reply: (u16, String),
+    /// Status and body of the answer; placeholders read the body of the request.
+    pub reply: (u16, Template),
     /// 413 beyond, bytes.
     pub max_body: u64,
 }

@@ -3,6 +3,7 @@
 use super::read::{self, ANSWER, Names, Out, Variables};
 use super::request::{self, Level, request};
 use super::{Deletes, Fetch, Incremental, Map, OnInvalid, Request, Schedule, Stream, deletes, schedule, topic};
+use crate::expr::Expr;
 use crate::located::{Content, Entry, Fields, Node, Reference, Spot, bad_type};
 use serde_json::Value;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
     let sync = fields.text("sync", out).map_or_else(|| name.clone(), |(sync, _)| sync);
     let level = around.level.inner(&mut fields, around.names, out);
     let variables = around.names.variables(ANSWER);
+    let key_spot = fields.peek("key").map(|node| node.spot.clone());
     let (key, composite) = match fields.require("key", out) {
         Some(node) => read::key(&node, &format!("`key` of stream `{name}`"), variables, out),
         None => Default::default(),
@@ -46,6 +48,12 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
     let fetch = fields.take("fetch").and_then(|node| fetch(node, around, &level, out));
     let topic = fields.take("topic").and_then(|node| topic::topic(node, around.names, out));
     let map = fields.take("map").map_or(Map::Same, |node| map(node, variables, out));
+    if let (Some(spot), Map::Same, true) = (key_spot, &map, replaces_id(&key, composite)) {
+        let message =
+            format!("the `id` of a record of stream `{name}` is its `key`: an `id` that an item has itself is lost");
+        let hint = "if items have one that is wanted, write a `map` that keeps it under another name: {own_id: .id, …}";
+        out.push(spot.complain("id_replaced", message).warn().hint(hint));
+    }
     let (schema, on_invalid) = schema(&mut fields, around, out);
     let ignore_in_diff = ignored(&mut fields, &map, out);
     let deletes = match fields.list("deletes", out) {
@@ -86,6 +94,17 @@ fn unconditional(stream: &Stream, conditional: bool, spot: &Spot, out: &mut Out)
         let complaint = spot.complain("conditional_with_headers", message).warn();
         out.push(complaint.hint("read the body instead, or set limits.conditional to false"));
     }
+}
+
+/// Whether the id of a record is something else than the item's own `id`, be that as text.
+fn replaces_id(key: &[Expr], composite: bool) -> bool {
+    let own = |key: &Expr| {
+        key.text()
+            .trim()
+            .strip_prefix(".id")
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || "._[".contains(c)))
+    };
+    !key.is_empty() && (composite || !key.iter().all(own))
 }
 
 fn strategy(fields: &mut Fields, has_time: bool, out: &mut Out) -> Strategy {

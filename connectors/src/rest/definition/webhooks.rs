@@ -119,9 +119,9 @@ fn route(fields: &mut Fields, per_connection: bool, names: &Names, out: &mut Out
     }
 }
 
-fn reply(fields: &mut Fields, out: &mut Out) -> (u16, String) {
+fn reply(fields: &mut Fields, out: &mut Out) -> (u16, Template) {
     let Some(mut fields) = fields.take("reply").and_then(|n| Fields::open(n, "`reply`", out)) else {
-        return (200, String::new());
+        return (200, Template::literal(""));
     };
     let status = fields.take("status").map(|node| {
         let code = node.to_json().as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| (200..=299).contains(n));
@@ -131,14 +131,20 @@ fn reply(fields: &mut Fields, out: &mut Out) -> (u16, String) {
         }
         code.unwrap_or(200)
     });
-    let body = fields.text("body", out).map(|(text, spot)| {
-        if text.len() > MAX_REPLY {
-            out.push(spot.complain("out_of_range", format!("`body` may have {MAX_REPLY} bytes")));
+    let body = fields.take("body").and_then(|node| {
+        if node.text().is_some_and(|text| text.len() > MAX_REPLY) {
+            out.push(node.spot.complain("out_of_range", format!("`body` may have {MAX_REPLY} bytes")));
         }
-        text
+        let names = Names { event: true, ..Names::default() };
+        let body = read::template(&node, "`body` of `reply`", &names, false, out)?;
+        for name in body.names().iter().filter(|name| !name.starts_with('.')) {
+            let complaint = node.spot.complain("bad_placeholder", format!("`{name}` has no value here"));
+            out.push(complaint.hint("a reply reads the body of the request: {{ .field }}"));
+        }
+        Some(body)
     });
     fields.finish(out);
-    (status.unwrap_or(200), body.unwrap_or_default())
+    (status.unwrap_or(200), body.unwrap_or_else(|| Template::literal("")))
 }
 
 fn max_body(fields: &mut Fields, out: &mut Out) -> u64 {

@@ -79,6 +79,12 @@ impl Mapper {
         key_of(&self.stream.key, self.stream.composite, item, vars)
     }
 
+    /// An item of which something could not be read, with its id where that could.
+    pub fn unreadable(&self, item: &Value, why: &str, vars: &Vars) -> Quarantined {
+        let id = self.key(item, vars).ok().filter(|id| !id.contains(why));
+        refuse("unreadable", why.to_owned(), id, item)
+    }
+
     /// Reads one item.
     pub fn read(&self, item: &Value, seen: Seen, vars: &Vars) -> Mapped {
         self.read_given(item, None, None, seen, vars)

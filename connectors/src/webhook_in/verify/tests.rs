@@ -459,3 +459,40 @@ proptest! {
         }
     }
 }
+
+/// The table of `docs/webhooks.md` says what headers look like; here it is held to that.
+#[test]
+fn the_documented_headers_prove_the_documented_body() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/webhooks.md");
+    let docs = std::fs::read_to_string(docs).expect("docs");
+    let mut proven = Vec::new();
+    for line in docs.lines() {
+        let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let ["", format @ ("raw" | "prefix" | "kv" | "list"), written, value, ""] = cells.as_slice() else { continue };
+        let more = match *format {
+            "kv" => "timestamp: {from: kv, name: t, unit: s}, content: [ts, {lit: \".\"}, body]",
+            _ => "content: [body]",
+        };
+        let verify =
+            format!("{{scheme: hmac, algorithm: sha256, signature: {written}, {more}, key: text, secret: 'env:S'}}");
+        let text = format!(
+            "source: s\nbase_url: https://a.example\nstreams: [{{name: Thing, key: .id, list: {{get: /a}}}}]\n\
+             webhooks: {{route: .a, verify: {verify}, map: [{{stream: Thing, record: .}}]}}\n"
+        );
+        let parsed = crate::rest::definition::parse("s.yaml", &text, &|_| Ok("key".to_owned()));
+        let (definition, _) = parsed.unwrap_or_else(|complaints| panic!("{text}{complaints:?}"));
+        let scheme = &definition.webhooks.as_ref().expect("webhooks").verify.scheme;
+        let headers = headers(&[("X-Signature", value)]);
+        let at = |body: &'static [u8]| Parts { method: "POST", url: "", path: "", query: "", headers: &headers, body };
+        let now = Timestamp::from_seconds(1_700_000_000);
+        let secrets = ["key".to_owned()];
+        assert!(verify_at(scheme, &secrets, &at(br#"{"a":1}"#), now).is_ok(), "{line}");
+        assert!(verify_at(scheme, &secrets, &at(br#"{"a":2}"#), now).is_err(), "{line}");
+        proven.push(*format);
+    }
+    assert_eq!(proven, ["raw", "prefix", "kv", "list"]);
+}
+
+fn verify_at(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: Timestamp) -> Result<Verified, Refusal> {
+    super::verify(scheme, secrets, parts, now)
+}
