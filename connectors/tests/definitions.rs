@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use syncline_connectors::fake::{DefinitionOptions, Paging, definition};
 use syncline_connectors::located::{self, Reference};
 use syncline_connectors::rest::definition::*;
 
@@ -208,6 +209,38 @@ fn the_preset_means_the_same_as_the_long_form() {
     assert_eq!(me.partitions.get("repo"), Some(&vec!["octo/hello".to_owned()]));
     assert_eq!(me.credentials.get("token"), Some(&serde_json::json!("value-of-GITHUB_TOKEN")));
     assert_ne!(short.hash, long.hash);
+}
+
+/// Of what a preset brings nothing is complained about in the file that names it: so the preset itself is read here.
+#[test]
+fn what_is_shipped_has_nothing_without_effect() {
+    let preset = include_str!("../presets/github.yaml");
+    let fake = |paging, incremental, secret: Option<&str>| {
+        let options = DefinitionOptions {
+            paging,
+            incremental,
+            webhook_secret: secret.map(str::to_owned),
+            ..DefinitionOptions::new("https://a.example")
+        };
+        definition(&options)
+    };
+    let mut files = vec![format!("source: github\n{preset}")];
+    for paging in [Paging::Cursor, Paging::Page, Paging::Offset, Paging::Link] {
+        files.push(fake(paging, true, Some("env:HOOK")));
+        files.push(fake(paging, false, None));
+    }
+    files.push(
+        include_str!("../../tests/interop/pocketbase/tasks.yaml").replace("http://POCKETBASE", "https://a.example"),
+    );
+    for text in files {
+        match parse("shipped.yaml", &text, &|_| Ok("secret-of-somebody".into())) {
+            Ok((_, warnings)) => {
+                let idle: Vec<_> = warnings.into_iter().filter(|w| w.code != "conditional_with_until").collect();
+                assert!(idle.is_empty(), "{text}\n{}", shown(&idle));
+            }
+            Err(complaints) => panic!("{text}\n{}", shown(&complaints)),
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod provider;
 use provider::{Asked, Bench, Read, Reply, reply};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use syncline_engine::source::{Confirm, Part};
+use syncline_engine::source::{Body, Confirm, Part};
 
 /// A stream whose list is `list`, with what may stand above it.
 fn define(source: &str, list: &str) -> String {
@@ -326,6 +326,67 @@ async fn the_status_of_an_answer() {
     let pages = [page(&[1], json!({"pages": 3})), Reply::text(410, ""), page(&[3], json!({"pages": 3}))];
     let (ignored, asked) = read(&define(&rule(410, "ignore"), last), &pages).await;
     assert_eq!((ending(&ignored), asked), (vec!["end_mismatch".to_string()], 3));
+}
+
+#[tokio::test]
+async fn a_fetch_that_states_more_than_it_brought_calls_nothing_gone() {
+    let found = || page(&[1], json!({}));
+    let cases = [
+        ("whole", found(), 1),
+        ("counts more", page(&[1], json!({"total": 2})), 0),
+        ("counts what it has", page(&[1], json!({"total": 1})), 1),
+        ("is a part", found().status(206), 0),
+        ("is not there yet", Reply::text(202, ""), 0),
+        ("has a next page", found().with("link", "<?p=2>; rel=next"), 0),
+        ("counts nothing readable", page(&[1], json!({"total": "some"})), 0),
+    ];
+    for (name, answer, gone) in cases {
+        let fetch = "fetch: {get: /q, params: {ids: '{{ keys }}'}, items: .data, total: .total}\n  deletes";
+        let definition = define("", "{get: /q}").replace("deletes", fetch);
+        let bench = Bench::new(&definition, move |_| answer.clone()).await;
+        let seen = bench.fetch(Part::Full, &["1", "2"]).await.expect("an answer").observations;
+        let found_gone = seen.iter().filter(|seen| matches!(seen.body, Body::Gone { .. })).count();
+        assert_eq!(found_gone, gone, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_partitions_that_is_not_proven_fails_the_run() {
+    let partition = |request: &str| {
+        let partitions = format!("partitions: {{repo: {{request: {request}, key: .name}}}}");
+        define(&partitions, "{get: '/repos/{{ partition.repo }}'}")
+    };
+    let names = |names: &[&str], says: Value| {
+        let mut body =
+            json!({"data": names.iter().map(|name| json!({"name": name, "ours": *name != "c"})).collect::<Vec<_>>()});
+        body.as_object_mut().expect("a map").extend(says.as_object().expect("a map").clone());
+        reply(body)
+    };
+    const PAGED: &str =
+        "{get: /repos, items: .data, where: .ours, total: .total, paginate: {page: page, last: .pages}}";
+    let cases = [
+        ("proven", vec![names(&["a"], json!({"pages": 2})), names(&["b", "c"], json!({"pages": 2}))], None),
+        ("an empty page", vec![names(&["a"], json!({"pages": 2})), names(&[], json!({"pages": 2}))], Some(false)),
+        ("a total", vec![names(&["a"], json!({"pages": 1, "total": 2}))], Some(false)),
+        ("a part", vec![names(&["a"], json!({"pages": 1})).status(206)], Some(false)),
+        (
+            "a total that falls",
+            vec![names(&["a"], json!({"total": 3})), names(&["b"], json!({"total": 2}))],
+            Some(true),
+        ),
+    ];
+    for (name, pages, fails) in cases {
+        let asked = AtomicUsize::new(0);
+        let answer = move |request: &Asked| match request.path.as_str() {
+            "/repos" => pages[asked.fetch_add(1, Ordering::SeqCst)].clone(),
+            path => reply(json!([{"id": path}])),
+        };
+        let read = Bench::new(&partition(PAGED), answer).await.read(Part::Full).await;
+        match fails {
+            None => assert_eq!(read.ids(), ["/repos/a", "/repos/b"], "{name}"),
+            Some(retry) => assert_eq!((read.failure().code, read.failure().retry), ("bad_partition", retry), "{name}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -207,6 +207,30 @@ async fn what_changed_is_asked_for_and_asking_again_costs_one_short_answer() {
 }
 
 #[tokio::test]
+async fn a_window_of_which_a_part_was_missing_is_asked_for_again() {
+    let things = things(1..=3);
+    let part = Arc::new(AtomicBool::new(false));
+    let (whole, now) = (show(&things), part.clone());
+    let provider = Provider::start(move |asked| match now.load(Ordering::SeqCst) {
+        // Half of what there is, and a status that says so.
+        true => reply(json!({"data": [], "total": null})).status(206),
+        false => whole(asked),
+    });
+    let bench = Bench::over(None, provider.await, Arc::new(ManualClock::new(at("2026-01-01T00:00:00Z"))));
+    bench.run(bench.next()).await;
+    let Part::Incremental { since, .. } = bench.next() else { panic!("a window") };
+    things.lock().expect("lock").insert(2, 500);
+    part.store(true, Ordering::SeqCst);
+    let cut = bench.run(bench.next()).await;
+    assert_eq!((cut.record.status, cut.record.counts.changes()), (Outcome::Incomplete, 0), "{:?}", cut.record.doubts);
+    assert!(matches!(bench.next(), Part::Incremental { since: again, .. } if again == since), "{:?}", bench.next());
+    part.store(false, Ordering::SeqCst);
+    let whole = bench.run(bench.next()).await;
+    assert_eq!((whole.record.status, whole.record.counts.updated), (Outcome::Complete, 1));
+    assert_eq!(bench.records(), *things.lock().expect("lock"));
+}
+
+#[tokio::test]
 async fn a_listing_stopped_at_any_page_is_proven_after_a_restart() {
     for stop_after in 1..=3 {
         let folder = tempfile::tempdir().expect("a folder");

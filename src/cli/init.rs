@@ -136,7 +136,7 @@ streams:
       get: /things
       params: {{limit: 100}}
       items: .data                       # jq: the items of a page; leave out if the answer is the list
-      paginate: {{cursor: .next_cursor, param: cursor}}   # or `link`, {{page: page, size: 100}}, {{offset: offset, size: 100}}
+      paginate: {{cursor: .next_cursor, param: cursor}}   # or `link`, {{page: page}}, {{offset: offset, size: 100}}
     # incremental: {{params: {{updated_since: \"{{{{ since | iso8601 }}}}\"}}}}
     # map: {{id: .id, name: .name}}        # what to keep; without it items are kept as they are
     deletes: [{{from_full_list: true}}]    # missing from a proven listing = deleted

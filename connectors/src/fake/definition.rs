@@ -68,12 +68,13 @@ pub fn definition(options: &DefinitionOptions) -> String {
     );
     text.push_str("streams:\n  - name: Contact\n    sync: contacts\n    key: .id\n    modified_at: .updated_at\n");
     let start = if options.paused { ", start: paused" } else { "" };
-    let _ = writeln!(text, "    schedule: {{every: {}, full: {{every: 24h}}{start}}}", options.every);
+    let full = if options.incremental { ", full: {every: 24h}" } else { "" };
+    let _ = writeln!(text, "    schedule: {{every: {}{full}{start}}}", options.every);
     text.push_str(&list(options));
     if options.incremental {
         text.push_str(INCREMENTAL);
     }
-    text.push_str("    fetch: {get: \"/v1/contacts/{{ key }}\", not_found: delete}\n    deletes:\n");
+    text.push_str("    fetch: {get: \"/v1/contacts/{{ key }}\"}\n    deletes:\n");
     if options.incremental {
         text.push_str(DELETED);
     }

@@ -20,13 +20,16 @@ pub enum Style {
     Page,
 }
 
-pub const STYLES: [Style; 8] = [
+/// Counted pages and offsets twice, as more can be said of them.
+pub const STYLES: [Style; 10] = [
     Style::One,
     Style::LinkHeader,
     Style::OwnHeader,
     Style::BodyLink,
     Style::Cursor,
     Style::Keyset,
+    Style::Offset,
+    Style::Page,
     Style::Offset,
     Style::Page,
 ];
@@ -44,6 +47,8 @@ pub enum Form {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Data,
+    /// Nothing is said any more, which is no lie, but hides one.
+    Silence,
     Total,
     Last,
     More,
@@ -57,6 +62,8 @@ pub enum Lie {
     Short(u64),
     Repeat(u64),
     Status(u64, u16),
+    /// Only the first page counts.
+    TotalOnce,
     /// On one page, or on all.
     Total(Option<u64>, u64),
     Last(Option<u64>, u64),
@@ -69,6 +76,7 @@ impl Lie {
     pub fn kind(self) -> Kind {
         match self {
             Lie::Empty(_) | Lie::Short(_) | Lie::Repeat(_) | Lie::Status(..) => Kind::Data,
+            Lie::TotalOnce => Kind::Silence,
             Lie::Total(..) => Kind::Total,
             Lie::Last(..) => Kind::Last,
             Lie::More(..) => Kind::More,
@@ -131,12 +139,16 @@ impl Api {
             style,
             size: if style == Style::One { 1_000 } else { 1 + below(chance, 3) },
             start: below(chance, 2),
-            total: pick(chance, &[Absent, Absent, Plain, Text, Header]),
-            last: if style == Style::Page { pick(chance, &[Absent, Plain, Text, Header]) } else { Absent },
-            more: if flagged { pick(chance, &[Absent, Plain, Text, Header]) } else { Absent },
+            total: pick(chance, &[Absent, Absent, Absent, Plain, Text, Header]),
+            last: if style == Style::Page {
+                pick(chance, &[Absent, Absent, Absent, Plain, Text, Header])
+            } else {
+                Absent
+            },
+            more: if flagged { pick(chance, &[Absent, Absent, Absent, Plain, Text, Header]) } else { Absent },
             link: style != Style::LinkHeader && below(chance, 4) == 0,
             short_page_ends: counted && below(chance, 3) == 0,
-            selects: below(chance, 5) == 0,
+            selects: below(chance, 4) == 0,
             conditional: below(chance, 3) == 0,
             confirm,
             fetch: confirm == "fetch" || confirm == "auto" && below(chance, 2) == 0,
@@ -221,16 +233,19 @@ impl Api {
         let mut ids = cut(from);
         let follows = from + size < truth.len();
         let (mut total, mut last, mut more) = (n, self.start + self.pages(n) - 1, follows);
+        let mut counts = true;
         let (mut next, mut link, mut status) = (follows, follows && self.link, 200);
         for lie in lies {
             match *lie {
                 Lie::Empty(at) if at == k => ids.clear(),
-                Lie::Short(at) if at == k => _ = ids.pop(),
+                // Asked for again from where it was cut, it is whole.
+                Lie::Short(at) if at * self.size == from as u64 => _ = ids.pop(),
                 Lie::Repeat(at) if at == k => ids = cut(from.saturating_sub(size)),
                 Lie::Status(at, code) if at == k => {
                     status = code;
                     ids.truncate(ids.len() / 2);
                 }
+                Lie::TotalOnce => counts = k == 0,
                 Lie::Total(at, value) if Lie::on(at, k) => total = value,
                 Lie::Last(at, value) if Lie::on(at, k) => last = value,
                 Lie::More(at, value) if at == k => more = value,
@@ -248,7 +263,7 @@ impl Api {
             Form::Text => _ = body.insert(name.into(), value.to_string().into()),
             Form::Header => page.headers.push((header, value.to_string())),
         };
-        say("total", "X-Total", self.total, json!(total));
+        say("total", "X-Total", if counts { self.total } else { Form::Absent }, json!(total));
         say("last", "X-Last", self.last, json!(last));
         say("more", "X-More", self.more, json!(more));
         let way = format!("q?p={}", k + 1);
@@ -273,15 +288,23 @@ impl Api {
         let pages = self.pages(n);
         let k = below(chance, pages);
         let at = |chance: &mut Chance| (below(chance, 2) == 0).then_some(k);
-        match below(chance, 9) {
+        // What would end the list with this very page is the lie that does harm.
+        let harmful = below(chance, 2) == 0;
+        let (total, last) = if harmful {
+            (n.min((k + 1) * self.size), self.start + k)
+        } else {
+            (below(chance, n + 3), self.start + below(chance, pages + 2))
+        };
+        match below(chance, 10) {
             0 => Lie::Empty(k),
             1 => Lie::Short(k),
             2 => Lie::Repeat(k),
             3 => Lie::Status(k, pick(chance, &[202, 204, 205, 206])),
-            4 => Lie::Total(at(chance), below(chance, n + 3)),
-            5 => Lie::Last(at(chance), self.start + below(chance, pages + 2)),
+            4 => Lie::Total(at(chance), total),
+            5 => Lie::Last(at(chance), last),
             6 => Lie::More(k, below(chance, 2) == 0),
             7 => Lie::NextGone(k),
+            8 => Lie::TotalOnce,
             _ => Lie::LinkToo(k),
         }
     }
@@ -290,7 +313,7 @@ impl Api {
     pub fn without(&self, kind: Kind) -> Api {
         let mut api = self.clone();
         match kind {
-            Kind::Data => {}
+            Kind::Data | Kind::Silence => {}
             Kind::Total => api.total = Form::Absent,
             Kind::Last => api.last = Form::Absent,
             Kind::More => api.more = Form::Absent,
@@ -324,6 +347,7 @@ impl Api {
             },
             Lie::Repeat(k) => k > 0,
             Lie::Status(..) => true,
+            Lie::TotalOnce => true,
             Lie::Total(at, value) => {
                 let lied = |k: u64| at.is_none_or(|at| at == k);
                 let stops = (0..final_page).find(|k| lied(*k) && value <= read(*k));
