@@ -5,6 +5,7 @@ use super::Api;
 use super::auth::Caller;
 use super::error::{Fault, Refusal};
 use crate::control::bounds::{Address, Share};
+use crate::engine::fault::pass;
 use crate::engine::time::Clock;
 use axum::body::Body;
 use axum::extract::Request;
@@ -73,6 +74,7 @@ pub(super) async fn read(mut body: Body, most: usize, memory: &mut Share, clock:
         }
         // Copied: a piece of what the socket brought would keep all of it.
         whole.extend_from_slice(&data);
+        pass("in.body_half");
     }
 }
 

@@ -11,6 +11,7 @@ use super::selection::{NAMES, selection};
 use super::{Api, both};
 use crate::control::bounds::{Holder, Share};
 use crate::control::metrics::told;
+use crate::engine::fault::pass;
 use crate::engine::model::{Action, Cursor, Position, Timestamp};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -184,6 +185,7 @@ async fn read(api: &Api, ask: &Ask, after: Cursor, copies: usize) -> Result<Opti
     let memory = api.memory_of(ask.holders).await?;
     let read = move || {
         let page = feed.read(after, memory, copies)?;
+        pass("api.cursor_read");
         // Asked after the reading: what was dropped meanwhile may be what made the page empty.
         Ok(if feed.emptied_since(after)? { Ok(None) } else { page.map(Some) })
     };
@@ -282,6 +284,7 @@ impl Flow {
     async fn next(&mut self) -> Option<Result<Bytes, std::io::Error>> {
         loop {
             if let Some(row) = self.rows.pop_front() {
+                pass("api.stream_half");
                 return Some(Ok(self.change(row)));
             }
             if let Some(cursor) = self.caught_up.take() {

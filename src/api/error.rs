@@ -166,7 +166,8 @@ impl From<pipeline::Error> for Refusal {
     fn from(error: pipeline::Error) -> Self {
         match error {
             pipeline::Error::Stopped => Refusal::stopping(),
-            pipeline::Error::Poisoned(_) => Refusal::busy("disk_full", error.to_string()),
+            pipeline::Error::Poisoned(_) => Refusal::busy("store_failed", error.to_string()),
+            pipeline::Error::Full(_) => Refusal::busy("disk_full", error.to_string()),
             pipeline::Error::BadBatch(ref reason) => Refusal::bad("invalid_body", reason.clone()),
             other => Refusal::internal(&other.to_string()),
         }
@@ -176,7 +177,8 @@ impl From<pipeline::Error> for Refusal {
 impl From<log::Error> for Refusal {
     fn from(error: log::Error) -> Self {
         match error {
-            log::Error::Poisoned(_) => Refusal::busy("disk_full", error.to_string()),
+            log::Error::Poisoned(_) => Refusal::busy("store_failed", error.to_string()),
+            log::Error::Full(_) => Refusal::busy("disk_full", error.to_string()),
             log::Error::Overloaded(_) => Refusal::busy("overloaded", error.to_string()),
             log::Error::Unreachable(_) => Refusal::busy("log_unreachable", error.to_string()),
             log::Error::Fenced(_) => Refusal::busy("fenced", error.to_string()),

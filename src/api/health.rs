@@ -1,8 +1,11 @@
 //! Probes: `/healthz` says the process answers, `/readyz` that log and store are open. No key is needed.
+//!
+//! A disk that is too full for anything new does not make the server unready: reads go on, so whoever sends them here should go
+//! on too. A store that has failed does: only a restart helps.
 
 use super::error::Refusal;
 use super::{Api, both};
-use crate::engine::pipeline::Table;
+use crate::engine::pipeline::{Error, Table};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,12 +23,20 @@ async fn alive() -> Response {
 
 async fn ready(State(api): State<Api>) -> Result<Response, Refusal> {
     let engine = api.app.engine.clone();
+    if let Some(why) = engine.failed() {
+        return Err(Error::Poisoned(why).into());
+    }
+    let refusing = engine.refusing();
     let probe = api.read(move || {
         engine.mark(Table::Place, &["readyz"])?;
         Ok(engine.log().read(u64::MAX - 1, 1))
     });
     match probe.await {
-        Ok(Ok(_)) => Ok(Json(json!({"status": "ready"})).into_response()),
+        Ok(Ok(_)) => Ok(Json(match refusing {
+            None => json!({"status": "ready"}),
+            Some(why) => json!({"status": "ready", "refusing": {"code": "disk_full", "message": why}}),
+        })
+        .into_response()),
         Ok(Err(log)) => Err(log.into()),
         Err(_) => Err(Refusal::busy("not_ready", "the store cannot be read; the server's log tells more")),
     }

@@ -7,6 +7,7 @@ use super::body::{self, Unread};
 use crate::control::bounds::Address;
 use crate::control::hooks::{Entrance, Hooks, Incoming, Reply};
 use crate::control::metrics::told;
+use crate::engine::fault::pass;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -35,6 +36,7 @@ async fn budget(State(hooks): State<Hooks>, request: Request, next: Next) -> Res
 }
 
 async fn receive(State(hooks): State<Hooks>, request: Request) -> Response {
+    pass("in.accepted");
     match hooks.find(request.uri().path()) {
         Some(entrance) => answer(take(&hooks, &entrance, request).await),
         None => {
@@ -66,11 +68,17 @@ async fn take(hooks: &Hooks, entrance: &Entrance, request: Request) -> Reply {
         Ok(admitted) => admitted,
         Err(reply) => return reply,
     };
+    pass("in.headers");
     let most = usize::try_from(admitted.most).unwrap_or(usize::MAX);
     let read = body::read(body, most, &mut admitted.memory, &*hooks.clock()).await;
     // The memory is given back once the answer is there: until then the body is in it.
     match read {
-        Ok(body) => hooks.receive(entrance, Incoming { body, ..incoming }).await,
+        Ok(body) => {
+            pass("in.body_full");
+            let reply = hooks.receive(entrance, Incoming { body, ..incoming }).await;
+            pass("ack.before");
+            reply
+        }
         Err(why) => hooks.turned_away(entrance, status(why)),
     }
 }

@@ -26,8 +26,9 @@
 //! | `health` | `/healthz`, `/readyz` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 //!
-//! `budget` refuses who asks too often, `auth` finds the caller, `request` numbers requests, `query` and `body` read strictly, `selection` says of which
-//! streams and views, `answers` bounds the memory of what is told, `rows` and `stamp` write fast.
+//! `budget` refuses who asks too often, `auth` finds the caller, `room` refuses what is new while the disk is full, `request` numbers
+//! requests, `query` and `body` read strictly, `selection` says of which streams and views, `answers` bounds the memory of what is
+//! told, `rows` and `stamp` write fast.
 
 mod answers;
 mod auth;
@@ -48,6 +49,7 @@ mod metrics;
 mod query;
 mod records;
 mod request;
+mod room;
 mod rows;
 mod runs;
 mod schemas;
@@ -134,6 +136,7 @@ fn routes(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budge
         .merge(records::router())
         .merge(current::router())
         .merge(changes::router())
+        .route_layer(from_fn_with_state(api.clone(), room::demand))
         .route_layer(from_fn_with_state(api.clone(), auth::demand));
     let all = keyed.merge(for_all).fallback(error::unknown_path).method_not_allowed_fallback(error::unknown_method);
     let all = match budgeting {

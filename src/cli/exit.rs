@@ -23,6 +23,8 @@ pub mod code {
     pub const UNAVAILABLE: u8 = 69;
     /// A bug.
     pub const INTERNAL: u8 = 70;
+    /// The disk failed or has no room: what is acknowledged is kept, a restart reads it again.
+    pub const DISK: u8 = 71;
     /// Files of the data folder are missing or damaged.
     pub const DAMAGED: u8 = 74;
     /// Try again later: the data folder is in use.
@@ -93,8 +95,13 @@ impl From<Error> for Fail {
                 "nothing was changed. `syncline repair --dry-run` says what can be saved and what is lost, \
                  `syncline restore` puts back a backup",
             ),
-            Error::Storage(_) | Error::Poisoned(_) => Fail::new(code::FAILURE, cause)
+            Error::Storage(_) => Fail::new(code::FAILURE, cause)
                 .hint("look at the disk that holds the data folder: space, rights, health"),
+            Error::Poisoned(_) => Fail::new(code::DISK, cause)
+                .hint("look at the disk that holds the data folder, then start again: everything acknowledged is kept"),
+            Error::Full(_) => Fail::new(code::DISK, cause).hint(
+                "free space on the disk that holds the data folder, then start again: everything acknowledged is kept",
+            ),
             Error::Stopped => Fail::new(code::TEMPORARY, cause),
             _ => Fail::new(code::INTERNAL, cause),
         }
@@ -148,6 +155,8 @@ mod tests {
         assert_eq!(Fail::from(Error::Locked("/d".into())).code, 75);
         assert_eq!(Fail::from(Error::Damaged("x".into())).code, 74);
         assert_eq!(Fail::from(Error::NewerFormat { found: 2, known: 1 }).code, 78);
+        assert_eq!(Fail::from(Error::Poisoned("EIO".into())).code, 71);
+        assert_eq!(Fail::from(Error::Full("ENOSPC".into())).code, 71);
         assert_eq!(Fail::from(BindError::InUse("127.0.0.1:1".into())).code, 69);
     }
 

@@ -77,7 +77,12 @@ fn create(file: &Path, text: &str, mode: u32) -> Result<(), Fail> {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let mut open = OpenOptions::new().write(true).create_new(true).mode(mode).open(file).map_err(failed)?;
-    open.write_all(text.as_bytes()).map_err(failed)
+    let written = open.write_all(text.as_bytes()).and_then(|()| open.sync_all());
+    written.map_err(|e| {
+        // Half a key would be taken for a whole one, and nothing here is overwritten.
+        let _ = std::fs::remove_file(file);
+        failed(e)
+    })
 }
 
 fn check_name(name: &str) -> Result<(), Fail> {

@@ -1,4 +1,7 @@
-//! `syncline serve`: the API, the scheduler and the webhooks, until a signal.
+//! `syncline serve`: the API, the scheduler and the webhooks, until a signal or a store that has failed.
+//!
+//! A failed write closes the store for good, and only a restart reads again what the disk has: the program tells why, answers
+//! probes with it for a moment, and ends with a code of its own, so that whoever watches over it starts it again.
 
 use super::exit::{Fail, code};
 use super::signals::Signals;
@@ -8,11 +11,16 @@ use crate::control::App;
 use crate::control::config::{Duty, LogKind, Settings};
 use crate::control::hooks::HookUrl;
 use crate::control::partitions::Node;
+use crate::engine::pipeline::Error;
 use crate::engine::time::SystemClock;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long a server whose store has failed still answers, so that probes hear why.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -43,14 +51,30 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     announce(&app, address)?;
     let (router, ingress) = (api::router_until(app.clone(), running.stopping()), app.settings.ingress.clone());
     let serving = tokio::spawn(api::serve::serve_within(listener, router, running.stopping(), ingress));
-    let code = signals.wait().await;
+    let ended = tokio::select! {
+        code = signals.wait() => Ok(code),
+        why = app.engine.until_failed() => Err(why),
+    };
+    if let Err(why) = &ended {
+        tracing::error!(
+            why,
+            "the store has failed: nothing more is taken, and the program ends; what was answered is kept"
+        );
+        let clock = app.engine.clock();
+        tokio::select! {
+            () = clock.sleep(LINGER) => {}
+            _ = signals.wait() => {}
+        }
+    }
     signals.hard();
     tracing::info!("stopping");
     running.stopping().cancel();
     // Requests in progress are answered while the store is still open.
     let _ = serving.await;
     drop(app);
-    running.stop().await?;
+    let stopped = running.stop().await;
+    let code = ended.map_err(Error::Poisoned)?;
+    stopped?;
     tracing::info!("stopped");
     Ok(ExitCode::from(code))
 }

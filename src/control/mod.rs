@@ -132,6 +132,7 @@ impl App {
             announce: Some(announcer.clone()),
             views: settings.views.clone(),
             table_bytes: settings.table_bytes,
+            min_free: settings.min_free,
             ..Options::default()
         };
         // Recovery reads the whole index of the store: too long for a thread that serves others.

@@ -10,6 +10,7 @@ use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Method, Url};
 use std::sync::Arc;
 use std::time::Duration;
+use syncline_engine::fault::hit;
 use syncline_engine::model::Timestamp;
 use syncline_engine::source::Failure;
 use syncline_engine::time::Clock;
@@ -183,7 +184,11 @@ impl Client {
             builder = builder.body(body.clone());
         }
         let sent_at = self.clock.now();
+        // Deliveries alone cut the answer short.
+        let [before, after] = if cut { ["out.connect", "out.sent"] } else { ["poll.connect", "poll.request_sent"] };
+        injected(before)?;
         let mut response = builder.send().await.map_err(|error| broken(&request.url, error))?;
+        injected(after)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| broken(&request.url, error))? {
             if (body.len() + chunk.len()) as u64 > request.max_response {
@@ -195,6 +200,9 @@ impl Client {
                 return Err(too_large(request));
             }
             body.extend_from_slice(&chunk);
+            if !cut {
+                injected("poll.response_half")?;
+            }
         }
         Ok(Answer {
             status: response.status().as_u16(),
@@ -233,6 +241,11 @@ pub(crate) fn shown(url: &Url) -> String {
 
 pub(crate) fn failure(code: &'static str, message: String, retry: bool) -> Failure {
     Failure { code, message, status: None, retry, retry_after: None }
+}
+
+/// What a test asked for looks like a connection that broke.
+fn injected(edge: &'static str) -> Result<(), Failure> {
+    hit(edge).map_err(|error| failure("network", error.to_string(), true))
 }
 
 fn too_large(request: &Outgoing) -> Failure {

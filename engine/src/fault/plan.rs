@@ -1,7 +1,8 @@
 //! What a test asked for, read once from the environment of the process.
 //!
 //! Promises: a failpoint counts its hits over all threads and acts at the one it was asked for, once. A plan that cannot be
-//! read ends the process at its first failpoint, since a test that faults nothing would prove nothing.
+//! read ends the process at its first failpoint, since a test that faults nothing would prove nothing; so does a name that no
+//! failpoint has.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,8 @@ static FAULTS: LazyLock<Vec<Fault>> = LazyLock::new(|| {
 static PLANT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("SYNCLINE_PLANT").ok());
 
 struct Fault {
+    /// As it was asked for, which is told when it comes.
+    text: String,
     name: String,
     what: What,
     at: u64,
@@ -43,10 +46,15 @@ enum What {
 ///
 /// [`Injected`] when the plan says `error` at this hit.
 pub fn hit(name: &'static str) -> Result<(), Injected> {
+    if !super::points::known(name) {
+        eprintln!("the failpoint {name} has no row in the table of failpoints");
+        std::process::exit(UNREADABLE)
+    }
     for fault in FAULTS.iter().filter(|fault| fault.name == name) {
         if fault.hits.fetch_add(1, Ordering::SeqCst) + 1 != fault.at {
             continue;
         }
+        eprintln!("failpoint {}", fault.text);
         match fault.what {
             What::Kill => kill(),
             What::Error => return Err(Injected(name)),
@@ -81,5 +89,8 @@ fn read(part: &str) -> Option<Fault> {
         _ => return None,
     };
     let at = at.parse().ok().filter(|at| *at > 0)?;
-    Some(Fault { name: name.to_owned(), what, at, hits: AtomicU64::new(0) })
+    if !super::points::known(name) {
+        return None;
+    }
+    Some(Fault { text: part.trim().to_owned(), name: name.to_owned(), what, at, hits: AtomicU64::new(0) })
 }

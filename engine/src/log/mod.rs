@@ -4,12 +4,14 @@ mod changelog;
 mod high_water;
 mod memory;
 mod rocks;
+mod space;
 mod synced;
 
 pub use changelog::{Changelog, Write};
 pub use high_water::{Acknowledged, HIGH_WATER, HighWater};
 pub use memory::{MemoryChangelog, MemoryLog};
 pub use rocks::{RocksLog, WAITING_BYTES};
+pub use space::{Disk, Full, Space};
 pub use synced::Synced;
 
 use async_trait::async_trait;
@@ -39,6 +41,9 @@ pub enum Error {
     /// The disk refused; nothing more is accepted until a restart.
     #[error("the log is closed after a failed write ({0}); free the disk or repair it, then restart")]
     Poisoned(String),
+    /// The disk is too full for anything new; nothing was written.
+    #[error("{0}")]
+    Full(Full),
     /// More waits for the disk than is allowed.
     #[error("the log is overloaded: {0} bytes wait for the disk; try again later")]
     Overloaded(usize),

@@ -5,7 +5,8 @@
 //! commit is theirs as well, and nothing of them shows without them. Where no commit syncs soon, the log does
 //! (engine/decisions/0019).
 
-use super::{Error, Log, Synced};
+use super::{Error, Log, Space, Synced};
+use crate::fault::{hit, pass};
 use async_trait::async_trait;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -40,6 +41,7 @@ struct Append {
 /// The log; its thread ends when it goes.
 pub struct RocksLog {
     db: Arc<DB>,
+    synced: Arc<Synced>,
     appends: Option<Sender<Append>>,
     waiting: Arc<AtomicUsize>,
     end: watch::Receiver<u64>,
@@ -50,8 +52,8 @@ pub struct RocksLog {
 
 impl RocksLog {
     /// The log inside an open database that has the families `log` and `system`. `synced` is told by whoever else syncs the
-    /// database's write-ahead log.
-    pub fn open(db: Arc<DB>, synced: Arc<Synced>) -> Result<Self, Error> {
+    /// database's write-ahead log, `space` watches its disk.
+    pub fn open(db: Arc<DB>, synced: Arc<Synced>, space: Arc<Space>) -> Result<Self, Error> {
         let poisoned = |e: rocksdb::Error| Error::Poisoned(e.into_string());
         let trimmed = db.get_cf(family(&db, SYSTEM)?, TRIMMED).map_err(poisoned)?.map_or(0, |bytes| position(&bytes));
         let mut end = trimmed;
@@ -61,13 +63,15 @@ impl RocksLog {
         let (sender, receiver) = watch::channel(end);
         let (appends, inbox) = bounded(WAITING_APPENDS);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let writer = Writer { db: db.clone(), synced, waiting: waiting.clone(), end: sender, poison: None };
+        let (log, bytes) = (synced.clone(), waiting.clone());
+        let writer = Writer { db: db.clone(), synced, space, waiting: bytes, end: sender };
         let writer = std::thread::Builder::new()
             .name("syncline-log".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|e| Error::Poisoned(e.to_string()))?;
         Ok(RocksLog {
             db,
+            synced: log,
             appends: Some(appends),
             waiting,
             end: receiver,
@@ -135,7 +139,9 @@ impl Log for RocksLog {
         let mut trimmed = self.trimmed.lock().unwrap_or_else(PoisonError::into_inner);
         *trimmed = through.max(*trimmed);
         batch.put_cf(family(&self.db, SYSTEM)?, TRIMMED, trimmed.to_be_bytes());
-        self.db.write(batch).map_err(|e| Error::Poisoned(e.into_string()))
+        let begun = hit("log.trim").map_err(|e| e.to_string());
+        let written = begun.and_then(|()| self.db.write(batch).map_err(rocksdb::Error::into_string));
+        written.map_err(|why| poison(&self.synced, why))
     }
 
     fn end(&self) -> watch::Receiver<u64> {
@@ -146,9 +152,9 @@ impl Log for RocksLog {
 struct Writer {
     db: Arc<DB>,
     synced: Arc<Synced>,
+    space: Arc<Space>,
     waiting: Arc<AtomicUsize>,
     end: watch::Sender<u64>,
-    poison: Option<Error>,
 }
 
 impl Writer {
@@ -166,44 +172,66 @@ impl Writer {
                     Err(_) => break,
                 }
             }
+            pass("log.batch_formed");
             self.write(group);
         }
     }
 
     fn write(&mut self, group: Vec<Append>) {
+        let written = self.put(&group);
+        for (n, append) in group.into_iter().enumerate() {
+            self.waiting.fetch_sub(append.entries.iter().map(Vec::len).sum(), Ordering::Relaxed);
+            let position = |ends: &Vec<u64>| ends.get(n).copied().unwrap_or_default();
+            // A caller that has gone away no longer waits for the answer.
+            let _ = append.answer.send(written.as_ref().map(position).map_err(Clone::clone));
+        }
+    }
+
+    /// Writes a group and waits until it is on disk; the position of the last entry of each append.
+    fn put(&mut self, group: &[Append]) -> Result<Vec<u64>, Error> {
+        if let Some(why) = self.synced.poisoned() {
+            return Err(Error::Poisoned(why));
+        }
         let mut end = *self.end.borrow();
         let mut batch = WriteBatch::default();
         let mut ends = Vec::with_capacity(group.len());
-        let handle = family(&self.db, FAMILY);
-        for append in &group {
+        let handle = family(&self.db, FAMILY)?;
+        for append in group {
             for entry in &append.entries {
                 end += 1;
-                if let Ok(handle) = &handle {
-                    batch.put_cf(*handle, end.to_be_bytes(), entry);
-                }
+                batch.put_cf(handle, end.to_be_bytes(), entry);
             }
             ends.push(end);
         }
-        let poisoned = |e: rocksdb::Error| Error::Poisoned(e.into_string());
-        let written = match &self.poison {
-            Some(poison) => Err(poison.clone()),
-            None => self.db.write(batch).map_err(poisoned).and_then(|()| {
-                self.end.send_replace(end);
-                // Whoever appended is answered after this.
-                let through = self.db.latest_sequence_number();
-                if !self.synced.covers(through, PATIENCE) {
-                    self.db.flush_wal(true).map_err(poisoned)?;
-                }
-                self.synced.acknowledge(through, end).map_err(|e| Error::Poisoned(e.to_string()))
-            }),
-        };
-        if let Err(error) = &written {
-            self.poison = Some(error.clone());
-        }
-        for (append, end) in group.into_iter().zip(ends) {
-            self.waiting.fetch_sub(append.entries.iter().map(Vec::len).sum(), Ordering::Relaxed);
-            // A caller that has gone away no longer waits for the answer.
-            let _ = append.answer.send(written.clone().map(|()| end));
-        }
+        self.space.admit(batch.size_in_bytes()).map_err(Error::Full)?;
+        let written = self.to_disk(batch, end);
+        written.map(|()| ends).map_err(|why| poison(&self.synced, why))
     }
+
+    fn to_disk(&self, batch: WriteBatch, end: u64) -> Result<(), String> {
+        let failed = rocksdb::Error::into_string;
+        hit("log.write_before").map_err(|e| e.to_string())?;
+        self.db.write(batch).map_err(failed)?;
+        self.end.send_replace(end);
+        // Whoever appended is answered after this.
+        let through = self.db.latest_sequence_number();
+        if !self.synced.covers(through, PATIENCE) {
+            // After a sync that failed another that succeeds says nothing about what was to be synced by the first.
+            self.unless_poisoned()?;
+            self.db.flush_wal(true).map_err(failed)?;
+            self.unless_poisoned()?;
+        }
+        self.synced.acknowledge(through, end).map_err(|e| e.to_string())?;
+        hit("log.write_after").map_err(|e| e.to_string())
+    }
+
+    fn unless_poisoned(&self) -> Result<(), String> {
+        self.synced.poisoned().map_or(Ok(()), Err)
+    }
+}
+
+/// Closes log and store for good.
+fn poison(synced: &Synced, why: String) -> Error {
+    synced.poison(&why);
+    Error::Poisoned(synced.poisoned().unwrap_or(why))
 }

@@ -1,16 +1,18 @@
 //! One sync for two: log and store share a write-ahead log, and whoever syncs it syncs what the other has written before.
 //!
-//! Promise: who is told that a place is synced may answer for it; who is not syncs by itself, after a short wait at most.
-//! Before anybody is told, the high-water mark has it.
+//! Promises: who is told that a place is synced may answer for it; who is not syncs by itself, after a short wait at most.
+//! Before anybody is told, the high-water mark has it. A write or sync that has failed closes both: what the disk has is unknown
+//! then, and a second sync that succeeds would not tell.
 
 use super::HighWater;
+use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
-/// How far a write-ahead log is synced, in its sequence numbers.
-#[derive(Default)]
+/// How far a write-ahead log is synced, in its sequence numbers, and whether writing to it has failed.
 pub struct Synced {
     state: Mutex<State>,
     moved: Condvar,
@@ -18,6 +20,14 @@ pub struct Synced {
     mark: Option<Mutex<HighWater>>,
     /// Engine times before this one may become known with the next sync.
     epoch: AtomicU64,
+    poison: watch::Sender<Option<String>>,
+}
+
+impl Default for Synced {
+    fn default() -> Self {
+        let poison = watch::Sender::new(None);
+        Synced { state: Mutex::default(), moved: Condvar::new(), mark: None, epoch: AtomicU64::new(0), poison }
+    }
 }
 
 #[derive(Default)]
@@ -26,7 +36,7 @@ struct State {
     begun: u64,
     /// … and through.
     done: u64,
-    /// A sync has failed: nothing is known of the disk any more.
+    /// A write or sync has failed: nothing is known of the disk any more.
     failed: bool,
 }
 
@@ -36,8 +46,9 @@ impl Synced {
         Synced { mark: Some(Mutex::new(mark)), ..Synced::default() }
     }
 
-    /// Runs `sync`, which brings everything to disk that was written up to `through`, and `more` writes of its own.
-    pub fn sync<T, E: From<io::Error>>(
+    /// Runs `sync`, which brings everything to disk that was written up to `through`, and `more` writes of its own. Its failure
+    /// is for good.
+    pub fn sync<T, E: From<io::Error> + Display>(
         &self,
         through: u64,
         more: u64,
@@ -48,10 +59,10 @@ impl Synced {
             self.acknowledge(through.saturating_add(more), 0)?;
             Ok(synced)
         });
-        self.change(|state| match &synced {
-            Ok(_) => state.done = state.done.max(through),
-            Err(_) => state.failed = true,
-        });
+        match &synced {
+            Ok(_) => self.change(|state| state.done = state.done.max(through)),
+            Err(error) => self.poison(&error.to_string()),
+        }
         synced
     }
 
@@ -86,6 +97,26 @@ impl Synced {
         }
         let ended = self.moved.wait_while(state, |s| !s.failed && s.done < through);
         ended.unwrap_or_else(PoisonError::into_inner).done >= through
+    }
+
+    /// Nothing more is written until a restart has read again what is there. The first reason stays.
+    pub fn poison(&self, reason: &str) {
+        self.poison.send_if_modified(|poison| {
+            let first = poison.is_none();
+            poison.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+        self.change(|state| state.failed = true);
+    }
+
+    /// Why nothing more is written, if that is so.
+    pub fn poisoned(&self) -> Option<String> {
+        self.poison.borrow().clone()
+    }
+
+    /// The same, for who waits for it.
+    pub fn watch_poison(&self) -> watch::Receiver<Option<String>> {
+        self.poison.subscribe()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -139,7 +170,18 @@ mod tests {
         let synced = Synced::default();
         synced.sync(5, 0, || Ok::<_, io::Error>(())).expect("synced");
         synced.sync(9, 0, || Err::<(), _>(io::Error::other("no"))).expect_err("failed");
+        assert_eq!(synced.poisoned().as_deref(), Some("no"));
         assert!(!synced.covers(9, LONG) && !synced.covers(10, LONG));
         assert!(synced.covers(5, LONG), "what was synced before is on disk");
+    }
+
+    #[test]
+    fn the_first_reason_stays_and_leaves_nobody_waiting() {
+        let synced = Synced::default();
+        assert_eq!(synced.poisoned(), None);
+        synced.poison("first");
+        synced.poison("second");
+        assert!(!synced.covers(1, LONG));
+        assert_eq!(synced.watch_poison().borrow().as_deref(), Some("first"));
     }
 }

@@ -5,6 +5,7 @@
 use super::batch::{Mark, Receipt};
 use super::through::Through;
 use super::{Dataset, Error, sequencer};
+use crate::fault::hit;
 use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
 use crate::sink::{Announce, Delivery, Notice, RunEnd};
 use crate::state::OF_VIEWS;
@@ -115,8 +116,8 @@ impl Committer {
                 take(&mut gathering, input, &mut poison);
             }
             if let Some(error) = &poison {
-                self.refuse(std::mem::take(&mut gathering), error);
-                self.give_up(error);
+                let error = self.give_up(error);
+                self.refuse(std::mem::take(&mut gathering), &error);
                 continue;
             }
             let mut group = Vec::new();
@@ -130,20 +131,26 @@ impl Committer {
             if !group.is_empty()
                 && let Err(error) = self.commit(group)
             {
-                self.give_up(&error);
                 poison = Some(error);
             }
         }
     }
 
-    /// Whoever waits for the engine learns of a worker's failure as of the disk's.
-    fn give_up(&self, why: &Error) {
-        self.store.poisoned(why.to_string());
+    /// Closes the store for good. Whoever waits for the engine learns of a worker's failure as of the disk's, and of what
+    /// followed from the first failure as of that one.
+    fn give_up(&self, why: &Error) -> Error {
+        let why = match why {
+            Error::Poisoned(why) => why.clone(),
+            other => other.to_string(),
+        };
+        self.store.poisoned(why.clone());
         // Nothing is new; but who waits for what will never be visible looks again.
         self.watermark.send_modify(|_| {});
+        let error = Error::Poisoned(self.store.poisoning().unwrap_or(why));
         if let Some(through) = &self.through {
-            through.give_up(why);
+            through.give_up(&error);
         }
+        error
     }
 
     /// After a failure nobody is left waiting.
@@ -160,7 +167,7 @@ impl Committer {
         let mut batch = self.store.batch();
         let (mut answers, mut live, mut last) = (Vec::new(), Vec::new(), BTreeMap::new());
         let (mut end, mut at, mut owed) = (0, Timestamp(0), 0);
-        let mut gathered = Ok(());
+        let mut gathered = hit("proc.frontier").map_err(store::Error::from);
         for Gathering { plan, parts } in group {
             let Some(plan) = plan else { continue };
             (end, at) = (plan.next, plan.at);
@@ -174,7 +181,7 @@ impl Committer {
         // Before the write: a reader whose snapshot holds it must not pass by a dataset that it changes.
         self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
         if let Err(error) = gathered.and_then(|()| self.store.commit(batch, end)) {
-            let error = Error::from(error);
+            let error = self.give_up(&Error::from(error));
             let _ = self.sequencer.send(sequencer::Input::Done(epochs));
             answers.into_iter().for_each(|(answer, _, _)| answer.send(Err(error.clone())));
             return Err(error);

@@ -30,12 +30,15 @@ use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// KiB that may be on their way through the engine before callers wait.
 const ROOM_KIB: u32 = 64 << 10;
 /// Run numbers are reserved in blocks, so that most cost no write.
 const RUN_BLOCK: u64 = 1_000;
+/// Between two looks at a disk that was too full.
+const LOOK: Duration = Duration::from_millis(250);
 /// Bits of a run's number that count within its part.
 const PART_BITS: u32 = 40;
 
@@ -171,8 +174,12 @@ impl Engine {
         Ok(Underway(answered))
     }
 
-    /// Waits for the room a batch takes while it is on its way.
+    /// Waits for the room a batch takes while it is on its way, and records that are new here also for room on the disk: what
+    /// webhooks bring lies on it already.
     async fn room_for(&self, batch: &Batch) -> Result<OwnedSemaphorePermit, Error> {
+        if !batch.pages.is_empty() && batch.cause.is_some_and(|cause| cause.via != Via::Webhook) {
+            self.until_taken().await?;
+        }
         let bytes: usize = batch.pages.iter().map(PageBuilder::bytes).sum();
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB);
         self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)
@@ -211,6 +218,37 @@ impl Engine {
     /// Why nothing more is written, once a write has failed: the engine has to be opened again.
     pub fn failed(&self) -> Option<String> {
         self.inner.store.poisoning()
+    }
+
+    /// Waits for that.
+    pub async fn until_failed(&self) -> String {
+        let mut poison = self.inner.store.disk().1.watch_poison();
+        match poison.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The store holds the sender, and this the store.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Why nothing new is taken, while too little of the disk is free; see [`Options::min_free`](super::Options::min_free).
+    pub fn refusing(&self) -> Option<String> {
+        self.inner.store.disk().0.look().map(|full| full.to_string())
+    }
+
+    /// Waits until what is new is taken.
+    pub async fn until_taken(&self) -> Result<(), Error> {
+        while self.refusing().is_some() {
+            if self.inner.room.is_closed() {
+                return Err(Error::Stopped);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the disk that are kept free, and that are free; `None` if it is not watched.
+    pub fn disk(&self) -> Option<(u64, u64)> {
+        self.inner.store.disk().0.figures()
     }
 
     /// The durable log for what cannot be read again.

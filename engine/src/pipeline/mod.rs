@@ -50,6 +50,9 @@ pub struct Options {
     /// From so many contents of a dataset in one commit and worker on they are compressed together and stored as one block:
     /// cheaper to write, dearer to read one by one.
     pub block_least: usize,
+    /// Bytes of the disk to keep free: with less nothing new is taken (see [`Engine::refusing`]). `None` is 512 MiB, or a tenth
+    /// of a smaller disk; 0 watches nothing.
+    pub min_free: Option<u64>,
 }
 
 /// Bytes of [`Options::table_bytes`] where nothing else is said: some 20 million records.
@@ -67,10 +70,10 @@ impl Default for Options {
 impl Options {
     /// A data folder, one worker, the system's clock; nothing announced, nothing derived.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Options {
-        Options { data_dir: Some(folder.into()), ..Options::temporary() }
+        Options { data_dir: Some(folder.into()), min_free: None, ..Options::temporary() }
     }
 
-    /// The same in a folder that goes with the engine.
+    /// The same in a folder that goes with the engine, on a disk that nobody watches.
     pub fn temporary() -> Options {
         Options {
             data_dir: None,
@@ -80,6 +83,7 @@ impl Options {
             views: None,
             table_bytes: TABLE_BYTES,
             block_least: BLOCK_LEAST,
+            min_free: Some(0),
         }
     }
 }
@@ -146,6 +150,9 @@ pub enum Error {
     /// A write failed earlier; nothing more is written until a restart.
     #[error("the store is closed after a failed write ({0}); free the disk or repair it, then restart")]
     Poisoned(String),
+    /// The disk is too full for it; nothing was written.
+    #[error("{0}")]
+    Full(String),
     /// `end` of a window that was never started.
     #[error("No track deletes starting point found for model '{0}'.")]
     NoWindow(String),
@@ -179,6 +186,7 @@ impl From<store::Error> for Error {
             store::Error::NewerFormat(found) => Error::NewerFormat { found, known: store::FORMAT },
             store::Error::Disk(text) => Error::Storage(text),
             store::Error::Poisoned(text) => Error::Poisoned(text),
+            store::Error::Full(text) => Error::Full(text),
             store::Error::Changelog(text) => Error::Remote(text),
             store::Error::Gone(text) => Error::Foreign(text),
             store::Error::Damaged(text) => Error::Damaged(text),

@@ -1,19 +1,22 @@
 //! Cuts epochs: gathers batches while the committer is busy and closes an epoch as soon as it is idle.
 //!
 //! So an epoch is as short as the disk allows and as long as it must be. At most [`IN_FLIGHT`] epochs are under way;
-//! beyond, callers wait for room. Pruning rewrites what earlier epochs have written, so its epoch is under way alone.
+//! beyond, callers wait for room. Pruning rewrites what earlier epochs have written, so its epoch is under way alone. An epoch
+//! that would not find room on the disk is not begun until there is some: a write that fails closes the store.
 
 use super::batch::{Batch, WindowOp};
 use super::committer::{Answer, Plan, PlannedBatch};
 use super::worker::{Job, Query};
 use super::{Dataset, Error};
+use crate::log::Space;
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
 use crate::state::{Rows, Window, Work};
 use crate::store::catalog::WindowState;
 use crate::time::Clock;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Epochs on their way at most.
@@ -22,6 +25,8 @@ pub const IN_FLIGHT: usize = 3;
 const EPOCH_BYTES: usize = 4 << 20;
 /// … or so many batches.
 const EPOCH_BATCHES: usize = 1_000;
+/// Between two looks at a disk that has no room for the next epoch.
+const LOOK: Duration = Duration::from_millis(100);
 /// Epochs skipped after one that sweeps, so that any number of deletes has places.
 const SWEEP_EPOCHS: u64 = 1 << 8;
 
@@ -81,6 +86,9 @@ pub(super) struct Sequencer {
     pub waiting: VecDeque<Waiting>,
     /// Datasets to be spilled with the next epoch.
     pub spill: Vec<DatasetId>,
+    pub space: Arc<Space>,
+    /// The next epoch waits for room on the disk.
+    pub held: bool,
 }
 
 impl Sequencer {
@@ -89,8 +97,11 @@ impl Sequencer {
         self.close();
         let mut stopping = false;
         while !(stopping && self.waiting.is_empty() && self.in_flight == 0) {
-            let Ok(input) = inbox.recv() else { break };
-            stopping |= self.take(input);
+            match if self.held { inbox.recv_timeout(LOOK) } else { inbox.recv().map_err(RecvTimeoutError::from) } {
+                Ok(input) => stopping |= self.take(input),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
             while let Ok(input) = inbox.try_recv() {
                 stopping |= self.take(input);
                 if self.waiting.len() >= EPOCH_BATCHES {
@@ -98,6 +109,9 @@ impl Sequencer {
                 }
             }
             self.advance();
+            if self.held {
+                self.hold(stopping);
+            }
         }
     }
 
@@ -105,13 +119,46 @@ impl Sequencer {
     fn advance(&mut self) {
         loop {
             match self.waiting.front() {
-                Some(Waiting::Batch(next)) if self.may_close(next) => self.close(),
-                Some(Waiting::Batch(_)) | None => return,
+                Some(Waiting::Batch(next)) if self.may_close(next) => {
+                    // Once to the log, once to a file.
+                    let bytes = 2 * self.bytes().min(EPOCH_BYTES + bytes_of(next));
+                    if let Err(why) = self.space.make_room(bytes) {
+                        if !std::mem::replace(&mut self.held, true) {
+                            tracing::warn!(%why, "what is on its way waits for room on the disk");
+                        }
+                        return;
+                    }
+                    self.held = false;
+                    self.close();
+                }
+                Some(Waiting::Batch(_)) => return,
+                None => {
+                    self.held = false;
+                    return;
+                }
                 Some(Waiting::Ask(_)) => {
                     if let Some(Waiting::Ask(query)) = self.waiting.pop_front() {
-                        self.rings.iter().for_each(|ring| drop(ring.send(Job::Ask(query.clone()))));
+                        self.ask(&query);
                     }
                 }
+            }
+        }
+    }
+
+    fn ask(&self, query: &Query) {
+        self.rings.iter().for_each(|ring| drop(ring.send(Job::Ask(query.clone()))));
+    }
+
+    /// While nothing can be committed, readers do not wait for what nobody was told is there. Who stops does not wait at all.
+    fn hold(&mut self, stopping: bool) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Ask(query) => self.ask(&query),
+                Waiting::Batch(batch) if stopping => {
+                    let why = self.space.look().map_or_else(|| "disk_full".to_owned(), |full| full.to_string());
+                    batch.answer.send(Err(Error::Full(why)));
+                }
+                batch => self.waiting.push_back(batch),
             }
         }
     }
@@ -137,12 +184,16 @@ impl Sequencer {
     }
 
     fn full(&self) -> bool {
-        let bytes_of = |waiting: &Waiting| match waiting {
-            Waiting::Batch(submission) => submission.batch.pages.iter().map(|page| page.bytes()).sum(),
+        self.bytes() >= EPOCH_BYTES || self.waiting.len() >= EPOCH_BATCHES
+    }
+
+    /// Bytes of all batches that wait.
+    fn bytes(&self) -> usize {
+        let bytes = |waiting: &Waiting| match waiting {
+            Waiting::Batch(submission) => bytes_of(submission),
             Waiting::Ask(_) => 0,
         };
-        let bytes: usize = self.waiting.iter().map(bytes_of).sum();
-        bytes >= EPOCH_BYTES || self.waiting.len() >= EPOCH_BATCHES
+        self.waiting.iter().map(bytes).sum()
     }
 
     /// Closes an epoch with what waits, as far as the bounds allow.
@@ -177,6 +228,10 @@ impl Sequencer {
         let plan = Plan { epoch, next: self.next, at, batches: cut.batches };
         let _ = self.committer.send(super::committer::Input::Plan(plan));
     }
+}
+
+fn bytes_of(submission: &Submission) -> usize {
+    submission.batch.pages.iter().map(|page| page.bytes()).sum()
 }
 
 /// An epoch in the making.

@@ -208,7 +208,7 @@ mod tests {
         engine.commit(batch).await.expect("commits");
         engine.stop().await.expect("stops");
         drop(engine);
-        Store::open(folder.path(), None).expect("opens").lose_payloads(notes.id).expect("lost");
+        Store::open(folder.path(), None, Some(0)).expect("opens").lose_payloads(notes.id).expect("lost");
         let refused = open().err().map(|e| e.to_string()).unwrap_or_default();
         assert!(refused.contains("is missing; restore a backup"), "{refused}");
     }

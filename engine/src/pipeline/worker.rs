@@ -2,6 +2,7 @@
 
 use super::{committer, sequencer};
 use crate::dataflow::{Derived, Graph, Worker, build};
+use crate::fault::hit;
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
 use crate::state::{Entry, HIDDEN, Part, Shelf, Stage, Tables, Touch, Work};
@@ -94,7 +95,8 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
                     ask_to_spill(&graph, decides, seat.table_bytes);
                 }
                 let sealed = to_disk(&graph, &mut part, (epoch, next), &spill, &seat.store, &shelf)
-                    .and_then(|()| seat.store.seal(epoch, index as u16, at, part, &asked));
+                    .and_then(|()| seat.store.seal(epoch, index as u16, at, part, &asked))
+                    .and_then(|sealed| Ok(hit("proc.step_half").map(|()| sealed)?));
                 if seat.committer.send(committer::Input::Part(epoch, sealed)).is_err() {
                     break;
                 }

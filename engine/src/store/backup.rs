@@ -128,7 +128,7 @@ pub fn checkpoint(folder: &Path) -> Result<()> {
     if Marker::read(folder)? == Marker::New {
         return Err(Error::Disk(format!("{}: there is nothing to back up", folder.display())));
     }
-    Store::open(folder, None)?.checkpoint()
+    Store::open(folder, None, Some(0))?.checkpoint()
 }
 
 /// Makes a backup `name` in the folder `to` of the checkpoint in the data folder `folder`, and removes that. Of complete

@@ -6,6 +6,7 @@
 //! here: what a crash takes from the local files is read again.
 
 use super::{Error, Family, Result, Store};
+use crate::fault::pass;
 use crate::log::{self, Changelog, Write};
 use crate::model::DatasetId;
 use rocksdb::{Direction, IteratorMode, WriteBatch};
@@ -123,6 +124,7 @@ impl Store {
             self.poisoned(error.to_string())
         })?;
         batch.rocks.put_cf(self.family(Family::System), PLACE, place.to_be_bytes());
+        pass("k.local_commit_before");
         self.write(batch.rocks, false)?;
         // Which files there are is kept track of all the same.
         Ok(self.synced.acknowledge(0, 0)?)
@@ -215,7 +217,8 @@ mod tests {
     fn a_range_that_goes_takes_along_what_the_same_commit_puts_there() {
         let changelog = MemoryChangelog::default();
         let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().expect("a folder")).collect();
-        let open = |n: usize| Store::open(folders[n].path(), Some(Arc::new(changelog.open()))).expect("opened");
+        let open =
+            |n: usize| Store::open(folders[n].path(), Some(Arc::new(changelog.open())), Some(0)).expect("opened");
         let store = open(0);
         let mut batch = store.batch();
         for key in ["in 1", "in 2", "out"] {
@@ -237,7 +240,8 @@ mod tests {
     fn a_small_write_takes_nothing_along_of_an_engine_time_that_is_not_committed() {
         let changelog = MemoryChangelog::default();
         let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("a folder")).collect();
-        let open = |n: usize| Store::open(folders[n].path(), Some(Arc::new(changelog.open()))).expect("opened");
+        let open =
+            |n: usize| Store::open(folders[n].path(), Some(Arc::new(changelog.open())), Some(0)).expect("opened");
 
         let store = open(0);
         store.write_unsynced(put(&store, "bulk of 7"), 7).expect("written");
@@ -258,7 +262,7 @@ mod tests {
     fn a_damaged_copy_is_refused_and_rebuilt_from_its_changelog() {
         let changelog = MemoryChangelog::default();
         let folder = tempfile::tempdir().expect("a folder");
-        let open = || Store::open(folder.path(), Some(Arc::new(changelog.open())));
+        let open = || Store::open(folder.path(), Some(Arc::new(changelog.open())), Some(0));
         let store = open().expect("opened");
         store.write_synced(put(&store, "kept")).expect("durable");
         drop(store);
@@ -298,7 +302,7 @@ mod tests {
     fn reading_that_broke_off_within_a_commit_goes_on_there() {
         let changelog = MemoryChangelog::default();
         let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().expect("a folder")).collect();
-        let store = Store::open(folders[0].path(), Some(Arc::new(changelog.open()))).expect("opened");
+        let store = Store::open(folders[0].path(), Some(Arc::new(changelog.open())), Some(0)).expect("opened");
         let (dataset, name) = (DatasetId(1), DatasetName::base("e", "s", "c", "m"));
         store.put_dataset(dataset, &DatasetEntry::new(&name, Strategy::Latest, Vec::new())).expect("known");
         let records: Vec<_> = (0..40).map(|n| keys::record(dataset, Position::first_of(7).0 + n)).collect();
@@ -310,9 +314,9 @@ mod tests {
 
         for pieces in 1..4 {
             let breaking = Breaking(changelog.open(), pieces);
-            assert!(Store::open(folders[1].path(), Some(Arc::new(breaking))).is_err(), "it broke off");
+            assert!(Store::open(folders[1].path(), Some(Arc::new(breaking)), Some(0)).is_err(), "it broke off");
         }
-        let next = Store::open(folders[1].path(), Some(Arc::new(changelog.open()))).expect("opened");
+        let next = Store::open(folders[1].path(), Some(Arc::new(changelog.open())), Some(0)).expect("opened");
         let lost =
             records.iter().filter(|key| next.db.get_cf(next.family(Family::Pay), key).is_ok_and(|v| v.is_none()));
         assert_eq!(lost.count(), 0, "what was read before is there");

@@ -39,13 +39,14 @@ mod restored;
 mod spill;
 pub(crate) mod write;
 
-use crate::log::Synced;
+use crate::fault::{Injected, hit, pass};
+use crate::log::{Full, Space, Synced};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, Options, UniversalCompactOptions, WriteBatch,
     WriteOptions,
 };
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Format of everything in the data folder.
 pub const FORMAT: u32 = 1;
@@ -65,6 +66,9 @@ pub enum Error {
     /// A write failed earlier.
     #[error("{0}")]
     Poisoned(String),
+    /// The disk is too full; nothing was written.
+    #[error("{0}")]
+    Full(String),
     /// The changelog cannot be read.
     #[error("the changelog cannot be read: {0}")]
     Changelog(String),
@@ -78,10 +82,26 @@ pub enum Error {
 
 impl From<rocksdb::Error> for Error {
     fn from(error: rocksdb::Error) -> Self {
-        match error.kind() {
-            rocksdb::ErrorKind::Corruption => Error::Damaged(error.into_string()),
-            _ => Error::Disk(error.into_string()),
+        let kind = error.kind();
+        let text = error.into_string();
+        match kind {
+            rocksdb::ErrorKind::Corruption => Error::Damaged(text),
+            // RocksDB's own words, which are the system's.
+            _ if text.contains("No space left on device") => Error::Full(format!("disk_full: {text}")),
+            _ => Error::Disk(text),
         }
+    }
+}
+
+impl From<Injected> for Error {
+    fn from(injected: Injected) -> Self {
+        Error::Disk(injected.to_string())
+    }
+}
+
+impl From<Full> for Error {
+    fn from(full: Full) -> Self {
+        Error::Full(full.to_string())
     }
 }
 
@@ -101,9 +121,9 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 /// The open store.
 pub struct Store {
     db: Arc<DB>,
-    /// How far its write-ahead log is on disk, for the log that shares it.
+    /// How far its write-ahead log is on disk and whether that failed, for the log that shares it.
     synced: Arc<Synced>,
-    poison: OnceLock<String>,
+    space: Arc<Space>,
     restored: restored::Restored,
     /// From so many payloads on they lie in blocks.
     pub(crate) block_least: usize,
@@ -247,9 +267,9 @@ impl Store {
         }
     }
 
-    /// The database, for the log that shares its write-ahead log, and how far that is on disk.
-    pub(crate) fn database(&self) -> (Arc<DB>, Arc<Synced>) {
-        (self.db.clone(), self.synced.clone())
+    /// The database, for the log that shares its write-ahead log, how far that is on disk, and what room there is.
+    pub(crate) fn database(&self) -> (Arc<DB>, Arc<Synced>, Arc<Space>) {
+        (self.db.clone(), self.synced.clone(), self.space.clone())
     }
 
     pub(crate) fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
@@ -265,29 +285,40 @@ impl Store {
     }
 
     fn check_poison(&self) -> Result<()> {
-        self.poison.get().map_or(Ok(()), |reason| Err(Error::Poisoned(reason.clone())))
+        self.synced.poisoned().map_or(Ok(()), |reason| Err(Error::Poisoned(reason)))
+    }
+
+    /// Room on the disk, and whether writing to it has failed.
+    pub(crate) fn disk(&self) -> (&Arc<Space>, &Arc<Synced>) {
+        (&self.space, &self.synced)
     }
 
     /// The failure after which nothing more is written.
     pub(crate) fn poisoning(&self) -> Option<String> {
-        self.poison.get().cloned()
+        self.synced.poisoned()
     }
 
     /// Nothing more is written until a restart has read again what is there.
     pub(crate) fn poisoned(&self, reason: String) -> Error {
-        let _ = self.poison.set(reason.clone());
+        self.synced.poison(&reason);
         Error::Poisoned(reason)
     }
 
     fn write(&self, batch: WriteBatch, sync: bool) -> Result<()> {
         self.check_poison()?;
+        // It is on its way: without room it is tried all the same, since who asked for it cannot wait.
+        let _ = self.space.make_room(batch.size_in_bytes());
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         let writes = batch.len() as u64;
-        let write = || self.db.write_opt(batch, &options).map_err(Error::from);
+        let put = || -> Result<()> {
+            hit("store.write_before")?;
+            self.db.write_opt(batch, &options)?;
+            Ok(hit(if sync { "store.sync_after" } else { "store.write_after" })?)
+        };
         let written = match sync {
-            true => self.synced.sync(self.db.latest_sequence_number(), writes, write),
-            false => write(),
+            true => self.synced.sync(self.db.latest_sequence_number(), writes, put),
+            false => put(),
         };
         // After a failure it is unknown what the disk has.
         written.map_err(|error| self.poisoned(error.to_string()))
@@ -295,6 +326,8 @@ impl Store {
 
     /// Writes what is in memory to its files, for a quick restart.
     pub(crate) fn flush(&self) -> Result<()> {
+        self.check_poison()?;
+        pass("flush.begin");
         for family in Family::ALL {
             self.db.flush_cf(self.family(family))?;
         }

@@ -6,28 +6,34 @@
 use super::check::{self, Findings, Listing, Torn, unreadable};
 use super::marker::Marker;
 use super::{Error, Family, Result, Store, backup, copy, repair};
-use crate::log::{Acknowledged, Changelog, HighWater, Synced};
+use crate::log::{Acknowledged, Changelog, HighWater, Space, Synced};
 use rocksdb::{Cache, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Blocks kept in memory, by all families together.
 const BLOCK_CACHE: usize = 64 << 20;
 /// Writes kept in memory until they go to a file, by all families together.
 const WRITE_BUFFERS: usize = 192 << 20;
+/// What opening a database writes at once.
+const OPENING: usize = 4 << 20;
 /// Payloads, secrets of cursors and hook paths: nobody else's business on the machine.
 const PRIVATE: u32 = 0o700;
 
 impl Store {
     /// Opens the folder, or sets it up if it is new. With a `changelog` the folder is a copy of it and is brought to where
-    /// it is; a folder that belongs to another changelog is refused with [`Error::Gone`].
-    pub fn open(folder: &Path, changelog: Option<Arc<dyn Changelog>>) -> Result<Store> {
+    /// it is; a folder that belongs to another changelog is refused with [`Error::Gone`]. `min_free` is the watermark of its
+    /// disk, see [`Space::open`].
+    pub fn open(folder: &Path, changelog: Option<Arc<dyn Changelog>>, min_free: Option<u64>) -> Result<Store> {
         fs::create_dir_all(folder).map_err(|e| unreadable(folder, &e))?;
         let lock = Lock::take(folder)?;
         keep_private(folder)?;
+        let space = Space::open(folder, min_free);
+        // Without room for what opening writes it is better not begun.
+        space.make_room(OPENING)?;
         let marker = Marker::read(folder)?;
         let found = match marker {
             Marker::New => {
@@ -46,6 +52,7 @@ impl Store {
             tracing::info!(folder = %folder.display(), "from now on the folder keeps a mark of what was acknowledged");
         }
         let mut store = Store::over(db, synced, lock);
+        store.space = Arc::new(space);
         if let Some(changelog) = changelog {
             store.catch_up(&*changelog)?;
             store.copy = Some(copy::Copy::new(changelog));
@@ -56,12 +63,12 @@ impl Store {
         Ok(store)
     }
 
-    /// A store over an open database.
+    /// A store over an open database, on a disk that nobody watches.
     pub(super) fn over(db: Arc<DB>, synced: Arc<Synced>, lock: Lock) -> Store {
         Store {
             db,
             synced,
-            poison: OnceLock::new(),
+            space: Arc::new(Space::open(&lock.folder, Some(0))),
             restored: Default::default(),
             block_least: usize::MAX,
             split_since: 0,

@@ -413,7 +413,7 @@ mod tests {
 
     fn store(block_least: usize) -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut store = Store::open(folder.path(), None).expect("opened");
+        let mut store = Store::open(folder.path(), None, Some(0)).expect("opened");
         store.block_least = block_least;
         (folder, store)
     }

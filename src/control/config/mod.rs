@@ -50,6 +50,8 @@ pub struct Settings {
     pub workers: usize,
     /// Bytes that what is known of records may take in memory before the largest datasets are spilled.
     pub table_bytes: usize,
+    /// Bytes of the data folder's disk to keep free; `None`: 512 MiB, or a tenth of a smaller disk.
+    pub min_free: Option<u64>,
     /// How the log is written.
     pub logs: Logs,
     /// The Kafka cluster, where one is used.
@@ -264,6 +266,7 @@ impl Default for Settings {
             allow_http: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             table_bytes: crate::engine::pipeline::TABLE_BYTES,
+            min_free: None,
             logs: Logs { format: LogFormat::Auto, level: "info".into() },
             kafka: None,
             log: LogKind::Embedded,
@@ -391,6 +394,14 @@ mod tests {
         assert_eq!(bad("endpoints: {a: {url: 'https://x/'}}\n"), ["missing_key"]);
         assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: 'env:WHSEC'}}\n"), ["bad_secret"]);
         assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: abc}}\n"), ["literal_secret"]);
+    }
+
+    #[test]
+    fn space_to_be_kept_free_is_counted_in_mib() {
+        assert_eq!(one("").expect("good").min_free, None);
+        assert_eq!(one("min_free_mb: 0\n").expect("good").min_free, Some(0));
+        assert_eq!(one("min_free_mb: 64\n").expect("good").min_free, Some(64 << 20));
+        assert_eq!(one("min_free_mb: 2000000\n").expect_err("bad"), ["1:14 out_of_range"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// All keys at the top.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 23] = [
     "listen",
     "hooks_listen",
     "public_url",
@@ -26,6 +26,7 @@ pub(super) const KEYS: [&str; 22] = [
     "variables",
     "workers",
     "tables_mb",
+    "min_free_mb",
     "metrics",
     "otlp",
     "logs",
@@ -49,6 +50,9 @@ const SECRETS_MAX: usize = 3;
 
 /// Most memory for tables, in MiB.
 const TABLES_MB_MAX: u64 = 1 << 20;
+
+/// Most space to be kept free, in MiB.
+const MIN_FREE_MB_MAX: u64 = 1 << 20;
 
 /// Most workers.
 const WORKERS_MAX: u64 = 64;
@@ -81,6 +85,7 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     if let Some(mb) = top.whole("tables_mb", 1, TABLES_MB_MAX, wrong) {
         settings.table_bytes = usize::try_from(mb).unwrap_or(1) << 20;
     }
+    settings.min_free = top.whole("min_free_mb", 0, MIN_FREE_MB_MAX, wrong).map(|mb| mb << 20);
     logs(&mut top, &mut settings.logs, wrong);
     settings.metrics = metrics(&mut top, wrong);
     settings.ingress = super::ingress::read(&mut top, wrong);

@@ -11,6 +11,7 @@ use crate::control::config::Endpoint;
 use crate::control::connections::Connections;
 use crate::control::metrics::told;
 use crate::engine::Engine;
+use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::sink::Delivery;
@@ -243,14 +244,17 @@ impl Inner {
     /// One attempt, and what follows from it: when to try again.
     async fn one(&self, id: &str) -> Result<Option<Timestamp>, Error> {
         let Some(delivery) = self.engine.delivery(id)? else { return Ok(None) };
+        pass("out.claim");
         let Some((target, schedule)) = target(&self.endpoints, &self.connections, &delivery.endpoint) else {
             return self.bury(delivery, "no_endpoint").await;
         };
         match attempt(self.client.as_ref(), &target, &delivery, self.engine.clock().now()).await {
             Attempt::Delivered { status } => {
                 tracing::debug!(webhook = %delivery.id, status, "webhook delivered");
+                pass("out.got_2xx");
                 self.told(&delivery, "delivered");
                 self.engine.settle(&delivery.id, None).await?;
+                pass("out.mark_after");
                 Ok(None)
             }
             Attempt::Failed(failed) => self.failed(delivery, failed, &schedule).await,
@@ -278,11 +282,13 @@ impl Inner {
                 let at = self.engine.clock().now();
                 let marks = vec![Mark::put(Table::Setting, &[DISABLED, endpoint], at.to_string())];
                 self.engine.commit(Batch { marks, ..Batch::default() }).await?;
+                pass("out.disable");
                 self.lanes().disable(endpoint, at);
                 after
             }
         };
         let at = after.next_at;
+        pass("out.retry_scheduled");
         self.engine.settle(&delivery.id, Some(after)).await?;
         Ok(Some(at))
     }
@@ -296,6 +302,7 @@ impl Inner {
         let value = json!({"format": 1, "reason": reason, "at": at, "delivery": text}).to_string();
         let marks = vec![Mark::put(Table::Setting, &[DEAD, &delivery.id], value)];
         self.engine.commit(Batch { marks, ..Batch::default() }).await?;
+        pass("out.dead_letter");
         self.engine.settle(&delivery.id, None).await?;
         Ok(None)
     }

@@ -6,6 +6,7 @@ use super::{Inner, add, quarantine};
 use crate::connectors::rest::definition::{Definition, Hydrate};
 use crate::connectors::webhook_in::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
 use crate::control::metrics::told;
+use crate::engine::fault::pass;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
 use crate::engine::source::{Body, Connection, Observation, Quarantined};
@@ -113,6 +114,7 @@ impl<'a> Draft<'a> {
             }
             Verdict::Unrouted { field, value } => self.unrouted(definition, index, event_id, field, value),
             Verdict::Routed(routed) => {
+                pass("in.attributed");
                 for (n, one) in routed.into_iter().enumerate() {
                     if self.claim(&one.connection.id, event_id.as_ref())? {
                         told::event(self.source, self.outcome(&one));
@@ -160,6 +162,7 @@ impl<'a> Draft<'a> {
         }
         let entry = Cause::webhook(self.position).to_string();
         self.marks.extend(seen::marks(&entry, &self.claimed, self.now));
+        pass("in.deduped");
         let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
         let cause = (!pages.is_empty()).then(|| Cause::webhook(self.position));
         let batch = Batch { cause, pages, marks: self.marks, ..Batch::default() };

@@ -5,6 +5,7 @@ use super::seen::Claim;
 use super::{Inner, add, hydrate::Wish, quarantine};
 use crate::control::metrics::told;
 use crate::engine::Engine;
+use crate::engine::fault::pass;
 use crate::engine::model::{Cause, DatasetId};
 use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
 use crate::engine::source::Quarantined;
@@ -78,6 +79,7 @@ pub(super) async fn catch_up(inner: &Inner) -> Result<(), Error> {
         if entries.is_empty() {
             return flying.land_all(inner).await;
         }
+        pass("proc.batch_read");
         for (position, bytes) in entries {
             flying.make_room(inner).await?;
             flying.launch(inner, position, &bytes).await?;
@@ -150,6 +152,7 @@ impl Flights {
             Err(Error::NoWindow(_)) => inner.parts.engine.put_marks(vec![mark(oldest.position)]).await?,
             Err(error) => return Err(error),
         }
+        pass("proc.position_commit");
         inner.processed.store(oldest.position, Ordering::Release);
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::connectors::rest::definition::{Scheme, Webhooks};
 use crate::connectors::webhook_in::{self, Head, StoredWebhook, kept_headers};
 use crate::control::bounds::{Address, Exhausted, Holder, Share};
 use crate::control::metrics::told;
+use crate::engine::fault::pass;
 use crate::engine::log;
 use crate::engine::model::Timestamp;
 use crate::engine::time::Clock;
@@ -83,6 +84,19 @@ impl Reply {
     }
 }
 
+impl Reply {
+    /// A refusal of what is proven: its sender may know what is the matter, if no more than that.
+    fn unstored(why: &log::Error) -> Self {
+        let reason = match why {
+            log::Error::Full(_) => "disk full",
+            log::Error::Poisoned(_) => "store failed",
+            _ => "overloaded",
+        };
+        let refusal = Reply::refusal(503);
+        Reply { body: format!("{}: {reason}", refusal.body), ..refusal }
+    }
+}
+
 impl Hooks {
     /// What may be refused before the body is read: `Err` is the answer. Of `head` the body is not looked at.
     pub fn admit(&self, entrance: &Entrance, head: &Incoming) -> Result<Admitted, Reply> {
@@ -136,6 +150,7 @@ impl Hooks {
         let (status, reply) = &webhooks.reply;
         let kind = request.headers.get("content-type").and_then(|kind| kind.to_str().ok());
         let body = webhook_in::reply(reply, kind, &request.body);
+        pass("in.verified");
         match self.store(webhooks, entrance, request).await {
             Ok(_) => {
                 add(&self.inner.tally.accepted, 1);
@@ -145,7 +160,7 @@ impl Hooks {
             Err(why) => {
                 tracing::warn!(source = %entrance.source, %why, "webhook not stored");
                 answered("not_stored");
-                Reply::refusal(503)
+                Reply::unstored(&why)
             }
         }
     }
@@ -201,6 +216,7 @@ impl Hooks {
         };
         let entry = StoredWebhook { head, body: request.body.into() }.encode();
         let log = self.inner.parts.engine.log();
+        pass("in.queued");
         tokio::select! {
             stored = log.append(vec![entry]) => stored,
             () = clock.sleep(ACK) => Err(log::Error::Overloaded(0)),

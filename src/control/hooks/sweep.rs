@@ -2,6 +2,7 @@
 
 use super::{Inner, parked, seen};
 use crate::connectors::webhook_in::StoredWebhook;
+use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use std::sync::Arc;
@@ -57,6 +58,7 @@ async fn forget_ids(inner: &Inner, now: Timestamp) -> Result<(), Error> {
         if marks.is_empty() && minute + 1 < current {
             continue;
         }
+        pass("ttl.sweep");
         marks.push(Mark::put(Table::Place, &[PLACE], (minute + 1).to_string()));
         engine.commit(Batch { marks, ..Batch::default() }).await?;
     }

@@ -112,6 +112,13 @@ fn look_up() {
         held += app.engine.marks(Table::Held, &[]).map_or(0, |held| held.len());
         count_live(app, &mut live);
     }
+    let disks = apps.iter().filter_map(|app| app.engine.disk());
+    if let Some((least, free)) = disks.min_by_key(|(_, free)| *free) {
+        gauge!("syncline_disk_free_bytes").set(free as f64);
+        gauge!("syncline_disk_min_free_bytes").set(least as f64);
+    }
+    let refusing = apps.iter().any(|app| app.engine.refusing().is_some());
+    gauge!("syncline_disk_refusing").set(f64::from(u8::from(refusing)));
     gauge!("syncline_log_position").set(end as f64);
     gauge!("syncline_webhooks_processed_position").set(processed as f64);
     gauge!("syncline_deletes_held").set(held as f64);
@@ -154,6 +161,9 @@ fn describe() {
     describe_counter!("syncline_merge_conflicts_total", "records that lost against a newer version");
     describe_counter!("syncline_changes_total", "changes, by kind");
     describe_counter!("syncline_deliveries_total", "attempts to deliver a webhook, by outcome");
+    describe_gauge!("syncline_disk_free_bytes", Unit::Bytes, "free on the disk of the data folder");
+    describe_gauge!("syncline_disk_min_free_bytes", Unit::Bytes, "with less than this nothing new is taken");
+    describe_gauge!("syncline_disk_refusing", "1 while nothing new is taken because the disk is too full");
     describe_gauge!("syncline_log_position", "position of the newest entry of the log of webhooks");
     describe_gauge!("syncline_webhooks_processed_position", "position up to which that log was processed");
     describe_gauge!("syncline_deletes_held", "runs whose deletes wait for approval");

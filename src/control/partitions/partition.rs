@@ -50,6 +50,7 @@ async fn engine(
         clock: common.clock.clone(),
         announce: Some(announcer),
         views: common.settings.views.clone(),
+        min_free: common.settings.min_free,
         ..Options::default()
     };
     let (cluster, secret) = (common.cluster.clone(), common.secret);

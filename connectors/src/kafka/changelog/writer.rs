@@ -15,6 +15,7 @@ use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use syncline_engine::fault::pass;
 use syncline_engine::log::{Error, Write};
 
 /// Name of the header with the term.
@@ -152,6 +153,7 @@ impl Writer {
             .set("queue.buffering.max.kbytes", (2 * (FLIGHT_BYTES + WRITE_BYTES) / 1024).to_string())
             .create_with_context(Reports)
             .map_err(|e| unreachable(&cluster.brokers, "the changelog's producer cannot be made", e))?;
+        pass("k.init_txn");
         client
             .init_transactions(OPEN_PATIENCE)
             .map_err(|e| closing(&client, &format!("the changelog {topic}/{partition} cannot be opened"), &e))?;
@@ -209,6 +211,7 @@ impl Writer {
         if let Some(size) = writes.iter().map(size).find(|size| *size > WRITE_BYTES) {
             return Err(Failed::Closed(Error::TooLarge { size, most: WRITE_BYTES }));
         }
+        pass("k.begin");
         let begun = client.begin_transaction();
         begun.map_err(|e| Failed::Closed(closing(client, "a transaction cannot begin", &e)))?;
         let flight = Arc::new(Flight::default());
@@ -217,12 +220,17 @@ impl Writer {
         let last = sent.map_err(|e| undo(client, "the writes were not taken", &e))?;
         self.pace.taken(writes.len());
         settle(client);
+        pass("k.commit_before");
         end(client)?;
+        pass("k.commit_after");
         Ok(u64::try_from(last).unwrap_or(0) + 1)
     }
 
     fn send(&self, client: &Client, writes: &[Write], flight: &Arc<Flight>) -> Result<(), KafkaError> {
-        for write in writes {
+        for (n, write) in writes.iter().enumerate() {
+            if n == writes.len() / 2 {
+                pass("k.produced_half");
+            }
             flight.wait(FLIGHT_MESSAGES, FLIGHT_BYTES)?;
             let headers =
                 OwnedHeaders::new_with_capacity(1).insert(Header { key: TERM_HEADER, value: Some(&self.term) });

@@ -110,6 +110,8 @@ impl Engine {
             alone: false,
             waiting: VecDeque::new(),
             spill: Vec::new(),
+            space: store.disk().0.clone(),
+            held: false,
         };
         drop(committer_inbox);
         let run_reserved = store.system(RUN_NUMBER)?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
@@ -184,7 +186,7 @@ impl Ground {
         let folder = options.data_dir.as_deref().or(temporary.as_ref().map(|folder| folder.path()));
         let folder = folder.unwrap_or(Path::new("data"));
         let open = |changelog| -> Result<Arc<Store>, Error> {
-            let mut store = Store::open(folder, changelog)?;
+            let mut store = Store::open(folder, changelog, options.min_free)?;
             store.block_least = options.block_least;
             store.split(workers_of(options))?;
             Ok(Arc::new(store))
@@ -212,8 +214,8 @@ fn workers_of(options: &Options) -> usize {
 pub(super) const COUNTS: DatasetId = DatasetId(0);
 
 fn own_log(store: &Store) -> Result<Arc<dyn Log>, Error> {
-    let (db, synced) = store.database();
-    Ok(Arc::new(RocksLog::open(db, synced).map_err(|e| Error::Storage(e.to_string()))?))
+    let (db, synced, space) = store.database();
+    Ok(Arc::new(RocksLog::open(db, synced, space).map_err(|e| Error::Storage(e.to_string()))?))
 }
 
 /// The secret of an installation of several processes: hashes of ids depend on it, so it never changes.

@@ -5,6 +5,7 @@ use super::quarantine::Quarantine;
 use super::record::{Journey, Outcome, RunRecord, Stage, run_key};
 use super::settle::clear_held;
 use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
+use crate::fault::{Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::pipeline::{Batch, Engine, Error, Mark, PageBuilder, Receipt, Table, WindowOp};
 use crate::sink::RunEnd;
@@ -39,6 +40,12 @@ pub(super) enum Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Stop::Engine(error)
+    }
+}
+
+impl From<Injected> for Stop {
+    fn from(injected: Injected) -> Self {
+        Stop::Failed(Failure { retry: true, ..failure("injected", injected.to_string()) })
     }
 }
 
@@ -190,6 +197,7 @@ impl<'a> Drive<'a> {
         if self.open {
             self.begin_window().await?;
         }
+        self.wait_for_space().await?;
         let ask = self.ask(self.journey.part);
         let bookmark = self.journey.bookmark.clone();
         let page = match self.attempt(Call::Poll(&ask, bookmark.as_ref())).await {
@@ -320,7 +328,10 @@ impl<'a> Drive<'a> {
                 }
             });
             let failure = match answer.await? {
-                Ok(page) => return Ok(page),
+                Ok(page) => {
+                    hit("poll.page_parsed")?;
+                    return Ok(page);
+                }
                 Err(failure) => failure,
             };
             self.journey.record.requests += 1;
@@ -332,6 +343,19 @@ impl<'a> Drive<'a> {
             tracing::debug!(code = failure.code, status = failure.status, ?wait, "an attempt failed and is repeated");
             let clock = Arc::clone(&self.clock);
             self.within(async { clock.sleep(wait).await }).await?;
+        }
+    }
+
+    /// No page is asked for that the disk has no room for: the run goes on once there is some.
+    async fn wait_for_space(&mut self) -> Result<(), Stop> {
+        let Some(why) = self.engine.refusing() else { return Ok(()) };
+        let name = &self.order.dataset.name;
+        let (source, stream, connection) = (&*name.source, &*name.model, &*name.connection);
+        tracing::warn!(source, stream, connection, run_id = self.journey.record.id, %why, "the run waits");
+        let engine = self.engine;
+        match self.within(engine.until_taken()).await {
+            Err(Stop::Failed(_)) => Err(Stop::Failed(Failure { retry: true, ..failure("disk_full", why) })),
+            waited => Ok(waited??),
         }
     }
 
@@ -357,11 +381,13 @@ impl<'a> Drive<'a> {
         batch.marks = self.side_marks(&page);
         batch.marks.push(Mark::put(Table::Bookmark, &scope(&self.order.dataset.name), self.journey.encode()));
         batch.marks.push(self.record_mark());
+        hit("poll.append_before")?;
         let receipt = match self.engine.commit(batch).await {
             // The page is to blame, not the engine: asked for in smaller pages it goes in.
             Err(Error::BadBatch(why)) => return Err(Stop::Failed(failure("page_too_large", why))),
             other => other?,
         };
+        pass("poll.append_after");
         self.pages += 1;
         let counts = receipt.counts_of(&self.order.dataset);
         self.journey.record.counts.add(&counts);
@@ -467,6 +493,10 @@ impl<'a> Drive<'a> {
         self.progress.failures = if outcome == Outcome::Failed { self.progress.failures.saturating_add(1) } else { 0 };
         self.progress.last_ended_at = Some(now);
         self.progress.last_outcome = Some(outcome);
+        pass("poll.run_end");
+        if close.iter().any(|op| matches!(op, WindowOp::Sweep(_) | WindowOp::SweepOf(..))) {
+            pass("poll.delete_pass");
+        }
         let batch = self.last_batch(close, finished, goes_on)?;
         let receipt = self.engine.commit(batch).await?;
         let counts = receipt.counts_of(&self.order.dataset);

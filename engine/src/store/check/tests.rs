@@ -124,7 +124,7 @@ fn put(store: &Store, family: Family, n: usize, sync: bool) {
 /// A folder as a killed process leaves it, with what was acknowledged in one log, or in three of which each is needed.
 fn killed(several: bool) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Store::open(folder.path(), None).expect("opened");
+    let store = Store::open(folder.path(), None, Some(0)).expect("opened");
     for n in 0..RECORDS {
         // One family is never written to a table, so all logs count.
         put(&store, [Family::Marks, Family::Outbox][n % 2], n, true);
@@ -137,7 +137,7 @@ fn killed(several: bool) -> TempDir {
 
 /// Whether it opens; why not.
 fn opens(folder: &Path) -> Result<(), String> {
-    match Store::open(folder, None) {
+    match Store::open(folder, None, Some(0)) {
         Ok(store) => {
             let mut there = [Family::Marks, Family::Outbox].map(|family| {
                 store.db.iterator_cf(store.family(family), IteratorMode::Start).filter(Result::is_ok).count()
@@ -202,7 +202,7 @@ fn each_of_several_logs_is_needed() {
 #[test]
 fn half_a_record_that_nobody_was_told_of_is_no_damage() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Store::open(folder.path(), None).expect("opened");
+    let store = Store::open(folder.path(), None, Some(0)).expect("opened");
     (0..RECORDS).for_each(|n| put(&store, [Family::Marks, Family::Outbox][n % 2], n, true));
     put(&store, Family::Touched, 1_000, false);
     let left = copied(folder.path());
@@ -275,7 +275,7 @@ fn whatever_was_flushed_a_killed_store_opens_and_a_damaged_one_does_not() {
         let families = [Family::Marks, Family::Outbox, Family::Touched, Family::Fields];
         let (mut folder, mut synced, mut written) = (tempfile::tempdir().expect("a folder"), 0, Vec::new());
         for _ in 0..12 {
-            let store = Store::open(folder.path(), None).unwrap_or_else(|why| panic!("killed: {why}"));
+            let store = Store::open(folder.path(), None, Some(0)).unwrap_or_else(|why| panic!("killed: {why}"));
             assert_eq!(holds(&store, &written[..synced]), None, "what was synced is there");
             // What was not synced may be there or not.
             written.truncate(synced);
@@ -307,7 +307,7 @@ fn whatever_was_flushed_a_killed_store_opens_and_a_damaged_one_does_not() {
                         bytes.truncate(cut);
                     }),
                 }
-                match Store::open(copy.path(), None) {
+                match Store::open(copy.path(), None, Some(0)) {
                     Ok(store) => assert_eq!(holds(&store, &written[..synced]), None, "opened with less"),
                     Err(Error::Damaged(_)) => refused += 1,
                     Err(other) => panic!("{other}"),
