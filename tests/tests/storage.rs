@@ -310,6 +310,49 @@ async fn a_backup_taken_while_it_serves_is_restored_elsewhere() {
     server.stop();
 }
 
+/// Killed in the middle, each of the commands leaves what was there, and goes through when it is given again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_is_killed_is_given_again() {
+    let place = Place::new();
+    let (backups, killed) =
+        (place.folder.path().join("backups").display().to_string(), |arguments: &[&str], at: &str| {
+            let output =
+                place.command(arguments).env("SYNCLINE_FAULTS", format!("{at}=kill@1")).output().expect("it runs");
+            assert_eq!(output.status.code(), None, "{at}: killed, not {}", text(&output.stderr));
+        });
+    let server = place.serve();
+    server.post(0..50).await;
+    assert_eq!(server.records(50).await, 50);
+    server.kill();
+    for at in ["backup.copied", "backup.complete"] {
+        killed(&["backup", &backups], at);
+        let output = place.run(&["restore", &backups, "--replace"]);
+        assert!(!output.status.success() && text(&output.stderr).contains("no complete backup"), "{output:?}");
+    }
+    place.done(&["backup", &backups]);
+
+    let left: Vec<_> = std::fs::read_dir(&backups).expect("backups").map(|one| one.expect("one").path()).collect();
+    assert_eq!(left.len(), 1, "what was broken off is gone: {left:?}");
+
+    std::fs::remove_file(place.data().join("HIGHWATER")).expect("removed");
+    killed(&["repair"], "repair.set_aside");
+    place.refused(&["serve"]);
+    assert!(place.done(&["repair", "--dry-run"]).contains("broken off"));
+    place.done(&["repair"]);
+    assert!(place.done(&["repair", "--dry-run"]).contains("nothing is damaged"));
+
+    for at in ["restore.copied", "restore.set_aside"] {
+        killed(&["restore", &backups, "--replace"], at);
+        if at == "restore.set_aside" {
+            assert!(place.refused(&["serve"]).contains("run it again"));
+        }
+    }
+    place.done(&["restore", &backups, "--replace"]);
+    let server = place.serve();
+    assert_eq!(server.records(50).await, 50);
+    server.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_data_folder_is_nobody_elses_to_read() {
     let place = Place::new();

@@ -139,7 +139,10 @@ pub fn back_up(folder: &Path, to: &Path, name: &str, taken: String, keep: Option
     if backup.exists() {
         return Err(Error::Disk(format!("{}: it is there already", backup.display())));
     }
-    remove(&part)?;
+    // Those that were broken off are good for nothing.
+    let broken = |path: &PathBuf| path.extension().is_some_and(|is| is == "part");
+    fs::create_dir_all(to).map_err(|e| unreadable(to, &e))?;
+    folders(to)?.iter().filter(|path| broken(path)).try_for_each(|path| remove(path))?;
     fs::create_dir_all(part.join("store")).map_err(|e| unreadable(&part, &e))?;
     let mut held = BackedUp {
         format: super::FORMAT,
@@ -191,15 +194,16 @@ pub fn back_up(folder: &Path, to: &Path, name: &str, taken: String, keep: Option
 
 /// Complete backups in a folder, the oldest first by name.
 fn backups(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| unreadable(folder, &e))? {
-        let path = entry.map_err(|e| unreadable(folder, &e))?.path();
-        if path.extension().is_none_or(|is| is != "part") && path.join(LIST).exists() {
-            found.push(path);
-        }
-    }
+    let mut found = folders(folder)?;
+    found.retain(|path| path.extension().is_none_or(|is| is != "part") && path.join(LIST).exists());
     found.sort();
     Ok(found)
+}
+
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let all = fs::read_dir(folder).and_then(|all| all.map(|entry| entry.map(|entry| entry.path())).collect());
+    let all: Vec<PathBuf> = all.map_err(|e| unreadable(folder, &e))?;
+    Ok(all.into_iter().filter(|path| path.is_dir()).collect())
 }
 
 /// Restores a backup, or the youngest of a folder of backups, into a data folder. One that holds something is refused, unless

@@ -85,7 +85,12 @@ impl From<rocksdb::Error> for Error {
         let kind = error.kind();
         let text = error.into_string();
         match kind {
-            rocksdb::ErrorKind::Corruption => Error::Damaged(text),
+            rocksdb::ErrorKind::Corruption => {
+                // Of a table whose description is damaged RocksDB does not say which it is.
+                let named = [".sst", ".log", "MANIFEST-", "CURRENT"].iter().any(|name| text.contains(name));
+                let more = if named { "" } else { "; `syncline repair --dry-run` names the table" };
+                Error::Damaged(text + more)
+            }
             // RocksDB's own words, which are the system's.
             _ if text.contains("No space left on device") => Error::Full(format!("disk_full: {text}")),
             _ => Error::Disk(text),

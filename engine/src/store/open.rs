@@ -119,7 +119,7 @@ pub(super) fn open(store: &Path, create: bool) -> Result<DB> {
 
 /// An error of opening with the name of the table it is about. RocksDB blames the manifest for a table of which it cannot read
 /// the description: so each is tried by itself, under a second name.
-fn named(folder: &Path, error: Error) -> Error {
+pub(super) fn named(folder: &Path, error: Error) -> Error {
     let Error::Damaged(what) = error else { return error };
     if what.contains(".sst") {
         return Error::Damaged(what);

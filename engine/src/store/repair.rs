@@ -46,9 +46,10 @@ pub struct Repaired {
 pub fn repair(folder: &Path, dry_run: bool) -> Result<Repaired> {
     let _lock = Lock::take(folder)?;
     let work = folder.join(WORK);
-    if work.join(COMPLETE).exists() && !dry_run {
-        let aside = change_places(folder, &work)?;
-        return Ok(Repaired { aside: Some(aside), ..Repaired::default() });
+    if work.join(COMPLETE).exists() {
+        let damages = vec![format!("{}: a repair was broken off", work.display())];
+        let aside = if dry_run { None } else { Some(change_places(folder, &work)?) };
+        return Ok(Repaired { damages, lost: Vec::new(), aside });
     }
     let mut repaired = Repaired::default();
     let marker = match Marker::read(folder) {
@@ -75,7 +76,8 @@ pub fn repair(folder: &Path, dry_run: bool) -> Result<Repaired> {
 fn remake(folder: &Path, work: &Path, found: &Findings, repaired: &mut Repaired) -> Result<()> {
     let whole = found.tables_sound && found.number.is_some();
     if whole {
-        match lay_out(folder, work, found, true).and_then(|()| settle(work, found, true, repaired)) {
+        let settled = lay_out(folder, work, found, true).and_then(|()| settle(work, found, true, repaired));
+        match settled.map_err(|error| open::named(folder, error)) {
             // What is inside a table shows only when it is read.
             Err(Error::Damaged(what)) => repaired.damages.push(what),
             settled => return settled,
