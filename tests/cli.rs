@@ -63,7 +63,7 @@ impl Place {
         std::fs::create_dir(dir.path().join("sources")).expect("made");
         write(dir.path(), "sources/fake.yaml", &definition(&wanted));
         write(dir.path(), "sources/account.token", &token);
-        let settings = "egress: {allow_http: true}\nlisten: 127.0.0.1:0\n\
+        let settings = "egress: {allow_http: true, allow: [127.0.0.0/8]}\nlisten: 127.0.0.1:0\n\
              api_keys: [{name: test, key: \"env:SYNCLINE_API_KEY\", role: admin}]\n";
         write(dir.path(), "syncline.yaml", settings);
         Place { dir, fake, runtime }
@@ -371,4 +371,71 @@ fn with_the_log_in_the_data_folder_a_missing_broker_stops_nothing() {
 fn an_interrupt_ends_the_server_with_130() {
     let place = Place::new(3, false);
     assert_eq!(place.serve().end("-INT"), Some(130));
+}
+
+/// A provider that answers every request with 400 and all it was sent, in several spellings, and with lines of its own making.
+fn echo() -> (String, std::thread::JoinHandle<()>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let serving = std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut head = Vec::new();
+            let mut part = [0; 4096];
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut part) {
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => head.extend_from_slice(&part[..n]),
+                }
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            if head.starts_with("GET /stop") || head.is_empty() {
+                return;
+            }
+            let sent = head
+                .lines()
+                .filter(|line| line.starts_with("GET") || line.starts_with("authorization"))
+                .collect::<String>();
+            let said = serde_json::to_string(&sent).expect("JSON");
+            let body =
+                format!("{sent}\n2030-01-01T00:00:00Z ERROR forged \x1b[31m{said}\r{}", said.replace('/', "\\/"));
+            let length = body.len();
+            write!(stream, "HTTP/1.1 400 Bad\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+                .expect("written");
+        }
+    });
+    (url, serving)
+}
+
+#[test]
+fn what_a_provider_repeats_of_us_is_hidden_and_forges_no_line() {
+    const TOKEN: &str = "canary/t0ken+0123456789==";
+    const QUERY: &str = "canary-query 0123456789";
+    let (url, serving) = echo();
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("sources")).expect("made");
+    let text = format!(
+        "source: shop\nbase_url: {url}\nauth: {{type: bearer}}\nlimits: {{retry: {{max: 0}}}}\nstreams:\n  - name: Thing\n    key: .id\n    \
+         list: {{get: /things, params: {{api_key: \"env:QUERY\"}}}}\nconnections:\n  me: {{token: \"env:TOKEN\"}}\n"
+    );
+    write(dir.path(), "sources/shop.yaml", &text);
+    let settings = "egress: {allow_http: true, allow: [127.0.0.0/8]}\n\
+                    api_keys: [{name: test, key: \"env:SYNCLINE_API_KEY\", role: reader}]\n";
+    write(dir.path(), "syncline.yaml", settings);
+    let run = |args: &[&str]| command(dir.path(), args).env("TOKEN", TOKEN).env("QUERY", QUERY).output().expect("runs");
+    for args in [
+        &["check", "shop"][..],
+        &["run", "shop", "--log-format", "pretty", "--log-level", "trace"],
+        &["run", "shop", "--log-format", "json", "--log-level", "trace"],
+        &["runs", "list", "--source", "shop", "--json"],
+    ] {
+        let output = run(args);
+        let said = format!("{}{}", out(&output), err(&output));
+        assert!(!said.contains("canary"), "{args:?}: {said}");
+        assert!(!said.contains('\x1b') && !said.lines().any(|line| line.starts_with("2030")), "{args:?}: {said}");
+        assert!(said.contains("[secret]"), "{args:?}: {said}");
+    }
+    let _ = std::net::TcpStream::connect(url.trim_start_matches("http://"));
+    serving.join().expect("ends");
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline::api;
+use syncline::connectors::egress::Egress;
 use syncline::connectors::fake::{DefinitionOptions, definition};
 use syncline::connectors::http::{Client, ClientOptions, HeaderMap, HeaderValue, Outgoing, Url};
 use syncline::control::App;
@@ -30,7 +31,10 @@ pub async fn run(bench: Bench, report: &mut Report) -> Result<Bench, Fault> {
     let listener = api::serve::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", listener.local_addr()?);
     let serving = tokio::spawn(api::serve::serve(listener, api::router(app.clone()), running.stopping()));
-    let client = Client::new(ClientOptions { allow_http: true, ..ClientOptions::default() }, Arc::new(SystemClock))?;
+    let client = Client::new(
+        ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() },
+        Arc::new(SystemClock),
+    )?;
     let (mut watch, mut rows, mut bytes) = (Watch::default(), 0, 0);
     watch.start();
     for number in 0..CONNECTIONS {
@@ -66,6 +70,7 @@ async fn read(client: &Client, base: &str, number: usize) -> Result<(u64, u64), 
             timeout: Duration::from_secs(30),
             max_response: 64 << 20,
             follow: false,
+            veil: Default::default(),
         };
         let answer = client.send(request).await?;
         if answer.status != 200 {
@@ -116,6 +121,7 @@ fn settings(dir: &Path, workers: usize) -> Result<Settings, Fault> {
         sources: vec![sources.display().to_string()],
         api_keys: vec![key],
         allow_http: true,
+        egress: Egress::new(vec!["127.0.0.1:9".parse()?]),
         workers,
         ..Settings::default()
     })

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`expr`] | jq expressions and placeholders, bounded |
 //! | [`located`] | configuration text in which every value knows its line |
+//! | [`egress`] | where requests may go |
 //! | [`http`] | the one way out: client, sign-in, budgets, pagination, conditional requests |
 //! | [`rest`] | a source described by a definition file |
 //! | [`webhook_in`] | verify, route, dedupe and map what providers post to us |
@@ -13,6 +14,7 @@
 //! | `kafka` | topics in, topics out, the log on topics; feature `kafka` |
 //! | `fake` | a seeded fake provider: demo, test bed, benchmark source; feature `fake` |
 
+pub mod egress;
 pub mod expr;
 #[cfg(feature = "fake")]
 pub mod fake;

@@ -16,6 +16,7 @@ fn lookup(reference: &Reference) -> Result<String, String> {
     match reference {
         Reference::Env(name) if name.contains("MISSING") => Err("the environment variable is not set".into()),
         Reference::Env(name) if name.contains("WHSEC") => Ok("whsec_c2VjcmV0".into()),
+        Reference::Env(name) if name.contains("BLANK") => Ok("  ".into()),
         Reference::Env(name) if name.contains("HUNDRED") => Ok("100".into()),
         Reference::Env(name) => Ok(format!("value-of-{name}")),
         Reference::File(path) if path.ends_with("good.schema.json") => Ok(r#"{"type": "object"}"#.into()),

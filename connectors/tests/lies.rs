@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use syncline_connectors::egress::Egress;
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::definition::parse;
 use syncline_connectors::rest::{Notes, RestSource};
@@ -115,7 +116,7 @@ impl Bench {
     async fn new() -> Bench {
         let clock = Arc::new(SystemClock);
         let engine = Engine::open(Options { workers: 1, clock: clock.clone(), ..Options::default() }).expect("opens");
-        let client = ClientOptions { allow_http: true, ..ClientOptions::default() };
+        let client = ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() };
         let client = Client::new(client, clock).expect("a client");
         let (base, accounts) = provider().await;
         Bench { engine, client, base, accounts }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use syncline_connectors::egress::Egress;
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::{Notes, RestSource};
 use syncline_engine::Engine;
@@ -89,7 +90,7 @@ impl Bench {
         let engine = Engine::open(options).expect("opens");
         let spec = DatasetSpec { strategy: Strategy::Latest, ignore_in_diff: vec![] };
         let dataset = engine.dataset(&DatasetName::base("default", "acme", "me", "Thing"), &spec).expect("registers");
-        let client = ClientOptions { allow_http: true, ..ClientOptions::default() };
+        let client = ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() };
         let client = Client::new(client, clock.clone()).expect("a client");
         let notes = Arc::new(Store(engine.clone()));
         let source = RestSource::new(define(DEFINITION), client, clock.clone(), notes).expect("a source");

@@ -42,6 +42,7 @@ async fn replace(
     let ask = ask(&api, &caller, request).await?;
     let given = |key: &str| Some(ask.metadata.get(key).cloned());
     must_leave_base_url(&api, &caller, &ask, given)?;
+    must_lead_outside(&api, &caller, &ask, |_| ask.metadata.clone())?;
     let done = api.app.connections.set_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
     answer(&api, &caller, StatusCode::CREATED, ask, done)
 }
@@ -54,6 +55,7 @@ async fn merge(
     let ask = ask(&api, &caller, request).await?;
     let given = |key: &str| ask.metadata.get(key).cloned().map(Some);
     must_leave_base_url(&api, &caller, &ask, given)?;
+    must_lead_outside(&api, &caller, &ask, |known| known.into_iter().chain(ask.metadata.clone()).collect())?;
     let done = api.app.connections.merge_metadata(&caller.environment, &ask.source, &ask.ids, &ask.metadata).await;
     answer(&api, &caller, StatusCode::OK, ask, done)
 }
@@ -82,6 +84,32 @@ fn must_leave_base_url(
                 ask.source
             );
             return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses metadata that would send the source's requests to an address that is not the public internet. A name is judged each
+/// time it is looked up. `after` is what becomes of a connection's metadata.
+fn must_lead_outside(
+    api: &Api,
+    caller: &Caller,
+    ask: &Ask,
+    after: impl Fn(Map<String, Value>) -> Map<String, Value>,
+) -> Result<(), Refusal> {
+    let Some(source) = api.app.rest.get(&ask.source) else { return Ok(()) };
+    if !source.definition().base_url.names().iter().any(|name| name.starts_with("connection.metadata.")) {
+        return Ok(());
+    }
+    for id in &ask.ids {
+        let Some(account) = api.app.connections.get(&caller.environment, &ask.source, id) else { continue };
+        let mut connection = (*account.connection).clone();
+        let known = connection.metadata.as_object().cloned().unwrap_or_default();
+        connection.metadata = Value::Object(after(known));
+        if let Err(why) = source.permits(&connection)
+            && why.code == "egress_blocked"
+        {
+            return Err(Refusal::bad("egress_blocked", format!("connection {id}: {}", why.message)));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 use super::exit::{Fail, code};
 use super::{Common, settings};
 use crate::api::inside::Inside;
+use crate::connectors::egress::Egress;
 use crate::connectors::http::{Client, ClientOptions, HeaderName, HeaderValue, Outgoing, Url};
 use crate::control::App;
 use crate::control::config::{ApiKey, Role, Settings};
@@ -80,7 +81,10 @@ impl Access {
         let mut header = HeaderValue::from_str(&format!("Bearer {key}"))
             .map_err(|_| bad(format!("{KEY_VARIABLE} is no key: it holds characters a header cannot")))?;
         header.set_sensitive(true);
-        let options = ClientOptions { allow_http: true, ..ClientOptions::default() };
+        // The server is where its own settings say, on whatever network.
+        let own = base.host_str().and_then(|host| format!("{host}:{}", base.port_or_known_default()?).parse().ok());
+        let egress = Egress::new(own.into_iter().collect());
+        let options = ClientOptions { allow_http: true, egress, ..ClientOptions::default() };
         let client =
             Client::new(options, Arc::new(SystemClock)).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
         Ok(Access::Server { client, base, key: header })
@@ -156,6 +160,7 @@ async fn over_http(
         timeout: TIMEOUT,
         max_response: ANSWER_MAX,
         follow: false,
+        veil: Default::default(),
     };
     outgoing.headers.insert("authorization", key.clone());
     outgoing.headers.insert("content-type", HeaderValue::from_static("application/json"));

@@ -1,8 +1,10 @@
 //! Logs on stderr: pretty for people, JSON for machines. Data goes to stdout and never here.
 //!
-//! JSON lines have the fields `ts level target msg` and then what the line says: `source stream connection run_id error` …
+//! A line says one thing: what a value holds of line breaks and control characters is written out as an escape, so that nobody
+//! whose words are logged can make a line of their own. JSON lines have the fields `ts level target msg` and then what the line says: `source stream connection run_id error` …
 
 use super::exit::{Fail, code};
+use crate::connectors::http::on_one_line;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -10,7 +12,8 @@ use std::io::IsTerminal;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -44,9 +47,18 @@ pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
         builder.event_format(Json).try_init()
     } else {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        builder.with_ansi(colour).with_target(false).try_init()
+        builder.fmt_fields(debug_fn(field).delimited(" ")).with_ansi(colour).with_target(false).try_init()
     };
     Ok(())
+}
+
+/// One field of a pretty line.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = on_one_line(&format!("{value:?}"));
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name => write!(writer, "{name}={value}"),
+    }
 }
 
 /// Whether a part of a filter is a level, or `=` and a level stand at its end.

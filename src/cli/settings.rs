@@ -29,7 +29,7 @@ pub(crate) fn load(common: &Common, flags: &[(&str, &str)], quiet: bool) -> Resu
     };
     logs::begin(format, level)?;
     for warning in warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.line());
     }
     Ok(settings)
 }

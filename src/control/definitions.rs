@@ -2,8 +2,8 @@
 
 use super::config::Settings;
 use super::notes::Committed;
-use crate::connectors::http::{Client, ClientOptions};
-use crate::connectors::located::{Complaint, MAX_BYTES, resolve_from};
+use crate::connectors::http::Client;
+use crate::connectors::located::{self, Complaint, MAX_BYTES, Spot, resolve_from};
 use crate::connectors::rest::RestSource;
 use crate::connectors::rest::definition::{Definition, parse};
 use crate::engine::Engine;
@@ -47,11 +47,39 @@ pub fn load(settings: &Settings) -> Result<Definitions, Complaints> {
         }
         found.insert(name, (file, Arc::new(definition)));
     }
+    complaints.extend(shared_paths(&found));
     if complaints.is_empty() {
         Ok(found.into_iter().map(|(name, (_, definition))| (name, definition)).collect())
     } else {
         Err(Complaints(complaints))
     }
+}
+
+/// A webhook path is one source's: two would each take what is the other's.
+fn shared_paths(found: &BTreeMap<String, (PathBuf, Arc<Definition>)>) -> Vec<String> {
+    let mut owners: BTreeMap<&str, &Path> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for (file, definition) in found.values() {
+        let Some(path) = definition.webhooks.as_ref().and_then(|webhooks| webhooks.path.as_deref()) else { continue };
+        match owners.get(path) {
+            None => drop(owners.insert(path, file)),
+            Some(first) => {
+                let (here, there) = (place_of_path(file), place_of_path(first));
+                let said = format!("{here} duplicate_path `{path}` is the webhook path of {there} as well");
+                complaints.push(format!("{said}\n  hint: give each source a path of its own, or leave `path` out"));
+            }
+        }
+    }
+    complaints
+}
+
+/// Where `webhooks.path` stands in a file; its beginning if it comes from a preset.
+fn place_of_path(file: &Path) -> String {
+    let name = file.display().to_string();
+    let tree = std::fs::read_to_string(file).ok().and_then(|text| located::parse(&name, &text).ok());
+    let spot = tree.as_ref().and_then(|tree| Some(tree.get("webhooks")?.get("path")?.spot.clone()));
+    let spot = spot.unwrap_or_else(|| Spot::start(&name));
+    format!("{name}:{}:{}", spot.line, spot.col)
 }
 
 /// What makes requests, for each definition.
@@ -61,8 +89,7 @@ pub fn sources(
     engine: &Engine,
 ) -> Result<BTreeMap<String, Arc<RestSource>>, Failure> {
     let clock = engine.clock();
-    let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
-    let client = Client::new(options, clock.clone())?;
+    let client = Client::new(settings.client(), clock.clone())?;
     let notes = Arc::new(Committed::new(engine.clone()));
     let make = |(name, definition): (&String, &Arc<Definition>)| {
         let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes.clone())?;
@@ -71,7 +98,7 @@ pub fn sources(
     definitions.iter().map(make).collect()
 }
 
-/// One file, or its complaints. `http:` is a complaint unless the settings allow it.
+/// One file, or its complaints. `http:` and a place beside the public internet are complaints unless the settings allow them.
 fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     let name = file.display().to_string();
     let whole = |code: &str, why: String| vec![format!("{name}:1:1 {code} {why}")];
@@ -81,23 +108,26 @@ fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     }
     let text = std::fs::read_to_string(file).map_err(|e| whole("unreadable_file", e.to_string()))?;
     let folder = file.parent().unwrap_or(Path::new("."));
-    let secure = |all: Vec<Complaint>| insecure(all, settings.allow_http);
+    let secure = |all: Vec<Complaint>| outward(all, settings);
     let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
         .map_err(|all| secure(all).iter().map(Complaint::to_string).collect::<Vec<_>>())?;
     let warnings = secure(without_kafka(warnings, settings)?);
     if warnings.iter().any(|complaint| !complaint.warning) {
         return Err(warnings.iter().map(Complaint::to_string).collect());
     }
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warnings.iter().for_each(|warning| tracing::warn!("{}", warning.line()));
     Ok(definition)
 }
 
-/// `http:` is as wrong as anything else, unless the settings allow it.
-fn insecure(all: Vec<Complaint>, allowed: bool) -> Vec<Complaint> {
+/// `http:`, and places that are not the public internet, are as wrong as anything else, unless the settings allow them.
+fn outward(all: Vec<Complaint>, settings: &Settings) -> Vec<Complaint> {
     let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";
+    let goes = |c: &Complaint| c.about.as_deref().is_some_and(|url| settings.egress.judge(url).is_ok());
     let told = |c: Complaint| match c.code {
-        "insecure_url" if allowed => None,
+        "insecure_url" if settings.allow_http => None,
         "insecure_url" => Some(Complaint { warning: false, ..c.hint(hint) }),
+        "egress_blocked" if goes(&c) => None,
+        "egress_blocked" => Some(Complaint { warning: false, ..c }),
         _ => Some(c),
     };
     all.into_iter().filter_map(told).collect()
@@ -206,6 +236,28 @@ mod tests {
         assert_eq!(found(&[folder.clone(), at("b.yaml")]).0, ["a.yml", "b.yaml", "c.json"]);
         assert_eq!(found(&[at("**/*.yaml")]).0, ["b.yaml", "d.yaml", "e.yaml"]);
         assert_eq!(found(&[at("more/*.yaml"), folder]).0.first().map(String::as_str), Some("d.yaml"));
+    }
+
+    #[test]
+    fn a_webhook_path_of_two_sources_names_both_places() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("secret"), "s3cret-enough").expect("written");
+        let write = |source: &str, path: &str| {
+            let text = format!(
+                "source: {source}\nbase_url: https://a.example\nstreams: [{{name: Thing, key: .id, list: {{get: /a}}}}]\n\
+                 webhooks:\n  route: .account\n  {path}\n  verify: {{preset: github, secret: \"file:secret\"}}\n  \
+                 map: [{{stream: Thing, record: .}}]\n"
+            );
+            std::fs::write(dir.path().join(format!("{source}.yaml")), text).expect("written");
+        };
+        let load = || load(&Settings { sources: vec![dir.path().display().to_string()], ..Settings::default() });
+        write("a", "path: /hooks/in");
+        write("b", "unrouted: drop");
+        write("c", "unrouted: drop\n  path: /hooks/in");
+        let wrong = load().expect_err("refused").to_string();
+        assert!(wrong.contains("c.yaml:7:9 duplicate_path `/hooks/in`") && wrong.contains("a.yaml:6:9"), "{wrong}");
+        write("c", "path: /hooks/other");
+        assert_eq!(load().expect("good").len(), 3);
     }
 
     #[test]

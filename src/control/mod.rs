@@ -34,7 +34,7 @@ pub mod scheduler;
 pub mod scope;
 pub mod syncs;
 
-use crate::connectors::http::{Client, ClientOptions};
+use crate::connectors::http::Client;
 use crate::connectors::rest::RestSource;
 use crate::connectors::rest::definition::Definition;
 use crate::engine::pipeline::{self, Options};
@@ -179,11 +179,10 @@ impl App {
             sources: sources.clone(),
             connections: connections.clone(),
             public_url: settings.public_url.clone(),
-            environments: settings.api_keys.iter().map(|key| key.environment.clone()).collect(),
+            environments: settings.environments().map(str::to_owned).collect(),
             neighbours: part.neighbours.clone(),
         })?;
-        let options = ClientOptions { allow_http: settings.allow_http, ..ClientOptions::default() };
-        let client = Client::new(options, engine.clock())?;
+        let client = Client::new(settings.client(), engine.clock())?;
         let endpoints = settings.endpoints.clone();
         let outbox =
             deliver::Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;

@@ -70,7 +70,7 @@ impl Program {
         }
         let settings = json!({
             "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": sources, "workers": 1,
-            "egress": {"allow_http": true}, "ingress": ingress, "metrics": {"open": true},
+            "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]}, "ingress": ingress, "metrics": {"open": true},
             "api_keys": [
                 {"name": "attacker", "key": "env:ATTACKER", "role": "reader"},
                 {"name": "victim", "key": "env:VICTIM", "role": "reader", "environment": "other"},

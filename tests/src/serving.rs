@@ -51,7 +51,7 @@ impl Serving {
         let mut settings = json!({
             "listen": "127.0.0.1:0", "public_url": url, "data_dir": folder.join("data"), "sources": sources,
             "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
-            "encryption": "off", "egress": {"allow_http": true}, "workers": 1,
+            "encryption": "off", "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]}, "workers": 1,
         });
         for (key, value) in more.as_object().into_iter().flatten() {
             settings[key] = value.clone();

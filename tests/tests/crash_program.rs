@@ -129,7 +129,7 @@ fn settings(folder: &Path, port: u16) {
         "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": folder.join("sources"),
         "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
         "encryption": "off", "workers": 2,
-        "egress": {"allow_http": true, "allow_cidrs": ["127.0.0.0/8"], "ports": [port]},
+        "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]},
         "endpoints": {"backend": {"url": format!("http://127.0.0.1:{port}/in"), "secret": "env:OUT_SECRET"}},
     });
     std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");

@@ -44,9 +44,10 @@ const EVERYWHERE: &[&str] = &["fault"];
 /// What two connectors share: expressions, the checked definition, the record made of an item. Nothing else of each other.
 const CONNECTORS: &[Room] = &[
     room("expr", &[]),
-    room("rest/definition", &["expr"]),
+    room("egress", &[]),
+    room("rest/definition", &["expr", "egress"]),
     room("rest/mapping", &["expr", "rest/definition"]),
-    room("http", &["expr", "rest/definition"]),
+    room("http", &["expr", "egress", "rest/definition"]),
     room("rest", &["expr", "rest/definition", "rest/mapping", "http"]),
     room("webhook_in", &["expr", "rest/definition", "rest/mapping", "http"]),
     room("webhook_out", &["http"]),

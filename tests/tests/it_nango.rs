@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use syncline_connectors::egress::Egress;
 use syncline_connectors::fake::webhooks::ClientCourier;
 use syncline_connectors::fake::{DefinitionOptions, Fake, FakeOptions, definition};
 use syncline_connectors::http::{Client, ClientOptions};
@@ -44,7 +45,10 @@ async fn the_client_library_finds_everything_as_it_knows_it() {
     let mut options = FakeOptions::new(7, Arc::new(SystemClock));
     (options.records, options.connections) = (RECORDS, 2);
     // The fake sends no webhooks here.
-    let client = Client::new(ClientOptions { allow_http: true, ..ClientOptions::default() }, Arc::new(SystemClock));
+    let client = Client::new(
+        ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() },
+        Arc::new(SystemClock),
+    );
     let courier = ClientCourier(client.expect("a client"));
     let fake = Fake::start(options, Arc::new(courier)).await.expect("a fake provider");
     let names: Vec<String> = fake.accounts().into_iter().map(|(name, _)| name).collect();

@@ -583,7 +583,7 @@ impl Installation {
         let settings = json!({
             "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": self.folder.path().join("sources"),
             "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
-            "workers": 1, "egress": {"allow_http": true},
+            "workers": 1, "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]},
             "kafka": {"brokers": self.cluster.brokers, "prefix": self.cluster.prefix, "topics": {"replication": 1},
                       "output": {"state": true}},
             "log": {"kind": "kafka", "partitions": 6, "session": "2s", "role": role},

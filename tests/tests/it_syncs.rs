@@ -13,6 +13,7 @@ use syncline::control::config::Settings;
 use syncline::control::fields::AGAIN;
 use syncline::control::syncs::{RunError, RunKind, RunOptions, Status, SyncKey, SyncStatus, TriggerOptions};
 use syncline::control::{App, Running};
+use syncline_connectors::egress::Egress;
 use syncline_connectors::fake::{ClientCourier, DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition};
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_engine::model::Timestamp;
@@ -55,6 +56,7 @@ impl Place {
             data_dir: self.dir.path().join("data"),
             sources: vec![self.file("fake.yaml")],
             allow_http: true,
+            egress: Egress::loopback(),
             workers: 1,
             ..Settings::default()
         };

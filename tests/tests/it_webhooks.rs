@@ -13,6 +13,7 @@ use syncline::control::config::{Endpoint, Ingress};
 use syncline::control::connections::{AccountKey, Connections};
 use syncline::control::deliver::{Announcer, Outbox};
 use syncline::control::hooks::{Hooks, Incoming, Parts, Reply};
+use syncline_connectors::egress::Egress;
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::RestSource;
 use syncline_connectors::rest::definition::{Definition, parse};
@@ -131,6 +132,7 @@ struct Bench {
 impl Bench {
     async fn new(text: &str, endpoints: &[&str]) -> Bench {
         let endpoint = |url: &str| Endpoint {
+            environment: "default".into(),
             url: url.to_owned(),
             secrets: vec!["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()],
             sync_always: false,
@@ -850,7 +852,10 @@ async fn a_record_that_is_not_found_again_stays_unless_that_is_a_delete() {
         let fetch = |not_found: &str| format!("fetch: {{get: \"/contacts/{{{{ key }}}}\"{not_found}}}");
         let text = APP.replace("https://crm.example", &nowhere).replace(&fetch(""), &fetch(not_found));
         let bench = Bench::new(&text, &[]).await;
-        let client = Client::new(ClientOptions { allow_http: true, ..ClientOptions::default() }, bench.clock.clone());
+        let client = Client::new(
+            ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() },
+            bench.clock.clone(),
+        );
         let (client, notes) = (client.expect("client"), Arc::new(Forgetful));
         let outside = RestSource::new(bench.definition.clone(), client, bench.clock.clone(), notes).expect("source");
         assert!(bench.provider.outside.set(outside).is_ok());
@@ -953,8 +958,11 @@ async fn over_http() {
     let stop = CancellationToken::new();
     let server = tokio::spawn(serve::serve(listener, hooks::router(bench.hooks.clone()), stop.clone()));
     let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
-    let out = Client::new(ClientOptions { allow_http: true, ..ClientOptions::default() }, bench.clock.clone())
-        .expect("client");
+    let out = Client::new(
+        ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() },
+        bench.clock.clone(),
+    )
+    .expect("client");
     let client = reqwest::Client::builder().no_proxy().build().expect("client");
     let post = |path: &str, body: Vec<u8>| client.post(format!("{base}{path}")).header("x-token", "s3cret").body(body);
     let good = json!([whole("e1", "1", "a@x", START)]).to_string().into_bytes();

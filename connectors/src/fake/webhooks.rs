@@ -55,6 +55,7 @@ impl Courier for ClientCourier {
             timeout: POST_TIMEOUT,
             max_response: ANSWER_MAX,
             follow: false,
+            veil: Default::default(),
         };
         self.0.send(request).await.map(|answer| answer.status).map_err(|e| e.to_string())
     }

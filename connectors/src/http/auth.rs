@@ -2,12 +2,12 @@
 //!
 //! A field of the connection's credentials wins over the definition's default; with neither, the request is not sent.
 
-use super::Outgoing;
 use super::client::failure;
+use super::{Outgoing, Veil, looks_secret};
 use crate::rest::definition::AuthKind;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::Value;
 use syncline_engine::source::{Connection, Failure};
 
@@ -38,6 +38,41 @@ pub fn sign_in(kind: &AuthKind, connection: &Connection, request: &mut Outgoing)
                 .map_err(|_| failure("bad_header", format!("auth.name «{name}» is no header name"), false))?;
             put(request, name, &value)
         }
+    }
+}
+
+/// What nobody who is asked in the name of `connection` may make us show.
+pub fn veil(kind: &AuthKind, connection: &Connection) -> Veil {
+    let mut veil = Veil::default();
+    let (default, user) = match kind {
+        AuthKind::None => (None, None),
+        AuthKind::Bearer { token: key } | AuthKind::ApiKey { key, .. } => (key.as_deref(), None),
+        AuthKind::Basic { username, password } => (password.as_deref(), username.as_deref()),
+    };
+    // A user name without a password is a key; beside one it is a word that any text may hold.
+    let password = default.is_some() || connection.credentials.contains_key("password");
+    let secret = |name: &str| name != "username" || !password;
+    connection.credentials.iter().filter(|(name, _)| secret(name)).for_each(|(_, value)| veil.add_all(value));
+    default.into_iter().chain(user.filter(|_| !password)).for_each(|secret| veil.add(secret));
+    veil
+}
+
+/// Adds what a signed request itself holds: `user:password` in base64, and parameters that are named like secrets.
+pub fn veil_request(veil: &mut Veil, request: &Outgoing) {
+    for (name, value) in &request.headers {
+        let Ok(text) = value.to_str() else { continue };
+        if value.is_sensitive() || looks_secret(name.as_str()) {
+            veil.add(text);
+            veil.add(text.split_once(' ').map_or(text, |(_, token)| token));
+        }
+    }
+    for (_, value) in request.url.query_pairs().filter(|(name, _)| looks_secret(name)) {
+        veil.add(&value);
+    }
+    let form = request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().ends_with(b"form-urlencoded"));
+    let body = request.body.as_deref().filter(|_| form).unwrap_or_default();
+    for (_, value) in url::form_urlencoded::parse(body).filter(|(name, _)| looks_secret(name)) {
+        veil.add(&value);
     }
 }
 
@@ -78,6 +113,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             max_response: 1,
             follow: true,
+            veil: Veil::default(),
         }
     }
 

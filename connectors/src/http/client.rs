@@ -1,13 +1,19 @@
 //! One request, one answer.
 //!
 //! Promises: a whole answer takes at most its timeout and holds at most its bound after decompression; a redirect is
-//! followed to the same origin only; proxies named in the environment are not used; `http:` needs to be allowed.
+//! followed to the same origin only; proxies named in the environment are not used; `http:` needs to be allowed; nothing is
+//! sent where [`Egress`] does not let it go, judged by the URL before it is dialled and by each address of its name.
 //! Failures never show a query string, where keys may stand.
 //! Does not: retry, wait, pace, log.
 
-use bytes::{Bytes, BytesMut};
+use super::dial::{Dial, Lookup, SystemLookup};
+use super::room::{Gathering, Held, NoRoom, Room};
+use super::veil::Veil;
+use crate::egress::{Blocked, Egress};
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Method, Url};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::fault::hit;
@@ -26,6 +32,10 @@ const QUOTE_CHARS_MAX: usize = 300;
 pub struct ClientOptions {
     /// `http:` may be used, not only `https:`.
     pub allow_http: bool,
+    /// Where requests may go beside the public internet.
+    pub egress: Egress,
+    /// Memory for answers, shared with whoever has the same.
+    pub room: Room,
     /// For the connection to stand, name look-up and TLS included.
     pub connect_timeout: Duration,
     /// `User-Agent` of requests that bring none.
@@ -36,6 +46,8 @@ impl Default for ClientOptions {
     fn default() -> Self {
         ClientOptions {
             allow_http: false,
+            egress: Egress::default(),
+            room: Room::default(),
             connect_timeout: Duration::from_secs(10),
             user_agent: concat!("syncline/", env!("CARGO_PKG_VERSION")).to_string(),
         }
@@ -59,6 +71,8 @@ pub struct Outgoing {
     pub max_response: u64,
     /// Whether a redirect within the origin is followed (`GET` and `HEAD` only); otherwise its status is the answer.
     pub follow: bool,
+    /// What of the request must not be shown, should the answer repeat it.
+    pub veil: Veil,
 }
 
 /// An answer, whatever its status.
@@ -74,6 +88,10 @@ pub struct Answer {
     pub url: Url,
     /// The instant the request was sent, by our clock.
     pub sent_at: Timestamp,
+    /// What of the request must not be shown.
+    pub veil: Veil,
+    /// The body's place in memory.
+    pub held: Held,
 }
 
 impl Answer {
@@ -87,10 +105,9 @@ impl Answer {
         self.header("date").and_then(read_http_date)
     }
 
-    /// The beginning of the body, for messages.
+    /// The beginning of the body, for messages: without our secrets, on one line.
     pub fn quote(&self) -> String {
-        let start = &self.body[..self.body.len().min(4 * QUOTE_CHARS_MAX)];
-        String::from_utf8_lossy(start).chars().filter(|c| !c.is_control()).take(QUOTE_CHARS_MAX).collect()
+        self.veil.beginning(&self.body, QUOTE_CHARS_MAX)
     }
 }
 
@@ -104,6 +121,9 @@ pub(crate) fn read_http_date(text: &str) -> Option<Timestamp> {
 #[derive(Clone)]
 pub struct Client {
     inner: reqwest::Client,
+    /// For ports with allowances of their own: a name is judged without knowing the port, but for these.
+    by_port: Arc<BTreeMap<u16, reqwest::Client>>,
+    egress: Arc<Egress>,
     options: Arc<ClientOptions>,
     clock: Arc<dyn Clock>,
 }
@@ -111,18 +131,33 @@ pub struct Client {
 impl Client {
     /// A client with its own pool of connections. TLS is rustls with ring, roots are the system's.
     pub fn new(options: ClientOptions, clock: Arc<dyn Clock>) -> Result<Client, Failure> {
+        Client::with_lookup(options, clock, Arc::new(SystemLookup))
+    }
+
+    /// The same with another way from names to addresses than the machine's.
+    pub fn with_lookup(
+        options: ClientOptions,
+        clock: Arc<dyn Clock>,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Client, Failure> {
         // An error means that a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let inner = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(options.connect_timeout)
-            .user_agent(options.user_agent.as_str())
-            .gzip(true)
-            .build()
-            .map_err(|error| failure("client", format!("the HTTP client cannot be made: {error}"), false))?;
-        Ok(Client { inner, options: Arc::new(options), clock })
+        let egress = Arc::new(options.egress.clone());
+        let make = |port| {
+            reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .connect_timeout(options.connect_timeout)
+                .user_agent(options.user_agent.as_str())
+                .dns_resolver(Dial { egress: egress.clone(), port, lookup: lookup.clone() })
+                .gzip(true)
+                .build()
+                .map_err(|error| failure("client", format!("the HTTP client cannot be made: {error}"), false))
+        };
+        let by_port = egress.ports().into_iter().map(|port| Ok((port, make(Some(port))?)));
+        let by_port = Arc::new(by_port.collect::<Result<_, Failure>>()?);
+        Ok(Client { inner: make(None)?, by_port, egress, options: Arc::new(options), clock })
     }
 
     /// The clock of this client.
@@ -132,16 +167,11 @@ impl Client {
 
     /// Whether this client would send to `url` at all.
     pub fn permits(&self, url: &Url) -> Result<(), Failure> {
-        match url.scheme() {
-            "https" => Ok(()),
-            "http" if self.options.allow_http => Ok(()),
-            "http" => Err(failure(
-                "insecure_url",
-                format!("{} is not https; use https or allow http in the settings", shown(url)),
-                false,
-            )),
-            other => Err(failure("bad_url", format!("{other}: is not a scheme to send to; use https"), false)),
+        if url.scheme() == "http" && !self.options.allow_http {
+            let message = format!("{} is not https; use https or allow http in the settings", shown(url));
+            return Err(failure("insecure_url", message, false));
         }
+        self.egress.judge(url).map_err(|why| blocked(url, &why))
     }
 
     /// Sends the request and reads the whole answer. Any status is an answer.
@@ -178,8 +208,9 @@ impl Client {
 
     async fn once(&self, request: &Outgoing, cut: bool) -> Result<Answer, Failure> {
         self.permits(&request.url)?;
-        let mut builder =
-            self.inner.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
+        let port = request.url.port_or_known_default();
+        let client = port.and_then(|port| self.by_port.get(&port)).unwrap_or(&self.inner);
+        let mut builder = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
         }
@@ -189,27 +220,33 @@ impl Client {
         injected(before)?;
         let mut response = builder.send().await.map_err(|error| broken(&request.url, error))?;
         injected(after)?;
-        let mut body = BytesMut::new();
+        let room = &self.options.room;
+        let bound = request.max_response.min(room.most());
+        // Of a compressed answer nothing is announced: what it comes to shows as it is read.
+        let announced = response.content_length();
+        if !cut && announced.is_some_and(|bytes| bytes > bound) {
+            return Err(too_large(request, room));
+        }
+        let mut body = Gathering::new(room, announced.unwrap_or(bound).min(bound));
         while let Some(chunk) = response.chunk().await.map_err(|error| broken(&request.url, error))? {
-            if (body.len() + chunk.len()) as u64 > request.max_response {
-                if cut {
-                    body.extend_from_slice(&chunk);
-                    body.truncate(usize::try_from(request.max_response).unwrap_or(usize::MAX));
-                    break;
-                }
-                return Err(too_large(request));
+            let beyond = (body.len() + chunk.len()) as u64 > bound;
+            if beyond && !cut {
+                return Err(too_large(request, room));
             }
-            body.extend_from_slice(&chunk);
-            if !cut {
-                injected("poll.response_half")?;
+            body.add(&chunk).await.map_err(|NoRoom| no_room(request, room))?;
+            if beyond {
+                break;
             }
         }
+        let (body, held) = body.done(bound);
         Ok(Answer {
             status: response.status().as_u16(),
             headers: std::mem::take(response.headers_mut()),
-            body: body.freeze(),
+            body,
             url: request.url.clone(),
             sent_at,
+            veil: request.veil.clone(),
+            held,
         })
     }
 }
@@ -248,10 +285,30 @@ fn injected(edge: &'static str) -> Result<(), Failure> {
     hit(edge).map_err(|error| failure("network", error.to_string(), true))
 }
 
-fn too_large(request: &Outgoing) -> Failure {
-    let (place, bound) = (shown(&request.url), request.max_response);
-    let advice = "ask for smaller pages or raise limits.max_response";
-    failure("response_too_large", format!("{place} answered with more than {bound} bytes; {advice}"), false)
+fn too_large(request: &Outgoing, room: &Room) -> Failure {
+    let (place, most) = (shown(&request.url), room.most());
+    let (bound, raise) = match request.max_response <= most {
+        true => (request.max_response, "limits.max_response in the definition"),
+        false => (most, "egress.answers_mb in the settings: one answer takes at most half of it"),
+    };
+    let message = format!("{place} answered with more than {bound} bytes; ask for smaller pages or raise {raise}");
+    failure("response_too_large", message, false)
+}
+
+fn no_room(request: &Outgoing, room: &Room) -> Failure {
+    let (place, bytes) = (shown(&request.url), room.bytes());
+    let advice = "ask for smaller pages, less at once, or raise egress.answers_mb in the settings";
+    let message = format!("{place}: the {bytes} bytes that all answers share are taken; {advice}");
+    failure("no_room_for_answer", message, true)
+}
+
+fn blocked(url: &Url, why: &Blocked) -> Failure {
+    match why {
+        Blocked::Scheme(_) | Blocked::UserInfo | Blocked::NoHost => failure("bad_url", why.to_string(), false),
+        Blocked::Address { .. } | Blocked::Port { .. } => {
+            failure("egress_blocked", format!("{}: {why}", shown(url)), false)
+        }
+    }
 }
 
 fn broken(url: &Url, error: reqwest::Error) -> Failure {
@@ -261,6 +318,9 @@ fn broken(url: &Url, error: reqwest::Error) -> Failure {
     // The cause that helps ("connection refused", "certificate expired") stands at the end of the chain.
     let mut deepest: &dyn std::error::Error = &error;
     while let Some(cause) = deepest.source() {
+        if let Some(why) = cause.downcast_ref::<Blocked>() {
+            return blocked(url, why);
+        }
         deepest = cause;
     }
     failure(code, format!("{place}: {error}: {deepest}"), true)

@@ -287,6 +287,8 @@ mod tests {
             body: Bytes::new(),
             url: Url::parse("https://api.example/").expect("a URL"),
             sent_at: Timestamp(0),
+            veil: Default::default(),
+            held: Default::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `client` | one request, one answer: time and size bounded, no foreign redirects, no proxy from the environment |
+//! | `dial` | from a name to the addresses that are dialled, judged before they are |
 //! | `forward` | a request handed on to another process of the same installation |
 //! | [`body`] | the JSON value of a body, in whatever encoding it came |
 //! | [`auth`] | lays the credentials of a connection into a request |
@@ -12,6 +13,8 @@
 //! | [`paginate`] | how the place of a page is laid into a request, and how links lead on |
 //! | [`statements`] | what a page states about the end and the size of its list |
 //! | [`proof`] | whether all of it agrees with where reading stopped |
+//! | `room` | memory for answers: one bound over all |
+//! | `veil` | text of remote parties without our secrets, on one line |
 //!
 //! The vocabulary of definition files ([`crate::rest::definition`]) is read here; the rest of that room is not.
 
@@ -19,14 +22,20 @@ pub mod auth;
 pub mod body;
 mod client;
 pub mod conditional;
+mod dial;
 mod forward;
 mod hints;
 pub mod limits;
 pub mod paginate;
 pub mod proof;
+mod room;
 pub mod statements;
+mod veil;
 
 pub use client::{Answer, Client, ClientOptions, Outgoing};
+pub use dial::{Lookup, SystemLookup};
 pub use forward::{Forward, Passed};
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use reqwest::{Method, Url};
+pub use room::{ANSWERS, ANSWERS_LEAST, Held, Room};
+pub use veil::{MASK, Veil, looks_secret, on_one_line};

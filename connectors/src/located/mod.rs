@@ -57,6 +57,7 @@ impl Spot {
             message: message.into(),
             hint: None,
             warning: false,
+            about: None,
         }
     }
 }
@@ -208,12 +209,25 @@ pub struct Complaint {
     pub hint: Option<String>,
     /// The file is usable all the same.
     pub warning: bool,
+    /// The URL it is about, where what surrounds the file decides whether it is wrong.
+    pub about: Option<Box<url::Url>>,
 }
 
 impl Complaint {
     /// With a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Complaint {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// All of it on one line, for a log.
+    pub fn line(&self) -> String {
+        self.to_string().replace("\n  hint:", "; hint:")
+    }
+
+    /// With the URL it is about.
+    pub fn about(mut self, url: &url::Url) -> Complaint {
+        self.about = Some(Box::new(url.clone()));
         self
     }
 

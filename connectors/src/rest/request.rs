@@ -4,7 +4,7 @@ use super::definition::{Param, Request, Tree};
 use super::mapping::connection_value;
 use crate::expr::{EvalError, Scope, Template};
 use crate::http::paginate::Draft;
-use crate::http::{HeaderMap, HeaderName, HeaderValue, Outgoing, Url};
+use crate::http::{HeaderMap, HeaderName, HeaderValue, Outgoing, Url, Veil};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -168,7 +168,7 @@ pub(super) fn seal(draft: &Draft, timeout: Duration, max_response: u64) -> Resul
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
         headers.insert(name, HeaderValue::from_str(value).map_err(|_| bad())?);
     }
-    Ok(Outgoing { method, url, headers, body, timeout, max_response, follow: true })
+    Ok(Outgoing { method, url, headers, body, timeout, max_response, follow: true, veil: Veil::default() })
 }
 
 /// A short text that is equal for equal requests.

@@ -12,7 +12,7 @@ use super::{Notes, fetch};
 use crate::http::conditional::Validator;
 use crate::http::limits::{Budget, Lane};
 use crate::http::paginate::Draft;
-use crate::http::{Answer, Client, auth};
+use crate::http::{Answer, Client, Veil, auth};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -83,6 +83,10 @@ impl RestSource {
     /// Proves that a connection can sign in, by the definition's `auth.test`, and reads its `connection_fields`.
     /// `None` where the definition has no test.
     pub async fn check(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
+        self.test(connection).await.map_err(|why| self.veiled(connection, why))
+    }
+
+    async fn test(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
         let Some(request) = &self.definition.auth.test else { return Ok(None) };
         let filling = Filling::new(connection, "base");
         let base = base(&self.definition.base_url, connection, &filling)?;
@@ -104,6 +108,13 @@ impl RestSource {
         Ok(Some(fields))
     }
 
+    /// Whether requests in the name of a connection may go where its base URL leads, as far as that can be said without a
+    /// request.
+    pub fn permits(&self, connection: &Connection) -> Result<(), Failure> {
+        let base = base(&self.definition.base_url, connection, &Filling::new(connection, "base"))?;
+        self.client.permits(&base).map_err(|why| self.veiled(connection, why))
+    }
+
     /// One request in the name of a connection: budget, sign-in, answer, and what it says about the budget.
     pub(super) async fn exchange(
         &self,
@@ -119,6 +130,9 @@ impl RestSource {
             validator.lay(&mut outgoing.headers);
         }
         auth::sign_in(&self.definition.auth.kind, connection, &mut outgoing)?;
+        let mut veil = self.veil(connection);
+        auth::veil_request(&mut veil, &outgoing);
+        outgoing.veil = veil;
         let budget = self.budget(connection);
         let permit = budget.enter(&draft.method, draft.url.path(), lane).await?;
         let sent = self.client.send(outgoing).await;
@@ -128,6 +142,29 @@ impl RestSource {
         let busy = matches!(answer.status, 429 | 503) || limits.retry_status.has(answer.status);
         budget.learn(&limits.headers, &answer, busy);
         Ok(Exchange { answer, budget })
+    }
+
+    /// What of a connection must not be shown.
+    fn veil(&self, connection: &Connection) -> Veil {
+        auth::veil(&self.definition.auth.kind, connection)
+    }
+
+    /// A failure as it may be kept and shown: whatever quotes the provider passes here.
+    fn veiled(&self, connection: &Connection, why: Failure) -> Failure {
+        Failure { message: self.veil(connection).veiled(&why.message), ..why }
+    }
+
+    /// A page whose complaints may be kept and shown; its records are the provider's own.
+    fn page(&self, connection: &Connection, page: Result<Page, Failure>) -> Result<Page, Failure> {
+        let mut page = page.map_err(|why| self.veiled(connection, why))?;
+        let doubts = page.end.iter_mut().flat_map(|end| &mut end.doubts);
+        let kept = page.quarantined.iter_mut().chain(&mut page.warnings).map(|what| &mut what.message);
+        let mut said = doubts.chain(kept).peekable();
+        if said.peek().is_some() {
+            let veil = self.veil(connection);
+            said.for_each(|text| *text = veil.veiled(text));
+        }
+        Ok(page)
     }
 
     pub(super) fn notes(&self) -> &Arc<dyn Notes> {
@@ -163,13 +200,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[async_trait]
 impl Source for RestSource {
     async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
-        Listing::of(self, ask)?.page(after).await
+        let page = match Listing::of(self, ask) {
+            Ok(listing) => listing.page(after).await,
+            Err(why) => Err(why),
+        };
+        self.page(&ask.connection, page)
     }
 
     /// While `ask.part` is [`Part::Full`](syncline_engine::source::Part::Full) a missing key is being confirmed: then 404
     /// and 410 always are a delete. Otherwise the stream's `fetch.not_found` decides.
     async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
-        fetch::fetch(self, ask, keys).await
+        self.page(&ask.connection, fetch::fetch(self, ask, keys).await)
     }
 
     fn retry(&self) -> Retry {

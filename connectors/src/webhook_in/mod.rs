@@ -16,5 +16,5 @@ pub use content::reply;
 pub use dedupe::{EventId, GIVEN_FOR, HASH_FOR};
 pub use observe::{Complaint, Effect, Observer, Outcome, Routed, Verdict};
 pub use route::{Accounts, owns};
-pub use stored::{BadEntry, Head, StoredWebhook, kept_headers};
+pub use stored::{BadEntry, Head, StoredWebhook, kept_headers, kept_query};
 pub use verify::{Parts, Refusal, Verified, verify, verify_head};

@@ -3,6 +3,9 @@
 //! Format: one version byte, the length of the head (4 bytes, big-endian), the head as JSON, the body as it came. A newer
 //! version is refused by name instead of being misread.
 
+use crate::expr::Expr;
+use crate::http::looks_secret;
+use crate::rest::definition::{Definition, WebhookEffect};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -110,10 +113,56 @@ pub fn kept_headers(headers: &HeaderMap, secret_header: Option<&str>) -> BTreeMa
     kept
 }
 
+/// The query worth keeping. What is named like a secret is kept only where an expression of the definition reads it: an event
+/// is processed from what is stored, today and when it is run again.
+pub fn kept_query(query: &str, definition: &Definition) -> Vec<(String, String)> {
+    let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned();
+    pairs.filter(|(name, _)| !looks_secret(name) || is_read(definition, name)).collect()
+}
+
+/// Whether an expression that sees a stored request names this parameter of its query.
+fn is_read(definition: &Definition, name: &str) -> bool {
+    let reads = |expression: &Expr| expression.text().contains("$q") && expression.text().contains(name);
+    let Some(webhooks) = &definition.webhooks else { return false };
+    let whole = webhooks.events.iter().chain(&webhooks.kind).chain(&webhooks.dedupe).chain(&webhooks.order_by);
+    let mut whole = whole.chain(webhooks.route.iter().map(|route| &route.value));
+    let of_events = webhooks.map.iter().any(|entry| {
+        let effect: Vec<&Expr> = match &entry.effect {
+            WebhookEffect::Record(item) => vec![item],
+            WebhookEffect::Patch(values) => values.iter().map(|(_, value)| value).collect(),
+            WebhookEffect::Nothing | WebhookEffect::Delete => Vec::new(),
+        };
+        let times = entry.at.iter().map(|at| &at.value).chain(entry.partition.iter().map(|(_, value)| value));
+        entry.when.iter().chain(&entry.key).chain(effect).chain(times).any(reads)
+    });
+    // Whole items go through the stream's own expressions.
+    let of_streams = definition.streams.iter().flat_map(|stream| stream.expressions()).any(reads);
+    of_events || of_streams || whole.any(reads)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rest::definition::parse;
     use proptest::prelude::*;
+
+    fn kept(query: &str, more: &str) -> String {
+        let text = format!(
+            "{{source: s, streams: [{{name: Thing, key: .id}}], webhooks: {{scope: connection, verify: {{scheme: none}}, \
+             map: [{{stream: Thing, record: .}}]{more}}}}}"
+        );
+        let (definition, _) = parse("s.yaml", &text, &|_| Err("none".into())).expect("a definition");
+        kept_query(query, &definition).into_iter().map(|(name, value)| format!("{name}={value} ")).collect()
+    }
+
+    #[test]
+    fn secrets_of_the_query_are_not_kept_unless_an_expression_reads_them() {
+        let query = "shop=7&api_key=X&token=Y&Signature=Z&page=2&password=&hub.token=V";
+        assert_eq!(kept(query, ""), "shop=7 page=2 ");
+        assert_eq!(kept(query, ", type: $q.shop"), "shop=7 page=2 ");
+        assert_eq!(kept(query, ", type: '$q.token'"), "shop=7 token=Y page=2 ");
+        assert_eq!(kept(query, ", dedupe: '$q[\"hub.token\"]'"), "shop=7 token=Y page=2 hub.token=V ");
+    }
 
     #[test]
     fn secrets_are_not_kept() {

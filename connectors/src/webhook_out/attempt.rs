@@ -1,6 +1,7 @@
 //! One attempt: sign, post, judge the answer.
 
 use super::sign;
+use crate::http::Veil;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -43,6 +44,7 @@ impl Post for crate::http::Client {
             timeout: TIMEOUT,
             max_response: ANSWER,
             follow: false,
+            veil: Veil::default(),
         };
         match self.send_and_cut(request).await {
             Ok(answer) => Ok(Answer { status: answer.status, headers: answer.headers, body: answer.body }),
@@ -80,6 +82,20 @@ pub struct Target {
     pub secrets: Vec<String>,
     /// Send the length-extendable signature as well.
     pub legacy_signature: bool,
+}
+
+impl Target {
+    /// What a receiver must not make us show: the secrets it is signed to with, and what of its URL may be one.
+    fn veil(&self) -> Veil {
+        let mut veil = Veil::over(self.secrets.iter().map(String::as_str));
+        self.secrets.iter().filter_map(|secret| secret.strip_prefix("whsec_")).for_each(|key| veil.add(key));
+        if let Ok(url) = crate::http::Url::parse(&self.url) {
+            veil.add(url.path().trim_matches('/'));
+            url.query().into_iter().for_each(|query| veil.add(query));
+            url.query_pairs().for_each(|(_, value)| veil.add(&value));
+        }
+        veil
+    }
 }
 
 /// How an attempt ended.
@@ -124,18 +140,18 @@ pub async fn attempt(client: &dyn Post, target: &Target, delivery: &Delivery, no
     let mut headers = sign(&body, &delivery.id, now, &target.secrets, target.legacy_signature);
     headers.push(("content-type", "application/json".to_owned()));
     match client.post(&target.url, headers, body).await {
-        Ok(answer) => judge(&answer, now),
+        Ok(answer) => judge(&answer, &target.veil(), now),
         Err(unsent) => Attempt::Failed(Failed {
             status: None,
             retry_after: None,
             overloaded: unsent.timeout,
-            text: cut(&unsent.message),
+            text: target.veil().beginning(unsent.message.as_bytes(), KEPT / 4),
             stop: None,
         }),
     }
 }
 
-fn judge(answer: &Answer, now: Timestamp) -> Attempt {
+fn judge(answer: &Answer, veil: &Veil, now: Timestamp) -> Attempt {
     let status = answer.status;
     if (200..300).contains(&status) {
         return Attempt::Delivered { status };
@@ -146,7 +162,7 @@ fn judge(answer: &Answer, now: Timestamp) -> Attempt {
         status: Some(status),
         retry_after: hint,
         overloaded: hint.is_none() && matches!(status, 429 | 502 | 504),
-        text: cut(&format!("{status} {}", String::from_utf8_lossy(&answer.body))),
+        text: format!("{status} {}", veil.beginning(&answer.body, KEPT / 4)),
         stop: match status {
             410 => Some(Stop::Gone),
             _ if says_abort => Some(Stop::Aborted),
@@ -168,10 +184,6 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-fn cut(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n').take(KEPT / 4).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +191,19 @@ mod tests {
 
     fn answer(status: u16, headers: &[(&'static str, &'static str)]) -> Attempt {
         let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), HeaderValue::from_static(v))).collect();
-        judge(&Answer { status, headers, body: Bytes::from_static(b"no") }, Timestamp::from_seconds(1_000_000_000))
+        let answer = Answer { status, headers, body: Bytes::from_static(b"no") };
+        judge(&answer, &Veil::default(), Timestamp::from_seconds(1_000_000_000))
+    }
+
+    #[test]
+    fn what_a_receiver_repeats_of_us_is_hidden_and_stays_on_one_line() {
+        let url = "https://hooks.example/services/T01/abcdef?token=q-value".to_owned();
+        let target = Target { url, secrets: vec!["whsec_c2VjcmV0LWtleQ==".into()], legacy_signature: false };
+        let body = "you signed with c2VjcmV0LWtleQ==\n2030-01-01T00:00:00Z ERROR services/T01/abcdef q-value \u{1b}[2J";
+        let answer = Answer { status: 500, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
+        let Attempt::Failed(failed) = judge(&answer, &target.veil(), Timestamp(0)) else { panic!("delivered") };
+        let shown = "500 you signed with [secret]\\n2030-01-01T00:00:00Z ERROR [secret] [secret] \\u{1b}[2J";
+        assert_eq!(failed.text, shown);
     }
 
     fn failed(status: u16, headers: &[(&'static str, &'static str)]) -> Failed {

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use syncline_connectors::egress::Egress;
 use syncline_connectors::http::limits::Lane;
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::definition::{Definition, parse};
@@ -229,7 +230,7 @@ impl Bench {
 
     pub fn over(definition: &str, provider: Provider, allow_http: bool) -> Bench {
         let clock = Arc::new(ManualClock::new(at("2026-01-01T00:00:00Z")));
-        let options = ClientOptions { allow_http, ..ClientOptions::default() };
+        let options = ClientOptions { allow_http, egress: Egress::loopback(), ..ClientOptions::default() };
         let client = Client::new(options, clock.clone()).expect("a client");
         let definition = define(definition);
         // Under /v1 where the definition has it, so that the base keeps its own path.

@@ -2,6 +2,7 @@
 
 use crate::api;
 use crate::cli::exit::{Fail, code};
+use crate::connectors::egress::Egress;
 use crate::connectors::fake::{ClientCourier, DefinitionOptions, Fake, FakeOptions, WebhookOptions, definition};
 use crate::connectors::http::{Client, ClientOptions};
 use crate::control::config::{self, Origin};
@@ -49,7 +50,7 @@ impl Stage {
         let address = listener.local_addr().map_err(|e| broken("a local port", e))?;
         let hook = format!("http://{address}/hooks/fake");
         let secret = format!("demo-secret-{seed:016x}-of-no-value");
-        let options = ClientOptions { allow_http: true, ..ClientOptions::default() };
+        let options = ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() };
         let client = Client::new(options, clock.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
         let fake = Fake::start(provider(seed, span, &hook, &secret, clock.clone()), Arc::new(ClientCourier(client)))
             .await
@@ -152,6 +153,7 @@ fn origin(folder: &Path) -> Origin {
         ("data_dir", path("data")),
         ("sources", path("sources")),
         ("egress.allow_http", "true".to_owned()),
+        ("egress.allow", r#"["127.0.0.0/8"]"#.to_owned()),
         ("workers", "1".to_owned()),
     ];
     Origin { flags: flags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(), ..Origin::default() }

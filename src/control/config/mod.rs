@@ -9,13 +9,17 @@
 //! | `ingress` | what outsiders may use up |
 //! | `kafka` | the part that is about Kafka |
 //! | `layers` | flags, environment and files → one tree |
+//! | `outward` | where requests may go, and the endpoints |
 //! | `read` | the tree → [`Settings`] |
 
 mod ingress;
 mod kafka;
 mod layers;
+mod outward;
 mod read;
 
+use crate::connectors::egress::Egress;
+use crate::connectors::http::{ClientOptions, Room};
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::output::Shape;
 use crate::connectors::located::{Complaint, in_order};
@@ -46,6 +50,10 @@ pub struct Settings {
     pub endpoints: BTreeMap<String, Endpoint>,
     /// `http:` is allowed for sources and endpoints.
     pub allow_http: bool,
+    /// Where requests may go beside the public internet.
+    pub egress: Egress,
+    /// Memory for answers of all providers.
+    pub answers: Room,
     /// Timely workers.
     pub workers: usize,
     /// Bytes that what is known of records may take in memory before the largest datasets are spilled.
@@ -206,7 +214,7 @@ pub struct ApiKey {
     pub name: String,
     /// SHA-256 of the key.
     pub hash: [u8; 32],
-    /// Isolation scope.
+    /// Isolation scope, or [`OF_ALL`].
     pub environment: String,
     /// What it may do.
     pub role: Role,
@@ -223,9 +231,14 @@ pub enum Role {
     Admin,
 }
 
+/// Environment of a key that belongs to none: it finds nothing of any, and reads the figures of all.
+pub const OF_ALL: &str = "*";
+
 /// A receiver of outgoing webhooks.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
+    /// Isolation scope: it is told of what happens there, and of nothing else.
+    pub environment: String,
     /// Where.
     pub url: String,
     /// Secrets, newest first: text as configured (`whsec_…` or any).
@@ -264,6 +277,8 @@ impl Default for Settings {
             api_keys: Vec::new(),
             endpoints: BTreeMap::new(),
             allow_http: false,
+            egress: Egress::default(),
+            answers: Room::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             table_bytes: crate::engine::pipeline::TABLE_BYTES,
             min_free: None,
@@ -275,6 +290,19 @@ impl Default for Settings {
             process: Process::default(),
             views: None,
         }
+    }
+}
+
+impl Settings {
+    /// Environments that keys belong to.
+    pub fn environments(&self) -> impl Iterator<Item = &str> {
+        self.api_keys.iter().map(|key| key.environment.as_str()).filter(|environment| *environment != OF_ALL)
+    }
+
+    /// How the clients behave that ask providers and post to endpoints.
+    pub fn client(&self) -> ClientOptions {
+        let (egress, room) = (self.egress.clone(), self.answers.clone());
+        ClientOptions { allow_http: self.allow_http, egress, room, ..ClientOptions::default() }
     }
 }
 
@@ -313,7 +341,18 @@ mod tests {
     }
 
     fn one(file: &str) -> Result<Settings, Vec<String>> {
-        with(&[file], &[("KEY", KEY), ("SHORT", "abc"), ("WHSEC", "whsec_!!")], &[]).map(|l| l.settings)
+        with(
+            &[file],
+            &[
+                ("KEY", KEY),
+                ("SHORT", "abc"),
+                ("WHSEC", "whsec_!!"),
+                ("BLANK", "  "),
+                ("SECRET_URL", "https://x/?token=abc"),
+            ],
+            &[],
+        )
+        .map(|l| l.settings)
     }
 
     #[test]
@@ -377,7 +416,7 @@ mod tests {
 
     #[test]
     fn endpoints_have_secrets_and_safe_urls() {
-        let good = "egress: {allow_http: true}\nendpoints:\n  a: {url: 'http://127.0.0.1:9/x', secret: 'env:KEY', \
+        let good = "egress: {allow_http: true, allow: ['127.0.0.1:9']}\nendpoints:\n  a: {url: 'http://127.0.0.1:9/x', secret: 'env:KEY', \
                     schedule: [0s, 5s, 1m], sync_always: true}\n";
         let endpoint = one(good).expect("good").endpoints["a"].clone();
         assert_eq!((endpoint.schedule, endpoint.sync_always, endpoint.on_sync_error), (vec![0, 5, 60], true, true));
@@ -394,6 +433,33 @@ mod tests {
         assert_eq!(bad("endpoints: {a: {url: 'https://x/'}}\n"), ["missing_key"]);
         assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: 'env:WHSEC'}}\n"), ["bad_secret"]);
         assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: abc}}\n"), ["literal_secret"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://u:pw@x/', secret: 'env:KEY'}}\n"), ["literal_secret"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://u@x/', secret: 'env:KEY'}}\n"), ["literal_secret"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://x/?token=abc', secret: 'env:KEY'}}\n"), ["literal_secret"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: []}}\n"), ["bad_value"]);
+        assert_eq!(bad("endpoints: {a: {url: 'https://x/', secret: 'env:BLANK'}}\n"), ["bad_secret"]);
+        assert!(one("endpoints: {a: {url: 'env:SECRET_URL', secret: 'env:KEY'}}\n").is_ok(), "it stands elsewhere");
+    }
+
+    #[test]
+    fn endpoints_are_where_requests_may_go() {
+        let wrong = |url: &str, allow: &str| {
+            let file = format!(
+                "egress: {{allow_http: true, allow: [{allow}]}}\nendpoints: {{a: {{url: '{url}', secret: 'env:KEY'}}}}\n"
+            );
+            one(&file).map(|settings| settings.endpoints.len())
+        };
+        for url in ["http://127.1/", "https://2130706433/", "http://[::ffff:10.0.0.1]/", "http://a.example:22/"] {
+            assert_eq!(wrong(url, ""), Err(vec!["2:22 egress_blocked".into()]), "{url}");
+        }
+        assert_eq!(wrong("http://127.1/", "127.0.0.0/8"), Ok(1));
+        assert_eq!(wrong("http://crm.internal/", ""), Ok(1), "a name is judged when it is known what it stands for");
+        assert_eq!(
+            one("egress: {allow: [10.0.0.0/8, nowhere/8, '*', 127.1]}\n").expect_err("bad"),
+            ["1:30 bad_allowance", "1:41 bad_allowance", "1:46 bad_allowance",]
+        );
+        let env = [("SYNCLINE_EGRESS__ALLOW", "[\"127.0.0.0/8\"]")];
+        assert_eq!(with(&[], &env, &[]).expect("good").settings.egress.to_string(), "127.0.0.0/8");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The tree of settings → [`Settings`], key by key; reading goes on after a complaint, so that all come at once.
 
-use super::{ApiKey, Endpoint, LogFormat, Logs, Metrics, Role, SCHEDULE, Settings};
-use crate::connectors::located::{Complaint, Content, Fields, Node, duration, read_duration};
-use base64::Engine as _;
+use super::{ApiKey, LogFormat, Logs, Metrics, OF_ALL, Role, Settings};
+use crate::connectors::located::{Complaint, Content, Fields, Node, duration};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -42,12 +41,6 @@ const KEY_CHARS: usize = 32;
 /// Most API keys: each is compared at every request.
 const KEYS_MAX: usize = 256;
 
-/// Most tries of a delivery.
-const TRIES_MAX: usize = 30;
-
-/// Most secrets of an endpoint while it changes from one to the next.
-const SECRETS_MAX: usize = 3;
-
 /// Most memory for tables, in MiB.
 const TABLES_MB_MAX: u64 = 1 << 20;
 
@@ -73,9 +66,9 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     if let Some(sources) = sources(&mut top, wrong) {
         settings.sources = sources;
     }
-    settings.allow_http = egress(&mut top, wrong);
+    super::outward::egress(&mut top, &mut settings, wrong);
     settings.api_keys = api_keys(&mut top, wrong);
-    endpoints(&mut top, &mut settings, wrong);
+    super::outward::endpoints(&mut top, &mut settings, wrong);
     super::kafka::read(&mut top, &mut settings, wrong);
     encryption(&mut top, wrong);
     retention(&mut top, wrong);
@@ -97,7 +90,7 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
 }
 
 /// Takes a key this release knows but does not serve, and says so.
-fn later(fields: &mut Fields, key: &'static str, wrong: &mut Wrong) {
+pub(super) fn later(fields: &mut Fields, key: &'static str, wrong: &mut Wrong) {
     if let Some(entry) = fields.take_entry(key) {
         let message = format!("`{key}` of {} is not served by this release and does nothing", fields.what);
         wrong.push(entry.spot.complain("not_in_this_release", message).warn());
@@ -116,7 +109,9 @@ fn listen(top: &mut Fields, wrong: &mut Wrong) -> Option<String> {
 
 fn public_url(top: &mut Fields, wrong: &mut Wrong) -> Option<String> {
     let (text, spot) = top.text("public_url", wrong)?;
-    let good = url::Url::parse(&text).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+    let good = url::Url::parse(&text).is_ok_and(|u| {
+        matches!(u.scheme(), "http" | "https") && u.has_host() && u.username().is_empty() && u.password().is_none()
+    });
     if !good {
         let complaint = spot.complain("bad_url", format!("`{text}` is not a URL providers could call"));
         wrong.push(complaint.hint("write https://sync.example.com"));
@@ -142,16 +137,6 @@ fn sources(top: &mut Fields, wrong: &mut Wrong) -> Option<Vec<String>> {
         }
     }
     Some(globs)
-}
-
-fn egress(top: &mut Fields, wrong: &mut Wrong) -> bool {
-    let Some(node) = top.take("egress") else { return false };
-    let Some(mut egress) = Fields::open(node, "`egress`", wrong) else { return false };
-    let allow_http = egress.bool("allow_http", wrong).unwrap_or(false);
-    later(&mut egress, "allow_cidrs", wrong);
-    later(&mut egress, "ports", wrong);
-    egress.finish(wrong);
-    allow_http
 }
 
 fn metrics(top: &mut Fields, wrong: &mut Wrong) -> Metrics {
@@ -188,7 +173,11 @@ fn api_key(at: usize, node: Node, wrong: &mut Wrong) -> Option<ApiKey> {
     let what = format!("`api_keys[{at}]`");
     let mut fields = Fields::open(node, what.clone(), wrong)?;
     let name = fields.text("name", wrong).map_or_else(|| format!("key {}", at + 1), |(name, _)| name);
-    let environment = environment(&mut fields, wrong);
+    let of_all = fields.peek("environment").and_then(Node::text) == Some(OF_ALL);
+    let environment = match of_all {
+        true => fields.text("environment", wrong).map(|(text, _)| text),
+        false => environment(&mut fields, wrong),
+    };
     if !fields.has("role") {
         let complaint = fields.spot.complain("missing_key", format!("{what} needs the key `role`"));
         wrong.push(complaint.hint("write reader, writer or admin"));
@@ -207,7 +196,7 @@ fn api_key(at: usize, node: Node, wrong: &mut Wrong) -> Option<ApiKey> {
     Some(ApiKey { name, hash: Sha256::digest(text).into(), environment: environment?, role: role? })
 }
 
-fn environment(fields: &mut Fields, wrong: &mut Wrong) -> Option<String> {
+pub(super) fn environment(fields: &mut Fields, wrong: &mut Wrong) -> Option<String> {
     let Some((text, spot)) = fields.text("environment", wrong) else { return Some("default".into()) };
     if is_name(&text) {
         return Some(text);
@@ -217,13 +206,13 @@ fn environment(fields: &mut Fields, wrong: &mut Wrong) -> Option<String> {
     None
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     (1..=128).contains(&text.len()) && text.bytes().all(word) && text.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 /// A secret: text that stands elsewhere.
-fn secret(node: &Node, what: &str, wrong: &mut Wrong) -> Option<String> {
+pub(super) fn secret(node: &Node, what: &str, wrong: &mut Wrong) -> Option<String> {
     let Some(text) = node.text() else {
         wrong.push(node.spot.complain("bad_type", format!("{what} must be a reference, not {}", node.kind())));
         return None;
@@ -232,6 +221,11 @@ fn secret(node: &Node, what: &str, wrong: &mut Wrong) -> Option<String> {
         let complaint =
             node.spot.complain("literal_secret", format!("{what} is a secret and may not stand in the file"));
         wrong.push(complaint.hint("write env:NAME or file:PATH"));
+        return None;
+    }
+    if text.trim().is_empty() {
+        let complaint = node.spot.complain("bad_secret", format!("{what} is empty or blank"));
+        wrong.push(complaint.hint("look at what the variable or file holds"));
         return None;
     }
     // What could not be found was complained about; its stand-in is no secret.
@@ -250,99 +244,6 @@ pub(super) fn secret_or_text(node: &Node, is_secret: bool, what: &str, wrong: &m
         wrong.push(node.spot.complain("bad_type", format!("{what} must be text or a number, not {}", node.kind())));
     }
     text
-}
-
-fn endpoints(top: &mut Fields, settings: &mut Settings, wrong: &mut Wrong) {
-    let Some(node) = top.take("endpoints") else { return };
-    let Some(mut all) = Fields::open(node, "`endpoints`", wrong) else { return };
-    for entry in all.rest() {
-        if !is_name(&entry.key) {
-            let message = format!("`{}` is not a name: letters, digits, _ and - are allowed, 128 at most", entry.key);
-            wrong.push(entry.spot.complain("bad_name", message));
-        }
-        if let Some(endpoint) = endpoint(&entry.key, entry.value, settings.allow_http, wrong) {
-            settings.endpoints.insert(entry.key, endpoint);
-        }
-    }
-}
-
-fn endpoint(name: &str, node: Node, allow_http: bool, wrong: &mut Wrong) -> Option<Endpoint> {
-    let what = format!("endpoint `{name}`");
-    let mut fields = Fields::open(node, what.clone(), wrong)?;
-    let url = endpoint_url(&mut fields, allow_http, wrong);
-    let secrets = fields.require("secret", wrong).map(|node| secrets(node, &what, wrong));
-    let endpoint = Endpoint {
-        url: url.unwrap_or_default(),
-        secrets: secrets.unwrap_or_default(),
-        sync_always: fields.bool("sync_always", wrong).unwrap_or(false),
-        on_sync_error: fields.bool("on_sync_error", wrong).unwrap_or(true),
-        schedule: schedule(&mut fields, wrong),
-        legacy_signature: fields.bool("legacy_signature", wrong).unwrap_or(false),
-    };
-    for key in ["types", "format", "payload", "filter", "ordered"] {
-        later(&mut fields, key, wrong);
-    }
-    fields.finish(wrong);
-    (!endpoint.url.is_empty() && !endpoint.secrets.is_empty()).then_some(endpoint)
-}
-
-fn endpoint_url(fields: &mut Fields, allow_http: bool, wrong: &mut Wrong) -> Option<String> {
-    let (text, spot) = fields.require_text("url", wrong)?;
-    let scheme = url::Url::parse(&text).ok().filter(url::Url::has_host).map(|u| u.scheme().to_owned());
-    match scheme.as_deref() {
-        Some("https") => Some(text),
-        Some("http") if allow_http => Some(text),
-        Some("http") => {
-            let complaint = spot.complain("insecure_url", format!("`{text}` is not encrypted"));
-            wrong.push(complaint.hint("use https:, or set egress.allow_http: true"));
-            None
-        }
-        _ => {
-            wrong.push(spot.complain("bad_url", format!("`{text}` is not an absolute https: URL")));
-            None
-        }
-    }
-}
-
-/// One secret, or several while receivers change from one to the next; the first signs first.
-fn secrets(node: Node, what: &str, wrong: &mut Wrong) -> Vec<String> {
-    let spot = node.spot.clone();
-    let list = match node.content {
-        Content::List(list) => list,
-        _ => vec![node],
-    };
-    if !(1..=SECRETS_MAX).contains(&list.len()) {
-        wrong.push(spot.complain("bad_value", format!("`secret` of {what}: 1 to {SECRETS_MAX} secrets are wanted")));
-    }
-    let mut secrets = Vec::new();
-    for node in list {
-        let Some(text) = secret(&node, &format!("`secret` of {what}"), wrong) else { continue };
-        let encoded = text.strip_prefix("whsec_");
-        let decodes = |e: &str| base64::engine::general_purpose::STANDARD.decode(e).is_ok_and(|key| !key.is_empty());
-        if encoded.is_some_and(|e| !decodes(e)) || text.is_empty() {
-            let message = format!("`secret` of {what} begins with whsec_, but what follows is not base64");
-            wrong.push(node.spot.complain("bad_secret", message));
-        } else {
-            secrets.push(text);
-        }
-    }
-    secrets
-}
-
-fn schedule(fields: &mut Fields, wrong: &mut Wrong) -> Vec<u64> {
-    let spot = fields.spot.clone();
-    let Some(list) = fields.list("schedule", wrong) else { return SCHEDULE.to_vec() };
-    if !(1..=TRIES_MAX).contains(&list.len()) {
-        wrong.push(spot.complain("bad_value", format!("`schedule` has 1 to {TRIES_MAX} waits, not {}", list.len())));
-    }
-    let mut waits = Vec::with_capacity(list.len());
-    for node in list {
-        match read_duration(&node) {
-            Ok(wait) => waits.push(wait.as_secs()),
-            Err(complaint) => wrong.push(complaint),
-        }
-    }
-    waits
 }
 
 /// Only `encryption: off` can be kept; silently storing in the clear what was asked to be encrypted would be a lie.

@@ -193,6 +193,6 @@ impl Hooks {
             ["credentials", "fields"].into_iter().zip([&account.connection.credentials, &account.connection.fields]);
         let said = named.filter_map(|(_, values)| values.get("webhook_secret")).find_map(Value::as_str);
         let derived = || self.inner.paths.derive("secret", entrance);
-        Some(said.filter(|s| !s.is_empty()).map_or_else(derived, str::to_owned))
+        Some(said.filter(|s| !s.trim().is_empty()).map_or_else(derived, str::to_owned))
     }
 }

@@ -59,7 +59,7 @@ pub fn settle_in(folder: &Path, port: u16, more: Value) {
     let mut settings = json!({
         "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": folder.join("sources"),
         "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
-        "encryption": "off", "workers": 1, "egress": {"allow_http": true},
+        "encryption": "off", "workers": 1, "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]},
         "endpoints": {"well": endpoint("well"), "late": endpoint("late"), "abort": endpoint("abort"), "gone": endpoint("gone")},
     });
     for (key, value) in more.as_object().into_iter().flatten() {

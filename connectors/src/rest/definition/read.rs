@@ -1,6 +1,7 @@
 //! Reading the value types of the format: names, texts with placeholders, expressions, times, keys, statuses.
 
 use super::{Param, Statuses, TimeExpr, TimeUnit, Tree};
+use crate::egress::{Blocked, Egress};
 use crate::expr::{CompileError, Expr, Template};
 use crate::located::{Complaint, Content, Fields, Node, Spot, bad_type};
 use std::collections::BTreeSet;
@@ -320,14 +321,16 @@ pub(super) fn secret(node: &Node, what: &str, out: &mut Out) -> Option<String> {
         out.push(complaint.hint("write env:NAME or file:PATH"));
         return None;
     }
-    if text.is_empty() {
-        out.push(node.spot.complain("bad_value", format!("{what} is empty")));
+    if text.trim().is_empty() {
+        let complaint = node.spot.complain("bad_value", format!("{what} is empty or blank"));
+        out.push(complaint.hint("look at what the variable or file holds"));
         return None;
     }
     Some(text)
 }
 
-/// An absolute URL: `bad_url`; `http:` brings the warning `insecure_url`.
+/// An absolute URL: `bad_url`; `http:` brings the warning `insecure_url`, and a place that nothing is sent to unless the settings
+/// allow it the warning `egress_blocked`.
 pub(super) fn url(text: &str, spot: &Spot, out: &mut Out) -> Option<url::Url> {
     let parsed = url::Url::parse(text).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
     match &parsed {
@@ -343,6 +346,11 @@ pub(super) fn url(text: &str, spot: &Spot, out: &mut Out) -> Option<url::Url> {
             out.push(complaint.hint("write https:, or allow http: in the settings (egress.allow_http)"));
         }
         Some(_) => {}
+    }
+    if let Some(url) = &parsed
+        && let Err(why @ (Blocked::Address { .. } | Blocked::Port { .. })) = Egress::default().judge(url)
+    {
+        out.push(spot.complain("egress_blocked", why.to_string()).about(url).warn());
     }
     parsed
 }

@@ -78,6 +78,11 @@ fn secrets(node: Node, per_connection: bool, out: &mut Out) -> (Vec<String>, boo
         Content::List(list) => list.as_slice(),
         _ => std::slice::from_ref(&node),
     };
+    if list.is_empty() {
+        let complaint =
+            node.spot.complain("missing_key", "`secret` of `verify` lists no secret: no request could be proven");
+        out.push(complaint.hint("write env:NAME or file:PATH; or `scheme: none` if requests cannot be proven"));
+    }
     (list.iter().filter_map(|n| read::secret(n, "`secret` of `verify`", out)).collect(), false)
 }
 
