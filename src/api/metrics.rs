@@ -1,17 +1,19 @@
 //! `/metrics`: what the program counts and times, for Prometheus.
 //!
-//! The figures are those of the whole process, over all environments. They are on the port that providers send webhooks to,
-//! so a key is asked for (any role) unless the settings say `metrics: {open: true}`.
+//! They are on the port that providers send webhooks to, so a key is asked for (any role) unless the settings say
+//! `metrics: {open: true}`. A key sees the figures of its environment; those of the whole process, over all environments, see
+//! keys that belong to none, and everybody where there is but one.
 
+use super::auth::Caller;
 use super::error::Refusal;
 use super::{Api, both};
 use crate::control::metrics::{scrape, told};
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 
 /// What Prometheus expects of the text.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -20,8 +22,9 @@ pub(super) fn router() -> Router<Api> {
     both(Router::new(), "/metrics", get(show))
 }
 
-async fn show(State(api): State<Api>) -> Result<Response, Refusal> {
-    let text = api.read(|| Ok(scrape())).await?;
+async fn show(State(api): State<Api>, caller: Option<Extension<Caller>>) -> Result<Response, Refusal> {
+    let app = api.app.clone();
+    let text = api.read(move || Ok(scrape(&app, caller.as_ref().map(|caller| &*caller.environment)))).await?;
     let elsewhere = || Refusal::busy("metrics_elsewhere", "the program around this one collects the metrics");
     let mut response = text.ok_or_else(elsewhere)?.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(FORMAT));

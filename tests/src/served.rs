@@ -25,15 +25,19 @@ pub const READER: &str = "reader-0123456789abcdef012345678";
 /// See [`ADMIN`].
 pub const OTHER: &str = "other-0123456789abcdef0123456789";
 
+/// Of no environment: it sees the figures of all.
+pub const FIGURES: &str = "figures-0123456789abcdef01234567";
+
 const SETTINGS: &str = r#"
 listen: 127.0.0.1:0
-egress: {allow_http: true}
+egress: {allow_http: true, allow: [127.0.0.0/8, "127.0.0.1:9"]}
 workers: 1
 api_keys:
   - {name: admin, key: env:ADMIN, role: admin}
   - {name: writer, key: env:WRITER, role: writer}
   - {name: reader, key: env:READER, role: reader}
   - {name: other, key: env:OTHER, role: admin, environment: other}
+  - {name: figures, key: env:FIGURES, role: reader, environment: "*"}
 "#;
 
 const DEFINITION: &str = r#"
@@ -96,7 +100,13 @@ impl Served {
         let path = |name: &str| dir.join(name).display().to_string();
         let origin = Origin {
             flags: vec![pair("data_dir", &path("data")), pair("sources", &path("sources"))],
-            env: vec![pair("ADMIN", ADMIN), pair("WRITER", WRITER), pair("READER", READER), pair("OTHER", OTHER)],
+            env: vec![
+                pair("ADMIN", ADMIN),
+                pair("WRITER", WRITER),
+                pair("READER", READER),
+                pair("OTHER", OTHER),
+                pair("FIGURES", FIGURES),
+            ],
             files: vec![dir.join("syncline.yaml")],
         };
         let mut settings = config::load(&origin).expect("good settings").settings;

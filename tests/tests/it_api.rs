@@ -9,7 +9,7 @@ use syncline::prelude::*;
 use syncline_engine::model::Cause;
 use syncline_engine::pipeline::Batch;
 use syncline_engine::time::Clock;
-use syncline_tests::served::{ADMIN, OTHER, READER, Served, WRITER, folder};
+use syncline_tests::served::{ADMIN, FIGURES, OTHER, READER, Served, WRITER, folder};
 use syncline_tests::wire::{self, Answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -660,6 +660,31 @@ async fn an_event_that_waits_finds_the_connection_that_new_metadata_makes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn metadata_does_not_send_credentials_into_the_own_network() {
+    let dir = folder();
+    let sources = dir.path().join("sources");
+    let definition = std::fs::read_to_string(sources.join("crm.yaml")).expect("a definition");
+    let named = definition.replace("http://127.0.0.1:9", "\"https://{{ connection.metadata.host }}/api\"");
+    std::fs::write(sources.join("crm.yaml"), named).expect("written");
+    let served = Served::open(dir.path()).await;
+    let ask = async |method: &str, host: &str| {
+        let body = json!({"connection_id": "acme", "provider_config_key": "crm", "metadata": {"host": host}});
+        served.ask(ADMIN, method, "/connections/metadata", Some(body)).await
+    };
+    for host in ["10.1.2.3", "10.1", "167837955", "0xa010203", "169.254.169.254", "0", "192.168.1.1."] {
+        for method in ["POST", "PATCH"] {
+            let refused = ask(method, host).await;
+            assert_eq!((refused.status, refused.code()), (400, "egress_blocked".into()), "{method} {host}");
+            assert!(refused.text().contains("egress.allow"), "{}", refused.text());
+        }
+    }
+    assert_eq!(ask("PATCH", "crm.example").await.status, 200);
+    // What the settings allow; a name is judged when it is looked up.
+    assert_eq!(ask("POST", "127.1").await.status, 201);
+    served.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_admins_change_where_credentials_go() {
     let dir = folder();
     let sources = dir.path().join("sources");
@@ -942,6 +967,10 @@ async fn an_endpoint_that_said_it_is_gone_is_shown_and_enabled_again() {
     });
 
     let list = async || served.ask(READER, "GET", "/v1/endpoints", None).await;
+    let theirs = served.ask(OTHER, "GET", "/v1/endpoints", None).await;
+    assert_eq!(theirs.json(), json!({"endpoints": []}), "an endpoint belongs to one environment");
+    let foreign = served.ask(OTHER, "POST", "/v1/endpoints/backend/enable", None).await;
+    assert_eq!(foreign.code(), "not_found");
     let fine = json!({"name": "backend", "host": "127.0.0.1", "disabled": false, "disabled_at": null});
     assert_eq!(list().await.json(), json!({"endpoints": [fine]}));
     owe(&served, "a", 1).await;
@@ -1209,7 +1238,8 @@ async fn what_views_hold_is_metered() {
     let served = Served::open_with(dir.path(), Some(views)).await;
     let running = served.app.start();
     served.put(&served.dataset("acme", "Contact"), &[("a", Some(1)), ("b", Some(2))]).await;
-    let text = served.ask(READER, "GET", "/metrics", None).await.text();
+    // What a view holds is a sum over all environments.
+    let text = served.ask(FIGURES, "GET", "/metrics", None).await.text();
     let told = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(&format!("{name}{{view=\"Metered\"}} ")));
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())

@@ -138,3 +138,49 @@ async fn anything_may_be_asked_for_without_a_new_series() {
     assert!(!text.contains("nowhere") && !text.contains("nobody") && !text.contains("BREW"), "{text}");
     serving.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_sees_the_figures_of_its_environment_and_one_that_belongs_to_none_those_of_all() {
+    let dir = folder("shared").await;
+    let file = dir.path().join("sources/shared.yaml");
+    let text = std::fs::read_to_string(&file).expect("read");
+    std::fs::write(&file, text.replace("  acme: {}", "  acme: {}\n  theirs: {environment: other}")).expect("written");
+    const OTHER: &str = "a-key-of-another-environment-0123456789";
+    const OF_ALL: &str = "a-key-of-no-environment-at-all-0123456789";
+    std::fs::write(dir.path().join("other.key"), OTHER).expect("written");
+    std::fs::write(dir.path().join("all.key"), OF_ALL).expect("written");
+    let keys = json!([
+        {"name": "tests", "key": "env:TEST_KEY", "role": "admin"},
+        {"name": "other", "key": "file:other.key", "role": "admin", "environment": "other"},
+        {"name": "prometheus", "key": "file:all.key", "role": "reader", "environment": "*"},
+    ]);
+    let more = json!({"api_keys": keys});
+    let serving = Serving::start_with(dir.path(), &dir.path().join("sources"), more).await;
+    serving.settled("shared", "acme", "contacts", PATIENCE).await;
+    let read = async |key: &str| {
+        let request = client().get(format!("{}/metrics", serving.url)).bearer_auth(key);
+        request.send().await.expect("an answer").text().await.expect("text")
+    };
+    // The other environment's run is nobody's to wait for here but the figures themselves.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let of = |environment| [("environment", environment), ("source", "shared"), ("stream", "Contact")];
+    while value(&read(OTHER).await, "syncline_poll_pages_total", &of("other")).is_none() {
+        assert!(std::time::Instant::now() < deadline, "the other environment never ran: {}", read(OTHER).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (ours, theirs, all) = (read(KEY).await, read(OTHER).await, read(OF_ALL).await);
+    for (text, own, foreign) in [(&ours, "default", "other"), (&theirs, "other", "default")] {
+        assert!(value(text, "syncline_records_live", &of(own)).is_some(), "{text}");
+        assert!(!text.contains(&format!("environment=\"{foreign}\"")), "{text}");
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.contains("environment="));
+        assert!(lines.into_iter().all(|line| line.starts_with("syncline_build_info")), "sums over all: {text}");
+    }
+    assert!(value(&all, "syncline_log_position", &[]).is_some(), "{all}");
+    assert!(["default", "other"].iter().all(|name| value(&all, "syncline_records_live", &of(name)).is_some()), "{all}");
+    // A key that belongs to no environment finds nothing of any.
+    let path = format!("{}/records?model=Contact", serving.url);
+    let request = client().get(path).bearer_auth(OF_ALL).header("provider-config-key", "shared");
+    let answer = request.header("connection-id", "acme").send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    serving.stop().await;
+}

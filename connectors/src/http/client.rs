@@ -237,6 +237,9 @@ impl Client {
             if beyond {
                 break;
             }
+            if !cut {
+                injected("poll.response_half")?;
+            }
         }
         let (body, held) = body.done(bound);
         Ok(Answer {

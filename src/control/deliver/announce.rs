@@ -3,7 +3,7 @@
 //! Bodies are compact JSON with keys sorted at every level, so that a receiver that parses and serialises them again gets the
 //! same bytes.
 
-use super::override_name;
+use super::{first_of, override_name};
 use crate::connectors::rest::definition::Definition;
 use crate::control::config::Endpoint;
 use crate::control::connections::Connections;
@@ -65,6 +65,7 @@ impl Announcer {
         let ended = notice.ended.as_ref();
         let sync = ended.map(|e| e.sync.clone()).filter(|s| !s.is_empty()).or_else(|| self.syncs.get(&key).cloned());
         let mut body = Map::new();
+        body.insert("environment".into(), name.environment.as_ref().into());
         body.insert("from".into(), "nango".into());
         body.insert("type".into(), "sync".into());
         body.insert("connectionId".into(), name.connection.as_ref().into());
@@ -113,13 +114,16 @@ impl Announce for Announcer {
         let failed = notice.ended.as_ref().is_some_and(|e| e.error.is_some());
         let name = &notice.dataset;
         let wanted = |endpoint: &Endpoint| {
-            changes || (failed && endpoint.on_sync_error) || (!failed && notice.ended.is_some() && endpoint.sync_always)
+            let heard = changes
+                || (failed && endpoint.on_sync_error)
+                || (!failed && notice.ended.is_some() && endpoint.sync_always);
+            heard && endpoint.environment == *name.environment
         };
         let mut receivers: Vec<String> =
             self.endpoints.iter().filter(|(_, e)| wanted(e)).map(|(n, _)| n.clone()).collect();
         if self.overridden(notice) {
-            // Its rules and secrets are those of the first endpoint; without any there is nothing to sign with.
-            let first = self.endpoints.values().next().filter(|e| wanted(e));
+            // Without an endpoint in its environment there is nothing to sign with.
+            let first = first_of(&self.endpoints, &name.environment).filter(|e| wanted(e));
             receivers =
                 first.iter().map(|_| override_name(&name.environment, &name.source, &name.connection)).collect();
         }
@@ -151,6 +155,7 @@ mod tests {
 
     fn endpoint() -> Endpoint {
         Endpoint {
+            environment: "default".into(),
             url: "https://example.com/hook".into(),
             secrets: vec!["s".into()],
             sync_always: false,
@@ -199,8 +204,23 @@ mod tests {
         let all = owed(&announcer(&[("a", endpoint())]), &notice(3, run(None)));
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].lane, "a|default/github/acme");
-        let expected = r#"{"connectionId":"acme","from":"nango","model":"Issue","modifiedAfter":"1970-01-01T00:15:00.000000Z","providerConfigKey":"github","queryTimeStamp":"1970-01-01T00:15:00.000000Z","responseResults":{"added":3,"deleted":0,"updated":0},"sequence":1,"success":true,"syncName":"issues","syncType":"INCREMENTAL","syncVariant":"base","type":"sync"}"#;
+        let expected = r#"{"connectionId":"acme","environment":"default","from":"nango","model":"Issue","modifiedAfter":"1970-01-01T00:15:00.000000Z","providerConfigKey":"github","queryTimeStamp":"1970-01-01T00:15:00.000000Z","responseResults":{"added":3,"deleted":0,"updated":0},"sequence":1,"success":true,"syncName":"issues","syncType":"INCREMENTAL","syncVariant":"base","type":"sync"}"#;
         assert_eq!(String::from_utf8_lossy(&all[0].body), expected);
+    }
+
+    #[test]
+    fn an_endpoint_is_told_of_its_own_environment_alone() {
+        let theirs = Endpoint { environment: "prod".into(), ..endpoint() };
+        let announcer = announcer(&[("a", endpoint()), ("b", theirs)]);
+        let names = |notice: &Notice| owed(&announcer, notice).into_iter().map(|o| o.endpoint).collect::<Vec<_>>();
+        let mut notice = notice(1, run(None));
+        assert_eq!(names(&notice), ["a"]);
+        notice.dataset = DatasetName::base("prod", "github", "acme", "Issue");
+        assert_eq!(names(&notice), ["b"]);
+        let body: Value = serde_json::from_slice(&owed(&announcer, &notice)[0].body).expect("json");
+        assert_eq!(body["environment"], json!("prod"));
+        notice.dataset = DatasetName::base("test", "github", "acme", "Issue");
+        assert_eq!(names(&notice), Vec::<String>::new());
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub use outbox::{EndpointStatus, Outbox};
 use super::config::Endpoint;
 use super::connections::Connections;
 use crate::connectors::webhook_out::Target;
+use crate::engine::sink::Delivery;
 use std::collections::BTreeMap;
 
 /// Name under which a connection's own receiver stands in the outbox.
@@ -30,15 +31,26 @@ fn override_name(environment: &str, source: &str, connection: &str) -> String {
     format!("{OVERRIDE}{environment}/{source}/{connection}")
 }
 
+/// A connection's own receiver has the rules and secrets of the first endpoint of its environment.
+fn first_of<'e>(endpoints: &'e BTreeMap<String, Endpoint>, environment: &str) -> Option<&'e Endpoint> {
+    endpoints.values().find(|endpoint| endpoint.environment == environment)
+}
+
+/// The environment of the connection a delivery tells of, as its lane says.
+fn environment_of(delivery: &Delivery) -> Option<&str> {
+    let place = delivery.lane.strip_prefix(delivery.endpoint.as_str())?.strip_prefix('|')?;
+    place.split_once('/').map(|(environment, _)| environment)
+}
+
 /// Where deliveries of an endpoint name go; `None` if it is not there any more.
 fn target(endpoints: &BTreeMap<String, Endpoint>, connections: &Connections, name: &str) -> Option<(Target, Vec<u64>)> {
     let (url, endpoint) = match name.strip_prefix(OVERRIDE) {
         None => endpoints.get(name).map(|endpoint| (endpoint.url.clone(), endpoint))?,
         Some(place) => {
             let mut parts = place.splitn(3, '/');
-            let account = connections.get(parts.next()?, parts.next()?, parts.next()?)?;
-            // A connection's own receiver is signed for like the first endpoint.
-            (account.webhook_url_override.clone()?, endpoints.values().next()?)
+            let environment = parts.next()?;
+            let account = connections.get(environment, parts.next()?, parts.next()?)?;
+            (account.webhook_url_override.clone()?, first_of(endpoints, environment)?)
         }
     };
     let target = Target { url, secrets: endpoint.secrets.clone(), legacy_signature: endpoint.legacy_signature };

@@ -4,7 +4,7 @@
 
 use super::lanes::Lanes;
 use super::schedule::{Next, next};
-use super::{OVERRIDE, target};
+use super::{OVERRIDE, environment_of, target};
 use crate::connectors::http::Url;
 use crate::connectors::webhook_out::{Attempt, Failed, Post, attempt};
 use crate::control::config::Endpoint;
@@ -59,7 +59,7 @@ struct Inner {
 pub struct Dead {
     /// The delivery as it last was.
     pub delivery: Delivery,
-    /// `rejected`, `exhausted`, `aborted`, `no_endpoint`.
+    /// `rejected`, `exhausted`, `aborted`, `no_endpoint`, `other_environment`.
     pub reason: String,
 }
 
@@ -108,10 +108,10 @@ impl Outbox {
         Ok(marks.iter().filter_map(|(_, value)| read_dead(value)).collect())
     }
 
-    /// What an environment may know of: all endpoints of the settings, and receivers of its own connections that are disabled.
+    /// What an environment may know of: its endpoints of the settings, and receivers of its connections that are disabled.
     pub fn endpoints(&self, environment: &str) -> Vec<EndpointStatus> {
         let disabled = self.inner.lanes().disabled().clone();
-        let named = self.inner.endpoints.keys();
+        let named = self.inner.endpoints.iter().filter(|(_, e)| e.environment == environment).map(|(name, _)| name);
         let own = disabled.keys().filter(|name| is_receiver_of(name, environment));
         let status = |name: &String| EndpointStatus {
             name: name.clone(),
@@ -123,7 +123,8 @@ impl Outbox {
 
     /// Whether an environment may know of an endpoint. Connections come and go: any of its own may have had a receiver.
     pub fn has(&self, endpoint: &str, environment: &str) -> bool {
-        self.inner.endpoints.contains_key(endpoint) || is_receiver_of(endpoint, environment)
+        let named = self.inner.endpoints.get(endpoint);
+        named.is_some_and(|named| named.environment == environment) || is_receiver_of(endpoint, environment)
     }
 
     /// Delivers to an endpoint again, from its first undelivered on.
@@ -248,6 +249,9 @@ impl Inner {
         let Some((target, schedule)) = target(&self.endpoints, &self.connections, &delivery.endpoint) else {
             return self.bury(delivery, "no_endpoint").await;
         };
+        if !self.is_of_its_environment(&delivery) {
+            return self.bury(delivery, "other_environment").await;
+        }
         match attempt(self.client.as_ref(), &target, &delivery, self.engine.clock().now()).await {
             Attempt::Delivered { status } => {
                 tracing::debug!(webhook = %delivery.id, status, "webhook delivered");
@@ -261,10 +265,17 @@ impl Inner {
         }
     }
 
+    /// Whether a delivery may go to its endpoint: the settings may have given that one to another environment since.
+    fn is_of_its_environment(&self, delivery: &Delivery) -> bool {
+        let endpoint = self.endpoints.get(&delivery.endpoint);
+        endpoint.zip(environment_of(delivery)).is_none_or(|(endpoint, environment)| endpoint.environment == environment)
+    }
+
     /// Receivers of connections' own share one name: there may be as many as connections.
     fn told(&self, delivery: &Delivery, outcome: &'static str) {
         let known = self.endpoints.contains_key(&delivery.endpoint);
-        told::delivery(if known { &delivery.endpoint } else { "connection" }, outcome);
+        let environment = environment_of(delivery).unwrap_or_default();
+        told::delivery(environment, if known { &delivery.endpoint } else { "connection" }, outcome);
     }
 
     async fn failed(&self, delivery: Delivery, failed: Failed, schedule: &[u64]) -> Result<Option<Timestamp>, Error> {
@@ -359,7 +370,8 @@ mod tests {
         let secrets = vec!["secret".to_owned()];
         let (sync_always, on_sync_error, legacy_signature) = (false, false, false);
         let schedule = Vec::new();
-        (url.into(), Endpoint { url: url.into(), secrets, sync_always, on_sync_error, schedule, legacy_signature })
+        let (name, url, environment) = (url.to_owned(), url.to_owned(), "default".to_owned());
+        (name, Endpoint { environment, url, secrets, sync_always, on_sync_error, schedule, legacy_signature })
     }
 
     #[tokio::test(flavor = "multi_thread")]

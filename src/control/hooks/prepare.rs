@@ -108,7 +108,7 @@ impl<'a> Draft<'a> {
             Verdict::Rejected(_) if self.is_elsewhere() => Ok(()),
             Verdict::Rejected(what) => {
                 add(&self.inner.tally.rejected, 1);
-                told::event(self.source, "rejected");
+                told::event(self.environment, self.source, "rejected");
                 self.keep("", WHOLE, index, 0, &what);
                 Ok(())
             }
@@ -117,11 +117,11 @@ impl<'a> Draft<'a> {
                 pass("in.attributed");
                 for (n, one) in routed.into_iter().enumerate() {
                     if self.claim(&one.connection.id, event_id.as_ref())? {
-                        told::event(self.source, self.outcome(&one));
+                        told::event(self.environment, self.source, self.outcome(&one));
                         self.apply(definition, index, n, one)?;
                     } else {
                         add(&self.inner.tally.duplicates, 1);
-                        told::event(self.source, "duplicate");
+                        told::event(self.environment, self.source, "duplicate");
                     }
                 }
                 Ok(())
@@ -199,7 +199,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         add(&self.inner.tally.unrouted, 1);
-        told::event(self.source, "unrouted");
+        told::event(self.environment, self.source, "unrouted");
         if definition.webhooks.as_ref().is_some_and(|w| w.drop_unrouted) || !self.claim("", id.as_ref())? {
             return Ok(());
         }
@@ -290,7 +290,7 @@ impl<'a> Draft<'a> {
         let id = format!("{}.{index}.{n}", Cause::webhook(self.position));
         let place = [self.environment, self.source, connection, stream];
         self.marks.push(quarantine(place, &id, what, self.now));
-        told::kept_aside(self.source, stream);
+        told::kept_aside(self.environment, self.source, stream);
         // Without its message, which may quote the event.
         tracing::warn!(
             source = self.source,

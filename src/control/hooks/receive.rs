@@ -6,7 +6,7 @@
 
 use super::{Entrance, Hooks, add};
 use crate::connectors::rest::definition::{Scheme, Webhooks};
-use crate::connectors::webhook_in::{self, Head, StoredWebhook, kept_headers};
+use crate::connectors::webhook_in::{self, Head, StoredWebhook, kept_headers, kept_query};
 use crate::control::bounds::{Address, Exhausted, Holder, Share};
 use crate::control::metrics::told;
 use crate::engine::fault::pass;
@@ -120,7 +120,7 @@ impl Hooks {
             503 => "no_memory",
             _ => "malformed",
         };
-        told::webhook_refused(&entrance.source, reason);
+        told::webhook_refused(&entrance.environment, &entrance.source, reason);
         Reply::refusal(status)
     }
 
@@ -133,7 +133,8 @@ impl Hooks {
     /// Proves the request, stores it and answers.
     pub async fn receive(&self, entrance: &Entrance, request: Incoming) -> Reply {
         let came = self.clock().now();
-        let answered = |outcome| told::webhook(&entrance.source, outcome, self.clock().now().since(came));
+        let took = || self.clock().now().since(came);
+        let answered = |outcome| told::webhook(&entrance.environment, &entrance.source, outcome, took());
         let Some(webhooks) = self.webhooks(entrance) else { return Reply::refusal(404) };
         if let Err(status) = declared(webhooks, &request.headers) {
             return self.turned_away(entrance, status);
@@ -193,7 +194,7 @@ impl Hooks {
         let Err(why) = proof(&webhooks.verify.scheme, &secrets, &parts, now) else { return Ok(()) };
         self.inner.count_refusal(&entrance.source, why);
         tracing::debug!(source = %entrance.source, %why, "webhook refused");
-        told::webhook(&entrance.source, "bad_signature", self.clock().now().since(now));
+        told::webhook(&entrance.environment, &entrance.source, "bad_signature", self.clock().now().since(now));
         if let Some(from) = request.from {
             self.bounds().wrong_signature(entrance, from, now);
         }
@@ -206,13 +207,14 @@ impl Hooks {
             Scheme::SharedSecret { header } => Some(header.as_str()),
             _ => None,
         };
+        let definition = self.inner.definition(&entrance.source);
         let head = Head {
             environment: entrance.environment.clone(),
             source: entrance.source.clone(),
             connection: entrance.connection.clone(),
             received_at: clock.now().0,
             headers: kept_headers(&request.headers, secret_header),
-            query: url::form_urlencoded::parse(request.query.as_bytes()).into_owned().collect(),
+            query: definition.map(|definition| kept_query(&request.query, definition)).unwrap_or_default(),
         };
         let entry = StoredWebhook { head, body: request.body.into() }.encode();
         let log = self.inner.parts.engine.log();

@@ -5,9 +5,11 @@
 //! number is bounded; the name of a connection is one only where the settings ask for it; between two scrapes memory does
 //! not grow. Every metric stands in `docs/metrics.md`.
 
+mod share;
 pub mod told;
 
 use super::App;
+use super::config::OF_ALL;
 use crate::engine::pipeline::Table;
 use crate::engine::time::Clock;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
@@ -29,8 +31,8 @@ const SUM_UP: Duration = Duration::from_secs(5);
 static COLLECTED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 /// Apps of this process that were started.
 static APPS: Mutex<Vec<Weak<App>>> = Mutex::new(Vec::new());
-/// Records there are, by source and stream, as they were told last.
-type Live = BTreeMap<(String, String), u64>;
+/// Records there are, by environment, source and stream, as they were told last.
+type Live = BTreeMap<[String; 3], u64>;
 static LIVE: Mutex<Live> = Mutex::new(BTreeMap::new());
 /// One for the process, as what is collected is.
 static PER_CONNECTION: AtomicBool = AtomicBool::new(false);
@@ -59,11 +61,24 @@ fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()
 }
 
-/// Everything collected so far, with what is looked up only now; `None` where somebody else collects.
-pub fn scrape() -> Option<String> {
+/// Everything collected so far, with what is looked up only now; `None` where somebody else collects. Who asks for one
+/// environment sees its figures, unless it is the only one there is.
+pub fn scrape(app: &App, environment: Option<&str>) -> Option<String> {
     let handle = COLLECTED.get()?.as_ref()?;
     look_up();
-    Some(handle.render())
+    let all = handle.render();
+    match environment {
+        Some(environment) if environment != OF_ALL && !is_alone(app, environment) => Some(share::of(&all, environment)),
+        _ => Some(all),
+    }
+}
+
+/// Whether everything of the installation belongs to one environment.
+fn is_alone(app: &App, environment: &str) -> bool {
+    let fixed = app.definitions.values().flat_map(|definition| &definition.connections);
+    let connections = fixed.map(|connection| connection.environment.as_str()).filter(|name| !name.is_empty());
+    let endpoints = app.settings.endpoints.values().map(|endpoint| endpoint.environment.as_str());
+    app.settings.environments().chain(connections).chain(endpoints).all(|other| other == environment)
 }
 
 /// Includes an app that was started in what is looked up, for as long as it is there: a process has several where it owns
@@ -94,7 +109,8 @@ pub(super) async fn sum_up(clock: Arc<dyn Clock>, stop: CancellationToken) {
 /// What is cheaper to look up when asked than to keep up to date.
 fn look_up() {
     let apps: Vec<Arc<App>> = lock(&APPS).iter().filter_map(Weak::upgrade).collect();
-    let (mut end, mut processed, mut held) = (0, 0, 0);
+    let (mut end, mut processed) = (0, 0);
+    let mut held: BTreeMap<String, usize> = BTreeMap::new();
     let (mut bodies, mut answers) = (0, 0);
     // Streams that are told as none where they have gone to another process.
     let mut live = std::mem::take(&mut *lock(&LIVE));
@@ -109,7 +125,10 @@ fn look_up() {
         processed += app.hooks.processed();
         bodies += app.bounds.bodies.used();
         answers += app.bounds.answers.used();
-        held += app.engine.marks(Table::Held, &[]).map_or(0, |held| held.len());
+        for environment in environments(app) {
+            let waiting = app.engine.marks(Table::Held, &[&environment]).map_or(0, |held| held.len());
+            *held.entry(environment).or_default() += waiting;
+        }
         count_live(app, &mut live);
     }
     let disks = apps.iter().filter_map(|app| app.engine.disk());
@@ -121,11 +140,14 @@ fn look_up() {
     gauge!("syncline_disk_refusing").set(f64::from(u8::from(refusing)));
     gauge!("syncline_log_position").set(end as f64);
     gauge!("syncline_webhooks_processed_position").set(processed as f64);
-    gauge!("syncline_deletes_held").set(held as f64);
     gauge!("syncline_bodies_memory_bytes").set(bodies as f64);
     gauge!("syncline_answers_memory_bytes").set(answers as f64);
-    for ((source, stream), records) in &live {
-        gauge!("syncline_records_live", "source" => source.clone(), "stream" => stream.clone()).set(*records as f64);
+    for (environment, held) in held {
+        gauge!("syncline_deletes_held", "environment" => environment).set(held as f64);
+    }
+    for ([environment, source, stream], records) in &live {
+        let labels = [("environment", environment), ("source", source), ("stream", stream)];
+        gauge!("syncline_records_live", &labels.map(|(name, value)| (name, value.clone()))).set(*records as f64);
     }
     *lock(&LIVE) = live;
     for (view, (rows, bytes)) in held_by_views {
@@ -134,11 +156,18 @@ fn look_up() {
     }
 }
 
+/// Environments that may have something to be counted.
+fn environments(app: &App) -> BTreeSet<String> {
+    let mut all: BTreeSet<String> = app.settings.environments().map(str::to_owned).collect();
+    all.extend(app.connections.all().iter().map(|account| account.key.environment.clone()));
+    all.insert("default".to_owned());
+    all
+}
+
 fn count_live(app: &App, live: &mut Live) {
-    let mut environments: BTreeSet<&str> = app.settings.api_keys.iter().map(|key| key.environment.as_str()).collect();
-    environments.insert("default");
-    for dataset in environments.iter().flat_map(|environment| app.engine.datasets(environment)) {
-        let of = (dataset.name.source.to_string(), dataset.name.model.to_string());
+    for dataset in environments(app).iter().flat_map(|environment| app.engine.datasets(environment)) {
+        let name = &dataset.name;
+        let of = [&name.environment, &name.source, &name.model].map(|part| part.to_string());
         *live.entry(of).or_default() += app.engine.live(&dataset);
     }
 }

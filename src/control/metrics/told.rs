@@ -17,9 +17,10 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// A stream of a source, and the connection where the settings tell connections apart.
-    pub fn new(source: &str, stream: &str, connection: &str) -> Owner {
-        let mut labels = vec![Label::new("source", source.to_owned()), Label::new("stream", stream.to_owned())];
+    /// A stream of a source in an environment, and the connection where the settings tell connections apart.
+    pub fn new(environment: &str, source: &str, stream: &str, connection: &str) -> Owner {
+        let named = [("environment", environment), ("source", source), ("stream", stream)];
+        let mut labels: Vec<Label> = named.map(|(name, value)| Label::new(name, value.to_owned())).into();
         if PER_CONNECTION.load(Ordering::Relaxed) {
             labels.push(Label::new("connection", connection.to_owned()));
         }
@@ -28,7 +29,7 @@ impl Owner {
 
     /// Of a dataset.
     pub fn of(name: &DatasetName) -> Owner {
-        Owner::new(&name.source, &name.model, &name.connection)
+        Owner::new(&name.environment, &name.source, &name.model, &name.connection)
     }
 
     fn count(&self, name: &'static str, n: u64) {
@@ -137,7 +138,9 @@ impl RunMeter {
             histogram!("syncline_poll_run_duration_seconds", labels).record(ended.since(record.started_at));
         }
         if let (Outcome::Failed, Some((code, _))) = (record.status, &record.error) {
-            counter!("syncline_errors_total", "component" => "poll", "code" => code.clone()).increment(1);
+            let environment = self.owner.labels.first().map(|label| label.value().to_owned()).unwrap_or_default();
+            let labels = [("environment", environment), ("component", "poll".into()), ("code", code.clone())];
+            counter!("syncline_errors_total", &labels).increment(1);
         }
     }
 }
@@ -155,10 +158,11 @@ fn less(now: &Counts, before: &Counts) -> Counts {
 }
 
 /// A webhook request: `accepted`, `bad_signature` or `not_stored`, and how long it took to say so.
-pub fn webhook(source: &str, outcome: &'static str, took: Duration) {
-    let source = source.to_owned();
-    counter!("syncline_webhooks_received_total", "source" => source.clone(), "outcome" => outcome).increment(1);
-    histogram!("syncline_webhook_ack_duration_seconds", "source" => source).record(took);
+pub fn webhook(environment: &str, source: &str, outcome: &'static str, took: Duration) {
+    let place = [("environment", environment.to_owned()), ("source", source.to_owned())];
+    let [named, of] = place.clone();
+    counter!("syncline_webhooks_received_total", &[named, of, ("outcome", outcome.to_owned())]).increment(1);
+    histogram!("syncline_webhook_ack_duration_seconds", &place).record(took);
 }
 
 /// A webhook request to an address that is none: anybody can send those, so nothing of them becomes a label.
@@ -167,8 +171,9 @@ pub fn webhook_astray() {
 }
 
 /// A webhook request whose body was not read: `too_many`, `too_large`, `too_slow`, `no_memory` or `malformed`.
-pub fn webhook_refused(source: &str, outcome: &'static str) {
-    counter!("syncline_webhooks_received_total", "source" => source.to_owned(), "outcome" => outcome).increment(1);
+pub fn webhook_refused(environment: &str, source: &str, outcome: &'static str) {
+    let labels = [("environment", environment), ("source", source), ("outcome", outcome)];
+    counter!("syncline_webhooks_received_total", &labels.map(|(name, value)| (name, value.to_owned()))).increment(1);
 }
 
 /// A request beyond a budget was answered 429.
@@ -187,19 +192,23 @@ pub fn answer_refused() {
 }
 
 /// An event out of a stored webhook: `applied`, `duplicate`, `unrouted`, `unmapped` or `rejected`.
-pub fn event(source: &str, outcome: &'static str) {
-    counter!("syncline_webhook_events_total", "source" => source.to_owned(), "outcome" => outcome).increment(1);
+pub fn event(environment: &str, source: &str, outcome: &'static str) {
+    let (environment, source) = (environment.to_owned(), source.to_owned());
+    counter!("syncline_webhook_events_total", "environment" => environment, "source" => source, "outcome" => outcome)
+        .increment(1);
 }
 
 /// An event is kept aside; `stream` where it got so far.
-pub fn kept_aside(source: &str, stream: &str) {
-    let (source, stream) = (source.to_owned(), stream.to_owned());
-    counter!("syncline_records_quarantined_total", "source" => source, "stream" => stream).increment(1);
+pub fn kept_aside(environment: &str, source: &str, stream: &str) {
+    let labels = [("environment", environment), ("source", source), ("stream", stream)];
+    counter!("syncline_records_quarantined_total", &labels.map(|(name, value)| (name, value.to_owned()))).increment(1);
 }
 
 /// An attempt to deliver a webhook: `delivered` or `failed`; and `dead` for one that is given up.
-pub fn delivery(endpoint: &str, outcome: &'static str) {
-    counter!("syncline_deliveries_total", "endpoint" => endpoint.to_owned(), "outcome" => outcome).increment(1);
+pub fn delivery(environment: &str, endpoint: &str, outcome: &'static str) {
+    let (environment, endpoint) = (environment.to_owned(), endpoint.to_owned());
+    counter!("syncline_deliveries_total", "environment" => environment, "endpoint" => endpoint, "outcome" => outcome)
+        .increment(1);
 }
 
 /// A request of the API that was answered. `route` is the pattern, never the path.

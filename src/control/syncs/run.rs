@@ -222,7 +222,7 @@ impl Syncs {
         let listed_before = self.table().get(key).and_then(|entry| entry.progress.last_full_at);
         let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?.clone();
         let earlier = self.table().get(key).and_then(|entry| entry.interrupted.clone());
-        let meter = RunMeter::new(Owner::new(&key.source, &order.dataset.name.model, &key.connection), earlier);
+        let meter = RunMeter::new(Owner::of(&order.dataset.name), earlier);
         let heard = |record: &RunRecord, expected: Option<u64>| {
             meter.upto(record);
             if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
