@@ -135,12 +135,8 @@ const CHANGE_ONE: &str = "these connections belong to several partitions, which 
 
 async fn answer(State(door): State<Door>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
-    if head.uri.path() == gateway::PATH {
-        return ask_provider(&door, &head, body).await;
-    }
     // What another process hands on was counted there; hooks count for themselves.
     let own = super::query::header(&head.headers, gateway::PROOF).is_some_and(|proof| door.node.is_own(&proof));
-    head.headers.remove(gateway::PROOF);
     let front = door.node.front();
     if !own
         && !head.uri.path().starts_with("/hooks/")
@@ -148,6 +144,10 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
     {
         return refusal.into_response();
     }
+    if head.uri.path() == gateway::PATH {
+        return ask_provider(&door, own, body).await;
+    }
+    head.headers.remove(gateway::PROOF);
     let known = head.extensions.get::<Caller>().cloned();
     let Some(caller) = known.or_else(|| auth::find(&head.headers, &front.settings.api_keys).ok()) else {
         // Hooks and probes need no key; for the rest the front has the right refusal.
@@ -196,10 +196,9 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
 }
 
 /// A question of another process to a provider.
-async fn ask_provider(door: &Door, head: &axum::http::request::Parts, body: Body) -> Response {
-    let proof = super::query::header(&head.headers, gateway::PROOF).unwrap_or_default();
+async fn ask_provider(door: &Door, is_own: bool, body: Body) -> Response {
     let mut memory = door.node.front().bounds.bodies.share([Holder::of("installation", ()); 2]);
-    let question = match question(door.node.is_own(&proof), body, &mut memory, &*door.clock()).await {
+    let question = match question(is_own, body, &mut memory, &*door.clock()).await {
         Ok(question) => question,
         Err(refusal) => return refusal.into_response(),
     };

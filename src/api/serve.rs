@@ -39,7 +39,10 @@ use tower::ServiceExt;
 const BACKLOG: u32 = 4_096;
 
 /// What the kernel holds of answers on one connection; by itself it would go up to megabytes for a client that reads nothing.
-const SEND_BUFFER: u32 = 256 * 1024;
+const SEND_BUFFER: u32 = 128 * 1024;
+
+/// What the kernel holds of requests on one connection, likewise: the largest body still comes within its time from far away.
+const RECEIVE_BUFFER: u32 = 256 * 1024;
 
 /// Files kept back for the store, outgoing connections and logs.
 const FILES_KEPT: u64 = 1_024;
@@ -59,7 +62,7 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 /// Wait after a failed accept, if no connection could be closed instead: trying at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who was answered 429 is not read from for so long: a client that asks again at once gets nowhere faster.
+/// Who was answered 429 is not read from for so long, nor who sends many requests ahead: asking faster gets nobody further.
 const REST: Duration = Duration::from_millis(250);
 
 /// Why the address cannot be listened on.
@@ -92,8 +95,9 @@ pub async fn bind(listen: &str) -> Result<TcpListener, BindError> {
 fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit both.
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -213,6 +217,7 @@ async fn connection(stream: TcpStream, address: SocketAddr, door: Door, place: P
         request.extensions_mut().insert(client);
         let (router, peer, clock) = (router.clone(), peer.clone(), clock.clone());
         async move {
+            exchange.in_turn(&*clock).await;
             let Ok(answer) = router.oneshot(request).await;
             if answer.status() == StatusCode::TOO_MANY_REQUESTS && !is_shared {
                 peer.rests_until(clock.now().plus(REST));

@@ -21,8 +21,10 @@ pub const VICTIM: &str = "victim-0123456789abcdef0123456789a";
 pub const KNOWN_PATH: &str = "/hooks/shop-in";
 /// Path of the other tenant's webhooks.
 pub const OTHER_PATH: &str = "/hooks/desk-in";
-/// Proof of a webhook.
-pub const TOKEN: (&str, &str) = ("x-token", "s3cret");
+/// A reverse proxy that the settings name: the last part of its address.
+pub const PROXY: u8 = 200;
+/// What webhooks are signed with.
+const SECRET: &str = "s3cret";
 /// Between two requests of the other tenant.
 const PAUSE: Duration = Duration::from_millis(10);
 /// A single request of the other tenant is given up after this.
@@ -70,7 +72,8 @@ impl Program {
         }
         let settings = json!({
             "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": sources, "workers": 1,
-            "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]}, "ingress": ingress, "metrics": {"open": true},
+            "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]}, "ingress": ingress,
+            "trusted_proxies": [here(PROXY)], "metrics": {"open": true},
             "api_keys": [
                 {"name": "attacker", "key": "env:ATTACKER", "role": "reader"},
                 {"name": "victim", "key": "env:VICTIM", "role": "reader", "environment": "other"},
@@ -80,7 +83,7 @@ impl Program {
         let mut child = Command::new(program)
             .arg("serve")
             .current_dir(folder)
-            .envs([("ATTACKER", ATTACKER), ("VICTIM", VICTIM), ("SECRET", TOKEN.1)])
+            .envs([("ATTACKER", ATTACKER), ("VICTIM", VICTIM), ("SECRET", SECRET)])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -161,7 +164,7 @@ pub async fn send(
 
 /// The signature of a webhook's body.
 pub fn signature(body: &[u8]) -> String {
-    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(TOKEN.1.as_bytes()).expect("any length will do");
+    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(SECRET.as_bytes()).expect("any length will do");
     mac.update(body);
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }

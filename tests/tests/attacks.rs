@@ -6,15 +6,19 @@
 //! is at most twice what it is in quiet times.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use syncline_ledger::Trial;
-use syncline_tests::attacker::{ATTACKER, KNOWN_PATH, Program, be_served, connect, here, send, signature, webhook};
+use syncline_tests::attacker::{
+    ATTACKER, KNOWN_PATH, PROXY, Program, be_served, connect, here, send, signature, webhook,
+};
 use syncline_tests::wire;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 
 /// The program stays below this whatever happens.
@@ -26,10 +30,13 @@ const IN_THE_END: Duration = Duration::from_secs(60);
 /// Something in place of a signature, of the right form.
 const FORGED: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
 
-fn started(ingress: Value) -> (TempDir, Program) {
+/// The program, and a turn: attacks come one after the other, so that they can be measured and need no more files at a time.
+async fn started(ingress: Value) -> (MutexGuard<'static, ()>, TempDir, Program) {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
     let folder = tempfile::tempdir().expect("a folder");
     let program = Program::start(env!("CARGO_BIN_EXE_program"), folder.path(), ingress);
-    (folder, program)
+    (turn, folder, program)
 }
 
 fn seconds() -> Option<Duration> {
@@ -91,7 +98,7 @@ async fn begun(to: SocketAddr, from: u8, announced: usize, sent: usize) -> std::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_announced_and_do_not_come_take_nothing_from_others() {
-    let (_folder, program) = started(json!({}));
+    let (_turn, _folder, program) = started(json!({})).await;
     let to = program.address();
     let streams = under("announced bodies", &program, Duration::from_secs(4), async {
         let mut streams = Vec::new();
@@ -124,7 +131,7 @@ async fn bodies_that_are_announced_and_do_not_come_take_nothing_from_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_make_room_for_new_ones() {
-    let (_folder, program) = started(json!({}));
+    let (_turn, _folder, program) = started(json!({})).await;
     let to = program.address();
     raise_files();
     // From one address, then from eight others: more than all places.
@@ -133,7 +140,7 @@ async fn idle_connections_make_room_for_new_ones() {
             let mut idle = Vec::new();
             for n in 0..8_800_u32 {
                 let from = here(20 + (n % addresses) as u8);
-                match tokio::time::timeout(Duration::from_secs(5), connect(from, to, None)).await {
+                match tokio::time::timeout(Duration::from_secs(20), connect(from, to, None)).await {
                     Ok(Ok(stream)) => idle.push(stream),
                     Ok(Err(error)) => panic!("{n}: {error}"),
                     Err(_) => panic!("connection {n} waits in the kernel"),
@@ -150,6 +157,79 @@ async fn idle_connections_make_room_for_new_ones() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_without_an_end_take_bounded_memory() {
+    let (_turn, _folder, program) = started(json!({})).await;
+    let to = program.address();
+    raise_files();
+    let heads = under("8,000 heads without an end", &program, Duration::from_secs(6), async {
+        let mut heads = Vec::new();
+        for n in 0..8_000 {
+            let mut stream = connect(here(20 + (n % 8) as u8), to, None).await.expect("it listens");
+            let head = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(30_000));
+            // It may be closed already, to make room for the next.
+            let _ = stream.write_all(head.as_bytes()).await;
+            heads.push(stream);
+        }
+        heads
+    })
+    .await;
+    drop(heads);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_one_key_leave_places_for_others() {
+    let (_turn, _folder, program) = started(json!({"connections": 64, "connections_per_address": 64})).await;
+    let to = program.address();
+    let bearer = format!("Bearer {ATTACKER}");
+    let headers = [("authorization", bearer.as_str()), ("accept", "text/event-stream")];
+    let (streams, refused) = under("streams", &program, Duration::from_secs(3), async {
+        let (mut streams, mut refused) = (Vec::new(), 0);
+        for n in 0..100 {
+            let mut stream = connect(here(10 + n % 4), to, None).await.expect("it listens");
+            stream.write_all(&wire::head(to, "GET", "/v1/changes", &headers, 0)).await.expect("sent");
+            let mut status = [0; 12];
+            match stream.read_exact(&mut status).await {
+                Ok(_) if &status == b"HTTP/1.1 200" => streams.push(stream),
+                Ok(_) => {
+                    assert_eq!(&status, b"HTTP/1.1 503");
+                    refused += 1;
+                }
+                Err(error) => panic!("stream {n}: {error}"),
+            }
+        }
+        (streams, refused)
+    })
+    .await;
+    assert_eq!((streams.len(), refused), (16, 84), "of 64 places half are for streams, of these half for one key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_proxy_says_who_the_client_is_and_nobody_else_does() {
+    let (_turn, _folder, program) = started(json!({"wrong_keys_per_address": 1})).await;
+    let to = program.address();
+    let guess = async |peer: u8, client: String| {
+        let headers = [("authorization", "Bearer 0123456789abcdef0123456789abcdef"), ("x-forwarded-for", &client)];
+        let answer = send(here(peer), to, "GET", "/v1/runs", &headers, b"").await.expect("an answer");
+        assert!(answer.status == 401 || answer.header("retry-after").is_some(), "{}", answer.text());
+        answer.status
+    };
+    // Ten at once, whatever address the client makes up.
+    let mut statuses = Vec::new();
+    for n in 0..40 {
+        statuses.push(guess(90, format!("203.0.113.{n}")).await);
+    }
+    assert!(statuses.iter().filter(|status| **status == 429).count() >= 20, "{statuses:?}");
+    for n in 0..40 {
+        assert_eq!(guess(PROXY, format!("10.1.1.1, 203.0.113.{n}")).await, 401, "each client has its own");
+    }
+    let mut statuses = Vec::new();
+    for n in 0..40 {
+        statuses.push(guess(PROXY, format!("10.1.1.{n}, 203.0.113.7")).await);
+    }
+    assert!(statuses.iter().filter(|status| **status == 429).count() >= 20, "{statuses:?}");
+}
+
 fn raise_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = getrlimit(Resource::Nofile).maximum;
@@ -159,7 +239,7 @@ fn raise_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_and_reads_nothing_is_cut() {
-    let (_folder, program) = started(json!({"send_timeout": "2s"}));
+    let (_turn, _folder, program) = started(json!({"send_timeout": "2s"})).await;
     let to = program.address();
     let streams = under("pipelining without reading", &program, SEND_TIMEOUT + Duration::from_secs(2), async {
         let mut all = JoinSet::new();
@@ -180,7 +260,7 @@ async fn pipelined(to: SocketAddr, from: u8) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_who_read_nothing_share_one_memory_and_are_cut() {
-    let (_folder, program) = started(json!({"send_timeout": "2s", "answers_mb": 64}));
+    let (_turn, _folder, program) = started(json!({"send_timeout": "2s", "answers_mb": 64})).await;
     let to = program.address();
     for n in 0..40 {
         let (signature, body) = webhook(n, 450_000);
@@ -189,18 +269,18 @@ async fn readers_who_read_nothing_share_one_memory_and_are_cut() {
     }
     let bearer = format!("Bearer {ATTACKER}");
     let reads = [("authorization", bearer.as_str()), ("provider-config-key", "shop"), ("connection-id", "acme")];
-    let whole = async |from| send(here(from), to, "GET", "/records?model=Order&limit=10000", &reads, b"").await;
     let began = Instant::now();
-    let rows = loop {
-        let rows = rows(&whole(50).await.expect("an answer"));
-        if rows >= 8 {
-            break rows;
-        }
+    while all_rows(to, &reads).await < 40 {
         assert!(began.elapsed() < IN_THE_END, "the webhooks are not processed");
         tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    }
     let (before, _) = program.memory();
-    for path in ["/records?model=Order&limit=10000", "/v1/records?limit=10000", "/v1/changes?limit=10000"] {
+    for path in [
+        "/records?model=Order&limit=10000",
+        "/v1/records?limit=10000",
+        "/v1/changes?limit=10000",
+        "/v1/records?consistent=true",
+    ] {
         let streams = under(path, &program, Duration::from_secs(3), async {
             let mut streams = Vec::new();
             for n in 0..120 {
@@ -208,6 +288,7 @@ async fn readers_who_read_nothing_share_one_memory_and_are_cut() {
                 stream.write_all(&wire::head(to, "GET", path, &reads, 0)).await.expect("sent");
                 streams.push(stream);
             }
+            assert_eq!(all_rows(to, &reads).await, 40, "{path}: who reads on with the same key gets all there is");
             streams
         })
         .await;
@@ -218,7 +299,6 @@ async fn readers_who_read_nothing_share_one_memory_and_are_cut() {
             assert!(cut.await, "{path}: it is held for ever");
         }
     }
-    assert_eq!(rows, self::rows(&whole(50).await.expect("an answer")), "whoever reads gets what there is");
     let began = Instant::now();
     while program.metric("syncline_answers_memory_bytes").await > 0.0 {
         assert!(began.elapsed() < IN_THE_END, "memory was not given back");
@@ -226,13 +306,29 @@ async fn readers_who_read_nothing_share_one_memory_and_are_cut() {
     }
 }
 
-fn rows(answer: &wire::Answer) -> usize {
-    answer.json()["records"].as_array().map_or(0, Vec::len)
+/// Reads page after page to the end, each of which may be cut where memory is short, or refused for a while; how many rows.
+async fn all_rows(to: SocketAddr, headers: &[(&str, &str)]) -> usize {
+    let (mut ids, mut cursor, began) = (BTreeSet::new(), String::new(), Instant::now());
+    while began.elapsed() < IN_THE_END {
+        let path = format!("/records?model=Order&limit=10000{cursor}");
+        let answer = send(here(50), to, "GET", &path, headers, b"").await.expect("an answer");
+        if answer.status == 503 {
+            assert_eq!((answer.code().as_str(), answer.header("retry-after")), ("overloaded", Some("5")));
+            continue;
+        }
+        let page = answer.json();
+        ids.extend(page["records"].as_array().expect("a page").iter().map(|row| row["id"].to_string()));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    ids.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_are_told_to_slow_down() {
-    let (_folder, program) = started(json!({"webhooks_per_sender": 50, "webhooks_per_path": 200}));
+    let (_turn, _folder, program) = started(json!({"webhooks_per_sender": 50, "webhooks_per_path": 200})).await;
     let to = program.address();
     let span = seconds().unwrap_or(Duration::from_secs(4));
     let body = webhook(1, 1_000).1;
@@ -300,7 +396,7 @@ async fn asked(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<u16> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_cannot_be_guessed_by_the_thousand() {
-    let (_folder, program) = started(json!({}));
+    let (_turn, _folder, program) = started(json!({})).await;
     let to = program.address();
     let span = Duration::from_secs(3);
     let statuses = under("guessed keys", &program, span, async {

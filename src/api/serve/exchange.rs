@@ -1,11 +1,16 @@
 //! One request and its answer, as far as their connection is concerned: whose turn it is, told by wrapping both bodies.
 
+use super::REST;
 use super::peers::Peer;
+use crate::engine::time::Clock;
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+
+/// Requests of one client that are answered one after the other before it rests: no ordinary client sends so many ahead.
+const AHEAD: u32 = 32;
 
 /// A request that is being worked on, until the body of its answer is gone.
 pub(super) struct Exchange(Arc<Peer>);
@@ -15,6 +20,24 @@ impl Exchange {
     pub(super) fn begin(peer: Arc<Peer>) -> Exchange {
         peer.works(true);
         Exchange(peer)
+    }
+
+    /// Lets others have their turn, if this request was sent before the one before it was answered: a client that sends many
+    /// at once has one of them answered where others have one, and rests after [`AHEAD`] of them or where it has to rest anyway.
+    pub(super) async fn in_turn(&self, clock: &dyn Clock) {
+        let ahead = self.0.asked_ahead();
+        if ahead == 0 {
+            return;
+        }
+        let now = clock.now();
+        let rest = if ahead.is_multiple_of(AHEAD) { now.plus(REST) } else { self.0.reads_again_at() };
+        if rest <= now {
+            return tokio::task::yield_now().await;
+        }
+        // Nothing is worked on meanwhile: it may go for another.
+        self.0.works(false);
+        clock.sleep_until(rest).await;
+        self.0.works(true);
     }
 
     /// The request's body: while more of it is waited for, it is the client's turn.

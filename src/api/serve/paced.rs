@@ -90,7 +90,11 @@ impl AsyncRead for Paced {
             ready!(timer.as_mut().poll(cx));
             this.resting = None;
         }
-        Pin::new(&mut this.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            this.peer.has_read_all();
+        }
+        read
     }
 }
 

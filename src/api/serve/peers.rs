@@ -10,12 +10,18 @@ use crate::engine::model::Timestamp;
 use crate::engine::time::Clock;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Connections that were told to go and are not gone yet; more are waited for, so that sockets stay bounded.
 const GOING_MAX: usize = 256;
+
+/// A connection that makes room for another of its own address has waited at least so long: an address that opens more than
+/// its part within this is turned away at once, which costs less than to seat it.
+const SEATED_FOR: Duration = Duration::from_secs(1);
 
 /// All open connections. Cheap to clone.
 #[derive(Clone)]
@@ -46,6 +52,8 @@ pub(super) struct Peer {
     address: Address,
     clock: Arc<dyn Clock>,
     turn: Mutex<Waits>,
+    /// Requests since all that was sent was read.
+    asked: AtomicU32,
     go: CancellationToken,
 }
 
@@ -79,7 +87,7 @@ pub(super) struct Place {
 /// Why a connection has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// All connections of its address are being worked on.
+    /// All connections of its address are being worked on, or have just come.
     Address,
     /// All connections are.
     All,
@@ -111,15 +119,16 @@ impl Peers {
         let bounded = !self.inner.ingress.proxies.has(ip);
         let of_one = open.by.get(&address).map_or(0, Vec::len);
         if bounded && of_one >= self.inner.most_of_one {
-            open.let_go(address).ok_or(Full::Address)?;
+            let before = self.inner.clock.now().minus(SEATED_FOR);
+            open.let_go(address, before).ok_or(Full::Address)?;
         } else if open.staying >= self.inner.most {
             open.let_one_go().ok_or(Full::All)?;
         }
         let now = self.inner.clock.now();
         let turn =
             Mutex::new(Waits { working: false, body: false, stuck: false, since: now, rests_until: Timestamp::NONE });
-        let peer = Peer { address, clock: self.inner.clock.clone(), turn, go: CancellationToken::new() };
-        let peer = Arc::new(peer);
+        let (clock, asked, go) = (self.inner.clock.clone(), AtomicU32::new(0), CancellationToken::new());
+        let peer = Arc::new(Peer { address, clock, turn, asked, go });
         open.staying += 1;
         open.by.entry(address).or_default().push(peer.clone());
         Ok(Place { peers: self.inner.clone(), peer })
@@ -150,11 +159,11 @@ impl Inner {
 }
 
 impl Open {
-    /// Tells the one of an address to go that waits for its client longest.
-    fn let_go(&mut self, address: Address) -> Option<()> {
+    /// Tells the one of an address to go that waits for its client longest, if since no later than `before`.
+    fn let_go(&mut self, address: Address, before: Timestamp) -> Option<()> {
         let peers = self.by.get_mut(&address)?;
         let waiting = peers.iter().enumerate().filter_map(|(at, peer)| Some((peer.waits_since()?, at)));
-        let (_, at) = waiting.min()?;
+        let (_, at) = waiting.min().filter(|(since, _)| *since <= before)?;
         let peer = peers.swap_remove(at);
         if peers.is_empty() {
             self.by.remove(&address);
@@ -165,17 +174,18 @@ impl Open {
         Some(())
     }
 
-    /// The same of the address that has the most.
+    /// The same of the address that has the most, however short it has waited.
     fn let_one_go(&mut self) -> Option<()> {
+        const LATEST: Timestamp = Timestamp(i64::MAX);
         let most = self.by.iter().max_by_key(|(_, peers)| peers.len()).map(|(address, _)| *address)?;
-        if self.let_go(most).is_some() {
+        if self.let_go(most, LATEST).is_some() {
             return Some(());
         }
         // All of that one are being worked on.
         let mut others: Vec<(usize, Address)> =
             self.by.iter().map(|(address, peers)| (peers.len(), *address)).collect();
         others.sort_unstable_by(|a, b| b.cmp(a));
-        others.into_iter().find_map(|(_, address)| self.let_go(address))
+        others.into_iter().find_map(|(_, address)| self.let_go(address, LATEST))
     }
 }
 
@@ -230,6 +240,16 @@ impl Peer {
         self.note(|waits| waits.stuck = stuck);
     }
 
+    /// All that was sent is read.
+    pub(super) fn has_read_all(&self) {
+        self.asked.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes a request; how many there were before it since all that was sent was read.
+    pub(super) fn asked_ahead(&self) -> u32 {
+        self.asked.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Nothing more is read for a while.
     pub(super) fn rests_until(&self, at: Timestamp) {
         self.note(|waits| waits.rests_until = at);
@@ -264,7 +284,6 @@ impl Peer {
 mod tests {
     use super::*;
     use crate::engine::time::ManualClock;
-    use std::time::Duration;
 
     fn peers(connections: usize, of_one: usize) -> (Peers, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(Timestamp(1)));
@@ -315,6 +334,8 @@ mod tests {
         places.iter().for_each(|place| place.peer.works(true));
         assert_eq!(peers.seat(ip(1)).err(), Some(Full::Address));
         places[2].peer.is_stuck(true);
+        assert_eq!(peers.seat(ip(1)).err(), Some(Full::Address), "it has not waited yet");
+        clock.advance(SEATED_FOR);
         assert!(peers.seat(ip(1)).is_ok(), "one whose client reads nothing is no work");
         assert!(!other.peer.go.is_cancelled());
         drop((places, other));

@@ -2,7 +2,7 @@
 
 use super::Ingress;
 use super::read::Wrong;
-use crate::connectors::located::{Content, Fields, Node};
+use crate::connectors::located::{Content, Fields, Node, Spot};
 use crate::control::bounds::Proxies;
 use ipnet::IpNet;
 use std::time::Duration;
@@ -14,6 +14,13 @@ const MB_LEAST: u64 = 32;
 const MB_MAX: u64 = 1 << 20;
 /// Most requests a second.
 const RATE_MAX: u64 = 1_000_000;
+/// Keys that say a part, and those that say the whole of which it is.
+const PARTS: [(&str, &str); 4] = [
+    ("connections_per_address", "connections"),
+    ("webhooks_per_sender", "webhooks_per_path"),
+    ("wrong_keys_per_address", "requests_per_address"),
+    ("wrong_signatures_per_sender", "webhooks_per_path"),
+];
 /// Bounds of `send_timeout`.
 const SEND_LEAST: Duration = Duration::from_secs(1);
 const SEND_MAX: Duration = Duration::from_secs(600);
@@ -43,20 +50,11 @@ pub(super) fn read(top: &mut Fields, wrong: &mut Wrong) -> Ingress {
     let mut ingress = Ingress { proxies, ..Ingress::default() };
     let Some(node) = top.take("ingress") else { return ingress };
     let Some(mut fields) = Fields::open(node, "`ingress`", wrong) else { return ingress };
-    let spot = fields.peek("connections_per_address").map(|node| node.spot.clone());
+    let written = PARTS.map(|(part, _)| fields.peek(part).map(|node| node.spot.clone()));
     for (key, value) in
         [("connections", &mut ingress.connections), ("connections_per_address", &mut ingress.connections_per_address)]
     {
         set(value, fields.whole(key, 1, CONNECTIONS_MAX, wrong));
-    }
-    if spot.is_none() {
-        ingress.connections_per_address = (ingress.connections / 4).max(1);
-    }
-    if let Some(spot) = spot.filter(|_| ingress.connections_per_address > ingress.connections) {
-        let (one, all) = (ingress.connections_per_address, ingress.connections);
-        let message =
-            format!("`connections_per_address` is {one}, but there are no more than {all} `connections` in all");
-        wrong.push(spot.complain("no_effect", message).hint("choose a smaller number, or leave it out"));
     }
     for (key, value) in [("bodies_mb", &mut ingress.bodies_bytes), ("answers_mb", &mut ingress.answers_bytes)] {
         set(value, fields.whole(key, MB_LEAST, MB_MAX, wrong).map(|mb| mb << 20));
@@ -79,7 +77,34 @@ pub(super) fn read(top: &mut Fields, wrong: &mut Wrong) -> Ingress {
         ingress.send_timeout = span;
     }
     fields.finish(wrong);
+    parts(&mut ingress, written, wrong);
     ingress
+}
+
+/// A part larger than its whole bounds nothing: it is a complaint where it is written, and smaller where it is not.
+fn parts(ingress: &mut Ingress, written: [Option<Spot>; PARTS.len()], wrong: &mut Wrong) {
+    if written[0].is_none() {
+        ingress.connections_per_address = (ingress.connections / 4).max(1);
+    }
+    if written[1].is_none() {
+        ingress.webhooks_per_sender = (ingress.webhooks_per_path / 2).max(1);
+    }
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let of_all = number(ingress.connections);
+    let mut of_one = number(ingress.connections_per_address);
+    let values = [
+        (&mut of_one, of_all),
+        (&mut ingress.webhooks_per_sender, ingress.webhooks_per_path),
+        (&mut ingress.wrong_keys_per_address, ingress.requests_per_address),
+        (&mut ingress.wrong_signatures_per_sender, ingress.webhooks_per_path),
+    ];
+    for (((part, all), (value, most)), spot) in PARTS.into_iter().zip(values).zip(written) {
+        if let Some(spot) = spot.filter(|_| *value > most) {
+            let message = format!("`{part}` is {value}, but `{all}` allows no more than {most}: it bounds nothing");
+            wrong.push(spot.complain("no_effect", message).hint("choose a smaller number, or leave it out"));
+        }
+        *value = (*value).min(most);
+    }
 }
 
 fn set<N: TryFrom<u64>>(value: &mut N, read: Option<u64>) {

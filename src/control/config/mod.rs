@@ -511,6 +511,10 @@ mod tests {
         assert_eq!(one(bad).expect_err("bad"), wanted);
         let idle = "ingress: {connections: 100, connections_per_address: 200}\n";
         assert_eq!(one(idle).expect_err("bad"), ["1:54 no_effect"]);
+        let idle = "ingress: {webhooks_per_path: 10, webhooks_per_sender: 20, wrong_signatures_per_sender: 11}\n";
+        assert_eq!(one(idle).expect_err("bad"), ["1:55 no_effect", "1:88 no_effect"]);
+        let few = one("ingress: {webhooks_per_path: 6, connections: 8}\n").expect("good").ingress;
+        assert_eq!((few.webhooks_per_sender, few.wrong_signatures_per_sender, few.connections_per_address), (3, 6, 2));
     }
 
     #[test]
