@@ -55,7 +55,7 @@ impl Place {
         let settings = json!({
             "listen": listen, "data_dir": folder.path().join("data"), "sources": folder.path().join("sources"),
             "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
-            "encryption": "off", "egress": {"allow_http": true}, "workers": 1,
+            "encryption": "off", "egress": {"allow_http": true, "allow": ["127.0.0.1:9"]}, "workers": 1,
         });
         std::fs::write(folder.path().join("syncline.yaml"), settings.to_string()).expect("settings");
         Place { folder, listen }
