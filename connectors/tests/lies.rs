@@ -24,6 +24,7 @@ use syncline_engine::pipeline::run::{Halt, Order, Outcome, RunRecord, run};
 use syncline_engine::pipeline::{Dataset, DatasetSpec, Filter, Options, Table};
 use syncline_engine::source::{Connection, Failure, Part};
 use syncline_engine::time::{Chance, SystemClock};
+use syncline_ledger::Trial;
 use tokio::sync::watch;
 
 /// Listings read at the same time.
@@ -295,6 +296,8 @@ fn wanted(name: &str, default: u64) -> u64 {
 async fn no_record_that_a_truthful_listing_holds_is_deleted() {
     let (from, many) = (wanted("SYNCLINE_TEST_SEED", 0), wanted("SYNCLINE_TEST_LISTINGS", 500));
     println!("{many} listings from seed {from}");
+    let mut trial = Trial::of("listings");
+    trial.seed(format!("{from}..{}", from + many));
     let mut counts: BTreeMap<Style, Count> = BTreeMap::new();
     let mut seed = from;
     while seed < from + many {
@@ -326,6 +329,7 @@ async fn no_record_that_a_truthful_listing_holds_is_deleted() {
             }
         }
         bench.engine.stop().await.expect("stops");
+        trial.add(end - seed);
         seed = end;
     }
     for (style, count) in &counts {

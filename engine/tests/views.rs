@@ -12,6 +12,7 @@ use syncline_engine::pipeline::{Batch, DatasetSpec, Options};
 use syncline_engine::sink::{Announce, Notice, Owed, RunEnd};
 use syncline_engine::time::SystemClock;
 use syncline_engine::views::{ALL_CONNECTIONS, Definition, Row, SKEW, Views, average, count, sum, tumbling};
+use syncline_ledger::Trial;
 
 #[derive(Row, Clone)]
 #[row(crate = syncline_engine)]
@@ -105,10 +106,19 @@ fn seed() -> u64 {
     std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_121)
 }
 
+/// Histories where nobody asks for more (`SYNCLINE_TEST_VIEWS`).
+fn histories() -> u64 {
+    std::env::var("SYNCLINE_TEST_VIEWS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
+}
+
 #[test]
 fn what_is_kept_up_equals_what_is_made_from_scratch() {
-    for n in 0..3 {
-        check_incremental(&Definition::new(everything), seed() + n, &MODELS);
+    let mut trial = Trial::of("views");
+    let seeds = seed()..seed() + histories();
+    trial.seed(format!("{seeds:?}"));
+    for seed in seeds {
+        check_incremental(&Definition::new(everything), seed, &MODELS);
+        trial.add(1);
     }
 }
 

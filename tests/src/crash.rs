@@ -1,11 +1,14 @@
 //! What the program that gets killed and the test that kills it agree on: names, settings, the texts of log entries and
-//! of owed deliveries.
+//! of owed deliveries; and how several are killed side by side.
 
 use crate::compare::{batch, spec};
 use crate::history::{History, specs};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use syncline_engine::Engine;
 use syncline_engine::model::{Counts, DatasetName, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, Error, Mark, Options, TABLE_BYTES, Table};
@@ -18,6 +21,34 @@ pub const NOW: Timestamp = Timestamp(1_700_000_000_000_000 + 300 * 1_000_000_000
 
 /// The mark that holds the number of the last step, in the commit of that step.
 pub const PLACE: [&str; 1] = ["crash"];
+
+/// Cycles at work at a time: most of a cycle is waiting for the disk.
+const SIDE_BY_SIDE: usize = 3;
+
+/// Does `work` for each of these, some at a time; how many panicked, if any did.
+///
+/// # Errors
+///
+/// Where some panicked: how many. What they said is on the standard error.
+pub fn side_by_side<T: Send>(all: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) -> Result<(), usize> {
+    let all = Mutex::new(all.into_iter().collect::<VecDeque<T>>());
+    let next = || all.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let fallen = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while let Some(one) = next() {
+                    let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(one)));
+                    fallen.fetch_add(usize::from(done.is_err()), Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    match fallen.into_inner() {
+        0 => Ok(()),
+        fallen => Err(fallen),
+    }
+}
 
 /// The history of a crash test.
 pub fn history(seed: u64) -> History {

@@ -14,8 +14,9 @@ use syncline_engine::Engine;
 use syncline_engine::pipeline::Dataset;
 use syncline_engine::sink::Delivery;
 use syncline_tests::compare::{Times, compare, compare_missing};
-use syncline_tests::crash::{NOW, history, log_entry, open, place};
+use syncline_tests::crash::{NOW, history, log_entry, open, place, side_by_side};
 use syncline_tests::history::specs;
+use syncline_tests::ledger::Trial;
 use syncline_tests::oracle::{Oracle, Tally, Writer};
 
 fn number(name: &str, default: u64) -> u64 {
@@ -23,18 +24,24 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Cycles on one folder; then a new one begins, so that judging stays quick.
-const CYCLES_PER_FOLDER: u64 = 24;
+const CYCLES_PER_FOLDER: u64 = 12;
+/// Cycles where nobody asks for more.
+const CYCLES: u64 = 120;
 
 #[test]
 fn killed_at_random_moments_it_keeps_what_it_acknowledged() {
-    let (cycles, seed) = (number("CRASH_CYCLES", CYCLES_PER_FOLDER), number("CRASH_SEED", 1));
-    for round in 0..cycles.div_ceil(CYCLES_PER_FOLDER) {
+    let (cycles, seed) = (number("CRASH_CYCLES", CYCLES), number("CRASH_SEED", 1));
+    let rounds = 0..cycles.div_ceil(CYCLES_PER_FOLDER);
+    let done = side_by_side(rounds, |round| {
         let first = round * CYCLES_PER_FOLDER;
         kill_again_and_again(seed + round, (cycles - first).min(CYCLES_PER_FOLDER));
-    }
+    });
+    assert_eq!(done, Ok(()), "folders in which something was lost or doubled");
 }
 
 fn kill_again_and_again(seed: u64, cycles: u64) {
+    let mut trial = Trial::of("kills");
+    trial.seed(format!("crash {seed}"));
     let mut rng = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().expect("a folder");
     let mut judge = Judge::new(seed);
@@ -44,6 +51,7 @@ fn kill_again_and_again(seed: u64, cycles: u64) {
             // Twice in a row, the first time while it recovers.
             3 => {
                 judge.hear(&lines_of(folder.path(), seed, workers, Life::AfterStart(rng.random_range(0..60))));
+                trial.add(1);
                 Life::AfterOpen(rng.random_range(0..20))
             }
             0 => Life::AfterOpen(rng.random_range(0..30)),
@@ -51,6 +59,7 @@ fn kill_again_and_again(seed: u64, cycles: u64) {
         };
         judge.hear(&lines_of(folder.path(), seed, workers, life));
         judge.judge(folder.path(), rng.random_range(1..=2));
+        trial.add(1);
         println!("seed {seed}, cycle {cycle}: {judge:?}");
     }
     judge.finish(folder.path());

@@ -1,7 +1,7 @@
 //! `syncline serve`, killed while webhooks come in: what was answered 2xx is in the records once, and what is owed to the
 //! outside keeps its id.
 //!
-//! `CRASH_CYCLES=n` sets the number of kills.
+//! `CRASH_CYCLES=n` sets the number of cycles.
 
 use axum::Router;
 use axum::extract::State;
@@ -11,10 +11,13 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use syncline_tests::crash::side_by_side;
+use syncline_tests::ledger::Trial;
 
 const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 const WAIT: Duration = Duration::from_secs(30);
@@ -43,22 +46,36 @@ connections:
 /// Deliveries received: id → body.
 type Ledger = Arc<Mutex<BTreeMap<String, String>>>;
 
+/// Cycles on one folder; then a new one begins.
+const CYCLES_PER_FOLDER: u64 = 8;
+/// Cycles where nobody asks for more.
+const CYCLES: u64 = 32;
+
 #[test]
 fn killed_under_webhooks_it_has_each_answered_event_once() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(kill_under_webhooks());
+    let cycles: u64 = std::env::var("CRASH_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(CYCLES);
+    let done = side_by_side((0..cycles).step_by(CYCLES_PER_FOLDER as usize), |first| {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        runtime.block_on(kill_under_webhooks(first..cycles.min(first + CYCLES_PER_FOLDER)));
+    });
+    assert_eq!(done, Ok(()), "folders in which something was lost or doubled");
 }
 
-async fn kill_under_webhooks() {
-    let cycles: u64 = std::env::var("CRASH_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
+async fn kill_under_webhooks(cycles: Range<u64>) {
+    let mut trial = Trial::of("kills");
     let ledger = Ledger::default();
     let folder = tempfile::tempdir().expect("a folder");
     settings(folder.path(), receiver(ledger.clone()).await);
     let (mut next, mut pending, mut acked) = (0u64, VecDeque::new(), BTreeSet::new());
-    for cycle in 0..cycles {
+    for cycle in cycles {
+        if cycle % 4 == 3 {
+            // Twice in a row, the second time while it recovers.
+            Program::killed_while_it_starts(folder.path(), Duration::from_millis(cycle * 7919 % 90));
+            trial.add(1);
+        }
         let mut program = Program::start(folder.path());
-        let until = Instant::now() + Duration::from_millis(100 + cycle * 7919 % 700);
+        let until = Instant::now() + Duration::from_millis(100 + cycle * 7919 % 500);
         let poster = program.poster();
         let killer = tokio::task::spawn_blocking(move || {
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
@@ -78,6 +95,7 @@ async fn kill_under_webhooks() {
             }
         }
         killer.await.expect("killed");
+        trial.add(1);
         println!("cycle {cycle}: sent {next}, answered {}", acked.len());
     }
     assert!(acked.len() > 50, "the load was real");
@@ -158,8 +176,8 @@ struct Program {
 }
 
 impl Program {
-    fn start(folder: &Path) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_program"))
+    fn spawn(folder: &Path) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_program"))
             .arg("serve")
             .current_dir(folder)
             .env("TEST_KEY", KEY)
@@ -168,7 +186,19 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("the program starts");
+            .expect("the program starts")
+    }
+
+    fn killed_while_it_starts(folder: &Path, life: Duration) {
+        let mut child = Program::spawn(folder);
+        std::thread::sleep(life);
+        // SIGKILL, by its id.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    fn start(folder: &Path) -> Program {
+        let mut child = Program::spawn(folder);
         let (mut url, mut hook) = (None, None);
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         while url.is_none() || hook.is_none() {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, DatasetSpec};
+use syncline_tests::ledger::Trial;
 use syncline_tests::retraction::{ENVIRONMENT, VIEW, before, open};
 
 /// Connections, each of which is deleted in an engine time of its own.
@@ -31,6 +32,8 @@ type RowName = (String, String);
 fn killed_while_it_deletes_a_removed_view_every_row_is_deleted_once() {
     let seed = std::env::var("CRASH_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut rng = StdRng::seed_from_u64(seed);
+    let mut trial = Trial::of("kills");
+    trial.seed(format!("views {seed}"));
     for workers in [1, 2] {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut reader, mut slow) = (Reader::new(), Reader::new());
@@ -42,6 +45,7 @@ fn killed_while_it_deletes_a_removed_view_every_row_is_deleted_once() {
         let mut lines = 1;
         while !reader.rows.is_empty() {
             killed_after(folder.path(), workers, lines);
+            trial.add(1);
             lines = rng.random_range(1..=12);
             let engine = open(folder.path(), rng.random_range(1..=2), None).expect("opens after a kill");
             reader.read(&engine, usize::MAX);

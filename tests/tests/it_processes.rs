@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use syncline_connectors::kafka::Cluster;
 use syncline_tests::broker::{self, Broker};
+use syncline_tests::ledger::Trial;
 use syncline_tests::topic;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -282,7 +283,10 @@ fn killed_and_paused_under_load_they_lose_and_double_nothing() {
         events: number("PROCESS_EVENTS", 0),
     };
     println!("{storm:?}");
+    let mut trial = Trial::of("storms");
+    trial.seed(storm.seed);
     run(storm.run());
+    trial.add(storm.rounds);
 }
 
 fn number(name: &str, default: u64) -> u64 {

@@ -1,10 +1,11 @@
 //! The engine against the oracle: random histories, every order of arrival, and the regressions they found.
 //!
-//! `SYNCLINE_CASES=n` sets the number of random histories. A failure prints the shrunken history; proptest keeps its seed.
+//! `SYNCLINE_CASES=n` sets the number of random histories, `SEED=n` the seed. A failure prints the shrunken history.
 
 use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use syncline_engine::pipeline::{BLOCK_LEAST, Dataset, Error, Filter, Options, Re
 use syncline_engine::time::{Clock, ManualClock};
 use syncline_tests::compare::{self, Times, batch, compare, compare_missing, read_pages, tally};
 use syncline_tests::elsewhere::Elsewhere;
+use syncline_tests::ledger::Trial;
 use syncline_tests::oracle::{Body, Oracle, Row, Rule, Step, Window, Writer};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -135,70 +137,72 @@ fn specs() -> Vec<(Rule, Vec<String>)> {
     ]
 }
 
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("SYNCLINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
-    let shrinks = std::env::var("SYNCLINE_SHRINKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
-    ProptestConfig { cases, max_shrink_iters: shrinks, ..ProptestConfig::default() }
+/// So many histories, or a part of them where each costs more, from a seed that is said and written down.
+fn histories(trial: &mut Trial, part: u64) -> ProptestConfig {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let cases = number("SYNCLINE_CASES").unwrap_or(40).div_ceil(part) as u32;
+    let max_shrink_iters = number("SYNCLINE_SHRINKS").unwrap_or(200) as u32;
+    let seed = number("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    println!("SEED={seed}");
+    trial.seed(seed);
+    let (rng_seed, failure_persistence) = (RngSeed::Fixed(seed), None);
+    ProptestConfig { cases, max_shrink_iters, rng_seed, failure_persistence, ..ProptestConfig::default() }
 }
 
-proptest! {
-    #![proptest_config(cases())]
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25))
+}
 
-    #[test]
-    fn any_history_gives_what_the_oracle_says(
-        workers in 1..=2usize,
-        blocks in blocks(),
-        ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
-    ) {
+#[test]
+fn any_history_gives_what_the_oracle_says() {
+    let mut trial = Trial::of("histories");
+    let config = histories(&mut trial, 1);
+    proptest!(config.clone(), |(workers in 1..=2usize, blocks in blocks(), ops in ops())| {
         let mut bench = Bench::new(&specs(), workers, blocks);
         for op in ops {
             bench.op(op);
         }
         bench.op(Op::Reopen(3 - workers));
-    }
+    });
+    trial.add(config.cases.into());
+}
 
-    #[test]
-    fn datasets_too_large_for_memory_give_the_same(
-        workers in 1..=2usize,
-        blocks in blocks(),
-        table_bytes in select(vec![0, 3_000, 60_000_usize]),
-        ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
-    ) {
-        let mut bench = Bench::spilling(&specs(), workers, blocks, table_bytes);
+#[test]
+fn datasets_too_large_for_memory_give_the_same() {
+    let mut trial = Trial::of("histories");
+    let config = histories(&mut trial, 1);
+    let table_bytes = || select(vec![0, 3_000, 60_000_usize]);
+    proptest!(config.clone(), |(workers in 1..=2usize, blocks in blocks(), bytes in table_bytes(), ops in ops())| {
+        let mut bench = Bench::spilling(&specs(), workers, blocks, bytes);
         for op in ops {
             bench.op(op);
         }
         bench.op(Op::Reopen(3 - workers));
-    }
+    });
+    trial.add(config.cases.into());
 }
 
-proptest! {
-    // Each move opens another store: these histories cost more than the others.
-    #![proptest_config(ProptestConfig { cases: cases().cases.div_ceil(3), ..cases() })]
-
-    #[test]
-    fn an_engine_that_moves_from_machine_to_machine_stays_the_same(
-        workers in 1..=2usize,
-        blocks in blocks(),
-        ops in (1..12u8).prop_flat_map(|ids| prop::collection::vec(op(ids), 1..25)),
-    ) {
+/// Each move opens another store: these histories cost more than the others.
+#[test]
+fn an_engine_that_moves_from_machine_to_machine_stays_the_same() {
+    let mut trial = Trial::of("histories");
+    let config = histories(&mut trial, 3);
+    proptest!(config.clone(), |(workers in 1..=2usize, blocks in blocks(), ops in ops())| {
         let mut bench = Bench::moving(&specs(), workers, blocks);
         for op in ops {
             bench.op(op);
         }
         bench.op(Op::Reopen(3 - workers));
         bench.op(Op::Reopen(workers));
-    }
+    });
+    trial.add(config.cases.into());
 }
 
-proptest! {
-    #![proptest_config(cases())]
-
-    #[test]
-    fn latest_ends_alike_whatever_the_order_of_arrival(
-        seeds in prop::collection::vec(seed(1), 2..=5),
-        doubled in any::<Index>(),
-    ) {
+#[test]
+fn latest_ends_alike_whatever_the_order_of_arrival() {
+    let mut trial = Trial::of("histories");
+    let config = histories(&mut trial, 1);
+    proptest!(config.clone(), |(seeds in prop::collection::vec(seed(1), 2..=5), doubled in any::<Index>())| {
         let mut rows: Vec<Row> = Vec::new();
         for seed in seeds {
             let row = row(&seed, 0, rows.len() as i64, &rows);
@@ -207,7 +211,8 @@ proptest! {
         rows.truncate(4);
         rows.push(rows[doubled.index(rows.len())].clone());
         every_order(&rows);
-    }
+    });
+    trial.add(config.cases.into());
 }
 
 /// Feeds every order of `rows` to a dataset of its own, and compares what readers see in the end.
