@@ -184,6 +184,25 @@ async fn patches_keep_their_fields_against_older_pages() {
     assert_eq!(b.patch("1", 2, r#"{"x":0}"#).await.skipped, 1);
 }
 
+/// However late it comes, and whichever of the two comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_a_delete_brings_nothing_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let b = open(Some(folder.path()), 1, Strategy::Latest);
+    b.save(Cause::webhook(1), &[("1", 1, r#""a":1"#)]).await;
+    b.delete("1", 5).await;
+    b.delete("2", 5).await;
+    let late = [("1", 3, r#""a":2"#), ("2", 3, r#""a":2"#)];
+    assert_eq!(b.save(Cause::run(1), &late).await.changes(), 0);
+    let (clock, engine) = (b.clock.clone(), b.engine.clone());
+    engine.stop().await.expect("stops");
+    drop((b, engine));
+    let b = open_at(Some(folder.path()), 2, Strategy::Latest, clock);
+    assert_eq!(b.save(Cause::run(2), &late).await.changes(), 0, "nor after a restart");
+    assert_eq!(b.records().iter().map(|(action, _)| action.as_str()).collect::<Vec<_>>(), ["DELETED"]);
+    assert_eq!(b.save(Cause::run(3), &[("1", 6, r#""a":3"#)]).await.added, 1, "what is newer does");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poll_loses_to_a_writer_that_came_after_its_request() {
     let b = open(None, 1, Strategy::IgnoreIfModifiedAfter);

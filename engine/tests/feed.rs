@@ -13,6 +13,9 @@ use syncline_engine::sink::{ChangeBatch, Sink};
 use syncline_engine::source::{Failure, Retry};
 use tokio::sync::{mpsc, watch};
 
+/// Longest wait for what happens soon; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn dataset(engine: &Engine, model: &str) -> Dataset {
     let name = DatasetName::base("default", "desk", "me", model);
     engine.dataset(&name, &DatasetSpec::of(Strategy::Override)).expect("a dataset")
@@ -98,7 +101,8 @@ async fn what_a_sink_refuses_is_kept_for_the_next_feed() {
         let last = failures.last().cloned();
         let failures = Arc::new(Mutex::new(VecDeque::from(failures)));
         let (_stop, halt) = watch::channel(Halt::No);
-        let fed = feed(engine.clone(), Ear(told.clone(), failures), what(&[&notes]), halt).await;
+        let fed = feed(engine.clone(), Ear(told.clone(), failures), what(&[&notes]), halt);
+        let fed = tokio::time::timeout(PATIENCE, fed).await.expect("it is refused what is still to be delivered");
         let Ok(Fed::Refused(why)) = fed else { panic!("{fed:?}") };
         assert_eq!(Some(why), last, "one that lasts, or the third of two retries");
     }

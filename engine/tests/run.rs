@@ -1,7 +1,7 @@
 //! The run driver through its public door, over a scripted source and a real engine.
 
 use async_trait::async_trait;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use syncline_engine::Engine;
@@ -173,6 +173,21 @@ impl Bench {
         tokio::select! {
             report = run(&self.engine, script, self.order(part), halt, &|_, _| {}) => report.expect("the engine works"),
             () = turning => unreachable!("turns for ever"),
+        }
+    }
+
+    /// Lets some work go on so many times, each time until it waits for the engine, and drops it then.
+    async fn cut_off(&self, work: impl Future, turns: usize) {
+        let mut work = std::pin::pin!(work);
+        for _ in 0..turns {
+            tokio::select! {
+                biased;
+                _ = &mut work => return,
+                () = std::future::ready(()) => {}
+            }
+            // What it waits for was handed over before this, and is through when this is.
+            let marks = vec![Mark::put(Table::Setting, &["turn"], "")];
+            self.engine.commit(Batch { marks, ..Batch::default() }).await.expect("commits");
         }
     }
 
@@ -382,6 +397,44 @@ async fn a_failed_run_keeps_what_it_read_and_the_next_one_goes_on_there() {
     assert_ne!(report.run, failed.run);
     assert_eq!(asked[0].1.as_deref(), Some("p2"));
     assert_eq!((report.record.status, report.progress.failures, bench.ids().len()), (Outcome::Complete, 0, 2));
+}
+
+#[tokio::test]
+async fn a_listing_that_fails_on_its_way_deletes_nothing() {
+    let bench = Bench::new();
+    bench.full(&["1", "2", "3"], Confirm::None).await;
+    let steps = vec![bench.page(&["1"], "p2"), fail("http_status", false, None)];
+    let (failed, _) = bench.run(Part::Full, steps).await;
+    assert_eq!((failed.record.status, failed.record.counts.deleted), (Outcome::Failed, 0));
+    assert_eq!(bench.ids(), ["1", "2", "3"]);
+}
+
+/// Whatever it was about to do: a place is never stored ahead of the pages before it.
+#[tokio::test]
+async fn a_run_that_is_cut_off_anywhere_has_stored_what_lies_before_its_place() {
+    let mut met = BTreeSet::new();
+    for turns in 1..16 {
+        let bench = Bench::new();
+        let steps = vec![bench.page(&["1"], "p2"), bench.page(&["2"], "p3"), bench.last(&["3"], Confirm::Never)];
+        let (script, (_never, halt)) = (bench.script(steps), watch::channel(Halt::No));
+        bench.cut_off(run(&bench.engine, script, bench.order(window(1, 2)), halt, &|_, _| {}), turns).await;
+        let ids = bench.ids();
+        let (script, (_never, halt)) =
+            (bench.script(vec![bench.last(&["3"], Confirm::Never)]), watch::channel(Halt::No));
+        bench.drive(window(1, 2), script.clone(), halt).await;
+        let asked = script.asked.lock().expect("lock").first().map(|(_, place, _)| place.clone());
+        let before = match asked.as_ref().map(Option::as_deref) {
+            Some(None) => 0,
+            Some(Some("p2")) => 1,
+            Some(Some("p3")) => 2,
+            // The listing was over.
+            None => 3,
+            other => panic!("{other:?}"),
+        };
+        assert!(ids.len() >= before, "cut off after {turns} turns, it goes on behind {before} pages with {ids:?}");
+        met.insert(before);
+    }
+    assert_eq!(met, BTreeSet::from([0, 1, 2, 3]), "it was cut off at each page");
 }
 
 /// What was not committed was not read: with the place behind it stored all the same, a full listing deleted its records.

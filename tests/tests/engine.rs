@@ -730,3 +730,34 @@ fn what_comes_behind_a_clearing_in_one_engine_time_stays() {
         assert_eq!(payload["kept"], json!(true), "the patch that came before the record: {payload}");
     }
 }
+
+/// A block that cannot be read is a failure, not the end of what there is.
+#[test]
+fn what_cannot_be_read_is_not_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = open(folder.path(), 1);
+    let set = contacts(&engine, Strategy::Override);
+    save(&engine, &set, (0..3_000).map(|n| (format!("id{n}"), json!({"n": n}))));
+    run(engine.stop()).expect("stops");
+    drop((engine, set));
+    let engine = open(folder.path(), 1);
+    let set = contacts(&engine, Strategy::Override);
+    let damaged = damage(&folder.path().join("store"), b"namecur");
+    assert!(damaged > 0, "no file of the family was found");
+    let read = read_pages(&engine, &set, Filter::ALL, 10_000);
+    assert!(read.is_err(), "{} of 3000 records were read, and nothing was said", read.map_or(0, |rows| rows.len()));
+}
+
+/// Changes bytes all over each table file that holds `family`; how many there are.
+fn damage(store: &Path, family: &[u8]) -> usize {
+    let files = std::fs::read_dir(store).expect("a folder").map(|file| file.expect("a file").path());
+    let tables = files.filter(|file| file.extension().is_some_and(|extension| extension == "sst"));
+    let of_family = tables.filter_map(|file| {
+        let mut bytes = std::fs::read(&file).expect("reads");
+        bytes.windows(family.len()).any(|window| window == family).then(|| {
+            bytes.iter_mut().step_by(64).for_each(|byte| *byte ^= 0xff);
+            std::fs::write(&file, &bytes).expect("writes");
+        })
+    });
+    of_family.count()
+}

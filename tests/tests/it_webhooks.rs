@@ -21,7 +21,7 @@ use syncline_connectors::rest::notes::Forgetful;
 use syncline_connectors::webhook_out::{Answer, Post, Unsent};
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, DatasetName, Timestamp, Via};
-use syncline_engine::pipeline::{Batch, Dataset, Options, Table};
+use syncline_engine::pipeline::{Batch, Dataset, Mark, Options, Table};
 use syncline_engine::source::{Ask, Body, Bookmark, Failure, Observation, Page, Quarantined, Retry, Source};
 use syncline_engine::time::{Clock, ManualClock};
 use tokio::sync::mpsc;
@@ -371,6 +371,36 @@ async fn a_repeated_delivery_changes_nothing() {
     bench.clock.advance(Duration::from_secs(9 * 24 * 3600));
     bench.take(&json!([whole("e1", "1", "late@x", START + 10)])).await;
     assert_eq!(bench.record("acme", "1").await.expect("there").1["email"], json!("late@x"));
+}
+
+/// An id is used up by the very commit of what it brought.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_processing_is_cut_off_every_event_is_taken_once() {
+    for turns in 0..8 {
+        let bench = Bench::new(APP, &[]).await;
+        for n in 0..3 {
+            let event = whole(&format!("e{n}"), &n.to_string(), "a@x", START);
+            assert_eq!(bench.post(&json!([event])).await.status, 200);
+        }
+        {
+            let mut work = std::pin::pin!(bench.hooks.catch_up());
+            for _ in 0..turns {
+                if futures_util::poll!(&mut work).is_ready() {
+                    break;
+                }
+                // What it waits for was handed over before this, and is through when this is.
+                let marks = vec![Mark::put(Table::Setting, &["turn"], "")];
+                bench.engine.commit(Batch { marks, ..Batch::default() }).await.expect("commits");
+            }
+        }
+        let bench = bench.again().await;
+        bench.hooks.catch_up().await.expect("processes");
+        for n in 0..3 {
+            let there = bench.record("acme", &n.to_string()).await;
+            let there = there.unwrap_or_else(|| panic!("cut off after {turns} turns, event {n} of 3 is lost"));
+            assert_eq!(there.0, Action::Added, "event {n} came twice");
+        }
+    }
 }
 
 /// A provider that says everything in the query and gives no id.
@@ -973,6 +1003,11 @@ async fn over_http() {
     assert_eq!(status(post("/hooks/crm/wrong", good.clone())).await, 404);
     assert_eq!(status(post(&path, good.clone()).header("content-encoding", "gzip")).await, 415);
     assert_eq!(status(post(&path, vec![b' '; 2_000])).await, 413);
+    // Nor is it cut where nobody said how long it would be: its beginning would be an event as well.
+    let long = bytes::Bytes::from([good.clone(), vec![b' '; 2_000]].concat());
+    let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>(long)]);
+    let unsaid = client.post(format!("{base}{path}")).header("x-token", "s3cret");
+    assert_eq!(status(unsaid.body(reqwest::Body::wrap_stream(chunks))).await, 413);
     assert_eq!(status(post(&path, good.clone()).header("x-token", "again")).await, 401, "a doubled header");
     assert_eq!(status(client.get(format!("{base}{path}"))).await, 405);
     assert_eq!(bench.log_end(), 1);
@@ -1003,6 +1038,7 @@ impl Post for Receiver {
         let body = serde_json::from_slice(&body).expect("json");
         self.got.send((url.to_owned(), headers, body)).expect("the test listens");
         match answer {
+            1 => std::future::pending().await,
             0 => Err(Unsent { message: "no answer".into(), timeout: false }),
             status => Ok(Answer { status, ..Answer::default() }),
         }
@@ -1011,7 +1047,7 @@ impl Post for Receiver {
 
 type Got = mpsc::UnboundedReceiver<Sent>;
 
-/// An outbox at work. `answers`: the last is given first.
+/// An outbox at work. `answers`: the last is given first; 0 is none, 1 is one that never comes.
 fn outbox(bench: &Bench, answers: &[u16]) -> (Outbox, Got, CancellationToken) {
     let (got, inbox) = mpsc::unbounded_channel();
     let client = Arc::new(Receiver { got, answers: Mutex::new(answers.to_vec()) });
@@ -1064,6 +1100,17 @@ async fn a_failing_receiver_gets_the_same_id_until_it_works() {
     until("delivered", || async { bench.engine.outbox(1).expect("reads").is_empty() }).await;
     stamps.dedup();
     assert_eq!(stamps.len(), 4, "each try is signed afresh");
+}
+
+/// Whoever is killed meanwhile finds it still owed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_owed_until_its_receiver_has_answered() {
+    let bench = Bench::new(APP, &["a"]).await;
+    bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
+    let (_, mut inbox, _stop) = outbox(&bench, &[1]);
+    let (_, headers, _) = inbox.recv().await.expect("a try");
+    let owed = bench.engine.outbox(9).expect("reads");
+    assert_eq!(owed.iter().map(|delivery| delivery.id.clone()).collect::<Vec<_>>(), [header(&headers, "webhook-id")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,7 @@ use sha2::Digest;
 use std::borrow::Cow;
 use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq};
+use syncline_engine::fault;
 use syncline_engine::model::Timestamp;
 
 /// Header that carries the delivery id in Standard Webhooks.
@@ -86,6 +87,9 @@ pub fn verify(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: Times
     }
     let live: Vec<&str> = secrets.iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
     if live.is_empty() {
+        if fault::planted("missing_secret_accepted") {
+            return Ok(Verified::default());
+        }
         return Err(Refusal::NoSecret);
     }
     match scheme {
@@ -174,6 +178,10 @@ fn matching(live: &[&str], same: impl Fn(&str) -> Choice) -> Result<usize, Refus
 fn any_equal(expected: &[u8], offered: &[Vec<u8>]) -> Choice {
     let mut hit = Choice::from(0);
     for signature in offered {
+        if fault::planted("signature_compared_up_to_the_shorter") {
+            let shorter = expected.len().min(signature.len());
+            hit |= expected[..shorter].ct_eq(&signature[..shorter]);
+        }
         hit |= expected.ct_eq(signature.as_slice());
     }
     hit
@@ -336,7 +344,8 @@ fn stamp_time(unit: StampUnit, text: &str) -> Option<Timestamp> {
 fn within(rule: &StampRule, at: Timestamp, now: Timestamp) -> Result<i64, Refusal> {
     let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
     let age = now.0.saturating_sub(at.0);
-    if age > micros(rule.past) || age.saturating_neg() > micros(rule.future) {
+    let ahead = if fault::planted("stamp_checked_on_one_side") { 0 } else { age.saturating_neg() };
+    if age > micros(rule.past) || ahead > micros(rule.future) {
         return Err(Refusal::OutOfTime);
     }
     Ok(age / 1_000)

@@ -5,7 +5,9 @@ use crate::http::Veil;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
+use syncline_engine::fault;
 use syncline_engine::model::Timestamp;
 use syncline_engine::sink::Delivery;
 
@@ -137,7 +139,11 @@ pub enum Stop {
 /// Makes one attempt.
 pub async fn attempt(client: &dyn Post, target: &Target, delivery: &Delivery, now: Timestamp) -> Attempt {
     let body = Bytes::copy_from_slice(delivery.body.as_bytes());
-    let mut headers = sign(&body, &delivery.id, now, &target.secrets, target.legacy_signature);
+    let id = match fault::planted("retry_with_a_new_id") {
+        true => Cow::Owned(format!("{}{}", delivery.id, delivery.tries)),
+        false => Cow::Borrowed(&delivery.id),
+    };
+    let mut headers = sign(&body, &id, now, &target.secrets, target.legacy_signature);
     headers.push(("content-type", "application/json".to_owned()));
     match client.post(&target.url, headers, body).await {
         Ok(answer) => judge(&answer, &target.veil(), now),

@@ -2,6 +2,7 @@
 //!
 //! A row that changes nothing costs one lookup: equal bytes are equal content, so nothing is parsed, staged or allocated.
 
+use crate::fault;
 use crate::model::content::{Ignore, Key, canonical_hash};
 use crate::model::{Action, CLOCKS_APART, Cause, DatasetId, Strategy, Timestamp, Via};
 use crate::state::{
@@ -146,9 +147,21 @@ impl<'a> Merge<'a> {
         }
     }
 
+    /// Whether a newer version stands.
+    fn stale(&self, entry: &Entry, version: Stamp) -> bool {
+        let forgotten = entry.is(DEAD) && fault::planted("tombstone_forgotten");
+        if forgotten || fault::planted("merge_by_arrival") {
+            return false;
+        }
+        self.strategy == Strategy::Latest && version <= entry.version()
+    }
+
     /// Whether a row lost by `ignore_if_modified_after`: a polled one to another writer that came after its page was
     /// requested, any other by the time that it states itself.
     fn overtaken(&self, entry: &Entry, row: &Row) -> bool {
+        if fault::planted("older_page_undoes_a_webhook") {
+            return false;
+        }
         match (self.strategy, self.cause.via) {
             (Strategy::IgnoreIfModifiedAfter, Via::Poll) => {
                 entry.changed_at > row.observed_at && entry.writer() != writer(self.cause)
@@ -199,8 +212,7 @@ impl<'a> Merge<'a> {
         if !entry.is(DEAD) && entry.hash == hash {
             return self.same(entry, version, row.raw, bytes);
         }
-        let stale = self.strategy == Strategy::Latest && (version.0, version.1, hash) <= entry.version();
-        if stale || self.overtaken(&entry, row) {
+        if self.stale(&entry, (version.0, version.1, hash)) || self.overtaken(&entry, row) {
             return self.skip(entry);
         }
         let (old, action) = (entry.position, self.revive(&entry));
@@ -233,8 +245,7 @@ impl<'a> Merge<'a> {
             }
             return Outcome::Ignored;
         }
-        let stale = self.strategy == Strategy::Latest && (version.0, version.1, 0) <= entry.version();
-        if stale || self.overtaken(&entry, row) {
+        if self.stale(&entry, (version.0, version.1, 0)) || self.overtaken(&entry, row) {
             return self.skip(entry);
         }
         let old = entry.position;

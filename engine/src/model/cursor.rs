@@ -4,6 +4,7 @@
 //! reader from inventing places, and the scope from using one dataset's cursor on another.
 
 use super::{DatasetId, Position};
+use crate::fault;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
@@ -71,7 +72,8 @@ impl CursorKey {
         };
         let mut mac = self.0.clone();
         mac.update(body);
-        if body[0] != VERSION || tag.len() != MAC || mac.verify_truncated_left(tag).is_err() {
+        let proven = mac.verify_truncated_left(tag).is_ok() || fault::planted("cursor_without_mac");
+        if body[0] != VERSION || tag.len() != MAC || !proven {
             return Err(CursorError::Damaged);
         }
         let number = |from: usize| body[from..from + 8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));

@@ -7,6 +7,7 @@
 
 use super::run::Halt;
 use super::{Dataset, Engine, Error, Mark, Table};
+use crate::fault;
 use crate::model::{Change, Cursor, Position};
 use crate::sink::{ChangeBatch, Sink};
 use crate::source::{Failure, Retry};
@@ -89,10 +90,14 @@ pub async fn feed(engine: Engine, sink: impl Sink, feed: Feed, mut halt: watch::
         committed.mark_unchanged();
         for dataset in &feed.datasets {
             while let Some((batch, to)) = next_set(&engine, &feed.name, dataset).await? {
+                let place = Mark::put(Table::Place, &key(&feed.name, dataset), to.0.to_string());
+                if fault::planted("sink_place_before_the_delivery") {
+                    engine.put_marks(vec![place.clone()]).await?;
+                }
                 if let Some(end) = delivered(&engine, &sink, &batch, feed.retry, &mut halt).await {
                     return Ok(end);
                 }
-                engine.put_marks(vec![Mark::put(Table::Place, &key(&feed.name, dataset), to.0.to_string())]).await?;
+                engine.put_marks(vec![place]).await?;
             }
         }
         tokio::select! {

@@ -1,5 +1,6 @@
 //! Keys: big-endian numbers and length-prefixed text, so that order of bytes is order of meaning.
 
+use crate::fault;
 use crate::model::DatasetId;
 
 /// (dataset, position)
@@ -65,6 +66,10 @@ pub(crate) fn named(prefix: &str, number: u64) -> Vec<u8> {
 /// (table, parts…), each part with its length in front.
 pub(crate) fn mark(table: u8, parts: &[impl AsRef<str>]) -> Vec<u8> {
     let mut key = vec![table];
+    if fault::planted("names_joined_by_a_separator") {
+        key.extend(parts.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/").bytes());
+        return key;
+    }
     for part in parts {
         let part = part.as_ref().as_bytes();
         let len = part.len().min(u16::MAX as usize);

@@ -10,11 +10,11 @@ use crate::connectors::webhook_out::{Attempt, Failed, Post, attempt};
 use crate::control::config::Endpoint;
 use crate::control::connections::Connections;
 use crate::control::metrics::told;
-use crate::engine::Engine;
 use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::sink::Delivery;
+use crate::engine::{Engine, fault};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -251,6 +251,9 @@ impl Inner {
         };
         if !self.is_of_its_environment(&delivery) {
             return self.bury(delivery, "other_environment").await;
+        }
+        if fault::planted("delivery_settled_before_its_answer") {
+            self.engine.settle(&delivery.id, None).await?;
         }
         match attempt(self.client.as_ref(), &target, &delivery, self.engine.clock().now()).await {
             Attempt::Delivered { status } => {

@@ -1,6 +1,7 @@
 //! When the next attempt is. Pure: chance comes from the delivery's own id, so that a try can be foretold and repeated.
 
 use crate::connectors::webhook_out::{Failed, Stop};
+use crate::engine::fault;
 use crate::engine::model::Timestamp;
 use crate::engine::sink::Delivery;
 use sha2::{Digest, Sha256};
@@ -32,6 +33,9 @@ pub fn next(delivery: &Delivery, failed: &Failed, schedule: &[u64], now: Timesta
     let mut after = delivery.clone();
     after.tries = after.tries.saturating_add(1);
     after.last_error = Some(failed.text.clone());
+    if after.tries > 2 && fault::planted("delivery_given_up_early") {
+        return Next::Dead(after, "exhausted");
+    }
     match failed.stop {
         Some(Stop::Aborted) => return Next::Dead(after, "aborted"),
         Some(Stop::Gone) => {

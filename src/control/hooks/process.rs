@@ -4,11 +4,11 @@ use super::prepare::{Prepared, prepare, refused};
 use super::seen::Claim;
 use super::{Inner, add, hydrate::Wish, quarantine};
 use crate::control::metrics::told;
-use crate::engine::Engine;
 use crate::engine::fault::pass;
 use crate::engine::model::{Cause, DatasetId};
 use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
 use crate::engine::source::Quarantined;
+use crate::engine::{Engine, fault};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -107,6 +107,10 @@ impl Flights {
             return self.enter(inner, position, bytes).await;
         }
         let Prepared { batch, claimed, wishes } = prepare(inner, position, bytes)?;
+        if fault::planted("dedupe_key_outside_the_batch") {
+            let keys = batch.marks.iter().filter(|mark| mark.table == Table::Dedupe).cloned().collect();
+            inner.parts.engine.put_marks(keys).await?;
+        }
         let commit = match inner.parts.engine.hand_over(batch).await {
             Ok(commit) => commit,
             Err(error) => {

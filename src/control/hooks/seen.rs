@@ -4,9 +4,9 @@
 //! their marks cannot be read yet. Beside each entry's ids stands a list by the minute they expire, so that forgetting them
 //! reads only what has expired.
 
-use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark, Table};
+use crate::engine::{Engine, fault};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,10 @@ impl Seen {
     /// Takes an id if nobody holds it at the time `at`, the receipt of what bears it: however late it is processed, its
     /// neighbours in time are the same. Whoever takes it commits [`marks`] or gives it back with [`release`](Seen::release).
     pub fn claim(&self, engine: &Engine, (key, expiry): &Claim, at: Timestamp) -> Result<bool, Error> {
+        if fault::planted("dedupe_reads_then_writes") {
+            let stored = engine.mark(Table::Dedupe, &key.each_ref().map(String::as_str))?;
+            return Ok(stored.as_deref().and_then(read_time).is_none_or(|expiry| expiry <= at));
+        }
         match self.on_their_way().entry(key.clone()) {
             // What is on its way is newer than what is stored.
             Entry::Occupied(mut held) => {

@@ -5,7 +5,7 @@ use super::quarantine::Quarantine;
 use super::record::{Journey, Outcome, RunRecord, Stage, run_key};
 use super::settle::clear_held;
 use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
-use crate::fault::{Injected, hit, pass};
+use crate::fault::{self, Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::pipeline::{Batch, Engine, Error, Mark, PageBuilder, Receipt, Table, WindowOp};
 use crate::sink::RunEnd;
@@ -194,7 +194,7 @@ impl<'a> Drive<'a> {
 
     /// One page of the listing.
     async fn listing(&mut self) -> Result<(), Stop> {
-        if self.open {
+        if self.open && !fault::planted("window_begun_behind_the_first_page") {
             self.begin_window().await?;
         }
         self.wait_for_space().await?;
@@ -206,6 +206,9 @@ impl<'a> Drive<'a> {
             }
             other => other?,
         };
+        if self.open {
+            self.begin_window().await?;
+        }
         let before = self.journey.clone();
         self.journey.set_aside += page.quarantined.len() as u64;
         self.journey.provider_start = self.journey.provider_start.or(page.provider_time);
@@ -381,6 +384,9 @@ impl<'a> Drive<'a> {
         batch.marks = self.side_marks(&page);
         batch.marks.push(Mark::put(Table::Bookmark, &scope(&self.order.dataset.name), self.journey.encode()));
         batch.marks.push(self.record_mark());
+        if fault::planted("bookmark_before_its_page") {
+            self.engine.put_marks(batch.marks.clone()).await?;
+        }
         hit("poll.append_before")?;
         let receipt = match self.engine.commit(batch).await {
             // The page is to blame, not the engine: asked for in smaller pages it goes in.
@@ -478,6 +484,9 @@ impl<'a> Drive<'a> {
             Err(Stop::Engine(error)) => return Err(error),
             Err(Stop::Halted) => return self.halted_on_the_way().await,
             Err(Stop::Cancelled) => (Vec::new(), Outcome::Cancelled, Some(cancelled())),
+            Err(Stop::Failed(failure)) if fault::planted("deletes_after_a_failed_page") => {
+                (vec![WindowOp::Sweep(self.order.dataset.clone())], Outcome::Failed, Some(failure))
+            }
             Err(Stop::Failed(failure)) => (Vec::new(), Outcome::Failed, Some(failure)),
         };
         let finished = error.is_none();
