@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
-.PHONY: demo test ledger check bench bench-peers bench-scale fmt setup setup-test setup-peers
+.PHONY: demo test soak ledger check bench bench-peers bench-scale fmt setup setup-test setup-peers
 
 ## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
 demo: setup
@@ -16,6 +16,10 @@ demo: setup
 ## Unit, oracle, crash and interop tests, and every example in the docs of the code.
 test: setup-test
 	@scripts/test.sh $(CARGO_FLAGS)
+
+## The reliability tests again and again with other seeds, for MINUTES minutes in all (20): every goal gets its share.
+soak: setup-test
+	@scripts/soak.sh $(CARGO_FLAGS)
 
 ## Adds what the reliability tests have written down since the last time to tests/ledger.jsonl, and makes docs/reliability.md.
 ledger: setup
@@ -28,6 +32,7 @@ check: setup
 	rustc --edition 2024 --test tests/tests/imports.rs -o "$(CARGO_TARGET_DIR)/imports" && "$(CARGO_TARGET_DIR)/imports" -q
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	scripts/alone.sh $(CARGO_FLAGS)
+	scripts/released.sh $(CARGO_FLAGS)
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans; \
 	else echo "check: cargo-deny is not installed, licences and bans are not checked (cargo install cargo-deny)"; fi
