@@ -87,6 +87,7 @@ pub const POINTS: &[Point] = &[
     point("store.write_before", BUSY, Ends, REPLAYED),
     point("store.write_after", BUSY, Ends, REPLAYED),
     point("store.sync_after", BUSY, Ends, "durable though nobody was told"),
+    point("mark.write", BUSY, Ends, "durable, and the high-water mark lags behind"),
     point("proc.position_commit", FIRST, Never, REPLAYED),
     // Webhooks on their way out.
     point("out.claim", FIRST, Never, SAME_ID),
@@ -117,7 +118,16 @@ pub const KAFKA: &[Point] = &[
 /// An edge that the program meets after days only.
 pub const TRIM: Point = point("log.trim", FIRST, Ends, "trimmed or not, never in between");
 
+/// Edges of the commands that copy and replace files; the tests of those commands kill them there.
+pub const COMMANDS: &[Point] = &[
+    point("backup.copied", ONCE, Repeated, "the backup before it stays valid; given again, it is complete"),
+    point("backup.complete", ONCE, Repeated, "the backup before it stays valid; given again, it is complete"),
+    point("restore.copied", ONCE, Repeated, "what was there stays; given again, it is restored"),
+    point("restore.set_aside", ONCE, Repeated, "given again, it is restored"),
+    point("repair.set_aside", ONCE, Repeated, "given again, it is repaired"),
+];
+
 /// Whether an edge has a row.
 pub(super) fn known(name: &str) -> bool {
-    POINTS.iter().chain(KAFKA).chain([&TRIM]).any(|point| point.name == name)
+    POINTS.iter().chain(KAFKA).chain(COMMANDS).chain([&TRIM]).any(|point| point.name == name)
 }

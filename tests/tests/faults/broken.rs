@@ -57,18 +57,25 @@ const FLUSHED: &[(&str, Fate)] = &[
     ("manifest.write=kill", Killed),
 ];
 
+/// Each rule acts at the first, the second and the third write or sync that it fits.
+const HITS: u64 = 3;
+
 #[test]
 fn a_write_that_fails_or_breaks_off_loses_nothing_that_was_answered() {
     let small = RULES.iter().map(|(rule, fate)| (*rule, *fate, 0));
     let large = FLUSHED.iter().map(|(rule, fate)| (*rule, *fate, 900 << 10));
-    super::some_at_once(small.chain(large).collect(), walk);
+    let rules: Vec<_> = small.chain(large).collect();
+    let mut trial = Trial::of("disk");
+    let lives = rules.len() as u64 * HITS;
+    super::some_at_once(rules, walk);
+    trial.add(lives);
 }
 
 async fn walk((rule, fate, padding): (&'static str, Fate, usize)) {
     let began = Instant::now();
     let (folder, outside, mut ledger) = (tempfile::tempdir().expect("a folder"), Outside::default(), Ledger::default());
     settle_in(folder.path(), outside.start().await, json!({}));
-    for at in 1..=3 {
+    for at in 1..=HITS {
         live(folder.path(), &format!("{rule}@{at}"), fate, padding, &mut ledger).await;
     }
     let program = Program::start(folder.path(), &[]);

@@ -24,6 +24,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use syncline_engine::fault::points::{KAFKA, OnError, POINTS, Point};
 use syncline_tests::broker;
+use syncline_tests::ledger::Trial;
 
 /// Points walked at the same time: a program waits for the disk and for its clients more than it works.
 const AT_ONCE: usize = 3;
@@ -37,17 +38,30 @@ fn at_every_failpoint_nothing_answered_is_lost_and_nothing_comes_twice() {
     let asked: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
     let points: Vec<&Point> = POINTS.iter().filter(|p| asked.is_empty() || asked.contains(&p.name)).collect();
     assert!(!points.is_empty(), "no failpoint has the name {only}");
+    let mut trial = Trial::of("failpoints");
+    let faults = lives(&points);
     some_at_once(points, async |point| walk(point, json!({})).await);
+    trial.add(faults);
 }
 
 #[test]
 fn at_every_edge_to_kafka_nothing_answered_is_lost_and_nothing_comes_twice() {
-    some_at_once(KAFKA.iter().collect(), async |point: &Point| {
+    let mut trial = Trial::of("failpoints");
+    let points: Vec<&Point> = KAFKA.iter().collect();
+    let faults = lives(&points);
+    some_at_once(points, async |point: &Point| {
         let cluster = broker::cluster("faults");
         let kafka = json!({"brokers": cluster.brokers, "prefix": cluster.prefix, "topics": {"replication": 1}});
         let log = json!({"kind": "kafka", "partitions": 1, "session": "2s"});
         walk(point, json!({"kafka": kafka, "log": log})).await;
     });
+    trial.add(faults);
+}
+
+/// How often they are met: at each hit once to be killed, and once to fail where something can.
+fn lives(points: &[&Point]) -> u64 {
+    let each = |point: &&Point| point.at.len() * if point.on_error == OnError::Never { 1 } else { 2 };
+    points.iter().map(each).sum::<usize>() as u64
 }
 
 /// Walks all of them, some at the same time.
