@@ -27,7 +27,7 @@ impl Timestamp {
     /// counts as the nearest one that can be shown.
     pub fn parse(text: &str) -> Option<Self> {
         match text.parse::<jiff::Timestamp>() {
-            Ok(instant) => Some(Timestamp(instant.as_microsecond())),
+            Ok(instant) => Some(Timestamp(shown(instant.as_microsecond()))),
             Err(_) => at_the_ends(text),
         }
     }
@@ -75,12 +75,18 @@ fn at_the_ends(text: &str) -> Option<Timestamp> {
         -9999 => jiff::Timestamp::MIN,
         _ => return None,
     };
-    Some(Timestamp(nearest.as_microsecond()))
+    Some(Timestamp(shown(nearest.as_microsecond())))
+}
+
+/// The nearest instant that can be written as text: the library takes microseconds between whole seconds at both ends.
+fn shown(micros: i64) -> i64 {
+    let end = |at: jiff::Timestamp| at.as_second() * 1_000_000;
+    micros.clamp(end(jiff::Timestamp::MIN), end(jiff::Timestamp::MAX))
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let clamped = self.0.clamp(jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
+        let clamped = shown(self.0);
         match jiff::Timestamp::from_microsecond(clamped) {
             Ok(t) => write!(f, "{t:.6}"),
             Err(_) => write!(f, "{clamped}us"),
@@ -102,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_time_are_times() {
-        let last = Timestamp(jiff::Timestamp::MAX.as_microsecond());
+        let last = Timestamp(shown(i64::MAX));
         for text in [
             "9999-12-31T23:59:59Z",
             "9999-12-31T23:59:59.999999999Z",

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use syncline_tests::ledger::Trial;
 
 /// What becomes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
