@@ -63,7 +63,7 @@ async fn what_cannot_be_read_costs_its_item_and_nothing_else() {
         (br#"{"id":1,"name":"good","n":1e400}"#, ""),
         (b"{\"id\":2,\"name\":\"\xff\xfe\"}", "not UTF-8 at byte 70"),
         (br#"{"id":3,"name":"\ud800"}"#, "hex escape"),
-        (br#"{"id":4,"n":NaN}"#, "`NaN` is no number"),
+        (br#"{"id":4,"n":NaN}"#, "NaN is no number"),
         (br#"{"id":5,"n":[-Infinity]}"#, "-Infinity"),
         (b"{\"id\":6,\"name\":\"a\nb\"}", "control character"),
         (br#"{"id":7,"\x":1}"#, "invalid escape"),
