@@ -112,7 +112,7 @@ pub const KAFKA: &[Point] = &[
     point("k.produced_half", OPENING, Never, "what was begun is aborted by the next owner"),
     point("k.commit_before", OPENING, Never, "what was begun is aborted by the next owner"),
     point("k.commit_after", OPENING, Never, "read again from the changelog, nothing twice"),
-    point("k.local_commit_before", FIRST, Never, "read again from the changelog, nothing twice"),
+    point("k.local_commit_before", OPENING, Never, "read again from the changelog, nothing twice"),
 ];
 
 /// An edge that the program meets after days only.
