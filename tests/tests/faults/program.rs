@@ -101,10 +101,10 @@ impl Program {
             if let Some((_, address)) = line.split_once("listening on ") {
                 address.clone_into(&mut url);
             }
-            if line.starts_with("webhook") {
-                if let Some(at) = line.find("/hooks/") {
-                    line[at..].clone_into(&mut hook);
-                }
+            if line.starts_with("webhook")
+                && let Some(at) = line.find("/hooks/")
+            {
+                line[at..].clone_into(&mut hook);
             }
         }
         // Its further output must go somewhere, or it would stand still.
