@@ -119,7 +119,9 @@ impl Program {
     pub async fn metric(&self, name: &str) -> f64 {
         let answer = send(here(250), self.address, "GET", "/metrics", &[], b"").await.expect("an answer");
         let text = answer.text();
-        let lines = text.lines().filter(|line| line.starts_with(name));
+        let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+        let labelled = |line: &str| labels.trim_end_matches('}').split(',').all(|label| line.contains(label));
+        let lines = text.lines().filter(|line| line.starts_with(name) && labelled(line));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }
