@@ -38,7 +38,7 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     let settings = settings::load(common, &[], true)?;
     must_be_kept_here(&settings)?;
     let folder = settings.data_dir.clone();
-    match checkpoint(&folder).map_err(Error::from) {
+    match checkpoint(&folder).map_err(|error| Error::from(error.at(&folder))) {
         Ok(()) => {}
         Err(locked @ Error::Locked(_)) => {
             let access = Access::server(&settings, locked.into())?;
@@ -49,7 +49,7 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     let taken = SystemClock.now().to_string();
     let name: String = taken.chars().filter(|c| !matches!(c, ':' | '.')).collect();
     let keep = args.keep.map(usize::from);
-    let held = back_up(&folder, &args.dir, &name, taken, keep).map_err(failed)?;
+    let held = back_up(&folder, &args.dir, &name, taken, keep).map_err(|error| failed(error.at(&args.dir)))?;
     let at = args.dir.join(name);
     show::line(&format!("{}: {} bytes, complete up to write {}", at.display(), held.bytes(), held.sequence))?;
     Ok(ExitCode::SUCCESS)
@@ -59,7 +59,8 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
 pub(crate) fn run_restore(common: &Common, args: &RestoreArgs) -> Result<ExitCode, Fail> {
     let settings = settings::load(common, &[], true)?;
     must_be_kept_here(&settings)?;
-    let done = restore(&args.dir, &settings.data_dir, args.replace).map_err(failed)?;
+    let done = restore(&args.dir, &settings.data_dir, args.replace);
+    let done = done.map_err(|error| failed(error.at(&settings.data_dir)))?;
     let (from, to, taken) = (done.from.display(), settings.data_dir.display(), &done.held.taken);
     show::line(&format!("{from}, taken {taken}, is restored to {to}"))?;
     if let Some(aside) = done.aside {

@@ -7,6 +7,7 @@ use crate::api::serve::BindError;
 use crate::control::OpenError;
 use crate::control::syncs::{RunError, SyncError};
 use crate::engine::pipeline::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit codes beside 0.
@@ -65,14 +66,11 @@ impl Fail {
     /// Prints it to stderr and gives its code.
     pub fn end(&self) -> ExitCode {
         // Complaints about files begin with their place, so that editors can jump to it.
-        if self.cause.contains('\n') || self.code == code::CONFIG && looks_placed(&self.cause) {
-            eprintln!("{}", self.cause);
-        } else {
-            eprintln!("error: {}", self.cause);
-        }
-        if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
-        }
+        let placed = self.cause.contains('\n') || self.code == code::CONFIG && looks_placed(&self.cause);
+        let error = if placed { "" } else { "error: " };
+        let hint = self.hint.as_ref().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        // Where this cannot be written, the code still says it.
+        let _ = write!(std::io::stderr(), "{error}{}\n{hint}", self.cause);
         ExitCode::from(self.code)
     }
 }

@@ -42,6 +42,8 @@ pub fn begin(format: Format, level: &str) -> Result<(), Fail> {
     let filter = if level.contains(TWICE) { filter } else { without(filter) };
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost: to complain about it on the same full disk would end the thread that logs.
+    let builder = builder.log_internal_errors(false);
     // A subscriber that is there already (tests in one process) stays: not a failure.
     let _ = if format == Format::Json || format == Format::Auto && !terminal {
         builder.event_format(Json).try_init()

@@ -261,16 +261,21 @@ fn committed(db: &DB) -> Result<u64> {
 
 /// Copies a file if `to` is given, durably; size and SHA-256 of what was read.
 fn copy(from: &Path, to: Option<&Path>) -> io::Result<(u64, String)> {
-    let (mut from, mut to) = (File::open(from)?, to.map(File::create).transpose()?);
+    let target = to.unwrap_or(from);
+    let unwritten = |error: io::Error| {
+        io::Error::new(error.kind(), format!("it cannot be copied to {}: {error}", target.display()))
+    };
+    let mut from = File::open(from)?;
+    let mut to = to.map(File::create).transpose().map_err(unwritten)?;
     let (mut piece, mut bytes, mut sum) = (vec![0; PIECE], 0, Sha256::new());
     loop {
         let read = from.read(&mut piece)?;
         let Some(read) = piece.get(..read).filter(|read| !read.is_empty()) else { break };
         sum.update(read);
         bytes += read.len() as u64;
-        to.as_mut().map_or(Ok(()), |to| to.write_all(read))?;
+        to.as_mut().map_or(Ok(()), |to| to.write_all(read)).map_err(unwritten)?;
     }
-    to.as_ref().map_or(Ok(()), File::sync_all)?;
+    to.as_ref().map_or(Ok(()), File::sync_all).map_err(unwritten)?;
     Ok((bytes, hex(sum.finalize())))
 }
 

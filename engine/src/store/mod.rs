@@ -98,6 +98,22 @@ impl From<rocksdb::Error> for Error {
     }
 }
 
+impl Error {
+    /// The same with the folder it is about, where it names no place: of a folder that cannot be synced RocksDB says no more than
+    /// that it is one.
+    pub fn at(self, folder: &std::path::Path) -> Error {
+        let placed = |what: String| match what.replace("Input/output", "").contains('/') {
+            true => what,
+            false => format!("{}: {what}", folder.display()),
+        };
+        match self {
+            Error::Disk(what) => Error::Disk(placed(what)),
+            Error::Full(what) => Error::Full(placed(what)),
+            other => other,
+        }
+    }
+}
+
 impl From<Injected> for Error {
     fn from(injected: Injected) -> Self {
         Error::Disk(injected.to_string())

@@ -42,7 +42,7 @@ impl Store {
             }
             Marker::Plain | Marker::Marked => sound(folder, marker)?,
         };
-        let db = open(&folder.join("store"), marker == Marker::New).map_err(|error| named(folder, error))?;
+        let db = open(&folder.join("store"), marker == Marker::New).map_err(|error| named(folder, error).at(folder))?;
         let db = Arc::new(db);
         let synced = Arc::new(Synced::marked(begin(folder, &db, found.said)?));
         if marker != Marker::Marked {

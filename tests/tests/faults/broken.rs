@@ -40,6 +40,11 @@ const RULES: &[(&str, Fate)] = &[
     ("wal.write=eagain", Ends),
     ("wal.write=short", Lives),
     ("wal.sync=300", Lives),
+    // The high-water mark, which is written after each sync and before the answer.
+    ("highwater.write=enospc", Ends),
+    ("highwater.write=eio", Ends),
+    ("highwater.write=kill", Killed),
+    ("highwater.write=after", Killed),
     ("answer.write=kill", Killed),
     ("answer.write=partial", Killed),
     ("answer.write=after", Killed),
@@ -150,7 +155,7 @@ async fn a_slow_disk_makes_larger_groups_and_refuses_what_is_too_late() {
 }
 
 /// The library, compiled once.
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/disk.c");

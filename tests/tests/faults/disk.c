@@ -3,8 +3,9 @@
  * The file named by SYNCLINE_DISK holds one rule, KIND.OP=WHAT@N or @N+ (the N-th such call, or every one from it on). It is read
  * again at each call, so that a test can arm it under load; the count begins anew with each rule.
  *
- *   KIND  wal, sst, manifest, mark, other (files of the data folder); answer, delivery (sockets: what they begin with)
- *   OP    write, sync
+ *   KIND  wal, sst, manifest, highwater, other (files of the data folder and of backups), file (each of these); answer, delivery
+ *         (sockets: what they begin with)
+ *   OP    write (or copied by the kernel), sync, rename
  *   WHAT  kill, after (kill once it is done), partial (half of it, then kill), short (half of it), enospc, eio, eagain, MILLISECONDS
  */
 #define _GNU_SOURCE
@@ -26,6 +27,17 @@ static long hits;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+static const char *kind_of_path(const char *path) {
+    size_t n = strlen(path);
+    if (!strstr(path, "/data/") && !strstr(path, "/backups/")) return NULL;
+    if (strstr(path, "/store/LOG")) return NULL;
+    if (n > 4 && !strcmp(path + n - 4, ".log")) return "wal";
+    if (n > 4 && !strcmp(path + n - 4, ".sst")) return "sst";
+    if (strstr(path, "/MANIFEST-")) return "manifest";
+    if (strstr(path, "/HIGHWATER")) return "highwater";
+    return "other";
+}
+
 static const char *kind_of(int fd, const char *head, size_t len) {
     char link[64], path[1024];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -37,27 +49,22 @@ static const char *kind_of(int fd, const char *head, size_t len) {
         if (len >= 6 && !memcmp(head, "POST /", 6)) return "delivery";
         return NULL;
     }
-    if (!strstr(path, "/data/")) return NULL;
-    if (strstr(path, "/store/LOG")) return NULL;
-    if (n > 4 && !strcmp(path + n - 4, ".log")) return "wal";
-    if (n > 4 && !strcmp(path + n - 4, ".sst")) return "sst";
-    if (strstr(path, "/MANIFEST-")) return "manifest";
-    if (strstr(path, "/MARK")) return "mark";
-    return "other";
+    return kind_of_path(path);
 }
 
 /* What is to happen at this call; empty if nothing is. */
-static void plan(int fd, const char *head, size_t len, const char *op, char what[16]) {
+static void plan_for(const char *kind, const char *op, char what[16]) {
     what[0] = 0;
     const char *file = getenv("SYNCLINE_DISK");
-    const char *kind = file ? kind_of(fd, head, len) : NULL;
-    if (!kind) return;
+    if (!kind || !file) return;
     char rule[128] = "", name[48];
     int from = open(file, O_RDONLY);
     if (from < 0) return;
     ssize_t n = read(from, rule, sizeof rule - 1);
     close(from);
     rule[n > 0 ? n : 0] = 0;
+    int is_file = strcmp(kind, "answer") && strcmp(kind, "delivery");
+    if (is_file && !strncmp(rule, "file.", 5)) kind = "file";
     snprintf(name, sizeof name, "%s.%s=", kind, op);
     if (strncmp(rule, name, strlen(name))) return;
     pthread_mutex_lock(&turn);
@@ -73,6 +80,10 @@ static void plan(int fd, const char *head, size_t len, const char *op, char what
     *at = 0;
     snprintf(what, 16, "%s", rule + strlen(name));
     fprintf(stderr, "disk %s%s, hit %ld\n", name, what, hit);
+}
+
+static void plan(int fd, const char *head, size_t len, const char *op, char what[16]) {
+    plan_for(getenv("SYNCLINE_DISK") ? kind_of(fd, head, len) : NULL, op, what);
 }
 
 static void die(void) { kill(getpid(), SIGKILL); pause(); }
@@ -103,6 +114,17 @@ ssize_t write(int fd, const void *buf, size_t len) { WRITE(fd, buf, len, REAL(wr
 ssize_t pwrite(int fd, const void *buf, size_t len, off_t at) { WRITE(fd, buf, len, REAL(pwrite)(fd, buf, n, at)); }
 ssize_t pwrite64(int fd, const void *buf, size_t len, off64_t at) { WRITE(fd, buf, len, REAL(pwrite64)(fd, buf, n, at)); }
 ssize_t send(int fd, const void *buf, size_t len, int flags) { WRITE(fd, buf, len, REAL(send)(fd, buf, n, flags)); }
+
+/* How files are copied where the kernel can. */
+ssize_t copy_file_range(int in, off64_t *from, int fd, off64_t *at, size_t len, unsigned flags) {
+    WRITE(fd, "", len, REAL(copy_file_range)(in, from, fd, at, n, flags));
+}
+
+int rename(const char *from, const char *to) {
+    char what[16];
+    plan_for(kind_of_path(to), "rename", what);
+    return before(what, 0) < 0 ? -1 : after(what, REAL(rename)(from, to));
+}
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
     char what[16];

@@ -3,9 +3,10 @@
 //!
 //! `FAULTS=name,name` walks these alone. What is said of a point in its row of the table is what is held to here: nothing
 //! acknowledged is lost, nothing comes twice, and an error that closes the store ends the program with code 71. What lies below
-//! our code is in `broken` and `full`: a disk that fails, and one that is full.
+//! our code is in `broken`, `commands` and `full`: a disk that fails, and one that is full.
 
 mod broken;
+mod commands;
 mod copies;
 mod full;
 mod ledger;

@@ -81,19 +81,14 @@ pub struct Program {
 impl Program {
     /// Starts it with further variables and waits until it listens or has died.
     pub fn start(folder: &Path, env: &[(&str, &str)]) -> Program {
-        let errors = folder.join("stderr");
+        Program::start_saying(folder, folder.join("stderr"), env)
+    }
+
+    /// The same with its standard error written to `errors`.
+    pub fn start_saying(folder: &Path, errors: PathBuf, env: &[(&str, &str)]) -> Program {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&errors).expect("a file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_program"))
-            .arg("serve")
-            .current_dir(folder)
-            .env("TEST_KEY", KEY)
-            .env("SECRET", "s3cret")
-            .env("OUT_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-            .envs(env.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(file)
-            .spawn()
-            .expect("the program starts");
+        let mut child =
+            command(folder, &["serve"], env).stdout(Stdio::piped()).stderr(file).spawn().expect("the program starts");
         let (mut url, mut hook) = (String::new(), String::new());
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         while hook.is_empty() {
@@ -229,6 +224,19 @@ impl Program {
             page["cursor"].as_str()?.clone_into(&mut cursor);
         }
     }
+}
+
+/// The program in the folder of its settings, with these arguments and further variables.
+pub fn command(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_program"));
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("TEST_KEY", KEY)
+        .env("SECRET", "s3cret")
+        .env("OUT_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .envs(env.iter().copied());
+    command
 }
 
 impl Drop for Program {

@@ -43,21 +43,40 @@ impl Found {
             }
         }
         self.limits(root.get("limits"));
+        self.removed(root, &[]);
         self.responses(root);
         if let Some(auth) = root.get("auth") {
+            auth.get("test").iter().for_each(|test| self.removed(test, &[root]));
             self.auth(auth);
         }
         for entry in entries(root.get("partitions")) {
-            self.partition(entry, streams);
+            self.partition(entry, streams, root);
         }
         for stream in streams {
             self.stream(stream, root);
         }
         if let Some(webhooks) = root.get("webhooks") {
-            self.webhooks(webhooks);
+            self.webhooks(webhooks, streams);
         }
         for connection in entries(root.get("connections")) {
             self.connection(&connection.value, root);
+        }
+    }
+
+    /// A header or parameter that is to be removed, and that no level `above`, the nearest first, sets.
+    fn removed(&mut self, level: &Node, above: &[&Node]) {
+        for key in ["headers", "params"] {
+            for gone in entries(level.get(key)).iter().filter(|entry| entry.value.is_null()) {
+                let same = |entry: &&Entry| match key {
+                    "headers" => entry.key.eq_ignore_ascii_case(&gone.key),
+                    _ => entry.key == gone.key,
+                };
+                let nearest = above.iter().find_map(|level| entries(level.get(key)).iter().find(same));
+                if nearest.is_none_or(|entry| entry.value.is_null()) {
+                    let message = format!("`{}: null` does nothing here: no outer level sets it", gone.key);
+                    self.out.push(gone.spot.complain("no_effect", message).warn().hint("leave it out"));
+                }
+            }
         }
     }
 
@@ -85,7 +104,7 @@ impl Found {
         }
     }
 
-    fn partition(&mut self, partition: &Entry, streams: &[Node]) {
+    fn partition(&mut self, partition: &Entry, streams: &[Node], root: &Node) {
         let name = format!("partition.{}", partition.key);
         let uses = |node: Option<&Node>| node.is_some_and(|node| mentions(node, &name));
         if !streams.iter().any(|stream| uses(Some(stream))) {
@@ -111,6 +130,7 @@ impl Found {
             );
         }
         if let Some(request) = partition.value.get("request") {
+            self.removed(request, &[root]);
             self.request(request);
         }
     }
@@ -135,8 +155,17 @@ impl Found {
         if !has(stream, "schema") {
             self.idle(stream, "on_invalid", "there is no `schema` to break", "add `schema`, or leave it out");
         }
+        self.removed(stream, &[root]);
         for key in ["list", "fetch"] {
             stream.get(key).iter().for_each(|request| self.request(request));
+        }
+        let deletions = list(stream.get("deletes")).iter().filter_map(|entry| entry.get("list"));
+        for request in stream.get("list").into_iter().chain(stream.get("fetch")).chain(deletions) {
+            self.removed(request, &[stream, root]);
+        }
+        if let Some(incremental) = stream.get("incremental") {
+            let from = stream.get("list").filter(|_| inherits(incremental));
+            self.removed(incremental, &from.into_iter().chain([stream, root]).collect::<Vec<_>>());
         }
         self.responses(stream);
         self.incremental(stream);
@@ -254,7 +283,7 @@ impl Found {
         }
     }
 
-    fn webhooks(&mut self, webhooks: &Node) {
+    fn webhooks(&mut self, webhooks: &Node, streams: &[Node]) {
         if !has(webhooks, "events") {
             self.idle(webhooks, "order_by", "without `events` a request is one event", "add `events`, or leave it out");
         }
@@ -280,12 +309,12 @@ impl Found {
             if at + 1 == map.len() && is(entry, "all", true) {
                 self.idle(entry, "all", "there is no entry after this one", "leave it out");
             }
-            self.event(entry);
+            self.event(entry, streams);
         }
     }
 
     /// An entry of `webhooks.map`.
-    fn event(&mut self, entry: &Node) {
+    fn event(&mut self, entry: &Node, streams: &[Node]) {
         let hydrates = entry.get("hydrate").is_some_and(|node| node.content != Content::Bool(false));
         let says = has(entry, "record") || has(entry, "patch") || is(entry, "delete", true);
         if !has(entry, "stream") {
@@ -300,8 +329,13 @@ impl Found {
         if has(entry, "record") {
             self.idle(entry, "key", "a whole item brings its own key", "leave it out");
         }
-        let named = ["key", "patch"].iter().any(|key| entry.get(key).is_some_and(|node| holds(node, "$partition")));
-        if !has(entry, "record") && !hydrates && !named {
+        let reads = |node: &Node, keys: &[&str]| {
+            keys.iter().any(|key| node.get(key).is_some_and(|node| holds(node, "$partition")))
+        };
+        let stream = streams.iter().find(|stream| word(stream, "name") == word(entry, "stream"));
+        // The item of a `record` is read as the stream reads its items.
+        let mapped = has(entry, "record") && stream.is_none_or(|stream| reads(stream, &["key", "modified_at", "map"]));
+        if !hydrates && !mapped && !reads(entry, &["key", "record", "patch"]) {
             self.idle(entry, "partition", "nothing of the entry reads it", "leave it out");
         }
     }

@@ -117,7 +117,12 @@ impl Listing {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             if let Some(number) = numbered(name.strip_suffix(".sst")) {
-                listing.tables.insert(number, entry.metadata().map_err(failed)?.len());
+                match entry.metadata() {
+                    Ok(metadata) => drop(listing.tables.insert(number, metadata.len())),
+                    // An open database deletes what it does not need any more while we look.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(failed(error)),
+                }
             } else if let Some(number) = numbered(name.strip_suffix(".log")) {
                 listing.logs.insert(number, entry.path());
             } else if let Some(number) = numbered(name.strip_prefix("MANIFEST-")) {

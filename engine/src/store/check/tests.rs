@@ -317,3 +317,21 @@ fn whatever_was_flushed_a_killed_store_opens_and_a_damaged_one_does_not() {
     }
     assert!(refused > 20, "{refused} refused");
 }
+
+/// An open database deletes tables in the background, and the folder is looked at just after the opening.
+#[test]
+fn a_table_that_goes_while_the_folder_is_read_is_no_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::thread::scope(|scope| {
+        let coming_and_going = scope.spawn(|| {
+            for n in 0..20_000 {
+                let table = folder.path().join(format!("{:06}.sst", n % 64));
+                fs::write(&table, "").expect("written");
+                fs::remove_file(&table).expect("removed");
+            }
+        });
+        while !coming_and_going.is_finished() {
+            super::Listing::read(folder.path()).expect("what is there");
+        }
+    });
+}
