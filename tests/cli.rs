@@ -123,6 +123,35 @@ fn lines(text: &str) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn what_lies_in_quarantine_is_looked_at_and_dropped() {
+    let place = Place::new(10, false);
+    let text = std::fs::read_to_string(place.path().join("sources/fake.yaml")).expect("a definition");
+    // No record fits this.
+    let strict = text.replacen(
+        "    key:",
+        "    schema: {type: object, required: [nothing_has_this]}\n    on_invalid: quarantine\n    key:",
+        1,
+    );
+    assert_ne!(strict, text, "the stream has a key");
+    write(place.path(), "sources/fake.yaml", &strict);
+    syncline(place.path(), &["run", "fake"]);
+    let list = ended(&syncline(place.path(), &["quarantine", "list"]), 0);
+    assert_eq!(list.lines().count(), 11, "{list}");
+    assert!(list.lines().nth(1).is_some_and(|row| row.starts_with("qrn_") && row.contains("bad_value")), "{list}");
+    let rows = ended(&syncline(place.path(), &["quarantine", "list", "--json", "--source", "fake", "--limit", "3"]), 0);
+    let rows: Vec<serde_json::Value> = rows.lines().map(|row| serde_json::from_str(row).expect("JSON")).collect();
+    assert_eq!(rows.len(), 3);
+    let first = rows[0]["id"].as_str().expect("an id");
+    assert_eq!(ended(&syncline(place.path(), &["quarantine", "drop", first]), 0), "1 entries dropped\n");
+    let retried = ended(&syncline(place.path(), &["quarantine", "retry", "--source", "fake"]), 0);
+    assert!(retried.contains("has to be listed in full: `syncline run fake --connection"), "{retried}");
+    ended(&syncline(place.path(), &["quarantine", "drop"]), 2);
+    assert_eq!(ended(&syncline(place.path(), &["quarantine", "drop", "--source", "fake"]), 0), "9 entries dropped\n");
+    assert_eq!(ended(&syncline(place.path(), &["deliveries", "list", "--dead", "--json"]), 0), "");
+    ended(&syncline(place.path(), &["deliveries", "retry"]), 2);
+}
+
+#[test]
 fn wrong_usage_is_2_and_help_is_0() {
     let dir = tempfile::tempdir().expect("a folder");
     ended(&syncline(dir.path(), &["no-such-verb"]), 2);

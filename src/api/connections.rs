@@ -1,14 +1,17 @@
-//! `/connections`: the accounts of the caller's environment. Credentials are shown to admins only.
+//! `/connections` and `/v1/connections`: the accounts of the caller's environment. Credentials are shown to admins only, and
+//! admins make, change and delete connections.
 
 use super::auth::Caller;
-use super::error::Refusal;
+use super::body::Fields;
+use super::error::{Fault, Refusal};
 use super::query::Query;
-use super::unbuilt::refuse;
 use super::{Api, both};
-use crate::connectors::rest::definition::AuthKind;
+use crate::connectors::rest::definition::{AuthKind, Complaint};
+use crate::control::changing::Unchanged;
 use crate::control::config::Role;
-use crate::control::connections::Account;
-use axum::extract::{Path, RawQuery, State};
+use crate::control::connections::{Account, AccountKey, Refused};
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
@@ -21,9 +24,9 @@ pub(super) const LIMIT_MAX: u64 = 2_000;
 pub(super) const LIMIT: u64 = 1_000;
 
 pub(super) fn router() -> Router<Api> {
-    ["/connections", "/connection"].iter().fold(Router::new(), |router, path| {
-        let router = both(router, path, get(list).post(refuse));
-        both(router, &format!("{path}/{{id}}"), get(show).patch(refuse).delete(refuse))
+    ["/connections", "/connection", "/v1/connections"].iter().fold(Router::new(), |router, path| {
+        let router = both(router, path, get(list).post(create));
+        both(router, &format!("{path}/{{id}}"), get(show).patch(change).delete(delete))
     })
 }
 
@@ -127,11 +130,16 @@ async fn show(
     let source = source.ok_or_else(Refusal::missing_source)?;
     let account =
         api.app.connections.get(&caller.environment, &source, &id).ok_or_else(|| Refusal::unknown_connection(&id))?;
+    Ok(Json(whole(&api, &caller, &account)).into_response())
+}
+
+/// A connection with all that a caller may see of it.
+fn whole(api: &Api, caller: &Caller, account: &Account) -> Value {
     let auth = api.app.definitions.get(&account.key.source).map(|d| &d.auth.kind);
     let credentials = credentials(auth.unwrap_or(&AuthKind::None), &account.connection.credentials);
     let shown = if caller.role >= Role::Admin { credentials } else { json!({"type": credentials["type"]}) };
     let now = api.app.engine.clock().now();
-    Ok(Json(json!({
+    json!({
         "id": account.number,
         "connection_id": account.key.id,
         "provider_config_key": account.key.source,
@@ -146,8 +154,147 @@ async fn show(
         "end_user": null,
         "tags": account.connection.tags,
         "credentials": shown,
-    }))
-    .into_response())
+    })
+}
+
+/// Makes a connection; its syncs begin at once.
+async fn create(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    caller.must_be(Role::Admin)?;
+    let mut body = Fields::read(&api, request, &CREATED).await?;
+    let source = body.demand("provider_config_key");
+    let id = body.text("connection_id").unwrap_or_else(|| api.app.connection_id());
+    let fields = if body.has("connection_config") { body.object("connection_config") } else { Map::new() };
+    let auth = api.app.definitions.get(&source).map_or(&AuthKind::None, |definition| &definition.auth.kind);
+    let said = said(&mut body, auth);
+    body.done()?;
+    let key = AccountKey::new(&caller.environment, &source, &id);
+    let mut said = Value::Object(said);
+    said["environment"] = Value::from(&*caller.environment);
+    let account = api.app.create_connection(&key, said, fields).await?;
+    Ok((StatusCode::CREATED, Json(whole(&api, &caller, &account))).into_response())
+}
+
+/// Changes a connection that was made here.
+async fn change(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    caller.must_be(Role::Admin)?;
+    let key = named(&caller, query.as_deref(), &id)?;
+    let mut body = Fields::read(&api, request, &CREATED[2..]).await?;
+    body.take("connection_config");
+    let auth = api.app.definitions.get(&key.source).map_or(&AuthKind::None, |definition| &definition.auth.kind);
+    let changes = said(&mut body, auth);
+    body.done()?;
+    api.app.update_connection(&key, &changes).await?;
+    Ok(Json(json!({"success": true})))
+}
+
+/// Deletes a connection that was made here, with its records.
+async fn delete(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Refusal> {
+    caller.must_be(Role::Admin)?;
+    api.app.delete_connection(&named(&caller, query.as_deref(), &id)?).await?;
+    Ok(Json(json!({"success": true})))
+}
+
+fn named(caller: &Caller, query: Option<&str>, id: &str) -> Result<AccountKey, Refusal> {
+    let mut query = Query::read(query, &["provider_config_key"]);
+    let source = query.one("provider_config_key").filter(|source| !source.is_empty());
+    query.done()?;
+    Ok(AccountKey::new(&caller.environment, &source.ok_or_else(Refusal::missing_source)?, id))
+}
+
+/// What a body may say of a new connection; of one that is there, all but the first three.
+const CREATED: [&str; 11] = [
+    "connection_id",
+    "provider_config_key",
+    "connection_config",
+    "credentials",
+    "metadata",
+    "tags",
+    "webhook_url_override",
+    "streams",
+    "schedule",
+    "partitions",
+    "base_url",
+];
+
+/// A body as a definition file would say it.
+fn said(body: &mut Fields, auth: &AuthKind) -> Map<String, Value> {
+    let mut said = Map::new();
+    for name in ["metadata", "webhook_url_override", "streams", "schedule", "partitions", "base_url"] {
+        said.extend(body.take(name).map(|value| (name.to_owned(), value)));
+    }
+    match body.take("credentials") {
+        None => {}
+        Some(Value::Object(given)) => {
+            said.insert("credentials".to_owned(), Value::Object(fields_of(auth, given)));
+        }
+        Some(_) => body.fault("invalid_type", &["credentials"], "an object is wanted"),
+    }
+    match body.take("tags") {
+        None => {}
+        Some(Value::Object(tags)) if tags.values().all(Value::is_string) => {
+            let tag = |(name, value): (String, Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+            said.insert("tags".to_owned(), tags.into_iter().map(tag).collect());
+        }
+        Some(_) => body.fault("invalid_type", &["tags"], "an object of texts is wanted"),
+    }
+    said
+}
+
+/// Credentials of the wire by the names that `auth` has for them; what has none stays as it is, and is refused if it means
+/// nothing.
+fn fields_of(auth: &AuthKind, mut given: Map<String, Value>) -> Map<String, Value> {
+    given.remove("type");
+    if let Some(key) = given.remove("apiKey") {
+        let name = if matches!(auth, AuthKind::Bearer { .. }) { "token" } else { "key" };
+        given.insert(name.to_owned(), key);
+    }
+    given
+}
+
+impl From<Unchanged> for Refusal {
+    fn from(why: Unchanged) -> Self {
+        match why {
+            Unchanged::Refused(refused) => refused.into(),
+            Unchanged::Test(ref failure) => Refusal::bad("connection_test_failed", format!("{}: {why}", failure.code)),
+            Unchanged::Shared(_) => Refusal::new(StatusCode::CONFLICT, "several_processes", why.to_string()),
+            Unchanged::Syncs(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::Unknown(id) => Refusal::unknown_connection(&id).with_status(StatusCode::NOT_FOUND),
+            Refused::Exists(_) => Refusal::new(StatusCode::CONFLICT, "connection_exists", why.to_string()),
+            Refused::InFile(_) => Refusal::new(StatusCode::CONFLICT, "defined_in_file", why.to_string()),
+            Refused::UnknownSource(_) => Refusal::bad("unknown_provider_config", why.to_string()),
+            Refused::TooMany => Refusal::new(StatusCode::CONFLICT, "too_many_connections", why.to_string()),
+            Refused::Wrong(complaints) => {
+                let fault = |c: &Complaint| {
+                    let hint = c.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    Fault::new(c.code, &[], format!("{}{hint}", c.message))
+                };
+                Refusal::invalid("body", complaints.iter().map(fault).collect())
+            }
+            Refused::Engine(error) => error.into(),
+        }
+    }
 }
 
 /// The credentials in the form of the wire; the definition's own where the connection has none.

@@ -155,7 +155,6 @@ fn answer(
             let echo = json!({"connection_id": ask.given, "provider_config_key": ask.source, "metadata": ask.metadata});
             Ok((status, Json(echo)).into_response())
         }
-        Err(Refused::Unknown(id)) => Err(Refusal::unknown_connection(&id).with_status(StatusCode::NOT_FOUND)),
-        Err(Refused::Engine(error)) => Err(error.into()),
+        Err(why) => Err(why.into()),
     }
 }

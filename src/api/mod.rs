@@ -11,6 +11,8 @@
 //! | `current` | `/v1/records` |
 //! | `changes` | `/v1/changes` |
 //! | `runs` | `/v1/runs`, `/v1/deletes` |
+//! | `quarantine` | `/v1/quarantine` |
+//! | `deliveries` | `/v1/deliveries` |
 //! | `schemas` | `/v1/schemas` |
 //! | `input_schema` | `/v1/schemas/input` |
 //! | `inputs` | `/v1/inputs` |
@@ -38,6 +40,7 @@ mod changes;
 mod checkpoint;
 mod connections;
 mod current;
+mod deliveries;
 mod endpoints;
 mod error;
 mod feed;
@@ -46,6 +49,7 @@ mod input_schema;
 mod inputs;
 mod metadata;
 mod metrics;
+mod quarantine;
 mod query;
 mod records;
 mod request;
@@ -121,6 +125,8 @@ fn routes(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budge
         .merge(for_some)
         .merge(inputs::router())
         .merge(runs::router())
+        .merge(quarantine::router())
+        .merge(deliveries::router())
         .merge(schemas::router())
         .merge(views::router())
         .merge(endpoints::router())

@@ -9,10 +9,12 @@ mod changes;
 mod check;
 mod connections;
 mod decide;
+mod deliveries;
 mod demo;
 pub mod exit;
 mod init;
 mod logs;
+mod quarantine;
 mod records;
 mod repair;
 mod run;
@@ -89,6 +91,12 @@ enum Verb {
     /// Look at runs
     #[command(subcommand)]
     Runs(runs::Verb),
+    /// Look at what could not be taken, try it again, drop it
+    #[command(subcommand)]
+    Quarantine(quarantine::Verb),
+    /// Look at outgoing webhooks, send again or drop those given up
+    #[command(subcommand)]
+    Deliveries(deliveries::Verb),
     /// Apply deletes that a run holds
     Approve(decide::Args),
     /// Keep the records a run wanted to delete
@@ -162,6 +170,8 @@ fn dispatch(common: &Common, verb: Verb) -> Result<ExitCode, Fail> {
         Verb::Changes(args) => block_on(changes::run(common, &args)),
         Verb::Records(verb) => block_on(records::run(common, &verb)),
         Verb::Runs(verb) => block_on(runs::run(common, &verb)),
+        Verb::Quarantine(verb) => block_on(quarantine::run(common, &verb)),
+        Verb::Deliveries(verb) => block_on(deliveries::run(common, &verb)),
         Verb::Approve(args) => block_on(decide::run(common, &args, true)),
         Verb::Reject(args) => block_on(decide::run(common, &args, false)),
         Verb::Connections(verb) => block_on(connections::run(common, &verb)),

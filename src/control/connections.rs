@@ -1,10 +1,13 @@
-//! Accounts: from definition files, with what REST changed of them kept in the engine's marks.
+//! Accounts: from definition files and made over REST, with what REST changed of them kept in the engine's marks.
+//!
+//! One that was made over REST is kept as it was given, and read by the rules of those in files. Where a file has one of the same
+//! name the file's counts.
 //!
 //! Everything a file says is read afresh at each start. Kept are the account's number, its times, its errors, the fields the
 //! provider told, and the metadata changed through REST, which is laid over the file's: it survives restarts, and keys that
 //! REST never touched still follow the file.
 
-use crate::connectors::rest::definition::{Definition, FixedConnection, Schedule};
+use crate::connectors::rest::definition::{Complaint, Definition, FixedConnection, Schedule, connection_of};
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
@@ -12,10 +15,15 @@ use crate::engine::source;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Version of the stored form.
-const FORMAT: u32 = 1;
+/// Version of the stored form; that of accounts which stand in no file is the second.
+const FORMAT: u32 = 2;
+const IN_FILE: u32 = 1;
+
+/// Most accounts made over REST.
+const MADE_MAX: usize = 100_000;
 
 /// Errors an account keeps; older ones go.
 const MAX_ERRORS: usize = 20;
@@ -55,6 +63,8 @@ pub struct Account {
     pub schedule: BTreeMap<String, Schedule>,
     /// Outgoing webhooks go only there.
     pub webhook_url_override: Option<String>,
+    /// It was made over REST and stands in no file.
+    pub made: bool,
     /// When it was first seen.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -79,6 +89,21 @@ pub enum Refused {
     /// One of the named accounts does not exist; none was changed.
     #[error("unknown connection {0}")]
     Unknown(String),
+    /// There is one already.
+    #[error("connection {0} exists already")]
+    Exists(String),
+    /// It stands in a definition file.
+    #[error("connection {0} stands in the definition of its source: change it there")]
+    InFile(String),
+    /// There is no such source.
+    #[error("unknown source {0}")]
+    UnknownSource(String),
+    /// What it says is wrong: every complaint.
+    #[error("the connection cannot be used")]
+    Wrong(Vec<Complaint>),
+    /// There are too many.
+    #[error("there are {MADE_MAX} connections, which is the most")]
+    TooMany,
     /// The store failed.
     #[error(transparent)]
     Engine(#[from] Error),
@@ -101,6 +126,9 @@ struct Stored {
     fields: Map<String, Value>,
     #[serde(default)]
     errors: Vec<AccountError>,
+    /// What a file would say of it, where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<Value>,
 }
 
 /// An account with the two halves it is made of.
@@ -113,7 +141,10 @@ struct Kept {
 /// All connections.
 pub struct Connections {
     engine: Engine,
+    definitions: BTreeMap<String, Arc<Definition>>,
     accounts: RwLock<BTreeMap<AccountKey, Kept>>,
+    /// Number of the next new one.
+    next: AtomicU64,
     /// Held from reading the old value to the commit of the new one.
     writing: tokio::sync::Mutex<()>,
 }
@@ -130,7 +161,7 @@ impl Connections {
             for file in &definition.connections {
                 let key = AccountKey::new(environment(file), &definition.source, &file.name);
                 let kept = match stored.remove(&key) {
-                    Some(kept) => kept,
+                    Some(kept) => Stored { made: None, ..kept },
                     None => {
                         let new = Stored::new(next, now);
                         next += 1;
@@ -138,15 +169,110 @@ impl Connections {
                         new
                     }
                 };
-                let provider = definition.preset.clone().unwrap_or_else(|| definition.source.clone());
-                let account = Arc::new(assemble(&key, provider, file, &kept));
-                accounts.insert(key, Kept { file: file.clone(), stored: kept, account });
+                let kept = Kept::new(&key, definition, file.clone(), kept);
+                accounts.insert(key, kept);
             }
         }
         if !marks.is_empty() {
             engine.commit(Batch { marks, ..Batch::default() }).await?;
         }
-        Ok(Connections { engine, accounts: RwLock::new(accounts), writing: tokio::sync::Mutex::new(()) })
+        for (key, kept) in stored {
+            let (Some(said), Some(definition)) = (&kept.made, definitions.get(&key.source)) else { continue };
+            match connection_of(definition, &key.id, said) {
+                Ok(file) => drop(accounts.insert(key.clone(), Kept::new(&key, definition, file, kept))),
+                Err(complaints) => {
+                    let why = complaints.iter().map(Complaint::to_string).collect::<Vec<_>>().join("; ");
+                    let (source, connection) = (key.source, key.id);
+                    tracing::error!(source, connection, why, "a connection does not fit the definition any more");
+                }
+            }
+        }
+        let (definitions, accounts) = (definitions.clone(), RwLock::new(accounts));
+        let (next, writing) = (AtomicU64::new(next), tokio::sync::Mutex::new(()));
+        Ok(Connections { engine, definitions, accounts, next, writing })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.read(|all| all.len() as u64)
+    }
+
+    /// The account that would be made, to be tried.
+    pub fn draft(&self, key: &AccountKey, said: Value) -> Result<Arc<Account>, Refused> {
+        let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
+        let file = connection_of(definition, &key.id, &said).map_err(Refused::Wrong)?;
+        if self.read(|all| all.contains_key(key)) {
+            return Err(Refused::Exists(key.id.clone()));
+        }
+        let stored = Stored { made: Some(said), ..Stored::new(0, self.engine.clock().now()) };
+        Ok(Kept::new(key, definition, file, stored).account)
+    }
+
+    /// Makes an account. `said` is what would stand in a file, with secrets written out.
+    pub async fn create(&self, key: &AccountKey, said: Value) -> Result<Arc<Account>, Refused> {
+        let _one_at_a_time = self.writing.lock().await;
+        let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
+        let (exists, made) = self.read(|all| {
+            let made = all.values().filter(|kept| kept.stored.made.is_some()).count();
+            (all.contains_key(key), made)
+        });
+        if exists {
+            return Err(Refused::Exists(key.id.clone()));
+        }
+        if made >= MADE_MAX {
+            return Err(Refused::TooMany);
+        }
+        let file = connection_of(definition, &key.id, &said).map_err(Refused::Wrong)?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let stored = Stored { format: FORMAT, made: Some(said), ..Stored::new(number, self.engine.clock().now()) };
+        self.engine.put_marks(vec![mark(key, &stored)?]).await?;
+        let kept = Kept::new(key, definition, file, stored);
+        let account = kept.account.clone();
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), kept);
+        Ok(account)
+    }
+
+    /// Changes what an account was made with: fields of `changes` take the place of its own, null removes one.
+    pub async fn update(&self, key: &AccountKey, changes: &Map<String, Value>) -> Result<Arc<Account>, Refused> {
+        let _one_at_a_time = self.writing.lock().await;
+        let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
+        let mut stored = self.made(key)?;
+        let Some(Value::Object(said)) = &mut stored.made else { return Err(Refused::InFile(key.id.clone())) };
+        for (name, value) in changes {
+            match value {
+                Value::Null => drop(said.remove(name)),
+                value => drop(said.insert(name.clone(), value.clone())),
+            }
+        }
+        let file = connection_of(definition, &key.id, &Value::Object(said.clone())).map_err(Refused::Wrong)?;
+        stored.updated_at = self.engine.clock().now();
+        self.engine.put_marks(vec![mark(key, &stored)?]).await?;
+        let kept = Kept::new(key, definition, file, stored);
+        let account = kept.account.clone();
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), kept);
+        Ok(account)
+    }
+
+    /// Takes an account out of what is known, so that nothing new begins for it. It comes back at the next start unless it is
+    /// [removed](Connections::remove) before.
+    pub async fn hide(&self, key: &AccountKey) -> Result<(), Refused> {
+        let _one_at_a_time = self.writing.lock().await;
+        self.made(key)?;
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        Ok(())
+    }
+
+    /// Removes what is stored of an account that is hidden.
+    pub async fn remove(&self, key: &AccountKey) -> Result<(), Error> {
+        let mark = Mark::delete(Table::Connection, &[&key.environment, &key.source, &key.id]);
+        self.engine.put_marks(vec![mark]).await
+    }
+
+    /// What is kept of an account that was made over REST.
+    fn made(&self, key: &AccountKey) -> Result<Stored, Refused> {
+        let stored = self.read(|all| all.get(key).map(|kept| kept.stored.clone()));
+        let stored = stored.ok_or_else(|| Refused::Unknown(key.id.clone()))?;
+        if stored.made.is_none() { Err(Refused::InFile(key.id.clone())) } else { Ok(stored) }
     }
 
     /// One account.
@@ -270,10 +396,18 @@ impl Connections {
     }
 }
 
+impl Kept {
+    fn new(key: &AccountKey, definition: &Definition, file: FixedConnection, stored: Stored) -> Kept {
+        let provider = definition.preset.clone().unwrap_or_else(|| definition.source.clone());
+        let account = Arc::new(assemble(key, provider, &file, &stored));
+        Kept { file, stored, account }
+    }
+}
+
 impl Stored {
     fn new(number: u64, now: Timestamp) -> Self {
         Stored {
-            format: FORMAT,
+            format: IN_FILE,
             number,
             created_at: now,
             updated_at: now,
@@ -281,6 +415,7 @@ impl Stored {
             metadata: Map::new(),
             fields: Map::new(),
             errors: Vec::new(),
+            made: None,
         }
     }
 }
@@ -327,6 +462,7 @@ fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: 
         streams: file.streams.clone(),
         schedule: file.schedule.clone(),
         webhook_url_override: file.webhook_url_override.clone(),
+        made: stored.made.is_some(),
         created_at: stored.created_at,
         updated_at: stored.updated_at,
         errors: stored.errors.clone(),

@@ -6,6 +6,7 @@
 //! | [`config`] | settings, checked |
 //! | [`definitions`] | definition files of the settings, all complaints at once |
 //! | [`connections`] | accounts |
+//! | [`changing`] | connections made, changed and deleted while the program runs |
 //! | [`fields`] | what providers tell of accounts |
 //! | [`plan`] | when a sync runs next: pure |
 //! | [`syncs`] | syncs: their state, their runs, what can be asked of them |
@@ -13,12 +14,14 @@
 //! | [`hooks`] | webhooks on their way in |
 //! | [`kafka`] | topics in and out |
 //! | [`partitions`] | several processes, each with a part of the connections |
+//! | [`quarantine`] | what could not be taken: tried again or dropped |
 //! | [`deliver`] | webhooks on their way out |
 //! | [`metrics`] | what is counted and timed |
 //! | [`scope`] | what cursors are bound to |
 //! | `notes` | what sources read back |
 
 pub mod bounds;
+pub mod changing;
 pub mod config;
 pub mod connections;
 pub mod definitions;
@@ -30,6 +33,7 @@ pub mod metrics;
 mod notes;
 pub mod partitions;
 pub mod plan;
+pub mod quarantine;
 pub mod scheduler;
 pub mod scope;
 pub mod syncs;

@@ -101,6 +101,35 @@ fn processes_share_connections_and_answer_for_each_other() {
         let more = asked[2].changes(3, page["cursor"].as_str().expect("a cursor")).await;
         let ids: Vec<&Value> = more["changes"].as_array().expect("changes").iter().map(|c| &c["after"]["id"]).collect();
         assert_eq!(ids, ["b"]);
+
+        // What cannot be taken lies with the owner, and is seen and dropped from wherever it is asked for.
+        for connection in [2, 7] {
+            asked[0].send_until_taken(&json!([{"kind": "whole", "portal": connection, "record": {"n": 1}}])).await;
+        }
+        for asker in &asked {
+            let list = asker.listed("/v1/quarantine", "entries", 2).await;
+            assert_eq!(list.iter().map(|entry| &entry["code"]).collect::<Vec<_>>(), ["bad_key"; 2], "{list:?}");
+        }
+        let first = asked[1].get("/v1/quarantine?limit=1", None).await;
+        assert_eq!(first["entries"].as_array().map(Vec::len), Some(1), "{first}");
+        let cursor = first["cursor"].as_str().expect("another page");
+        let second = asked[2].get(&format!("/v1/quarantine?limit=1&cursor={cursor}"), None).await;
+        assert_ne!(first["entries"][0]["connection"], second["entries"][0]["connection"], "{second}");
+        let (status, dropped) = asked[2].tell("/v1/quarantine/drop", &json!({"source": "crm"})).await;
+        assert_eq!((status, &dropped["dropped"]), (200, &json!(2)), "{dropped}");
+        asked[0].listed("/v1/quarantine", "entries", 0).await;
+
+        // A connection made at one process is everywhere.
+        let made = json!({"connection_id": "c99", "provider_config_key": "crm", "metadata": {"portal": 99}});
+        let (status, answer) = asked[0].tell("/connections", &made).await;
+        assert_eq!((status, &answer["connection_id"]), (201, &json!("c99")), "{answer}");
+        asked[1].post_until_taken(99, "x", 5).await;
+        for asker in &asked {
+            assert_eq!(asker.records_once(99, "Contact", 1).await, BTreeMap::from([("x".to_owned(), json!(5))]));
+        }
+        let (status, answer) = asked[2].delete("/connections/c99?provider_config_key=crm").await.expect("an answer");
+        assert_eq!((status, answer), (200, json!({"success": true})));
+        asked[0].listed("/connections", "connections", CONNECTIONS as usize).await;
     });
 }
 
@@ -692,9 +721,20 @@ impl Asker {
             let record = json!({"id": id, "n": n});
             json!({"kind": "whole", "portal": connection, "eventId": format!("{connection}/{id}/{n}"), "record": record})
         };
-        let events: Vec<Value> = changes.iter().map(event).collect();
+        self.send(&changes.iter().map(event).collect()).await
+    }
+
+    async fn send_until_taken(&self, events: &Value) {
+        let began = Instant::now();
+        while !self.send(events).await {
+            assert!(began.elapsed() < WAIT, "{events} is not taken");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn send(&self, events: &Value) -> bool {
         let request = self.client.post(&self.hook).header("x-token", "s3cret").timeout(Duration::from_secs(5));
-        request.body(json!(events).to_string()).send().await.is_ok_and(|answer| answer.status().is_success())
+        request.body(events.to_string()).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// One complete run of each connection in the whole installation; what a moving partition interrupted does not count.
@@ -771,6 +811,26 @@ impl Asker {
             }
             assert!(began.elapsed() < WAIT, "none of {than} is deleted");
         }
+    }
+
+    /// Waits until a list has so many entries, and answers them.
+    async fn listed(&self, path: &str, field: &str, count: usize) -> Vec<Value> {
+        let began = Instant::now();
+        loop {
+            let list = self.get(path, None).await[field].as_array().cloned().unwrap_or_default();
+            if list.len() == count {
+                return list;
+            }
+            assert!(began.elapsed() < WAIT, "{path}: {} instead of {count}: {list:?}", list.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// One POST.
+    async fn tell(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(KEY).json(body);
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.unwrap_or_default())
     }
 
     /// One DELETE; `None` if there is no answer.

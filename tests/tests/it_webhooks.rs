@@ -1160,7 +1160,7 @@ async fn given_up_and_disabled() {
     turn(&bench, 1).await;
     inbox.recv().await.expect("second try");
     until("given up", || async { bench.engine.outbox(1).expect("reads").is_empty() }).await;
-    let dead = outbox.dead().expect("reads");
+    let (dead, _) = outbox.dead_letters("default", None, None, 10).expect("reads");
     assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].delivery.tries), (1, "rejected", 2));
 
     bench.take(&json!([whole("e2", "2", "a@x", START)])).await;

@@ -10,6 +10,7 @@ mod committer;
 mod engine;
 mod entry;
 mod feed;
+mod quarantine;
 pub mod run;
 mod sequencer;
 mod through;
@@ -19,6 +20,10 @@ mod worker;
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{Engine, Underway};
 pub use feed::{ChangePage, Fed, Feed, feed};
+pub use quarantine::{
+    DroppedEntries, QUARANTINE_AGE, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX, Quarantine, QuarantineEntry,
+    QuarantineRow, Writer, expire_quarantine, quarantine_entry, quarantined, remove_from_quarantine,
+};
 pub use through::is_own;
 pub use views::{RemovedView, ViewStatus};
 

@@ -23,6 +23,29 @@ impl Store {
         Ok(found)
     }
 
+    /// Marks below a prefix behind the one with these remaining parts, each handed to `each` until it returns false.
+    pub(crate) fn marks_after(
+        &self,
+        table: u8,
+        prefix: &[&str],
+        after: &[&str],
+        each: &mut dyn FnMut(Vec<String>, &[u8]) -> bool,
+    ) -> Result<()> {
+        let below = keys::mark(table, prefix);
+        let start = keys::mark(table, &[prefix, after].concat());
+        for item in self.db.iterator_cf(self.family(Family::Marks), IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = item?;
+            if !key.starts_with(&below) {
+                break;
+            }
+            let passed = *key == *start && !after.is_empty();
+            if !passed && !each(keys::parts(&key, below.len()), &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts or removes a mark in a batch.
     pub(crate) fn set_mark(&self, batch: &mut Batch, table: u8, parts: &[String], value: Option<&[u8]>) {
         let key = keys::mark(table, parts);

@@ -5,17 +5,20 @@
 //! | [`announce`] | from notices of the engine to owed deliveries: pure |
 //! | [`lanes`] | what waits in which lane: pure |
 //! | [`schedule`] | when the next attempt is: pure |
+//! | [`dead`] | what was given up |
 //! | [`outbox`] | the task that makes the attempts, lane by lane |
 //!
 //! Promises: what is owed is committed with the changes it tells of; it is tried at least once, in order within a lane, with
 //! the same id on every try; what is given up is kept with its reason.
 
 pub mod announce;
+pub mod dead;
 mod lanes;
 pub mod outbox;
 pub mod schedule;
 
 pub use announce::Announcer;
+pub use dead::DeadLetter;
 pub use outbox::{EndpointStatus, Outbox};
 
 use super::config::Endpoint;

@@ -4,7 +4,7 @@
 
 use super::lanes::Lanes;
 use super::schedule::{Next, next};
-use super::{OVERRIDE, environment_of, target};
+use super::{DeadLetter, OVERRIDE, dead, environment_of, target};
 use crate::connectors::http::Url;
 use crate::connectors::webhook_out::{Attempt, Failed, Post, attempt};
 use crate::control::config::Endpoint;
@@ -15,7 +15,6 @@ use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::sink::Delivery;
 use crate::engine::{Engine, fault};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,8 +31,8 @@ const ROUND: usize = 500;
 const HELD: usize = 32;
 /// Webhook-made changes are announced this often.
 const ANNOUNCE: Duration = Duration::from_millis(500);
-/// First key part of deliveries that were given up.
-const DEAD: &str = "dead";
+/// Dead letters that are too old or too many are looked for this often.
+const EXPIRE: Duration = Duration::from_secs(60 * 60);
 /// First key part of endpoints that said they are gone.
 const DISABLED: &str = "endpoint-disabled";
 
@@ -52,15 +51,6 @@ struct Inner {
     enabled: Notify,
     /// Counts commits made for webhooks.
     commits: watch::Receiver<u64>,
-}
-
-/// A delivery that was given up, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dead {
-    /// The delivery as it last was.
-    pub delivery: Delivery,
-    /// `rejected`, `exhausted`, `aborted`, `no_endpoint`, `other_environment`.
-    pub reason: String,
 }
 
 /// An endpoint, as it stands.
@@ -92,7 +82,8 @@ impl Outbox {
 
     /// Delivers until `stop` is cancelled or the store fails. An attempt cut off by a stop is made again.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
-        let work = async { tokio::try_join!(deliver(&self.inner), announce(&self.inner)).map(drop) };
+        let work =
+            async { tokio::try_join!(deliver(&self.inner), announce(&self.inner), expire(&self.inner)).map(drop) };
         tokio::select! {
             done = work => match done {
                 Err(Error::Stopped) => Ok(()),
@@ -102,10 +93,75 @@ impl Outbox {
         }
     }
 
-    /// Deliveries that were given up.
-    pub fn dead(&self) -> Result<Vec<Dead>, Error> {
-        let marks = self.inner.engine.marks(Table::Setting, &[DEAD])?;
-        Ok(marks.iter().filter_map(|(_, value)| read_dead(value)).collect())
+    /// Dead letters of an environment behind one with this id, the oldest first, at most so many, and whether there are more.
+    pub fn dead_letters(
+        &self,
+        environment: &str,
+        endpoint: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<DeadLetter>, bool), Error> {
+        let (mut letters, mut more) = (Vec::new(), false);
+        dead::read(&self.inner.engine, after, &mut |letter| {
+            if letter.is_of(environment) && endpoint.is_none_or(|endpoint| endpoint == letter.delivery.endpoint) {
+                more = letters.len() >= limit;
+                letters.extend((!more).then_some(letter));
+            }
+            !more
+        })?;
+        Ok((letters, more))
+    }
+
+    /// Those of an environment with these ids.
+    pub fn named_letters(&self, environment: &str, ids: &[String]) -> Result<Vec<DeadLetter>, Error> {
+        let mut letters = Vec::new();
+        for id in ids {
+            letters.extend(dead::one(&self.inner.engine, id)?.filter(|letter| letter.is_of(environment)));
+        }
+        Ok(letters)
+    }
+
+    /// Owed deliveries of an environment behind one with this id, the oldest first, at most so many, and whether there are more.
+    pub fn owed(
+        &self,
+        environment: &str,
+        endpoint: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<Delivery>, bool), Error> {
+        let (mut found, mut after) = (Vec::new(), after.map(str::to_owned));
+        loop {
+            let round = self.inner.engine.outbox_after(after.as_deref(), ROUND)?;
+            let Some(last) = round.last() else { return Ok((found, false)) };
+            after = Some(last.id.clone());
+            for delivery in round {
+                let wanted = environment_of(&delivery) == Some(environment);
+                if wanted && endpoint.is_none_or(|endpoint| endpoint == delivery.endpoint) {
+                    if found.len() >= limit {
+                        return Ok((found, true));
+                    }
+                    found.push(delivery);
+                }
+            }
+        }
+    }
+
+    /// Owes dead letters again.
+    pub async fn send_again(&self, letters: Vec<DeadLetter>) -> Result<(), Error> {
+        for letter in letters {
+            let delivery = letter.owed_again(self.inner.engine.clock().now());
+            // A crash in between leaves it both owed and dead: sent again, under the same id.
+            self.inner.engine.settle(&delivery.id, Some(delivery.clone())).await?;
+            self.inner.engine.put_marks(vec![letter.remove()]).await?;
+            self.inner.lanes().push(&delivery);
+        }
+        self.inner.enabled.notify_one();
+        Ok(())
+    }
+
+    /// Drops dead letters.
+    pub async fn drop_letters(&self, letters: Vec<DeadLetter>) -> Result<(), Error> {
+        self.inner.engine.put_marks(letters.iter().map(DeadLetter::remove).collect()).await
     }
 
     /// What an environment may know of: its endpoints of the settings, and receivers of its connections that are disabled.
@@ -148,12 +204,6 @@ fn since(mark: &[u8]) -> Timestamp {
     std::str::from_utf8(mark).ok().and_then(Timestamp::parse).unwrap_or(Timestamp::NONE)
 }
 
-fn read_dead(value: &[u8]) -> Option<Dead> {
-    let value: serde_json::Value = serde_json::from_slice(value).ok()?;
-    let delivery = serde_json::from_str(value.get("delivery")?.as_str()?).ok()?;
-    Some(Dead { delivery, reason: value.get("reason")?.as_str()?.to_owned() })
-}
-
 /// Announces what webhooks changed: once at the start for what a crash left, then while there are commits.
 async fn announce(inner: &Inner) -> Result<(), Error> {
     let clock = inner.engine.clock();
@@ -166,6 +216,19 @@ async fn announce(inner: &Inner) -> Result<(), Error> {
             return std::future::pending().await;
         }
         clock.sleep(ANNOUNCE).await;
+    }
+}
+
+/// Drops dead letters that are too old or too many.
+async fn expire(inner: &Inner) -> Result<(), Error> {
+    let clock = inner.engine.clock();
+    loop {
+        let dropped = dead::expire(&inner.engine, clock.now()).await?;
+        if dropped > 0 {
+            told::dead_letters_dropped(dropped);
+            tracing::warn!(dropped, "dead letters older than 30 days, or the oldest of too many, are dropped");
+        }
+        clock.sleep(EXPIRE).await;
     }
 }
 
@@ -311,13 +374,10 @@ impl Inner {
     async fn bury(&self, delivery: Delivery, reason: &str) -> Result<Option<Timestamp>, Error> {
         tracing::error!(webhook = %delivery.id, endpoint = %delivery.endpoint, reason, "webhook given up");
         self.told(&delivery, "dead");
-        let text = serde_json::to_string(&delivery).map_err(|e| Error::Storage(e.to_string()))?;
-        let at = self.engine.clock().now().to_string();
-        let value = json!({"format": 1, "reason": reason, "at": at, "delivery": text}).to_string();
-        let marks = vec![Mark::put(Table::Setting, &[DEAD, &delivery.id], value)];
-        self.engine.commit(Batch { marks, ..Batch::default() }).await?;
+        let letter = DeadLetter { delivery, reason: reason.to_owned(), at: self.engine.clock().now() };
+        self.engine.put_marks(vec![letter.keep()?]).await?;
         pass("out.dead_letter");
-        self.engine.settle(&delivery.id, None).await?;
+        self.engine.settle(&letter.delivery.id, None).await?;
         Ok(None)
     }
 }

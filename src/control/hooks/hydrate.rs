@@ -4,7 +4,7 @@
 //! request. A hint that comes while its record is being read is not lost: the record is read once more.
 
 use super::prepare::{dataset, lay};
-use super::{Inner, add, quarantine};
+use super::{Inner, add};
 use crate::connectors::rest::definition::Definition;
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
@@ -300,7 +300,6 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, mut page:
     let repeats = page.keep_one_each();
     page.warnings.extend(repeats);
     let [environment, source, connection, stream] = &group.place;
-    let now = inner.parts.engine.clock().now();
     let dataset = dataset(inner, definition, environment, source, connection, stream)?;
     let mut records = inner.parts.engine.page(&dataset);
     for seen in &page.observations {
@@ -309,7 +308,7 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, mut page:
     let mut marks = answered(group);
     for (n, what) in page.quarantined.iter().chain(&page.warnings).enumerate() {
         let id = format!("{}.{n}", name(group));
-        marks.push(quarantine([environment, source, connection, stream], &id, what, now));
+        marks.push(inner.quarantine([environment, source, connection, stream], &id, newest(group), what)?);
     }
     add(&inner.tally.hydrated, page.observations.len() as u64);
     let any = !page.observations.is_empty();
@@ -329,14 +328,13 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, mut page:
 /// The record could not be read: say so where it is seen, and stop asking.
 async fn give_up(inner: &Inner, group: &Group, why: &Failure) -> Result<(), Error> {
     let [environment, source, connection, stream] = &group.place;
-    let now = inner.parts.engine.clock().now();
     tracing::warn!(source, connection, stream, %why, "a record could not be read after a webhook");
     let mut marks = answered(group);
     for (n, (key, _)) in group.keys.iter().enumerate() {
         let id = format!("{}.{n}", name(group));
         let message = why.to_string();
         let what = Quarantined { code: "hydrate_failed", message, id: Some(key.clone()), item: String::new() };
-        marks.push(quarantine([environment, source, connection, stream], &id, &what, now));
+        marks.push(inner.quarantine([environment, source, connection, stream], &id, newest(group), &what)?);
     }
     inner.parts.engine.commit(Batch { marks, ..Batch::default() }).await?;
     inner.wishes.done(group);

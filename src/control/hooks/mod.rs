@@ -9,6 +9,7 @@
 //! | [`seen`] | delivery ids that were met |
 //! | [`parked`] | events nobody owns yet |
 //! | [`hydrate`] | records to be read again, once things are quiet |
+//! | `retry` | a request once more, because something of it is in quarantine |
 //! | [`sweep`] | forgets what is past its time |
 //!
 //! Promises: a request is answered well only after it is on disk; an entry of the log has its effects exactly once, crash or
@@ -20,22 +21,26 @@ pub mod paths;
 mod prepare;
 pub mod process;
 pub mod receive;
+mod retry;
 pub(in crate::control) mod seen;
 pub mod sweep;
 
 pub use paths::{Entrance, HookUrl};
 pub(in crate::control) use process::place;
 pub use receive::{Admitted, Incoming, Reply};
+pub use retry::Retried;
 
 use super::bounds::Bounds;
 use super::connections::Connections;
 use crate::connectors::rest::definition::Definition;
 use crate::connectors::webhook_in::{Observer, Refusal, owns};
+use crate::control::metrics::told;
 use crate::engine::Engine;
-use crate::engine::pipeline::{Error, Mark, Table};
+use crate::engine::model::Cause;
+use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineRow, Writer};
 use crate::engine::source::{Connection, Quarantined, Source};
-use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -106,12 +111,17 @@ struct Inner {
     /// Counts commits that changed records.
     commits: watch::Sender<u64>,
     refused: Mutex<BTreeMap<(String, String), u64>>,
+    /// What is kept aside, by environment, source, connection and stream: those met since the start.
+    quarantine: Mutex<HashMap<[String; 4], Quarantine>>,
     /// Source and kind of events that no entry of `map` fits, those that were told of.
     unmapped: Mutex<BTreeSet<(String, String)>>,
 }
 
 /// Kinds of events without an entry in `map` that are told of since the start; all of them are counted.
 const UNMAPPED_TOLD: usize = 1_000;
+
+/// Places of the quarantine that are known at a time.
+const PLACES_KNOWN: usize = 10_000;
 
 /// Sums since the start.
 #[derive(Debug, Default)]
@@ -156,6 +166,7 @@ impl Hooks {
             tally: Tally::default(),
             commits: watch::Sender::new(0),
             refused: Mutex::default(),
+            quarantine: Mutex::default(),
             unmapped: Mutex::default(),
         };
         Ok(Hooks { inner: Arc::new(inner) })
@@ -218,6 +229,34 @@ impl Inner {
         told.len() < UNMAPPED_TOLD && told.insert((source.to_owned(), kind.to_owned()))
     }
 
+    /// Keeps what could not be taken under a key, with its reason: the mark that does.
+    fn quarantine(&self, place: [&str; 4], key: &str, cause: u64, what: &Quarantined) -> Result<Mark, Error> {
+        let engine = &self.parts.engine;
+        let mut known = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= PLACES_KNOWN {
+            known.clear();
+        }
+        let quarantine = match known.entry(place.map(str::to_owned)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Quarantine::load(engine, place, Writer::Webhook)?),
+        };
+        let entry = QuarantineEntry::new(what, Cause::webhook(cause).to_string(), engine.clock().now());
+        let (mark, kept) = quarantine.keep(engine, key, &entry)?;
+        if !kept {
+            let [_, source, connection, stream] = place;
+            told::quarantine_dropped("full", 1);
+            tracing::warn!(source, connection, stream, code = what.code, "the quarantine is full: an event is dropped");
+        }
+        Ok(mark)
+    }
+
+    /// What is known of a place of the quarantine is read anew when it is needed.
+    fn forget_quarantine(&self, environment: &str, row: &QuarantineRow) {
+        let [source, connection, stream] = row.place.clone();
+        let mut known = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&[environment.to_owned(), source, connection, stream]);
+    }
+
     fn committed(&self) {
         self.commits.send_modify(|n| *n += 1);
     }
@@ -230,18 +269,4 @@ impl Inner {
 
 fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
-}
-
-/// Keeps what could not be taken, with its reason.
-fn quarantine(place: [&str; 4], id: &str, what: &Quarantined, at: crate::engine::model::Timestamp) -> Mark {
-    let [environment, source, connection, stream] = place;
-    let value = json!({
-        "format": 1,
-        "code": what.code,
-        "message": what.message,
-        "id": what.id,
-        "item": what.item,
-        "at": at.to_string(),
-    });
-    Mark::put(Table::Quarantine, &[environment, source, connection, stream, id], value.to_string())
 }

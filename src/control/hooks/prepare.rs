@@ -2,7 +2,7 @@
 
 use super::hydrate::{Row, Wish};
 use super::seen::{self, Claim};
-use super::{Inner, add, quarantine};
+use super::{Inner, add};
 use crate::connectors::rest::definition::{Definition, Hydrate};
 use crate::connectors::webhook_in::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
 use crate::control::metrics::told;
@@ -32,6 +32,8 @@ pub(super) struct Draft<'a> {
     received_at: Timestamp,
     /// The request named no connection.
     of_all: bool,
+    /// It was processed before: its ids are met, and count for new.
+    again: bool,
     pages: Vec<(DatasetId, PageBuilder)>,
     marks: Vec<Mark>,
     claimed: Vec<Claim>,
@@ -44,15 +46,12 @@ pub(super) fn prepare(inner: &Inner, position: u64, bytes: &[u8]) -> Result<Prep
     let now = inner.parts.engine.clock().now();
     let stored = match StoredWebhook::decode(bytes) {
         Ok(stored) => stored,
-        Err(why) => return Ok(refused(inner, position, place, "bad_entry", &why.to_string(), now)),
+        Err(why) => return refused(inner, position, place, "bad_entry", &why.to_string()),
     };
     let mut draft = Draft::new(inner, position, &stored, now);
     let taken = match inner.observers.get(&stored.head.source) {
         Some(observer) => observe_all(inner, observer, &stored, &mut draft),
-        None => {
-            draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source));
-            Ok(())
-        }
+        None => draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source)),
     };
     draft.marks.push(place);
     draft.finish(taken)
@@ -73,13 +72,12 @@ pub(super) fn refused(
     place: Mark,
     code: &'static str,
     why: &str,
-    at: Timestamp,
-) -> Prepared {
+) -> Result<Prepared, Error> {
     add(&inner.tally.rejected, 1);
     let what = Quarantined { code, message: why.to_owned(), id: None, item: String::new() };
     let id = Cause::webhook(position).to_string();
-    let marks = vec![place, quarantine(["", "", "", WHOLE], &id, &what, at)];
-    Prepared { batch: Batch { marks, ..Batch::default() }, claimed: Vec::new(), wishes: Vec::new() }
+    let marks = vec![place, inner.quarantine(["", "", "", WHOLE], &id, position, &what)?];
+    Ok(Prepared { batch: Batch { marks, ..Batch::default() }, claimed: Vec::new(), wishes: Vec::new() })
 }
 
 impl<'a> Draft<'a> {
@@ -92,11 +90,17 @@ impl<'a> Draft<'a> {
             source: &stored.head.source,
             received_at: stored.received_at(),
             of_all: stored.head.connection.is_none(),
+            again: false,
             pages: Vec::new(),
             marks: Vec::new(),
             claimed: Vec::new(),
             wishes: Vec::new(),
         }
+    }
+
+    /// Of a request that was processed before.
+    pub fn again(inner: &'a Inner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
+        Draft { again: true, ..Draft::new(inner, position, stored, now) }
     }
 
     /// Adds what an event says, unless it was met before.
@@ -109,8 +113,7 @@ impl<'a> Draft<'a> {
             Verdict::Rejected(what) => {
                 add(&self.inner.tally.rejected, 1);
                 told::event(self.environment, self.source, "rejected");
-                self.keep("", WHOLE, index, 0, &what);
-                Ok(())
+                self.keep("", WHOLE, index, 0, &what)
             }
             Verdict::Unrouted { field, value } => self.unrouted(definition, index, event_id, field, value),
             Verdict::Routed(routed) => {
@@ -176,7 +179,7 @@ impl<'a> Draft<'a> {
     }
 
     fn claim(&mut self, connection: &str, id: Option<&EventId>) -> Result<bool, Error> {
-        let Some(id) = id else { return Ok(true) };
+        let Some(id) = id.filter(|_| !self.again) else { return Ok(true) };
         let key = [self.environment, self.source, connection, &id.text].map(str::to_owned);
         let claim = (key, self.received_at.plus(id.keep()));
         let fresh = self.inner.seen.claim(&self.inner.parts.engine, &claim, self.received_at)?;
@@ -218,7 +221,7 @@ impl<'a> Draft<'a> {
                 let most = super::parked::MOST;
                 let why =
                     format!("{most} events of {source} wait for a connection with their {}; add it", parked.field);
-                self.refuse("", "too_many_parked", why);
+                self.refuse("", "too_many_parked", why)?;
             }
         }
         Ok(())
@@ -229,7 +232,7 @@ impl<'a> Draft<'a> {
         for (n, Complaint { stream, quarantined }) in routed.complaints.iter().enumerate() {
             add(&self.inner.tally.rejected, 1);
             let stream = if stream.is_empty() { WHOLE } else { stream };
-            self.keep(&connection.id, stream, index, nth * 1_000 + n, quarantined);
+            self.keep(&connection.id, stream, index, nth * 1_000 + n, quarantined)?;
         }
         let account = self.inner.parts.connections.get(self.environment, self.source, &connection.id);
         let only = account.and_then(|account| account.streams.clone());
@@ -286,10 +289,17 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn keep(&mut self, connection: &str, stream: &str, index: usize, n: usize, what: &Quarantined) {
+    fn keep(
+        &mut self,
+        connection: &str,
+        stream: &str,
+        index: usize,
+        n: usize,
+        what: &Quarantined,
+    ) -> Result<(), Error> {
         let id = format!("{}.{index}.{n}", Cause::webhook(self.position));
         let place = [self.environment, self.source, connection, stream];
-        self.marks.push(quarantine(place, &id, what, self.now));
+        self.marks.push(self.inner.quarantine(place, &id, self.position, what)?);
         told::kept_aside(self.environment, self.source, stream);
         // Without its message, which may quote the event.
         tracing::warn!(
@@ -300,12 +310,13 @@ impl<'a> Draft<'a> {
             cause = id,
             "an event is kept aside"
         );
+        Ok(())
     }
 
-    fn refuse(&mut self, connection: &str, code: &'static str, message: String) {
+    fn refuse(&mut self, connection: &str, code: &'static str, message: String) -> Result<(), Error> {
         add(&self.inner.tally.rejected, 1);
         let what = Quarantined { code, message, id: None, item: String::new() };
-        self.keep(connection, WHOLE, 0, 0, &what);
+        self.keep(connection, WHOLE, 0, 0, &what)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::prepare::{Prepared, prepare, refused};
 use super::seen::Claim;
-use super::{Inner, add, hydrate::Wish, quarantine};
+use super::{Inner, add, hydrate::Wish};
 use crate::control::metrics::told;
 use crate::engine::fault::pass;
-use crate::engine::model::{Cause, DatasetId};
+use crate::engine::model::Cause;
 use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
 use crate::engine::source::Quarantined;
 use crate::engine::{Engine, fault};
@@ -174,20 +174,21 @@ pub(super) async fn rejected(inner: &Inner, batch: &str, receipt: &Receipt) -> R
     if receipt.rejected.is_empty() {
         return Ok(());
     }
-    let now = inner.parts.engine.clock().now();
-    let mark = |(n, (_, why)): (usize, &(DatasetId, String))| {
+    let position = batch.split('.').next().and_then(Cause::parse).map_or(0, |cause| cause.number);
+    let mut marks = Vec::with_capacity(receipt.rejected.len());
+    for (n, (dataset, why)) in receipt.rejected.iter().enumerate() {
         add(&inner.tally.rejected, 1);
         let what = Quarantined { code: "bad_record", message: why.clone(), id: None, item: String::new() };
-        quarantine(["", "", "", "webhook"], &format!("{batch}.record.{n}"), &what, now)
-    };
-    let marks = receipt.rejected.iter().enumerate().map(mark).collect();
+        let Some(name) = inner.parts.engine.name_of(*dataset) else { continue };
+        let place = [&*name.environment, &*name.source, &*name.connection, &*name.model];
+        marks.push(inner.quarantine(place, &format!("{batch}.record.{n}"), position, &what)?);
+    }
     inner.parts.engine.commit(Batch { marks, ..Batch::default() }).await.map(drop)
 }
 
 /// The engine refused the batch as such: say so in its place, and go on behind it.
 async fn give_up(inner: &Inner, position: u64, why: &str) -> Result<(), Error> {
-    let now = inner.parts.engine.clock().now();
     tracing::error!(webhook = %Cause::webhook(position), why, "webhook could not be committed");
-    let prepared = refused(inner, position, mark(position), "bad_batch", why, now);
+    let prepared = refused(inner, position, mark(position), "bad_batch", why)?;
     inner.parts.engine.commit(prepared.batch).await.map(drop)
 }

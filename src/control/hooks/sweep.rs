@@ -1,10 +1,11 @@
-//! Forgets what is past its time: entries of the log, delivery ids, events nobody claimed.
+//! Forgets what is past its time: entries of the log, delivery ids, events nobody claimed, entries of the quarantine.
 
 use super::{Inner, parked, seen};
 use crate::connectors::webhook_in::StoredWebhook;
+use crate::control::metrics::told;
 use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
-use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use crate::engine::pipeline::{Batch, Error, Mark, Table, expire_quarantine};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// How long requests stay in the log: longer than anything that refers to them.
 pub const KEEP: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 const EVERY: Duration = Duration::from_secs(60);
+/// The quarantine is read as a whole for it.
+const QUARANTINE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Entries read at a time while looking for old ones.
 const PAGE: usize = 32;
 /// Minutes looked at in one sweep: after a long stop it takes several.
@@ -23,9 +26,18 @@ const PLACE: &str = "webhook ids";
 /// Sweeps at the start and once a minute until `stop` is cancelled or the store fails.
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<(), Error> {
     let clock = inner.parts.engine.clock();
-    let mut trimmed = 0;
+    let (mut trimmed, mut quarantine_at) = (0, Timestamp::NONE);
     loop {
-        match once(&inner, clock.now(), &mut trimmed).await {
+        let now = clock.now();
+        let swept = async {
+            once(&inner, now, &mut trimmed).await?;
+            if quarantine_at <= now {
+                quarantine_at = now.plus(QUARANTINE_EVERY);
+                forget_quarantined(&inner, now).await?;
+            }
+            Ok(())
+        };
+        match swept.await {
             Err(Error::Stopped) => return Ok(()),
             done => done?,
         }
@@ -40,6 +52,15 @@ async fn once(inner: &Inner, now: Timestamp, trimmed: &mut u64) -> Result<(), Er
     forget_ids(inner, now).await?;
     parked::expire(inner, now).await?;
     trim(inner, now, trimmed)
+}
+
+async fn forget_quarantined(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+    let old = expire_quarantine(&inner.parts.engine, now).await?;
+    if old > 0 {
+        told::quarantine_dropped("too_old", old);
+        tracing::warn!(entries = old, "what was in quarantine for 30 days is dropped");
+    }
+    Ok(())
 }
 
 /// Forgets ids minute by minute, so that no more than a minute's worth is in memory.

@@ -189,6 +189,8 @@ fn describe() {
     describe_counter!("syncline_records_quarantined_total", "items kept aside because they are no records");
     describe_counter!("syncline_merge_conflicts_total", "records that lost against a newer version");
     describe_counter!("syncline_changes_total", "changes, by kind");
+    describe_counter!("syncline_quarantine_dropped_total", "entries the quarantine did not keep, by reason");
+    describe_counter!("syncline_dead_letters_dropped_total", "dead letters that were not kept any longer");
     describe_counter!("syncline_deliveries_total", "attempts to deliver a webhook, by outcome");
     describe_gauge!("syncline_disk_free_bytes", Unit::Bytes, "free on the disk of the data folder");
     describe_gauge!("syncline_disk_min_free_bytes", Unit::Bytes, "with less than this nothing new is taken");

@@ -204,6 +204,16 @@ pub fn kept_aside(environment: &str, source: &str, stream: &str) {
     counter!("syncline_records_quarantined_total", &labels.map(|(name, value)| (name, value.to_owned()))).increment(1);
 }
 
+/// Entries that the quarantine did not keep, or not any longer: `full` or `too_old`.
+pub fn quarantine_dropped(why: &'static str, n: u64) {
+    counter!("syncline_quarantine_dropped_total", "reason" => why).increment(n);
+}
+
+/// Dead letters that were not kept any longer.
+pub fn dead_letters_dropped(n: u64) {
+    counter!("syncline_dead_letters_dropped_total").increment(n);
+}
+
 /// An attempt to deliver a webhook: `delivered` or `failed`; and `dead` for one that is given up.
 pub fn delivery(environment: &str, endpoint: &str, outcome: &'static str) {
     let (environment, endpoint) = (environment.to_owned(), endpoint.to_owned());

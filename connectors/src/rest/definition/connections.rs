@@ -3,8 +3,8 @@
 use super::read::{self, ANSWER, Names, Out};
 use super::request::{Level, request};
 use super::webhooks::unknown_stream;
-use super::{Auth, AuthKind, FixedConnection, Stream, schedule};
-use crate::located::{Content, Entry, Fields, Node, bad_type};
+use super::{Auth, AuthKind, Definition, FixedConnection, Stream, schedule};
+use crate::located::{self, Complaint, Content, Entry, Fields, Node, Spot, bad_type};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,6 +104,33 @@ pub(super) struct Around<'a> {
     pub(super) kind: &'a AuthKind,
     pub(super) partitions: &'a BTreeSet<String>,
     pub(super) streams: &'a [Stream],
+}
+
+/// Reads a connection that does not stand in the file, by the rules of those that do: `said` is what would stand behind its name.
+/// Secrets are written out in it; references to variables and files are not resolved.
+pub fn connection_of(definition: &Definition, name: &str, said: &Value) -> Result<FixedConnection, Vec<Complaint>> {
+    let mut out = Out::new();
+    let text = said.to_string();
+    let mut value = located::parse("connection", &text)?;
+    written_out(&mut value);
+    let partitions = definition.partitions.keys().cloned().collect();
+    let around = Around { kind: &definition.auth.kind, partitions: &partitions, streams: &definition.streams };
+    let entry = Entry { key: name.to_owned(), spot: Spot::start("connection"), value };
+    let connection = connection(entry, &around, &mut out);
+    match connection {
+        Some(connection) if out.iter().all(|complaint| complaint.warning) => Ok(connection),
+        _ => Err(located::in_order(out)),
+    }
+}
+
+/// Whoever may make connections may write secrets into them.
+fn written_out(connection: &mut Node) {
+    let Content::Map(entries) = &mut connection.content else { return };
+    for entry in entries.iter_mut().filter(|entry| entry.key == "credentials") {
+        if let Content::Map(fields) = &mut entry.value.content {
+            fields.iter_mut().for_each(|field| field.value.referenced = true);
+        }
+    }
 }
 
 /// Reads `connections`.

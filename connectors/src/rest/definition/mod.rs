@@ -21,6 +21,7 @@ mod webhooks;
 
 pub use crate::expr::{TimeUnit, read_time};
 pub use crate::located::{Complaint, Reference};
+pub use connections::connection_of;
 pub use parse::{Parsed, parse};
 pub use preset::presets;
 pub use schedule::{MIN_INTERVAL, schedule};

@@ -1,13 +1,14 @@
 //! The drive: page after page, with retries, each in one commit with the place after it.
 
 use super::progress::{LOOKBACK_DELETES, forget_notes, scope};
-use super::quarantine::Quarantine;
 use super::record::{Journey, Outcome, RunRecord, Stage, run_key};
 use super::settle::clear_held;
 use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
 use crate::fault::{self, Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
-use crate::pipeline::{Batch, Engine, Error, Mark, PageBuilder, Receipt, Table, WindowOp};
+use crate::pipeline::{
+    Batch, Engine, Error, Mark, PageBuilder, Quarantine, QuarantineEntry, Receipt, Table, WindowOp, Writer,
+};
 use crate::sink::RunEnd;
 use crate::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part, Quarantined, Source};
 use crate::time::{Backoff, Chance, Clock};
@@ -91,7 +92,8 @@ impl<'a> Drive<'a> {
         let clock = engine.clock();
         let now = clock.now();
         let progress = Progress::load(engine, &order.dataset.name)?;
-        let quarantine = Quarantine::load(engine, &order.dataset.name)?;
+        let [environment, of, connection, model, _] = scope(&order.dataset.name);
+        let quarantine = Quarantine::load(engine, [environment, of, connection, model], Writer::Run)?;
         let stored = engine.mark(Table::Bookmark, &scope(&order.dataset.name))?;
         let mut stored = stored.and_then(|bytes| Journey::decode(&bytes));
         if let Some(journey) = stored.as_mut().filter(|journey| journey.record.status == Outcome::Running) {
@@ -381,7 +383,7 @@ impl<'a> Drive<'a> {
         self.count(&page);
         let mut batch = Batch { cause: Some(Cause::run(self.journey.number)), ..Batch::default() };
         batch.pages.push(self.records(&page.observations));
-        batch.marks = self.side_marks(&page);
+        batch.marks = self.side_marks(&page)?;
         batch.marks.push(Mark::put(Table::Bookmark, &scope(&self.order.dataset.name), self.journey.encode()));
         batch.marks.push(self.record_mark());
         if fault::planted("bookmark_before_its_page") {
@@ -456,7 +458,7 @@ impl<'a> Drive<'a> {
         page
     }
 
-    fn side_marks(&mut self, page: &Page) -> Vec<Mark> {
+    fn side_marks(&mut self, page: &Page) -> Result<Vec<Mark>, Error> {
         let scope = scope(&self.order.dataset.name);
         let note = |(key, value): &(String, Vec<u8>)| {
             let parts: Vec<&str> = scope.iter().copied().chain([key.as_str()]).collect();
@@ -466,9 +468,13 @@ impl<'a> Drive<'a> {
             }
         };
         let mut marks: Vec<Mark> = page.notes.iter().map(note).collect();
-        marks.extend(self.quarantine.release(&page.observations));
-        marks.extend(self.quarantine.keep(&page.quarantined, &self.journey.record.id, self.clock.now()));
-        marks
+        marks.extend(page.observations.iter().filter_map(|seen| self.quarantine.release(&seen.id)));
+        for what in &page.quarantined {
+            let entry = QuarantineEntry::new(what, &*self.journey.record.id, self.clock.now());
+            let (mark, _) = self.quarantine.keep(self.engine, &entry.key_of_item(), &entry)?;
+            marks.push(mark);
+        }
+        Ok(marks)
     }
 
     fn record_mark(&mut self) -> Mark {

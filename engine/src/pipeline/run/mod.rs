@@ -13,12 +13,10 @@
 
 mod drive;
 mod progress;
-mod quarantine;
 mod record;
 mod settle;
 
 pub use progress::{LOOKBACK_DELETES, LOOKBACK_WITHOUT_DATE, Progress, RUNS_KEPT};
-pub use quarantine::{Kept, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX};
 pub use record::{Journey, Outcome, RunRecord};
 pub use settle::{Hold, approve, held, reject};
 

@@ -102,7 +102,7 @@ impl Work {
         for (n, entry) in input.entries.iter().enumerate() {
             let at = at.plus(Duration::from_micros(n as u64));
             let taken = self.entry(group, target, entry, message, at);
-            self.account(group, target, taken, (listed, n), message, at);
+            self.account(group, target, taken, (listed, n), message, at)?;
         }
         self.leave_listing(group, target, &input, message);
         Ok(Outcome::Applied)
@@ -213,8 +213,8 @@ impl Work {
         (listed, n): (bool, usize),
         message: Message<'c>,
         at: Timestamp,
-    ) {
-        let Some(target) = self.targets.get_mut(target) else { return };
+    ) -> Result<(), Error> {
+        let Some(target) = self.targets.get_mut(target) else { return Ok(()) };
         match taken {
             Ok(id) => {
                 group.tally.records += 1;
@@ -226,13 +226,14 @@ impl Work {
                 if listed {
                     self.listings.doubt(target.dataset.id, &format!("a record was kept aside: {}", what.code));
                 }
-                if !group.keep(target, &what, n, message.offset(), at) {
+                if !group.keep(&self.inner.parts.engine, target, &what, n, message.offset(), at)? {
                     // Where no more are kept, the message itself is: nothing is lost.
                     let why = format!("record {n}: {}: {}; too many are kept aside already", what.code, what.message);
                     group.dead.push((message, Bad::new("quarantine_full", why)));
                 }
             }
         }
+        Ok(())
     }
 
     /// Lists are for streams that nobody polls in full.

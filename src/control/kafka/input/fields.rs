@@ -65,7 +65,7 @@ impl Work {
             return Ok(Outcome::Applied);
         }
         let taken = self.lay(group, target, &item, message, at);
-        self.account(group, target, taken, (false, 0), message, at);
+        self.account(group, target, taken, (false, 0), message, at)?;
         Ok(Outcome::Applied)
     }
 

@@ -4,10 +4,10 @@ use crate::control::hooks::seen::{Claim, Seen};
 use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName, Timestamp};
-use crate::engine::pipeline::{Error, Mark, Receipt, Table, Underway};
+use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, Receipt, Underway, Writer};
+use crate::engine::source::Quarantined;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl Flights {
         seen.release(&landed.claimed);
         let receipt = result?;
         told::committed(engine, &receipt);
-        let marks = rejected(engine, &landed, &receipt);
+        let marks = rejected(engine, &landed, &receipt)?;
         if marks.is_empty() { Ok(()) } else { engine.put_marks(marks).await }
     }
 
@@ -86,22 +86,21 @@ impl Flights {
 }
 
 /// Keeps what the engine found to be no record: text that is JSON for us and not for it, such as a field written twice.
-fn rejected(engine: &Engine, landed: &Flying, receipt: &Receipt) -> Vec<Mark> {
+fn rejected(engine: &Engine, landed: &Flying, receipt: &Receipt) -> Result<Vec<Mark>, Error> {
     let now: Timestamp = engine.clock().now();
     let mut marks = Vec::new();
     for (n, (dataset, why)) in receipt.rejected.iter().enumerate() {
         let Some((_, name)) = landed.datasets.iter().find(|(id, _)| id == dataset) else { continue };
         tracing::warn!(dataset = %name, why, place = landed.what, "a record was refused by the engine");
         let message = format!("{why} (in {})", landed.what);
-        let kept = json!({
-            "code": "bad_record", "message": message, "id": null, "item": "", "run": landed.cause, "at": now,
-        });
-        let id = format!("{}.{n}", landed.cause);
-        let place: [&str; 5] = [&name.environment, &name.source, &name.connection, &name.model, &id];
-        marks.push(Mark::put(Table::Quarantine, &place, kept.to_string()));
+        let what = Quarantined { code: "bad_record", message, id: None, item: String::new() };
+        let place: [&str; 4] = [&name.environment, &name.source, &name.connection, &name.model];
+        let mut quarantine = Quarantine::load(engine, place, Writer::Topic)?;
+        let entry = QuarantineEntry::new(&what, &*landed.cause, now);
+        marks.push(quarantine.keep(engine, &format!("{}.{n}", landed.cause), &entry)?.0);
     }
     if !marks.is_empty() {
         metrics::counter!("syncline_kafka_records_total", "outcome" => "quarantined").increment(marks.len() as u64);
     }
-    marks
+    Ok(marks)
 }

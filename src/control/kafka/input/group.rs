@@ -7,8 +7,7 @@ use crate::connectors::kafka::input::{Bad, Message};
 use crate::control::hooks::seen::{self, Claim};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
-use crate::engine::pipeline::run::{Kept, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX};
-use crate::engine::pipeline::{Batch, Dataset, Mark, PageBuilder, Table, WindowOp};
+use crate::engine::pipeline::{Batch, Dataset, Error, Mark, PageBuilder, QuarantineEntry, WindowOp};
 use crate::engine::source::Quarantined;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -89,32 +88,27 @@ impl<'c> Group<'c> {
     }
 
     /// Keeps a record that could not be taken. False if too many of its dataset are kept already.
-    pub fn keep(&mut self, target: &mut Target, what: &Quarantined, n: usize, offset: i64, at: Timestamp) -> bool {
+    pub fn keep(
+        &mut self,
+        engine: &Engine,
+        target: &mut Target,
+        what: &Quarantined,
+        n: usize,
+        offset: i64,
+        at: Timestamp,
+    ) -> Result<bool, Error> {
         let key = what.id.clone().unwrap_or_else(|| format!("?{}.{}.{n}", self.partition, offset));
-        if !target.kept.contains(&key) && target.kept.len() >= QUARANTINE_MAX {
-            return false;
-        }
-        let end = (0..=what.item.len().min(QUARANTINE_ITEM_BYTES_MAX)).rev().find(|at| what.item.is_char_boundary(*at));
-        let kept = Kept {
-            code: what.code.to_owned(),
-            message: what.message.clone(),
-            id: what.id.clone(),
-            item: what.item.get(..end.unwrap_or(0)).unwrap_or_default().to_owned(),
-            run: self.cause.to_string(),
-            at,
-        };
-        let value = serde_json::to_vec(&kept).unwrap_or_default();
-        self.marks.push(Mark::put(Table::Quarantine, &quarantine(&target.dataset.name, &key), value));
-        target.kept.insert(key);
-        self.tally.quarantined += 1;
-        true
+        let entry = QuarantineEntry::new(what, self.cause.to_string(), at);
+        let (mark, kept) = target.quarantine.keep(engine, &key, &entry)?;
+        // What finds no room is not dropped: the message goes to the dead letters.
+        self.marks.extend(kept.then_some(mark));
+        self.tally.quarantined += u64::from(kept);
+        Ok(kept)
     }
 
     /// A record of this id was taken: what was kept of it goes.
     pub fn release(&mut self, target: &mut Target, id: &str) {
-        if !target.kept.is_empty() && target.kept.remove(id) {
-            self.marks.push(Mark::delete(Table::Quarantine, &quarantine(&target.dataset.name, id)));
-        }
+        self.marks.extend(target.quarantine.release(id));
     }
 
     /// The batch, its datasets, and the ids it used up.
@@ -140,8 +134,4 @@ impl<'c> Group<'c> {
         };
         (batch, datasets, self.claimed)
     }
-}
-
-fn quarantine<'a>(name: &'a DatasetName, key: &'a str) -> [&'a str; 5] {
-    [&name.environment, &name.source, &name.connection, &name.model, key]
 }

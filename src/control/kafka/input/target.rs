@@ -8,9 +8,9 @@ use crate::connectors::rest::definition::Stream;
 use crate::connectors::rest::mapping::{self, Mapper};
 use crate::control::connections::Account;
 use crate::engine::model::DatasetName;
-use crate::engine::pipeline::{Dataset, DatasetSpec, Error, Table};
+use crate::engine::pipeline::{Dataset, DatasetSpec, Error, Quarantine, Writer};
 use serde_json::{Map, Value};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The variant every stream has.
@@ -21,8 +21,8 @@ pub(super) struct Target {
     pub dataset: Dataset,
     pub mapper: Arc<Mapper>,
     pub account: Arc<Account>,
-    /// Keys of the records kept aside for this dataset.
-    pub kept: BTreeSet<String>,
+    /// What is kept aside of its stream.
+    pub quarantine: Quarantine,
 }
 
 impl Target {
@@ -146,8 +146,7 @@ impl Targets {
             }
         };
         let place = [name.environment, source, name.connection, &stream.name];
-        let kept = parts.engine.marks(Table::Quarantine, &place)?;
-        let kept = kept.into_iter().filter_map(|(rest, _)| rest.into_iter().next()).collect();
-        Ok(Ok(Target { dataset, mapper, account, kept }))
+        let quarantine = Quarantine::load(&parts.engine, place, Writer::Topic)?;
+        Ok(Ok(Target { dataset, mapper, account, quarantine }))
     }
 }

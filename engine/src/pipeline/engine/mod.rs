@@ -296,6 +296,18 @@ impl Engine {
         Ok(self.inner.store.marks(table as u8, prefix)?)
     }
 
+    /// The same one by one, behind the mark with the remaining parts `after`, until `each` returns false: (remaining parts,
+    /// value).
+    pub fn marks_after(
+        &self,
+        table: Table,
+        prefix: &[&str],
+        after: &[&str],
+        each: &mut dyn FnMut(Vec<String>, &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        Ok(self.inner.store.marks_after(table as u8, prefix, after, each)?)
+    }
+
     /// Stores marks alone, durably.
     pub async fn put_marks(&self, marks: Vec<Mark>) -> Result<(), Error> {
         self.commit(Batch { marks, ..Batch::default() }).await.map(drop)

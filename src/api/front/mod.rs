@@ -16,10 +16,12 @@
 //! | `/v1/views…` | all owners, put together view by view (`views`) |
 //! | `/v1/endpoints…` | all owners: one that is disabled for some of them is disabled |
 //! | `POST /v1/inputs/…` | all owners, each for what has stopped there (`inputs`) |
+//! | `/v1/quarantine…`, `/v1/deliveries…` | all owners: their pages are one page, their counts are added (`paged`) |
 //! | `/v1/changes`, `/v1/records` of several connections | nobody: 400 `name_a_connection` |
 
 mod connections;
 mod inputs;
+mod paged;
 mod views;
 
 use super::Budgeting;
@@ -120,6 +122,10 @@ enum Concern {
     Endpoints,
     /// All owners, and their connections are one list.
     Connections,
+    /// All owners, and their pages are one page.
+    Paged(paged::List),
+    /// All owners, and what they count is added.
+    Counted,
     /// All owners, as far as an input has stopped there.
     Restart,
     /// Several connections, where only one can be asked for; what to do instead.
@@ -132,6 +138,9 @@ const FOLLOW_ONE: &str = "connections are spread over several processes: follow 
 /// What to do where connections of several partitions are changed: all or none cannot be kept over them.
 const CHANGE_ONE: &str = "these connections belong to several partitions, which cannot be changed together: send a call for \
                           each connection";
+
+/// What to do where a connection is made: the id says whose it is.
+const NAME_IT: &str = "connections are spread over several processes by their ids: name `connection_id`";
 
 async fn answer(State(door): State<Door>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
@@ -185,6 +194,8 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
             Err(why) => *why,
         },
         Concern::Connections => connections::answer(&door, &whole).await.unwrap_or_else(|why| *why),
+        Concern::Paged(list) => paged::list(&door, list, &whole).await.unwrap_or_else(|why| *why),
+        Concern::Counted => paged::change(&door, &whole).await.unwrap_or_else(|why| *why),
         Concern::Restart => inputs::answer(&door, &whole).await,
         Concern::Several(message) => Refusal::bad("name_a_connection", message).into_response(),
     };
@@ -274,8 +285,15 @@ fn concern(
     if path == "/v1/endpoints" || path.starts_with("/v1/endpoints/") {
         return Concern::All;
     }
-    if matches!(path, "/connections" | "/connection") && head.method == Method::GET {
+    let of_connections = matches!(path, "/connections" | "/connection" | "/v1/connections");
+    if of_connections && head.method == Method::GET {
         return Concern::Connections;
+    }
+    if let Some(list) = paged::List::at(path) {
+        return Concern::Paged(list);
+    }
+    if path.starts_with("/v1/quarantine/") || path.starts_with("/v1/deliveries/") {
+        return Concern::Counted;
     }
     if path.starts_with("/v1/inputs/") && head.method == Method::POST {
         return Concern::Restart;
@@ -295,7 +313,7 @@ fn concern(
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let in_path = path.strip_prefix("/connections/").or_else(|| path.strip_prefix("/connection/"));
+    let in_path = ["/connections/", "/connection/", "/v1/connections/"].into_iter().find_map(|p| path.strip_prefix(p));
     let in_path = in_path.filter(|rest| !rest.is_empty() && !rest.contains('/') && *rest != "metadata");
     let connection = in_path
         .map(str::to_owned)
@@ -314,6 +332,7 @@ fn concern(
             Some(source) => Concern::One(spread.of(environment, &source, &one)),
             None => Concern::Anybody,
         },
+        _ if of_connections => Concern::Several(NAME_IT),
         _ if path == "/v1/changes" || path == "/v1/records" => Concern::Several(FOLLOW_ONE),
         _ => match path {
             "/sync/status" | "/sync/trigger" | "/sync/start" | "/sync/pause" | "/v1/runs" | "/v1/deletes"
@@ -530,8 +549,19 @@ mod tests {
     fn what_only_owners_know_is_asked_of_all() {
         assert!(matches!(concerns("GET", "/connections?search=a", Value::Null), Concern::Connections));
         assert!(matches!(concerns("GET", "/connection/", Value::Null), Concern::Connections));
-        assert!(matches!(concerns("GET", "/connections/acme", Value::Null), Concern::One(4)));
+        for path in ["/connections/acme", "/v1/connections/acme"] {
+            assert!(matches!(concerns("GET", path, Value::Null), Concern::One(4)));
+            let deletes = format!("{path}?provider_config_key=crm");
+            assert!(matches!(concerns("DELETE", &deletes, Value::Null), Concern::One(4)));
+        }
+        let named = json!({"connection_id": "acme", "provider_config_key": "crm"});
+        assert!(matches!(concerns("POST", "/connections", named), Concern::One(4)));
+        let unnamed = json!({"provider_config_key": "crm"});
+        assert!(matches!(concerns("POST", "/v1/connections", unnamed), Concern::Several(NAME_IT)));
         assert!(matches!(concerns("GET", "/v1/inputs", Value::Null), Concern::All));
+        let quarantine = concerns("GET", "/v1/quarantine?source=crm&connection=acme", Value::Null);
+        assert!(matches!(quarantine, Concern::Paged(paged::List::Quarantine)));
+        assert!(matches!(concerns("POST", "/v1/deliveries/retry", json!({"endpoint": "a"})), Concern::Counted));
         let start = json!({"start": "earliest"});
         assert!(matches!(concerns("POST", "/v1/inputs/orders/restart", start), Concern::Restart));
         assert!(matches!(concerns("GET", "/v1/changes", Value::Null), Concern::Several(FOLLOW_ONE)));
