@@ -6,12 +6,16 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
-.PHONY: demo test soak ledger check bench bench-peers bench-scale fmt setup setup-test setup-peers
+.PHONY: demo quick test soak ledger check bench bench-peers bench-scale fmt setup setup-test setup-peers
 
 ## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
 demo: setup
 	@cargo build $(CARGO_FLAGS) --bin syncline
 	@"$(CARGO_TARGET_DIR)/debug/syncline" demo
+
+## Unit tests alone, while one works: without JDK, Go and Node.
+quick: setup
+	@cargo test $(CARGO_FLAGS) --workspace --lib --bins
 
 ## Unit, oracle, crash and interop tests, and every example in the docs of the code.
 test: setup-test

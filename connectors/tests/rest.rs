@@ -3,10 +3,13 @@
 mod provider;
 
 use provider::{Asked, Bench, Provider, Read, Reply, at, reply};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use syncline_engine::source::{Body, Confirm, Part};
+use syncline_connectors::rest::Credentials;
+use syncline_engine::source::{Body, Confirm, Connection, Failure, Part};
 
 /// A definition with one stream, `Thing`, whose list is `list`.
 fn listing(list: &str) -> String {
@@ -32,6 +35,72 @@ async fn read(definition: &str, provider: impl Fn(&Asked) -> Reply + Send + Sync
 
 fn number(asked: &Asked, name: &str) -> Option<u64> {
     asked.query.get(name).and_then(|text| text.parse().ok())
+}
+
+// --- credentials ---
+
+/// Tokens that follow each other: the first is in force until it is refused.
+struct Tokens {
+    left: Mutex<Vec<&'static str>>,
+    refusals: AtomicUsize,
+}
+
+impl Tokens {
+    fn new(tokens: &[&'static str]) -> Arc<Tokens> {
+        Arc::new(Tokens { left: Mutex::new(tokens.to_vec()), refusals: AtomicUsize::new(0) })
+    }
+
+    fn first(&self) -> Option<Map<String, Value>> {
+        let token = *self.left.lock().expect("tokens").first()?;
+        Some(Map::from_iter([("token".to_owned(), token.into())]))
+    }
+}
+
+#[async_trait::async_trait]
+impl Credentials for Tokens {
+    async fn current(&self, source: &str, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
+        assert_eq!((source, connection.id.as_str()), ("acme", "me"));
+        Ok(self.first())
+    }
+
+    async fn refused(&self, _: &str, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
+        assert_eq!(Some(connection.credentials.clone()), self.first(), "those that were refused");
+        self.refusals.fetch_add(1, Ordering::SeqCst);
+        self.left.lock().expect("tokens").remove(0);
+        Ok(self.first())
+    }
+}
+
+const SIGNED: &str = "auth: {type: bearer}\nheaders: {X-Key: \"{{ connection.credentials.token }}\"}";
+
+fn let_in(asked: &Asked) -> Reply {
+    match asked.header("authorization").as_deref() {
+        Some("Bearer good") if asked.header("x-key").as_deref() == Some("good") => reply(things(1..=2)),
+        _ => Reply::text(401, "who are you?"),
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_credentials_is_asked_once_more_with_others() {
+    let bench = Bench::new(&with(SIGNED, "{get: /things}", ""), let_in).await;
+    let tokens = Tokens::new(&["old", "good"]);
+    let read = bench.signed_by(tokens.clone()).read(Part::Full).await;
+    assert_eq!((read.ids().len(), bench.provider.asked().len()), (2, 2), "{:?}", read.failed);
+    assert_eq!(tokens.refusals.load(Ordering::SeqCst), 1);
+    // The next page begins with those that are in force.
+    assert_eq!(bench.signed_by(tokens).read(Part::Full).await.ids().len(), 2);
+    assert_eq!(bench.provider.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn credentials_are_asked_for_once_more_and_not_again() {
+    for (tokens, requests) in [(&["old", "older", "good"][..], 2), (&["old"], 1)] {
+        let bench = Bench::new(&with(SIGNED, "{get: /things}", ""), let_in).await;
+        let tokens = Tokens::new(tokens);
+        let read = bench.signed_by(tokens.clone()).read(Part::Full).await;
+        assert_eq!((read.failure().status, bench.provider.asked().len()), (Some(401), requests));
+        assert_eq!(tokens.refusals.load(Ordering::SeqCst), 1);
+    }
 }
 
 // --- pagination ---

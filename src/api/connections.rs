@@ -7,7 +7,7 @@ use super::error::{Fault, Refusal};
 use super::query::Query;
 use super::{Api, both};
 use crate::connectors::rest::definition::{AuthKind, Complaint};
-use crate::control::changing::Unchanged;
+use crate::control::changing::ConnectionError;
 use crate::control::config::Role;
 use crate::control::connections::{Account, AccountKey, Refused};
 use axum::extract::{Path, RawQuery, Request, State};
@@ -188,8 +188,7 @@ async fn change(
 ) -> Result<Json<Value>, Refusal> {
     caller.must_be(Role::Admin)?;
     let key = named(&caller, query.as_deref(), &id)?;
-    let mut body = Fields::read(&api, request, &CREATED[2..]).await?;
-    body.take("connection_config");
+    let mut body = Fields::read(&api, request, &CREATED[3..]).await?;
     let auth = api.app.definitions.get(&key.source).map_or(&AuthKind::None, |definition| &definition.auth.kind);
     let changes = said(&mut body, auth);
     body.done()?;
@@ -266,13 +265,15 @@ fn fields_of(auth: &AuthKind, mut given: Map<String, Value>) -> Map<String, Valu
     given
 }
 
-impl From<Unchanged> for Refusal {
-    fn from(why: Unchanged) -> Self {
+impl From<ConnectionError> for Refusal {
+    fn from(why: ConnectionError) -> Self {
         match why {
-            Unchanged::Refused(refused) => refused.into(),
-            Unchanged::Test(ref failure) => Refusal::bad("connection_test_failed", format!("{}: {why}", failure.code)),
-            Unchanged::Shared(_) => Refusal::new(StatusCode::CONFLICT, "several_processes", why.to_string()),
-            Unchanged::Syncs(error) => error.into(),
+            ConnectionError::Refused(refused) => refused.into(),
+            ConnectionError::Test(ref failure) => {
+                Refusal::bad("connection_test_failed", format!("{}: {why}", failure.code))
+            }
+            ConnectionError::Shared(_) => Refusal::new(StatusCode::CONFLICT, "several_processes", why.to_string()),
+            ConnectionError::Syncs(error) => error.into(),
         }
     }
 }

@@ -6,8 +6,8 @@ use super::error::Refusal;
 use super::query::Query;
 use super::{Api, both};
 use crate::control::config::Role;
-use crate::control::quarantine::{ENTRIES_MAX, Filter};
-use crate::engine::pipeline::{DroppedEntries, QuarantineEntry, QuarantineRow, Writer, quarantine_entry};
+use crate::control::quarantine::{ENTRIES_MAX, QuarantineFilter};
+use crate::engine::pipeline::{DroppedEntries, QuarantineEntry, QuarantineRow, QuarantineWriter, quarantine_entry};
 use axum::extract::{RawQuery, Request, State};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -38,19 +38,10 @@ async fn list(
 ) -> Result<Json<Value>, Refusal> {
     const KNOWN: [&str; 7] = ["source", "connection", "stream", "code", "writer", "limit", "cursor"];
     let mut query = Query::read(query.as_deref(), &KNOWN);
-    let filter = Filter {
-        source: query.one("source"),
-        connection: query.one("connection"),
-        stream: query.one("stream"),
-        code: query.one("code"),
-        writer: match query.one("writer") {
-            None => None,
-            Some(word) => writer(&word).or_else(|| {
-                query.fault("invalid_value", &["writer"], WRITER_WANTED);
-                None
-            }),
-        },
-    };
+    let (filter, wrong) = filter(|name| query.one(name));
+    if wrong {
+        query.fault("invalid_value", &["writer"], WRITER_WANTED);
+    }
     let limit = usize::try_from(query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT)).unwrap_or(usize::MAX);
     let after = match query.one("cursor") {
         None => None,
@@ -109,19 +100,10 @@ async fn meant(api: &Api, caller: &Caller, request: Request) -> Result<(Vec<Quar
     const KNOWN: [&str; 6] = ["ids", "source", "connection", "stream", "code", "writer"];
     let mut body = Fields::read(api, request, &KNOWN).await?;
     let ids = body.has("ids").then(|| ids(&mut body));
-    let filter = Filter {
-        source: body.text("source"),
-        connection: body.text("connection"),
-        stream: body.text("stream"),
-        code: body.text("code"),
-        writer: match body.text("writer") {
-            None => None,
-            Some(word) => writer(&word).or_else(|| {
-                body.fault("invalid_value", &["writer"], WRITER_WANTED);
-                None
-            }),
-        },
-    };
+    let (filter, wrong) = filter(|name| body.text(name));
+    if wrong {
+        body.fault("invalid_value", &["writer"], WRITER_WANTED);
+    }
     match (&ids, &filter.source) {
         (Some(_), Some(_)) => body.fault("invalid_type", &["ids"], "may not stand beside a selection"),
         (None, None) => body.fault("invalid_type", &["ids"], "is missing: name entries, or select them by `source`"),
@@ -162,8 +144,12 @@ fn ids(body: &mut Fields) -> Vec<QuarantineRow> {
 
 const WRITER_WANTED: &str = "run, webhook or topic is wanted";
 
-fn writer(word: &str) -> Option<Writer> {
-    Writer::ALL.into_iter().find(|writer| writer.as_str() == word)
+/// The selection that named texts make, and whether its writer is none.
+fn filter(mut text: impl FnMut(&str) -> Option<String>) -> (QuarantineFilter, bool) {
+    let word = text("writer");
+    let writer = QuarantineWriter::ALL.into_iter().find(|writer| word.as_deref() == Some(writer.as_str()));
+    let [source, connection, stream, code] = ["source", "connection", "stream", "code"].map(text);
+    (QuarantineFilter { source, connection, stream, code, writer }, word.is_some() && writer.is_none())
 }
 
 /// The id of an entry, which is a cursor as well.

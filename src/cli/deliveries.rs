@@ -26,14 +26,14 @@ pub(crate) enum Verb {
         json: bool,
     },
     /// Send again what was given up
-    Retry(Which),
+    Retry(LetterSelection),
     /// Drop for good what was given up
-    Drop(Which),
+    Drop(LetterSelection),
 }
 
 /// Which dead letters.
 #[derive(clap::Args)]
-pub(crate) struct Which {
+pub(crate) struct LetterSelection {
     /// Dead letters of the list (`msg_…`)
     #[arg(conflicts_with = "endpoint")]
     ids: Vec<String>,
@@ -42,7 +42,7 @@ pub(crate) struct Which {
     endpoint: Option<String>,
 }
 
-impl Which {
+impl LetterSelection {
     fn body(&self) -> Result<Value, Fail> {
         match (&self.endpoint, self.ids.as_slice()) {
             (Some(endpoint), _) => Ok(json!({"endpoint": endpoint})),

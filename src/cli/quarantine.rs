@@ -16,7 +16,7 @@ pub(crate) enum Verb {
     /// What is in quarantine, with the reason
     List {
         #[command(flatten)]
-        which: Which,
+        which: EntrySelection,
         /// At most so many
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -25,32 +25,27 @@ pub(crate) enum Verb {
         json: bool,
     },
     /// Try it again: webhooks are processed once more, streams are listed once more
-    Retry {
-        /// Entries of the list (`qrn_…`)
-        #[arg(conflicts_with_all = ["source", "connection", "stream", "code"])]
-        ids: Vec<String>,
-        #[command(flatten)]
-        which: Which,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Retry(Meant),
     /// Drop it for good
-    Drop {
-        /// Entries of the list (`qrn_…`)
-        #[arg(conflicts_with_all = ["source", "connection", "stream", "code"])]
-        ids: Vec<String>,
-        #[command(flatten)]
-        which: Which,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Drop(Meant),
+}
+
+/// What is tried again or dropped.
+#[derive(clap::Args)]
+pub(crate) struct Meant {
+    /// Entries of the list (`qrn_…`)
+    #[arg(conflicts_with_all = ["source", "connection", "stream", "code"])]
+    ids: Vec<String>,
+    #[command(flatten)]
+    which: EntrySelection,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which entries.
 #[derive(clap::Args)]
-pub(crate) struct Which {
+pub(crate) struct EntrySelection {
     /// Only of this source
     #[arg(long)]
     source: Option<String>,
@@ -65,7 +60,7 @@ pub(crate) struct Which {
     code: Option<String>,
 }
 
-impl Which {
+impl EntrySelection {
     fn pairs(&self) -> [(&'static str, Option<&str>); 4] {
         [
             ("source", self.source.as_deref()),
@@ -94,22 +89,22 @@ impl Which {
 pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
     let body = match verb {
         Verb::List { .. } => Value::Null,
-        Verb::Retry { ids, which, .. } | Verb::Drop { ids, which, .. } => which.body(ids)?,
+        Verb::Retry(meant) | Verb::Drop(meant) => meant.which.body(&meant.ids)?,
     };
     let access = Access::open(common).await?;
     let answer = match verb {
         Verb::List { which, limit, .. } => all(&access, which, *limit).await,
-        Verb::Retry { .. } => access.post("/v1/quarantine/retry", Some(&body)).await,
-        Verb::Drop { .. } => access.post("/v1/quarantine/drop", Some(&body)).await,
+        Verb::Retry(_) => access.post("/v1/quarantine/retry", Some(&body)).await,
+        Verb::Drop(_) => access.post("/v1/quarantine/drop", Some(&body)).await,
     };
     let served = matches!(access, Access::Server { .. });
     access.close().await?;
     let answer = answer?;
     match verb {
         Verb::List { json, .. } => list(&answer, *json)?,
-        Verb::Retry { json: true, .. } | Verb::Drop { json: true, .. } => show::line(&answer.to_string())?,
-        Verb::Retry { .. } => retried(&answer, served)?,
-        Verb::Drop { .. } => show::line(&format!("{} entries dropped", show::text(&answer, &["dropped"])))?,
+        Verb::Retry(meant) | Verb::Drop(meant) if meant.json => show::line(&answer.to_string())?,
+        Verb::Retry(_) => retried(&answer, served)?,
+        Verb::Drop(_) => show::line(&format!("{} entries dropped", show::text(&answer, &["dropped"])))?,
     }
     if answer["more"] == true {
         show::line("there are more of them: give the command again")?;
@@ -118,7 +113,7 @@ pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> 
 }
 
 /// Pages, one after the other.
-async fn all(access: &Access, which: &Which, limit: usize) -> Result<Value, Fail> {
+async fn all(access: &Access, which: &EntrySelection, limit: usize) -> Result<Value, Fail> {
     let (mut entries, mut dropped, mut cursor) = (Vec::new(), Vec::new(), None::<String>);
     loop {
         let page = [("limit", Some(PAGE)), ("cursor", cursor.as_deref())];

@@ -6,7 +6,7 @@
 
 use super::App;
 use super::connections::{Account, AccountKey, Refused};
-use super::quarantine::{ENTRIES_MAX, Filter};
+use super::quarantine::{ENTRIES_MAX, QuarantineFilter};
 use super::syncs::{Status, SyncError, SyncKey};
 use crate::engine::pipeline::Error;
 use crate::engine::source::Failure;
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Why a connection was not made, changed or deleted.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Unchanged {
+pub enum ConnectionError {
     /// It may not be.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -39,9 +39,9 @@ pub enum Unchanged {
     Syncs(#[from] SyncError),
 }
 
-impl From<Error> for Unchanged {
+impl From<Error> for ConnectionError {
     fn from(error: Error) -> Self {
-        Unchanged::Refused(Refused::Engine(error))
+        ConnectionError::Refused(Refused::Engine(error))
     }
 }
 
@@ -53,14 +53,14 @@ impl App {
         key: &AccountKey,
         said: Value,
         mut fields: Map<String, Value>,
-    ) -> Result<Arc<Account>, Unchanged> {
+    ) -> Result<Arc<Account>, ConnectionError> {
         self.must_not_be_shared(&key.source)?;
         let drafted = self.connections.draft(key, said.clone())?;
         // A part that asks through others learns of a wrong credential with the first run.
         if self.part.gateways.is_none()
             && let Some(source) = self.rest.get(&key.source)
         {
-            let told = source.check(&drafted.connection).await.map_err(Unchanged::Test)?;
+            let told = source.check(&drafted.connection).await.map_err(ConnectionError::Test)?;
             fields.extend(told.into_iter().flatten());
         }
         let account = self.connections.create(key, said).await?;
@@ -76,14 +76,14 @@ impl App {
         &self,
         key: &AccountKey,
         changes: &Map<String, Value>,
-    ) -> Result<Arc<Account>, Unchanged> {
+    ) -> Result<Arc<Account>, ConnectionError> {
         let account = self.connections.update(key, changes).await?;
         self.follow(key).await?;
         Ok(account)
     }
 
     /// Deletes a connection with its syncs, its records and what lies in quarantine of it.
-    pub async fn delete_connection(&self, key: &AccountKey) -> Result<(), Unchanged> {
+    pub async fn delete_connection(&self, key: &AccountKey) -> Result<(), ConnectionError> {
         self.connections.hide(key).await?;
         self.hooks.refresh();
         self.end_runs(key).await;
@@ -94,7 +94,7 @@ impl App {
             }
         }
         let (source, connection) = (Some(key.source.clone()), Some(key.id.clone()));
-        let filter = Filter { source, connection, ..Filter::default() };
+        let filter = QuarantineFilter { source, connection, ..QuarantineFilter::default() };
         while let (rows, more) = self.quarantined(&key.environment, &filter, None, ENTRIES_MAX)?
             && !rows.is_empty()
         {
@@ -119,18 +119,18 @@ impl App {
     }
 
     /// Lets what depends on connections know of one.
-    async fn follow(&self, key: &AccountKey) -> Result<(), Unchanged> {
+    async fn follow(&self, key: &AccountKey) -> Result<(), ConnectionError> {
         self.syncs.refresh().await?;
         self.hooks.refresh();
         self.hooks.connection_changed(&key.environment, &key.source);
         Ok(())
     }
 
-    fn must_not_be_shared(&self, source: &str) -> Result<(), Unchanged> {
+    fn must_not_be_shared(&self, source: &str) -> Result<(), ConnectionError> {
         let webhooks = self.definitions.get(source).and_then(|definition| definition.webhooks.as_ref());
         let each = webhooks.is_some_and(|webhooks| webhooks.per_connection && webhooks.path.is_none());
         match self.part.neighbours {
-            Some(_) if each => Err(Unchanged::Shared(source.to_owned())),
+            Some(_) if each => Err(ConnectionError::Shared(source.to_owned())),
             _ => Ok(()),
         }
     }

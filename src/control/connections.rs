@@ -7,11 +7,13 @@
 //! provider told, and the metadata changed through REST, which is laid over the file's: it survives restarts, and keys that
 //! REST never touched still follow the file.
 
+use crate::connectors::rest::Credentials;
 use crate::connectors::rest::definition::{Complaint, Definition, FixedConnection, Schedule, connection_of};
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::source;
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -393,6 +395,29 @@ impl Connections {
 
     fn read<T>(&self, look: impl FnOnce(&BTreeMap<AccountKey, Kept>) -> T) -> T {
         look(&self.accounts.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a connection was changed to is used from the next request on, also by runs that have begun before.
+#[async_trait]
+impl Credentials for Connections {
+    async fn current(
+        &self,
+        source: &str,
+        connection: &source::Connection,
+    ) -> Result<Option<Map<String, Value>>, source::Failure> {
+        let known = self.get(&connection.environment, source, &connection.id);
+        let now = known.map(|account| account.connection.clone());
+        Ok(now.filter(|now| now.credentials != connection.credentials).map(|now| now.credentials.clone()))
+    }
+
+    /// Those that were given in the meantime.
+    async fn refused(
+        &self,
+        source: &str,
+        connection: &source::Connection,
+    ) -> Result<Option<Map<String, Value>>, source::Failure> {
+        self.current(source, connection).await
     }
 }
 

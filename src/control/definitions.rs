@@ -4,8 +4,8 @@ use super::config::Settings;
 use super::notes::Committed;
 use crate::connectors::http::Client;
 use crate::connectors::located::{self, Complaint, MAX_BYTES, Spot, resolve_from};
-use crate::connectors::rest::RestSource;
 use crate::connectors::rest::definition::{Definition, parse};
+use crate::connectors::rest::{Credentials, RestSource};
 use crate::engine::Engine;
 use crate::engine::source::Failure;
 use globset::{Glob, GlobMatcher};
@@ -87,13 +87,14 @@ pub fn sources(
     settings: &Settings,
     definitions: &Definitions,
     engine: &Engine,
+    credentials: &Arc<dyn Credentials>,
 ) -> Result<BTreeMap<String, Arc<RestSource>>, Failure> {
     let clock = engine.clock();
     let client = Client::new(settings.client(), clock.clone())?;
     let notes = Arc::new(Committed::new(engine.clone()));
     let make = |(name, definition): (&String, &Arc<Definition>)| {
         let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes.clone())?;
-        Ok((name.clone(), Arc::new(source)))
+        Ok((name.clone(), Arc::new(source.with_credentials(credentials.clone()))))
     };
     definitions.iter().map(make).collect()
 }

@@ -39,8 +39,8 @@ pub mod scope;
 pub mod syncs;
 
 use crate::connectors::http::Client;
-use crate::connectors::rest::RestSource;
 use crate::connectors::rest::definition::Definition;
+use crate::connectors::rest::{Credentials, RestSource};
 use crate::engine::pipeline::{self, Options};
 use crate::engine::source::{Failure, Source};
 use crate::engine::time::Clock;
@@ -166,14 +166,15 @@ impl App {
         part: Part,
     ) -> Result<Arc<App>, OpenError> {
         metrics::begin(settings.metrics.per_connection);
-        let rest = definitions::sources(&settings, &definitions, &engine)?;
+        let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
+        let credentials: Arc<dyn Credentials> = connections.clone();
+        let rest = definitions::sources(&settings, &definitions, &engine, &credentials)?;
         let asked = |(name, source): (&String, &Arc<RestSource>)| {
             let local: Arc<dyn Source> = source.clone();
             let source = part.gateways.as_ref().map(|gateways| partitions::gateway::through(name, &local, gateways));
             (name.clone(), source.unwrap_or(local))
         };
         let sources = rest.iter().map(asked).collect();
-        let connections = Arc::new(connections::Connections::open(engine.clone(), &definitions).await?);
         let syncs = syncs::Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
         let bounds = Arc::new(bounds::Bounds::new(settings.ingress.clone()));
         let hooks = hooks::Hooks::open(hooks::Parts {

@@ -6,7 +6,7 @@
 use super::App;
 use super::hooks::Retried;
 use super::syncs::{SyncKey, TriggerOptions};
-use crate::engine::pipeline::{Error, QuarantineRow, Writer, quarantined, remove_from_quarantine};
+use crate::engine::pipeline::{Error, QuarantineRow, QuarantineWriter, quarantined, remove_from_quarantine};
 use std::collections::BTreeSet;
 
 /// Most entries of one call.
@@ -14,7 +14,7 @@ pub const ENTRIES_MAX: usize = 1_000;
 
 /// Which entries are meant; `None` means any.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct QuarantineFilter {
     /// Of this source.
     pub source: Option<String>,
     /// Of this connection.
@@ -24,10 +24,10 @@ pub struct Filter {
     /// With this reason.
     pub code: Option<String>,
     /// Kept by this writer.
-    pub writer: Option<Writer>,
+    pub writer: Option<QuarantineWriter>,
 }
 
-impl Filter {
+impl QuarantineFilter {
     /// Whether an entry is meant. What was dropped is counted for all reasons together.
     pub fn has(&self, row: &QuarantineRow) -> bool {
         let [source, connection, stream] = &row.place;
@@ -58,7 +58,7 @@ impl App {
     pub fn quarantined(
         &self,
         environment: &str,
-        filter: &Filter,
+        filter: &QuarantineFilter,
         after: Option<&QuarantineRow>,
         limit: usize,
     ) -> Result<(Vec<QuarantineRow>, bool), Error> {
@@ -82,16 +82,16 @@ impl App {
         let mut done = RetriedEntries::default();
         for row in rows.into_iter().filter(|row| row.kept.is_ok()) {
             match row.writer {
-                Writer::Webhook => match self.hooks.retry(environment, &row).await? {
+                QuarantineWriter::Webhook => match self.hooks.retry(environment, &row).await? {
                     Retried::Taken => done.taken += 1,
                     Retried::Kept => done.kept += 1,
                     Retried::Impossible(why) => done.impossible.push((row, why)),
                 },
-                Writer::Run => match self.list_again(environment, &row) {
+                QuarantineWriter::Run => match self.list_again(environment, &row) {
                     true => drop(done.listed.insert(row.place)),
                     false => done.impossible.push((row, "its stream is not polled any more: drop it")),
                 },
-                Writer::Topic => {
+                QuarantineWriter::Topic => {
                     let why = "a message is read once: produce it again, mended, or drop the entry";
                     done.impossible.push((row, why));
                 }

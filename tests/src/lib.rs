@@ -5,6 +5,7 @@ pub mod attacker;
 pub mod broker;
 pub mod compare;
 pub mod crash;
+pub mod crm;
 pub mod damage;
 pub mod elsewhere;
 pub mod feed;

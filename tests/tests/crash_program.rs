@@ -17,31 +17,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use syncline_tests::crash::side_by_side;
+use syncline_tests::crm::DEFINITION;
 use syncline_tests::ledger::Trial;
 
 const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 const WAIT: Duration = Duration::from_secs(30);
-
-const SOURCE: &str = r#"
-source: crm
-base_url: http://127.0.0.1:9
-auth: {type: none}
-streams:
-  - name: Contact
-    key: .id
-    schedule: {every: 12h}
-    list: {get: /contacts}
-webhooks:
-  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
-  events: .[]
-  route: .portal
-  type: .kind
-  dedupe: .eventId
-  map:
-    - {when: '$type == "whole"', stream: Contact, record: .record}
-connections:
-  acme: {metadata: {portal: 7}}
-"#;
 
 /// Deliveries received: id → body.
 type Ledger = Arc<Mutex<BTreeMap<String, String>>>;
@@ -142,7 +122,7 @@ async fn told(ledger: &Ledger, count: u64) {
 
 fn settings(folder: &Path, port: u16) {
     std::fs::create_dir(folder.join("sources")).expect("folder");
-    std::fs::write(folder.join("sources/crm.yaml"), SOURCE).expect("definition");
+    std::fs::write(folder.join("sources/crm.yaml"), DEFINITION).expect("definition");
     let settings = json!({
         "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": folder.join("sources"),
         "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],

@@ -1,7 +1,7 @@
 //! Connections made, changed and deleted over REST while the server runs: their syncs, webhook URLs and records follow at once,
 //! and everything is as it was after a restart.
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use syncline_tests::serving::{KEY, Serving, client};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 /// Longest wait for anything; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,13 +38,21 @@ webhooks:
 #[derive(Clone, Default)]
 struct Provider {
     items: Arc<Mutex<BTreeMap<String, Vec<Value>>>>,
+    /// The first of two pages was asked for.
+    first_page: Arc<Notify>,
+    /// The first page may be answered.
+    second_page: Arc<Notify>,
 }
 
 impl Provider {
     async fn start(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = Router::new().route("/me", get(me)).route("/items", get(items)).with_state(self.clone());
+        let router = Router::new()
+            .route("/me", get(me))
+            .route("/items", get(items))
+            .route("/pages", get(pages))
+            .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         url
     }
@@ -51,6 +60,10 @@ impl Provider {
     fn set(&self, token: &str, items: Value) {
         let items = items.as_array().cloned().expect("a list");
         self.items.lock().expect("items").insert(format!("Bearer {token}"), items);
+    }
+
+    async fn first_page_read(&self) {
+        self.first_page.notified().await;
     }
 
     fn of(&self, headers: &HeaderMap) -> Option<Vec<Value>> {
@@ -68,6 +81,19 @@ async fn me(State(provider): State<Provider>, headers: HeaderMap) -> Response {
 
 async fn items(State(provider): State<Provider>, headers: HeaderMap) -> Response {
     provider.of(&headers).map_or(StatusCode::UNAUTHORIZED.into_response(), |items| Json(items).into_response())
+}
+
+/// Two pages: the first is held back until the test has changed what is let in.
+async fn pages(State(provider): State<Provider>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    if provider.of(&headers).is_none() {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    if query.is_some() {
+        return Json(json!({"items": [{"id": "second"}], "next": null})).into_response();
+    }
+    provider.first_page.notify_one();
+    provider.second_page.notified().await;
+    Json(json!({"items": [{"id": "first"}], "next": "/pages?two"})).into_response()
 }
 
 async fn serve(folder: &TempDir, url: &str) -> Serving {
@@ -221,6 +247,33 @@ async fn a_connection_is_changed_and_deleted_while_the_server_runs() {
     // The same name again is a new connection with records of its own.
     assert_eq!(call(&serving, Method::POST, "/connections", made("acme", "old")).await.0, 201);
     assert_eq!(ids(&serving, "acme", 1).await, ["1"]);
+    serving.stop().await;
+}
+
+/// The run begins with the old token, which the provider takes back before the second page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_under_way_goes_on_with_new_credentials() {
+    let (folder, provider) = (tempfile::tempdir().expect("a folder"), Provider::default());
+    let url = provider.start().await;
+    provider.set("old", json!([{"id": "1"}]));
+    provider.set("new", json!([{"id": "1"}, {"id": "2"}]));
+    let sources = folder.path().join("sources");
+    std::fs::create_dir_all(&sources).expect("a folder");
+    let paged = CRM
+        .replace("URL", &url)
+        .replace("list: {get: /items}", "list: {get: /pages, items: .items, paginate: {link: .next}}");
+    std::fs::write(sources.join("crm.yaml"), paged).expect("a definition");
+    let serving = Serving::start(folder.path(), &sources).await;
+    assert_eq!(call(&serving, Method::POST, "/connections", made("acme", "old")).await.0, 201);
+    provider.first_page_read().await;
+    provider.items.lock().expect("items").remove("Bearer old");
+    let change = json!({"credentials": {"type": "API_KEY", "apiKey": "new"}});
+    let path = "/connections/acme?provider_config_key=crm";
+    assert_eq!(call(&serving, Method::PATCH, path, Some(change)).await.0, 200);
+    provider.second_page.notify_one();
+    let ended = serving.settled("crm", "acme", "Contact", PATIENCE).await;
+    assert_eq!(ended["status"], "SUCCESS", "{ended}");
+    assert_eq!(ids(&serving, "acme", 2).await, ["first", "second"]);
     serving.stop().await;
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use syncline_tests::crm::DEFINITION;
 use syncline_tests::damage::{files, kind};
 use syncline_tests::ledger::Trial;
 use syncline_tests::serving::client;
@@ -16,27 +17,6 @@ const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 const WAIT: Duration = Duration::from_secs(60);
 /// The exit code of a damaged folder.
 const DAMAGED: i32 = 74;
-
-const SOURCE: &str = r#"
-source: crm
-base_url: http://127.0.0.1:9
-auth: {type: none}
-streams:
-  - name: Contact
-    key: .id
-    schedule: {every: 12h}
-    list: {get: /contacts}
-webhooks:
-  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
-  events: .[]
-  route: .portal
-  type: .kind
-  dedupe: .eventId
-  map:
-    - {when: '$type == "whole"', stream: Contact, record: .record}
-connections:
-  acme: {metadata: {portal: 7}}
-"#;
 
 /// A folder with settings, and a data folder in it.
 struct Place {
@@ -48,7 +28,7 @@ impl Place {
     fn new() -> Place {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("sources")).expect("folder");
-        std::fs::write(folder.path().join("sources/crm.yaml"), SOURCE).expect("definition");
+        std::fs::write(folder.path().join("sources/crm.yaml"), DEFINITION).expect("definition");
         // Commands look for the server where the settings say it is.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let listen = free.local_addr().expect("an address").to_string();

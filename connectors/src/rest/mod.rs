@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`definition`] | the file, checked |
 //! | `source` | [`RestSource`]: the engine's `Source` over a definition; budgets, one exchange with the provider |
+//! | `credentials` | what a request is signed in with, asked for at the request |
 //! | `listing` | one page of a listing: bookmark, proof, way on |
 //! | `incremental` | time windows and their halving |
 //! | `partitions` | the lists a stream is split in |
@@ -14,6 +15,7 @@
 //! | [`notes`] | what a source reads back from the store |
 
 mod answer;
+mod credentials;
 pub mod definition;
 mod deletes;
 mod fetch;
@@ -25,5 +27,6 @@ mod partitions;
 mod request;
 mod source;
 
+pub use credentials::{AsBorne, Credentials};
 pub use notes::Notes;
 pub use source::RestSource;

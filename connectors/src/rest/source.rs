@@ -4,6 +4,7 @@
 //! listings being read; everything that must outlive the process travels in bookmarks and notes.
 
 use super::answer::{self, Verdict, judge};
+use super::credentials::{AsBorne, Credentials, bearing};
 use super::definition::Definition;
 use super::listing::{Key, Listing, Memory};
 use super::mapping::Mapper;
@@ -28,12 +29,16 @@ const LISTINGS_MAX: usize = 4_096;
 /// Connections whose budgets are kept. Budgets nobody uses go first.
 const BUDGETS_MAX: usize = 100_000;
 
+/// What a provider says to credentials it does not take.
+const UNAUTHORIZED: u16 = 401;
+
 /// A polled REST API as a definition describes it.
 pub struct RestSource {
     definition: Arc<Definition>,
     client: Client,
     clock: Arc<dyn Clock>,
     notes: Arc<dyn Notes>,
+    credentials: Arc<dyn Credentials>,
     mappers: HashMap<String, Mapper>,
     budgets: Mutex<HashMap<(String, String), Arc<Budget>>>,
     listings: Mutex<HashMap<Key, Memory>>,
@@ -55,8 +60,32 @@ impl RestSource {
     ) -> Result<RestSource, Failure> {
         let mappers = definition.streams.iter().map(|stream| Ok((stream.name.clone(), Mapper::new(stream)?)));
         let mappers = mappers.collect::<Result<_, Failure>>()?;
-        let (budgets, listings) = (Mutex::default(), Mutex::default());
-        Ok(RestSource { definition, client, clock, notes, mappers, budgets, listings })
+        let (budgets, listings, credentials) = (Mutex::default(), Mutex::default(), Arc::new(AsBorne));
+        Ok(RestSource { definition, client, clock, notes, credentials, mappers, budgets, listings })
+    }
+
+    /// The same, asking for credentials at each request.
+    pub fn with_credentials(self, credentials: Arc<dyn Credentials>) -> RestSource {
+        RestSource { credentials, ..self }
+    }
+
+    /// The connection with the credentials it has now.
+    async fn signed(&self, connection: &Arc<Connection>) -> Result<Arc<Connection>, Failure> {
+        let now = self.credentials.current(&self.definition.source, connection).await?;
+        Ok(now.map_or_else(|| connection.clone(), |now| bearing(connection, now)))
+    }
+
+    /// The connection with other credentials, if the provider has refused those it bears and there are any.
+    async fn signed_again(
+        &self,
+        connection: &Arc<Connection>,
+        status: Option<u16>,
+    ) -> Result<Option<Arc<Connection>>, Failure> {
+        if status != Some(UNAUTHORIZED) {
+            return Ok(None);
+        }
+        let others = self.credentials.refused(&self.definition.source, connection).await?;
+        Ok(others.map(|others| bearing(connection, others)))
     }
 
     /// What it was made of.
@@ -167,6 +196,14 @@ impl RestSource {
         Ok(page)
     }
 
+    async fn polled(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
+        let page = match Listing::of(self, ask) {
+            Ok(listing) => listing.page(after).await,
+            Err(why) => Err(why),
+        };
+        self.page(&ask.connection, page)
+    }
+
     pub(super) fn notes(&self) -> &Arc<dyn Notes> {
         &self.notes
     }
@@ -192,6 +229,11 @@ impl RestSource {
     }
 }
 
+/// The status with which a page was refused.
+fn status_of(page: &Result<Page, Failure>) -> Option<u16> {
+    page.as_ref().err().and_then(|why| why.status)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept under these locks can be read again; a panic elsewhere does not make it wrong.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -200,17 +242,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[async_trait]
 impl Source for RestSource {
     async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
-        let page = match Listing::of(self, ask) {
-            Ok(listing) => listing.page(after).await,
-            Err(why) => Err(why),
-        };
-        self.page(&ask.connection, page)
+        let ask = Ask { connection: self.signed(&ask.connection).await?, ..ask.clone() };
+        let page = self.polled(&ask, after).await;
+        match self.signed_again(&ask.connection, status_of(&page)).await? {
+            Some(connection) => self.polled(&Ask { connection, ..ask }, after).await,
+            None => page,
+        }
     }
 
     /// While `ask.part` is [`Part::Full`](syncline_engine::source::Part::Full) a missing key is being confirmed: then 404
     /// and 410 always are a delete. Otherwise the stream's `fetch.not_found` decides.
     async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
-        self.page(&ask.connection, fetch::fetch(self, ask, keys).await)
+        let ask = Ask { connection: self.signed(&ask.connection).await?, ..ask.clone() };
+        let page = self.page(&ask.connection, fetch::fetch(self, &ask, keys).await);
+        match self.signed_again(&ask.connection, status_of(&page)).await? {
+            Some(connection) => self.page(&connection, {
+                let ask = Ask { connection: connection.clone(), ..ask };
+                fetch::fetch(self, &ask, keys).await
+            }),
+            None => page,
+        }
     }
 
     fn retry(&self) -> Retry {

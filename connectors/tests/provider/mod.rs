@@ -14,7 +14,7 @@ use syncline_connectors::egress::Egress;
 use syncline_connectors::http::limits::Lane;
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::definition::{Definition, parse};
-use syncline_connectors::rest::{Notes, RestSource, notes::Forgetful};
+use syncline_connectors::rest::{Credentials, Notes, RestSource, notes::Forgetful};
 use syncline_engine::model::{DatasetName, Timestamp};
 use syncline_engine::source::{Ask, Bookmark, Connection, End, Failure, Page, Part, Source};
 use syncline_engine::time::{Clock, ManualClock};
@@ -245,6 +245,13 @@ impl Bench {
         let notes = Arc::new(Book::default());
         let source = source(&definition, &client, &clock, notes.clone());
         Bench { provider, clock, notes, definition, source, connection, client }
+    }
+
+    /// The same, asking for credentials at each request.
+    pub fn signed_by(&self, credentials: Arc<dyn Credentials>) -> Bench {
+        let source =
+            RestSource::new(self.definition.clone(), self.client.clone(), self.clock.clone(), self.notes.clone());
+        Bench { source: Arc::new(source.expect("a source").with_credentials(credentials)), ..self.clone() }
     }
 
     pub fn at(&self, base: &str) -> Bench {

@@ -22,7 +22,7 @@ pub use engine::{Engine, Underway};
 pub use feed::{ChangePage, Fed, Feed, feed};
 pub use quarantine::{
     DroppedEntries, QUARANTINE_AGE, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX, Quarantine, QuarantineEntry,
-    QuarantineRow, Writer, expire_quarantine, quarantine_entry, quarantined, remove_from_quarantine,
+    QuarantineRow, QuarantineWriter, expire_quarantine, quarantine_entry, quarantined, remove_from_quarantine,
 };
 pub use through::is_own;
 pub use views::{RemovedView, ViewStatus};

@@ -31,7 +31,7 @@ const DROPPED: &str = "/dropped";
 
 /// Who keeps something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Writer {
+pub enum QuarantineWriter {
     /// A run: items of a provider's answer.
     Run,
     /// Webhooks, and what was fetched because of them.
@@ -40,27 +40,28 @@ pub enum Writer {
     Topic,
 }
 
-impl Writer {
+impl QuarantineWriter {
     /// All of them.
-    pub const ALL: [Writer; 3] = [Writer::Run, Writer::Webhook, Writer::Topic];
+    pub const ALL: [QuarantineWriter; 3] = [QuarantineWriter::Run, QuarantineWriter::Webhook, QuarantineWriter::Topic];
 
     /// Its word.
     pub fn as_str(self) -> &'static str {
         match self {
-            Writer::Run => "run",
-            Writer::Webhook => "webhook",
-            Writer::Topic => "topic",
+            QuarantineWriter::Run => "run",
+            QuarantineWriter::Webhook => "webhook",
+            QuarantineWriter::Topic => "topic",
         }
     }
 
     /// The writer of a key, and the rest of it.
-    fn of(key: &str) -> (Writer, &str) {
-        let named =
-            Writer::ALL.into_iter().find_map(|one| Some((one, key.strip_prefix(one.as_str())?.strip_prefix('/')?)));
+    fn of(key: &str) -> (QuarantineWriter, &str) {
+        let named = QuarantineWriter::ALL
+            .into_iter()
+            .find_map(|one| Some((one, key.strip_prefix(one.as_str())?.strip_prefix('/')?)));
         named.unwrap_or_else(|| match key.split('.').next().and_then(Cause::parse) {
-            Some(cause) if cause.via == Via::Webhook => (Writer::Webhook, key),
-            Some(cause) if cause.via == Via::Push => (Writer::Topic, key),
-            _ => (Writer::Run, key),
+            Some(cause) if cause.via == Via::Webhook => (QuarantineWriter::Webhook, key),
+            Some(cause) if cause.via == Via::Push => (QuarantineWriter::Topic, key),
+            _ => (QuarantineWriter::Run, key),
         })
     }
 }
@@ -142,7 +143,7 @@ struct KeptEntry {
 #[derive(Debug)]
 pub struct Quarantine {
     place: [String; 4],
-    writer: Writer,
+    writer: QuarantineWriter,
     /// By key without its writer.
     kept: BTreeMap<String, KeptEntry>,
     dropped: DroppedEntries,
@@ -151,7 +152,7 @@ pub struct Quarantine {
 
 impl Quarantine {
     /// Reads it. `place` is environment, source, connection, stream.
-    pub fn load(engine: &Engine, place: [&str; 4], writer: Writer) -> Result<Quarantine, Error> {
+    pub fn load(engine: &Engine, place: [&str; 4], writer: QuarantineWriter) -> Result<Quarantine, Error> {
         let dropped = DroppedEntries { count: 0, at: Timestamp::NONE };
         let place = place.map(str::to_owned);
         let mut quarantine = Quarantine { place, writer, kept: BTreeMap::new(), dropped, counted_at: Timestamp::NONE };
@@ -164,7 +165,7 @@ impl Quarantine {
         let mut kept = BTreeMap::new();
         for (rest, value) in engine.marks(Table::Quarantine, &place)? {
             let Some(key) = rest.into_iter().next() else { continue };
-            let (writer, name) = Writer::of(&key);
+            let (writer, name) = QuarantineWriter::of(&key);
             if writer != self.writer {
                 continue;
             }
@@ -218,11 +219,11 @@ impl Quarantine {
     }
 }
 
-fn stored_key(writer: Writer, key: &str, unnamed: bool) -> String {
+fn stored_key(writer: QuarantineWriter, key: &str, unnamed: bool) -> String {
     if unnamed { key.to_owned() } else { format!("{}/{key}", writer.as_str()) }
 }
 
-fn dropped_mark(place: &[String; 4], writer: Writer, dropped: &DroppedEntries) -> Mark {
+fn dropped_mark(place: &[String; 4], writer: QuarantineWriter, dropped: &DroppedEntries) -> Mark {
     let [environment, source, connection, stream] = place.each_ref().map(String::as_str);
     let key = format!("{}/{DROPPED}", writer.as_str());
     let value = serde_json::to_vec(dropped).unwrap_or_default();
@@ -235,7 +236,7 @@ pub struct QuarantineRow {
     /// Source, connection and stream.
     pub place: [String; 3],
     /// Who keeps it.
-    pub writer: Writer,
+    pub writer: QuarantineWriter,
     /// Its key as stored.
     pub key: String,
     /// An entry, or what was dropped.
@@ -266,7 +267,7 @@ pub fn quarantine_entry(engine: &Engine, environment: &str, parts: [&str; 4]) ->
 impl QuarantineRow {
     /// The place of an entry, whatever is kept there.
     pub fn named(place: [String; 3], key: String) -> QuarantineRow {
-        let (writer, _) = Writer::of(&key);
+        let (writer, _) = QuarantineWriter::of(&key);
         QuarantineRow { place, writer, key, kept: Err(DroppedEntries { count: 0, at: Timestamp::NONE }) }
     }
 
@@ -278,7 +279,7 @@ impl QuarantineRow {
 
 fn row(rest: Vec<String>, value: &[u8]) -> Option<QuarantineRow> {
     let [source, connection, stream, key] = <[String; 4]>::try_from(rest).ok()?;
-    let (writer, name) = Writer::of(&key);
+    let (writer, name) = QuarantineWriter::of(&key);
     let kept = match name {
         DROPPED => Err(serde_json::from_slice(value).ok()?),
         _ => Ok(serde_json::from_slice(value).ok()?),
@@ -296,7 +297,7 @@ pub fn remove_from_quarantine(environment: &str, row: &QuarantineRow) -> Mark {
 pub async fn expire_quarantine(engine: &Engine, now: Timestamp) -> Result<u64, Error> {
     let mut marks = Vec::new();
     // What is too old at a place, and what was dropped there before.
-    let mut dropped: BTreeMap<([String; 4], Writer), (u64, u64)> = BTreeMap::new();
+    let mut dropped: BTreeMap<([String; 4], QuarantineWriter), (u64, u64)> = BTreeMap::new();
     engine.marks_after(Table::Quarantine, &[], &[], &mut |mut rest, value| {
         let environment = if rest.is_empty() { String::new() } else { rest.remove(0) };
         let Some(row) = row(rest, value) else { return true };
@@ -343,7 +344,7 @@ mod tests {
         Quarantined { code: "bad_value", message: "no".into(), id: Some(id.into()), item: "{}".into() }
     }
 
-    async fn keep(engine: &Engine, writer: Writer, id: &str) {
+    async fn keep(engine: &Engine, writer: QuarantineWriter, id: &str) {
         let entry = QuarantineEntry::new(&what(id), "run_1", engine.clock().now());
         let mut quarantine = Quarantine::load(engine, PLACE, writer).expect("reads");
         let (mark, _) = quarantine.keep(engine, id, &entry).expect("kept");
@@ -363,27 +364,31 @@ mod tests {
     #[tokio::test]
     async fn entries_go_when_they_are_old_and_are_counted_by_writer() {
         let (engine, clock) = engine();
-        for (writer, id) in [(Writer::Run, "a"), (Writer::Webhook, "whk_00000000000001.0.0"), (Writer::Run, "b")] {
+        for (writer, id) in [
+            (QuarantineWriter::Run, "a"),
+            (QuarantineWriter::Webhook, "whk_00000000000001.0.0"),
+            (QuarantineWriter::Run, "b"),
+        ] {
             keep(&engine, writer, id).await;
         }
         clock.advance(QUARANTINE_AGE - Duration::from_secs(1));
-        keep(&engine, Writer::Topic, "c").await;
+        keep(&engine, QuarantineWriter::Topic, "c").await;
         assert_eq!(expire_quarantine(&engine, clock.now()).await.expect("swept"), 0);
         clock.advance(Duration::from_secs(1));
         assert_eq!(expire_quarantine(&engine, clock.now()).await.expect("swept"), 3);
         let left = rows(&engine);
         let (entries, dropped): (Vec<_>, Vec<_>) = left.iter().partition(|row| row.kept.is_ok());
         assert_eq!(entries.iter().map(|row| &*row.key).collect::<Vec<_>>(), ["topic/c"]);
-        let counts: BTreeMap<Writer, u64> =
+        let counts: BTreeMap<QuarantineWriter, u64> =
             dropped.iter().map(|row| (row.writer, row.kept.as_ref().expect_err("a count").count)).collect();
-        assert_eq!(counts, BTreeMap::from([(Writer::Run, 2), (Writer::Webhook, 1)]));
+        assert_eq!(counts, BTreeMap::from([(QuarantineWriter::Run, 2), (QuarantineWriter::Webhook, 1)]));
 
         clock.advance(QUARANTINE_AGE);
         assert_eq!(expire_quarantine(&engine, clock.now()).await.expect("swept"), 1);
-        keep(&engine, Writer::Run, "d").await;
+        keep(&engine, QuarantineWriter::Run, "d").await;
         clock.advance(QUARANTINE_AGE);
         expire_quarantine(&engine, clock.now()).await.expect("swept");
-        let runs = rows(&engine).into_iter().find(|row| row.writer == Writer::Run).expect("a count");
+        let runs = rows(&engine).into_iter().find(|row| row.writer == QuarantineWriter::Run).expect("a count");
         assert_eq!(runs.kept.expect_err("a count").count, 3, "counts go on");
     }
 
@@ -398,11 +403,11 @@ mod tests {
             Mark::put(Table::Quarantine, &[environment, source, connection, stream, key], value)
         };
         engine.put_marks(vec![put("x", by_run), put("whk_00000000000009.0.0", by_hook)]).await.expect("stored");
-        let found: Vec<(Writer, String)> =
+        let found: Vec<(QuarantineWriter, String)> =
             rows(&engine).into_iter().map(|row| (row.writer, row.kept.expect("an entry").cause)).collect();
-        assert_eq!(found, [(Writer::Run, "run_7".to_owned()), (Writer::Webhook, String::new())]);
+        assert_eq!(found, [(QuarantineWriter::Run, "run_7".to_owned()), (QuarantineWriter::Webhook, String::new())]);
 
-        let mut quarantine = Quarantine::load(&engine, PLACE, Writer::Run).expect("reads");
+        let mut quarantine = Quarantine::load(&engine, PLACE, QuarantineWriter::Run).expect("reads");
         assert!(quarantine.release("whk_00000000000009.0.0").is_none(), "it is another writer's");
         let mark = quarantine.release("x").expect("kept");
         engine.put_marks(vec![mark]).await.expect("stored");
@@ -412,7 +417,7 @@ mod tests {
     #[tokio::test]
     async fn where_there_is_no_room_it_is_counted_and_room_that_was_made_is_found() {
         let (engine, clock) = engine();
-        let mut quarantine = Quarantine::load(&engine, PLACE, Writer::Run).expect("reads");
+        let mut quarantine = Quarantine::load(&engine, PLACE, QuarantineWriter::Run).expect("reads");
         let mut keep = |id: &str| {
             let entry = QuarantineEntry::new(&what(id), "run_1", clock.now());
             quarantine.keep(&engine, id, &entry).expect("kept")

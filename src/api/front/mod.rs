@@ -123,7 +123,7 @@ enum Concern {
     /// All owners, and their connections are one list.
     Connections,
     /// All owners, and their pages are one page.
-    Paged(paged::List),
+    Paged(paged::PagedList),
     /// All owners, and what they count is added.
     Counted,
     /// All owners, as far as an input has stopped there.
@@ -289,7 +289,7 @@ fn concern(
     if of_connections && head.method == Method::GET {
         return Concern::Connections;
     }
-    if let Some(list) = paged::List::at(path) {
+    if let Some(list) = paged::PagedList::at(path) {
         return Concern::Paged(list);
     }
     if path.starts_with("/v1/quarantine/") || path.starts_with("/v1/deliveries/") {
@@ -560,7 +560,7 @@ mod tests {
         assert!(matches!(concerns("POST", "/v1/connections", unnamed), Concern::Several(NAME_IT)));
         assert!(matches!(concerns("GET", "/v1/inputs", Value::Null), Concern::All));
         let quarantine = concerns("GET", "/v1/quarantine?source=crm&connection=acme", Value::Null);
-        assert!(matches!(quarantine, Concern::Paged(paged::List::Quarantine)));
+        assert!(matches!(quarantine, Concern::Paged(paged::PagedList::Quarantine)));
         assert!(matches!(concerns("POST", "/v1/deliveries/retry", json!({"endpoint": "a"})), Concern::Counted));
         let start = json!({"start": "earliest"});
         assert!(matches!(concerns("POST", "/v1/inputs/orders/restart", start), Concern::Restart));

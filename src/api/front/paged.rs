@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 /// A list that has pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum List {
+pub(super) enum PagedList {
     /// `/v1/quarantine`.
     Quarantine,
     /// `/v1/deliveries`.
@@ -20,14 +20,14 @@ pub(super) enum List {
 }
 
 /// Where an entry stands: each part by length, then by text, as the store orders them.
-type Order = Vec<(usize, String)>;
+type PageOrder = Vec<(usize, String)>;
 
-impl List {
+impl PagedList {
     /// The list at a path.
-    pub(super) fn at(path: &str) -> Option<List> {
+    pub(super) fn at(path: &str) -> Option<PagedList> {
         match path {
-            "/v1/quarantine" => Some(List::Quarantine),
-            "/v1/deliveries" => Some(List::Deliveries),
+            "/v1/quarantine" => Some(PagedList::Quarantine),
+            "/v1/deliveries" => Some(PagedList::Deliveries),
             _ => None,
         }
     }
@@ -35,16 +35,16 @@ impl List {
     /// Fields of an answer that hold entries.
     fn fields(self) -> &'static [&'static str] {
         match self {
-            List::Quarantine => &["entries", "dropped"],
-            List::Deliveries => &["deliveries"],
+            PagedList::Quarantine => &["entries", "dropped"],
+            PagedList::Deliveries => &["deliveries"],
         }
     }
 
-    fn order(self, id: &str) -> Order {
+    fn order(self, id: &str) -> PageOrder {
         let part = |text: &str| (text.len(), text.to_owned());
         match self {
-            List::Quarantine => quarantine::place_of(id).iter().flat_map(|row| row.parts()).map(part).collect(),
-            List::Deliveries => vec![part(id)],
+            PagedList::Quarantine => quarantine::place_of(id).iter().flat_map(|row| row.parts()).map(part).collect(),
+            PagedList::Deliveries => vec![part(id)],
         }
     }
 
@@ -52,8 +52,8 @@ impl List {
     fn limit(self, query: &str) -> usize {
         let said = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "limit");
         let (most, usual) = match self {
-            List::Quarantine => (quarantine::LIMIT_MAX, quarantine::LIMIT),
-            List::Deliveries => (deliveries::LIMIT_MAX, deliveries::LIMIT),
+            PagedList::Quarantine => (quarantine::LIMIT_MAX, quarantine::LIMIT),
+            PagedList::Deliveries => (deliveries::LIMIT_MAX, deliveries::LIMIT),
         };
         let limit = said.and_then(|(_, text)| text.parse::<u64>().ok()).unwrap_or(usual).min(most);
         usize::try_from(limit).unwrap_or(usize::MAX)
@@ -62,7 +62,7 @@ impl List {
     /// What owners answered, as one page.
     fn page(self, answers: Vec<Value>, limit: usize) -> Value {
         let mut more = answers.iter().any(|answer| !answer["cursor"].is_null());
-        let mut entries: Vec<(Order, &'static str, Value)> = Vec::new();
+        let mut entries: Vec<(PageOrder, &'static str, Value)> = Vec::new();
         for mut answer in answers {
             for field in self.fields() {
                 let listed = answer[field].as_array_mut().map(std::mem::take).unwrap_or_default();
@@ -87,7 +87,7 @@ impl List {
 }
 
 /// A page of a list.
-pub(super) async fn list(door: &Door, list: List, whole: &Whole) -> Result<Response, Box<Response>> {
+pub(super) async fn list(door: &Door, list: PagedList, whole: &Whole) -> Result<Response, Box<Response>> {
     let limit = list.limit(whole.head.uri.query().unwrap_or_default());
     Ok(Json(list.page(asked(door, whole).await?, limit)).into_response())
 }
@@ -141,9 +141,9 @@ mod tests {
     #[test]
     fn a_page_is_cut_from_what_all_owners_say() {
         let answers = vec![owner(&["msg_1", "msg_4"], json!("msg_4")), owner(&["msg_2", "msg_3"], Value::Null)];
-        let page = List::Deliveries.page(answers, 3);
+        let page = PagedList::Deliveries.page(answers, 3);
         assert_eq!(page, owner(&["msg_1", "msg_2", "msg_3"], json!("msg_3")), "msg_4 comes on the next page");
-        let page = List::Deliveries.page(vec![owner(&["msg_1"], Value::Null), owner(&[], Value::Null)], 3);
+        let page = PagedList::Deliveries.page(vec![owner(&["msg_1"], Value::Null), owner(&[], Value::Null)], 3);
         assert_eq!(page, owner(&["msg_1"], Value::Null));
     }
 
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn limits_are_those_of_one_process() {
-        assert_eq!([List::Quarantine.limit(""), List::Deliveries.limit("a=b&limit=7")], [100, 7]);
-        assert_eq!(List::Deliveries.limit("limit=9999"), 1_000);
+        assert_eq!([PagedList::Quarantine.limit(""), PagedList::Deliveries.limit("a=b&limit=7")], [100, 7]);
+        assert_eq!(PagedList::Deliveries.limit("limit=9999"), 1_000);
     }
 }

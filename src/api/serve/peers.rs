@@ -44,7 +44,16 @@ struct Open {
     staying: usize,
     /// Those that were told to go.
     going: usize,
-    by: HashMap<Address, Vec<Arc<Peer>>>,
+    by: HashMap<Address, OfAddress>,
+}
+
+/// The connections of one address.
+#[derive(Default)]
+struct OfAddress {
+    peers: Vec<Arc<Peer>>,
+    /// None of them has waited for its client since before this time: what begins to wait later does so from then on. So an
+    /// address that floods us is turned away without a look at each of them.
+    none_before: Option<Timestamp>,
 }
 
 /// One connection.
@@ -117,7 +126,7 @@ impl Peers {
         let mut open = self.inner.open();
         // All clients of a proxy come from one address.
         let bounded = !self.inner.ingress.proxies.has(ip);
-        let of_one = open.by.get(&address).map_or(0, Vec::len);
+        let of_one = open.by.get(&address).map_or(0, |of| of.peers.len());
         if bounded && of_one >= self.inner.most_of_one {
             let before = self.inner.clock.now().minus(SEATED_FOR);
             open.let_go(address, before).ok_or(Full::Address)?;
@@ -130,7 +139,7 @@ impl Peers {
         let (clock, asked, go) = (self.inner.clock.clone(), AtomicU32::new(0), CancellationToken::new());
         let peer = Arc::new(Peer { address, clock, turn, asked, go });
         open.staying += 1;
-        open.by.entry(address).or_default().push(peer.clone());
+        open.by.entry(address).or_default().peers.push(peer.clone());
         Ok(Place { peers: self.inner.clone(), peer })
     }
 
@@ -161,11 +170,16 @@ impl Inner {
 impl Open {
     /// Tells the one of an address to go that waits for its client longest, if since no later than `before`.
     fn let_go(&mut self, address: Address, before: Timestamp) -> Option<()> {
-        let peers = self.by.get_mut(&address)?;
-        let waiting = peers.iter().enumerate().filter_map(|(at, peer)| Some((peer.waits_since()?, at)));
-        let (_, at) = waiting.min().filter(|(since, _)| *since <= before)?;
-        let peer = peers.swap_remove(at);
-        if peers.is_empty() {
+        let of = self.by.get_mut(&address)?;
+        if of.none_before.is_some_and(|since| since > before) {
+            return None;
+        }
+        let waiting = of.peers.iter().enumerate().filter_map(|(at, peer)| Some((peer.waits_since()?, at)));
+        let first = waiting.min();
+        of.none_before = first.map(|(since, _)| since);
+        let (_, at) = first.filter(|(since, _)| *since <= before)?;
+        let peer = of.peers.swap_remove(at);
+        if of.peers.is_empty() {
             self.by.remove(&address);
         }
         self.staying -= 1;
@@ -177,13 +191,13 @@ impl Open {
     /// The same of the address that has the most, however short it has waited.
     fn let_one_go(&mut self) -> Option<()> {
         const LATEST: Timestamp = Timestamp(i64::MAX);
-        let most = self.by.iter().max_by_key(|(_, peers)| peers.len()).map(|(address, _)| *address)?;
+        let most = self.by.iter().max_by_key(|(_, of)| of.peers.len()).map(|(address, _)| *address)?;
         if self.let_go(most, LATEST).is_some() {
             return Some(());
         }
         // All of that one are being worked on.
         let mut others: Vec<(usize, Address)> =
-            self.by.iter().map(|(address, peers)| (peers.len(), *address)).collect();
+            self.by.iter().map(|(address, of)| (of.peers.len(), *address)).collect();
         others.sort_unstable_by(|a, b| b.cmp(a));
         others.into_iter().find_map(|(_, address)| self.let_go(address, LATEST))
     }
@@ -200,10 +214,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.peers.open();
         let of_one = open.by.get_mut(&self.peer.address);
-        let left = of_one.and_then(|peers| {
-            let at = peers.iter().position(|peer| Arc::ptr_eq(peer, &self.peer))?;
-            peers.swap_remove(at);
-            Some(peers.is_empty())
+        let left = of_one.and_then(|of| {
+            let at = of.peers.iter().position(|peer| Arc::ptr_eq(peer, &self.peer))?;
+            of.peers.swap_remove(at);
+            Some(of.peers.is_empty())
         });
         match left {
             Some(none_left) => {

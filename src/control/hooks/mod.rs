@@ -37,7 +37,7 @@ use crate::connectors::webhook_in::{Observer, Refusal, owns};
 use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::Cause;
-use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineRow, Writer};
+use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineRow, QuarantineWriter};
 use crate::engine::source::{Connection, Quarantined, Source};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -238,7 +238,7 @@ impl Inner {
         }
         let quarantine = match known.entry(place.map(str::to_owned)) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Quarantine::load(engine, place, Writer::Webhook)?),
+            Entry::Vacant(entry) => entry.insert(Quarantine::load(engine, place, QuarantineWriter::Webhook)?),
         };
         let entry = QuarantineEntry::new(what, Cause::webhook(cause).to_string(), engine.clock().now());
         let (mark, kept) = quarantine.keep(engine, key, &entry)?;

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use syncline_tests::crm::DEFINITION;
 
 /// The key of every program here.
 pub const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
@@ -13,27 +14,6 @@ pub const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 pub const PATIENCE: Duration = Duration::from_secs(40);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
-
-const CRM: &str = r#"
-source: crm
-base_url: http://127.0.0.1:9
-auth: {type: none}
-streams:
-  - name: Contact
-    key: .id
-    schedule: {every: 12h, start: paused}
-    list: {get: /contacts}
-webhooks:
-  verify: {scheme: shared_secret, header: X-Token, secret: "env:SECRET"}
-  events: .[]
-  route: .portal
-  type: .kind
-  dedupe: .eventId
-  map:
-    - {when: '$type == "whole"', stream: Contact, record: .record}
-connections:
-  acme: {metadata: {portal: 7}}
-"#;
 
 const SHOP: &str = r#"
 source: shop
@@ -53,7 +33,8 @@ connections:
 /// Writes settings and definitions for a program whose outside listens on `port`. `more` is laid over the settings.
 pub fn settle_in(folder: &Path, port: u16, more: Value) {
     std::fs::create_dir_all(folder.join("sources")).expect("a folder");
-    std::fs::write(folder.join("sources/crm.yaml"), CRM).expect("a definition");
+    let paused = DEFINITION.replace("every: 12h}", "every: 12h, start: paused}");
+    std::fs::write(folder.join("sources/crm.yaml"), paused).expect("a definition");
     std::fs::write(folder.join("sources/shop.yaml"), SHOP.replace("PORT", &port.to_string())).expect("a definition");
     let endpoint = |name: &str| json!({"url": format!("http://127.0.0.1:{port}/{name}"), "secret": "env:OUT_SECRET", "schedule": ["0s", "1s", "1s"]});
     let mut settings = json!({

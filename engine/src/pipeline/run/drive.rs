@@ -7,7 +7,7 @@ use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
 use crate::fault::{self, Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::pipeline::{
-    Batch, Engine, Error, Mark, PageBuilder, Quarantine, QuarantineEntry, Receipt, Table, WindowOp, Writer,
+    Batch, Engine, Error, Mark, PageBuilder, Quarantine, QuarantineEntry, QuarantineWriter, Receipt, Table, WindowOp,
 };
 use crate::sink::RunEnd;
 use crate::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part, Quarantined, Source};
@@ -93,7 +93,7 @@ impl<'a> Drive<'a> {
         let now = clock.now();
         let progress = Progress::load(engine, &order.dataset.name)?;
         let [environment, of, connection, model, _] = scope(&order.dataset.name);
-        let quarantine = Quarantine::load(engine, [environment, of, connection, model], Writer::Run)?;
+        let quarantine = Quarantine::load(engine, [environment, of, connection, model], QuarantineWriter::Run)?;
         let stored = engine.mark(Table::Bookmark, &scope(&order.dataset.name))?;
         let mut stored = stored.and_then(|bytes| Journey::decode(&bytes));
         if let Some(journey) = stored.as_mut().filter(|journey| journey.record.status == Outcome::Running) {

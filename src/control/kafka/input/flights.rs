@@ -4,7 +4,7 @@ use crate::control::hooks::seen::{Claim, Seen};
 use crate::control::metrics::told;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName, Timestamp};
-use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, Receipt, Underway, Writer};
+use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineWriter, Receipt, Underway};
 use crate::engine::source::Quarantined;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -95,7 +95,7 @@ fn rejected(engine: &Engine, landed: &Flying, receipt: &Receipt) -> Result<Vec<M
         let message = format!("{why} (in {})", landed.what);
         let what = Quarantined { code: "bad_record", message, id: None, item: String::new() };
         let place: [&str; 4] = [&name.environment, &name.source, &name.connection, &name.model];
-        let mut quarantine = Quarantine::load(engine, place, Writer::Topic)?;
+        let mut quarantine = Quarantine::load(engine, place, QuarantineWriter::Topic)?;
         let entry = QuarantineEntry::new(&what, &*landed.cause, now);
         marks.push(quarantine.keep(engine, &format!("{}.{n}", landed.cause), &entry)?.0);
     }

@@ -8,7 +8,7 @@ use crate::connectors::rest::definition::Stream;
 use crate::connectors::rest::mapping::{self, Mapper};
 use crate::control::connections::Account;
 use crate::engine::model::DatasetName;
-use crate::engine::pipeline::{Dataset, DatasetSpec, Error, Quarantine, Writer};
+use crate::engine::pipeline::{Dataset, DatasetSpec, Error, Quarantine, QuarantineWriter};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -146,7 +146,7 @@ impl Targets {
             }
         };
         let place = [name.environment, source, name.connection, &stream.name];
-        let quarantine = Quarantine::load(&parts.engine, place, Writer::Topic)?;
+        let quarantine = Quarantine::load(&parts.engine, place, QuarantineWriter::Topic)?;
         Ok(Ok(Target { dataset, mapper, account, quarantine }))
     }
 }
