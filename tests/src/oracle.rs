@@ -437,7 +437,7 @@ impl Known {
             }
             Body::Gone(_) if late || before(self.newest()) => Outcome::Skipped,
             _ if late => Outcome::Skipped,
-            Body::Patch(patch) if own.is_some() || self.dated.is_some() => self.date(own, patch),
+            Body::Patch(patch) if own.is_some() || self.dated.is_some() => self.date(own, row.version.0, patch),
             Body::Patch(_) => self.later(row),
             Body::Whole(value) => {
                 let newer = self.dated.take().map(|(_, patches)| patches).unwrap_or_default();
@@ -460,10 +460,10 @@ impl Known {
         }
     }
 
-    /// Takes a patch in by its time, or behind all others if it has none.
-    fn date(&mut self, own: Option<i64>, patch: &Value) -> Outcome {
+    /// Takes a patch in by its own time, or behind all others: then the time it bears may only put it further behind.
+    fn date(&mut self, own: Option<i64>, bears: Option<i64>, patch: &Value) -> Outcome {
         let shown = self.shown.as_ref().and_then(|r| r.payload.clone()).unwrap_or_default();
-        let at = own.or(self.newest()).unwrap_or(i64::MIN);
+        let at = own.or(self.newest().max(bears)).unwrap_or(i64::MIN);
         let nothing = patch.as_object().is_some_and(Map::is_empty);
         if nothing {
             return Outcome::Is(shown);

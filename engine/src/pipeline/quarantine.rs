@@ -137,6 +137,8 @@ struct KeptEntry {
     unnamed: bool,
     /// The run under way has met it.
     met: bool,
+    /// When it was put there by whom this belongs to: it may not be committed yet.
+    put_at: Timestamp,
 }
 
 /// What one writer keeps for one stream of a connection.
@@ -173,10 +175,19 @@ impl Quarantine {
                 self.dropped = serde_json::from_slice(&value).unwrap_or(self.dropped);
                 continue;
             }
-            let met = self.kept.get(name).is_some_and(|known| known.met);
-            kept.insert(name.to_owned(), KeptEntry { unnamed: name.len() == key.len(), met });
+            let was = self.kept.get(name);
+            let (met, put_at) = was.map_or((false, Timestamp::NONE), |was| (was.met, was.put_at));
+            kept.insert(name.to_owned(), KeptEntry { unnamed: name.len() == key.len(), met, put_at });
         }
-        (self.kept, self.counted_at) = (kept, engine.clock().now());
+        let now = engine.clock().now();
+        // What was put a moment ago is on its way to the store.
+        let on_its_way = |known: &KeptEntry| known.put_at != Timestamp::NONE && known.put_at.plus(COUNTED_FOR) > now;
+        for (name, known) in std::mem::take(&mut self.kept) {
+            if on_its_way(&known) {
+                kept.entry(name).or_insert(known);
+            }
+        }
+        (self.kept, self.counted_at) = (kept, now);
         Ok(())
     }
 
@@ -189,8 +200,9 @@ impl Quarantine {
             self.dropped = DroppedEntries { count: self.dropped.count + 1, at: entry.at };
             return Ok((dropped_mark(&self.place, self.writer, &self.dropped), false));
         }
-        let known = self.kept.entry(key.to_owned()).or_insert(KeptEntry { unnamed: false, met: true });
-        known.met = true;
+        let new = KeptEntry { unnamed: false, met: true, put_at: entry.at };
+        let known = self.kept.entry(key.to_owned()).or_insert(new);
+        (known.met, known.put_at) = (true, entry.at);
         let stored = stored_key(self.writer, key, known.unnamed);
         let value = serde_json::to_vec(entry).unwrap_or_default();
         Ok((Mark::put(Table::Quarantine, &self.key(&stored), value), true))
@@ -422,7 +434,9 @@ mod tests {
             let entry = QuarantineEntry::new(&what(id), "run_1", clock.now());
             quarantine.keep(&engine, id, &entry).expect("kept")
         };
+        clock.advance(COUNTED_FOR);
         let marks: Vec<Mark> = (0..QUARANTINE_MAX).map(|n| keep(&n.to_string()).0).collect();
+        assert!(!keep("one too many").1, "though none of them is stored yet");
         engine.put_marks(marks).await.expect("stored");
         assert!(!keep("more").1 && keep("7").1, "one that is there has its room");
         let first = rows(&engine).remove(0);
