@@ -48,6 +48,7 @@ const NOT_YET: &str = "not answered; the entry may be there, then once";
 const ABSORBED: &str = "it is on disk though nobody was told; the provider's repetition has no effect";
 const GOES_ON: &str = "the run goes on at the last bookmark that was committed";
 const REPLAYED: &str = "replayed from what is committed, nothing twice";
+const IN_TOPICS: &str = "a transaction is in the topics with its place or not at all; each change appears once";
 const SAME_ID: &str = "sent again under the same id";
 
 /// All edges, in the order of the way through the program.
@@ -115,6 +116,15 @@ pub const KAFKA: &[Point] = &[
     point("k.local_commit_before", OPENING, Never, "read again from the changelog, nothing twice"),
 ];
 
+/// Edges of a program that writes its changes to topics. The topic of its places is written at the start as well.
+pub const OUTPUTS: &[Point] = &[
+    point("k.out_init", ONCE, Never, IN_TOPICS),
+    point("k.out_begin", OPENING, Never, IN_TOPICS),
+    point("k.out_sent", OPENING, Never, IN_TOPICS),
+    point("k.out_commit_before", OPENING, Never, IN_TOPICS),
+    point("k.out_commit_after", OPENING, Never, IN_TOPICS),
+];
+
 /// An edge that the program meets after days only.
 pub const TRIM: Point = point("log.trim", FIRST, Ends, "trimmed or not, never in between");
 
@@ -129,5 +139,5 @@ pub const COMMANDS: &[Point] = &[
 
 /// Whether an edge has a row.
 pub(super) fn known(name: &str) -> bool {
-    POINTS.iter().chain(KAFKA).chain(COMMANDS).chain([&TRIM]).any(|point| point.name == name)
+    POINTS.iter().chain(KAFKA).chain(OUTPUTS).chain(COMMANDS).chain([&TRIM]).any(|point| point.name == name)
 }

@@ -19,13 +19,15 @@ use ledger::Ledger;
 use program::{PATIENCE, Program, settle_in};
 use provider::Outside;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use syncline_engine::fault::points::{KAFKA, OnError, POINTS, Point};
+use syncline_engine::fault::points::{KAFKA, OUTPUTS, OnError, POINTS, Point};
 use syncline_tests::broker;
 use syncline_tests::ledger::Trial;
+use syncline_tests::topic;
 
 /// Points walked at the same time: a program waits for the disk and for its clients more than it works.
 const AT_ONCE: usize = 3;
@@ -43,7 +45,7 @@ fn at_every_failpoint_nothing_answered_is_lost_and_nothing_comes_twice() {
     assert!(!points.is_empty(), "no failpoint has the name {only}");
     let mut trial = Trial::of("failpoints");
     let faults = lives(&points);
-    some_at_once(points, async |point| walk(point, json!({})).await);
+    some_at_once(points, async |point| drop(walk(point, json!({})).await));
     trial.add(faults);
 }
 
@@ -56,7 +58,35 @@ fn at_every_edge_to_kafka_nothing_answered_is_lost_and_nothing_comes_twice() {
         let cluster = broker::cluster("faults");
         let kafka = json!({"brokers": cluster.brokers, "prefix": cluster.prefix, "topics": {"replication": 1}});
         let log = json!({"kind": "kafka", "partitions": 1, "session": "2s"});
-        walk(point, json!({"kafka": kafka, "log": log})).await;
+        drop(walk(point, json!({"kafka": kafka, "log": log})).await);
+    });
+    trial.add(faults);
+}
+
+#[test]
+fn at_every_edge_to_output_topics_each_change_appears_once() {
+    let mut trial = Trial::of("failpoints");
+    let points: Vec<&Point> = OUTPUTS.iter().collect();
+    let faults = lives(&points);
+    some_at_once(points, async |point: &Point| {
+        let cluster = broker::cluster("faults");
+        let kafka =
+            json!({"brokers": cluster.brokers, "prefix": cluster.prefix, "topics": {"replication": 1}, "output": "on"});
+        let (program, _folder) = walk(point, json!({"kafka": kafka})).await;
+        // Each record was added once, so each has one change, and its key one message.
+        let changes = program.changes("crm", "Contact").await.expect("it answers").len();
+        let (topic, began) = (format!("{}.crm.Contact.changes", cluster.prefix), Instant::now());
+        loop {
+            let (cluster, topic) = (cluster.clone(), topic.clone());
+            let read = tokio::task::spawn_blocking(move || topic::read(&cluster, &topic)).await.expect("it is read");
+            let keys: BTreeSet<&str> = read.iter().map(|told| told.key.as_str()).collect();
+            assert_eq!(keys.len(), read.len(), "{}: a change came twice", point.name);
+            if read.len() == changes {
+                return;
+            }
+            assert!(read.len() < changes && began.elapsed() < PATIENCE, "{}: {} of {changes}", point.name, read.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     });
     trial.add(faults);
 }
@@ -84,8 +114,9 @@ fn some_at_once<T: Send>(all: Vec<T>, walk: impl AsyncFn(T) + Sync) {
     });
 }
 
-/// The lives of a program with a fault at this point, one after the other on one folder, and one without at the end.
-async fn walk(point: &Point, settings: Value) {
+/// The lives of a program with a fault at this point, one after the other on one folder, and one without at the end, which goes
+/// on with its folder.
+async fn walk(point: &Point, settings: Value) -> (Program, tempfile::TempDir) {
     let began = Instant::now();
     let (folder, outside, mut ledger) = (tempfile::tempdir().expect("a folder"), Outside::default(), Ledger::default());
     settle_in(folder.path(), outside.start().await, settings);
@@ -102,6 +133,7 @@ async fn walk(point: &Point, settings: Value) {
     }
     ledger.judge(&program, &outside, point.name).await;
     println!("{}: {} events, {:?}", point.name, ledger.next, began.elapsed());
+    (program, folder)
 }
 
 /// One life under load, until the fault has come and shown its effect.

@@ -19,6 +19,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use syncline_engine::fault::pass;
 use syncline_engine::model::Failure;
 
 /// One try of anything that waits for the broker.
@@ -158,6 +159,7 @@ impl Writer {
 
     /// Ends older writers and what they had begun.
     fn begin_life(&self) -> Result<(), Trouble> {
+        pass("k.out_init");
         for _ in 0..TRIES {
             match self.producer.init_transactions(TRY) {
                 Ok(()) => return Ok(()),
@@ -181,6 +183,7 @@ impl Writer {
     /// Sends a message in the current transaction, or begins one. Waits while too much is on its way.
     pub fn send(&mut self, message: &Message) -> Result<(), Trouble> {
         if !self.open {
+            pass("k.out_begin");
             if let Err(error) = self.producer.begin_transaction() {
                 return Err(self.classify("a transaction cannot begin", error));
             }
@@ -212,12 +215,15 @@ impl Writer {
     pub fn commit(&mut self, place: &Place) -> Result<(), Trouble> {
         let (topic, key) = (Arc::from(self.places.as_str()), Bytes::from(self.name.clone()));
         let value = Some(place.bytes());
+        pass("k.out_sent");
         self.send(&Message { topic, partition: Some(self.spot), key, value, headers: Vec::new(), timestamp: 0 })?;
         self.delivered()?;
         self.pace.taken(self.messages);
+        pass("k.out_commit_before");
         for _ in 0..TRIES {
             match self.producer.commit_transaction(TRY) {
                 Ok(()) => {
+                    pass("k.out_commit_after");
                     self.pace.committed();
                     self.fresh();
                     return Ok(());
