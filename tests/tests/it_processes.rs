@@ -879,7 +879,8 @@ impl Asker {
                     }
                     text
                 }
-                Err(why) => why.to_string(),
+                // With what lies behind it: refused, or no answer in time.
+                Err(why) => format!("{why:?}"),
             };
             assert!(began.elapsed() < self.patience, "{path} of {connection:?}: {text}");
             tokio::time::sleep(Duration::from_millis(100)).await;
