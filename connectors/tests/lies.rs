@@ -242,7 +242,8 @@ fn case(seed: u64) -> (Api, Vec<u64>, Vec<u64>, Vec<Lie>, Chance) {
             continue;
         }
         let apart = lies.iter().all(|other| other.kind() != lie.kind() && api.without(lie.kind()).safe(*other, n));
-        if apart && others.safe(lie, n) {
+        // Nor is a lie one that the API, where it tells the truth, bears out.
+        if apart && others.safe(lie, n) && api.safe(lie, n) {
             lies.push(lie);
         }
         if lies.len() as u64 == 1 + seed % 2 {
