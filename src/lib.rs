@@ -207,7 +207,7 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
-//! | `program` (default) | `control`, `api` and `cli`: scheduler, server and command line, with `kafka` |
+//! | `program` (default) | everything around the engine that the `syncline` program has: schedules, webhooks, server, command line, with `kafka` |
 //! | `kafka` | `connectors::kafka`: topics in and out, by librdkafka |
 //!
 //! `default-features = false` leaves the library: [`engine`], [`views`], and [`connectors`] for REST and webhooks.
@@ -217,11 +217,27 @@ pub use syncline_engine as engine;
 pub use syncline_engine::{Engine, views};
 
 #[cfg(feature = "program")]
+pub mod admission;
+#[cfg(feature = "program")]
 pub mod api;
+#[cfg(feature = "program")]
+pub mod app;
 #[cfg(feature = "program")]
 pub mod cli;
 #[cfg(feature = "program")]
-pub mod control;
+pub mod cluster;
+#[cfg(feature = "program")]
+pub mod config;
+#[cfg(feature = "program")]
+pub mod ingest;
+#[cfg(feature = "program")]
+pub mod registry;
+#[cfg(feature = "program")]
+pub mod server;
+#[cfg(feature = "program")]
+pub mod sinks;
+#[cfg(feature = "program")]
+pub mod telemetry;
 
 /// What a program with views of its own needs.
 pub mod prelude {

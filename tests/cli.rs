@@ -4,11 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use syncline::connectors::fake::{
-    DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier,
-};
 use syncline::connectors::http::{Client, ClientOptions};
 use syncline::engine::time::SystemClock;
+use syncline_provider::{DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier};
 use tempfile::TempDir;
 
 /// 32 characters and more, as the server demands.

@@ -4,10 +4,10 @@ use crate::Fault;
 pub use crate::poll::{CONNECTIONS, connection_of};
 use futures_util::future::try_join_all;
 use std::sync::Arc;
-use syncline_connectors::fake::Generator;
 use syncline_engine::Engine;
 use syncline_engine::model::{Cause, Counts, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, Mark, PageBuilder, Table, WindowOp};
+use syncline_provider::Generator;
 
 /// Records made at once while the clock stands still: enough that starting and draining do not matter, little enough
 /// (about 25 MB) that memory figures stay those of the engine.

@@ -14,10 +14,10 @@ use futures_util::stream::FuturesOrdered;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use syncline_connectors::fake::Generator;
 use syncline_engine::Engine;
 use syncline_engine::model::{Cause, Cursor, DatasetId, Timestamp, Via};
 use syncline_engine::pipeline::{Batch, Dataset, Mark, Table};
+use syncline_provider::Generator;
 
 /// Commits in flight at once.
 const IN_FLIGHT: usize = 256;

@@ -11,12 +11,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline::api;
+use syncline::app::App;
+use syncline::config::{ApiKey, Role, Settings};
 use syncline::connectors::egress::Egress;
-use syncline::connectors::fake::{DefinitionOptions, definition};
 use syncline::connectors::http::{Client, ClientOptions, HeaderMap, HeaderValue, Outgoing, Url};
-use syncline::control::App;
-use syncline::control::config::{ApiKey, Role, Settings};
+use syncline::server;
 use syncline_engine::time::SystemClock;
+use syncline_provider::{DefinitionOptions, definition};
 
 const KEY: &str = "bench-key-0123456789-0123456789-0123456789";
 
@@ -28,9 +29,9 @@ pub async fn run(bench: Bench, report: &mut Report) -> Result<Bench, Fault> {
     drop(bench);
     let app = App::open(settings(&dir, args.workers)?, Arc::new(SystemClock)).await?;
     let running = app.start();
-    let listener = api::serve::bind("127.0.0.1:0").await?;
+    let listener = server::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", listener.local_addr()?);
-    let serving = tokio::spawn(api::serve::serve(listener, api::router(app.clone()), running.stopping()));
+    let serving = tokio::spawn(server::serve(listener, api::router(app.clone()), running.stopping()));
     let client = Client::new(
         ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() },
         Arc::new(SystemClock),

@@ -5,23 +5,24 @@
 //! | folder | what it is |
 //! |---|---|
 //! | [`expr`] | jq expressions and placeholders, bounded |
-//! | [`located`] | configuration text in which every value knows its line |
+//! | [`config_text`] | configuration text in which every value knows its line |
 //! | [`egress`] | where requests may go |
+//! | [`definition`] | what a definition file says, as plain data |
+//! | [`mapping`] | from an item of an answer to a record |
 //! | [`http`] | the one way out: client, sign-in, budgets, pagination, conditional requests |
 //! | [`rest`] | a source described by a definition file |
-//! | [`webhook_in`] | verify, route, dedupe and map what providers post to us |
-//! | [`webhook_out`] | one signed attempt to tell a user's endpoint |
+//! | [`webhooks`] | verify, route, dedupe and map what providers post to us |
+//! | [`deliveries`] | one signed attempt to deliver to an endpoint |
 //! | `kafka` | topics in, topics out, the log on topics; feature `kafka` |
-//! | `fake` | a seeded fake provider: demo, test bed, benchmark source; feature `fake` |
 
+pub mod config_text;
+pub mod definition;
+pub mod deliveries;
 pub mod egress;
 pub mod expr;
-#[cfg(feature = "fake")]
-pub mod fake;
 pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
-pub mod located;
+pub mod mapping;
 pub mod rest;
-pub mod webhook_in;
-pub mod webhook_out;
+pub mod webhooks;

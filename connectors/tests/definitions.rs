@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use syncline_connectors::fake::{DefinitionOptions, Paging, definition};
-use syncline_connectors::located::{self, Reference};
-use syncline_connectors::rest::definition::*;
+use syncline_connectors::config_text::{self, Reference};
+use syncline_connectors::definition::*;
+use syncline_provider::{DefinitionOptions, Paging, definition};
 
 /// Every reference that does not say MISSING resolves.
 fn lookup(reference: &Reference) -> Result<String, String> {
@@ -323,7 +323,7 @@ fn complaints_do_not_repeat_what_references_hold() {
 fn safe(text: &str) {
     // Whatever the text, an answer comes back and can be shown.
     let _ = outcome("f.yaml", text);
-    let _ = located::parse("f.yaml", text);
+    let _ = config_text::parse("f.yaml", text);
 }
 
 proptest! {

@@ -552,6 +552,19 @@ async fn a_changed_page_is_read_and_another_request_is_not_conditional() {
 }
 
 #[tokio::test]
+async fn a_refreshed_token_keeps_validators_and_other_credentials_do_not() {
+    let bench = Bench::new(&with("limits: {conditional: true}", TAGGED, ""), |asked| tagged(asked, "")).await;
+    let bench = bench.metadata(json!({"x": 1}));
+    let not_modified =
+        async |bench: Bench| bench.read(Part::Full).await.pages.iter().map(|page| page.not_modified).sum::<u32>();
+    assert_eq!(not_modified(bench.token("of noon", "mine")).await, 0);
+    assert_eq!(not_modified(bench.token("of one o'clock", "mine")).await, 2, "a token of the same credentials");
+    assert_eq!(not_modified(bench.token("of one o'clock", "theirs")).await, 0, "perhaps another account's");
+    assert_eq!(not_modified(bench.token("a", "")).await, 0);
+    assert_eq!(not_modified(bench.token("b", "")).await, 0, "without a name the value is all there is");
+}
+
+#[tokio::test]
 async fn a_page_with_something_in_quarantine_is_never_taken_as_unchanged() {
     let provider = |asked: &Asked| match asked.header("if-none-match") {
         None => reply(json!([{"id": 1}, {"id": null}])).with("etag", "\"a\""),

@@ -7,8 +7,8 @@
 use super::Api;
 use super::auth::Caller;
 use super::error::Refusal;
-use crate::control::bounds::{Holder, Share};
-use crate::control::metrics::told;
+use crate::admission::{Holder, Share};
+use crate::telemetry::told;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -144,7 +144,7 @@ pub(super) async fn with_memory(answer: Response, memory: Share) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::bounds::Pool;
+    use crate::admission::Pool;
 
     fn holders(n: u64) -> [Holder; 2] {
         [Holder::of("environment", n), Holder::of("key", n)]

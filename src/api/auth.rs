@@ -5,8 +5,8 @@
 
 use super::Api;
 use super::error::Refusal;
-use crate::control::bounds::Holder;
-use crate::control::config::{ApiKey, Role};
+use crate::admission::Holder;
+use crate::config::{ApiKey, Role};
 use crate::engine::fault;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;

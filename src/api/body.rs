@@ -4,7 +4,7 @@
 use super::Api;
 use super::auth::Caller;
 use super::error::{Fault, Refusal};
-use crate::control::bounds::{Address, Share};
+use crate::admission::{Address, Share};
 use crate::engine::fault::{self, pass};
 use crate::engine::time::Clock;
 use axum::body::Body;

@@ -5,10 +5,10 @@
 use super::Api;
 use super::auth;
 use super::error::Refusal;
-use crate::control::bounds::{Address, Bounds, Exhausted};
-use crate::control::config::ApiKey;
-use crate::control::metrics::told;
+use crate::admission::{Address, Bounds, Exhausted};
+use crate::config::ApiKey;
 use crate::engine::model::Timestamp;
+use crate::telemetry::told;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;

@@ -6,7 +6,7 @@ use super::auth::Caller;
 use super::error::Refusal;
 use super::query::Query;
 use super::{Api, both};
-use crate::control::config::{LogKind, Role};
+use crate::config::{LogKind, Role};
 use crate::engine::store::CHECKPOINT;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;

@@ -7,11 +7,11 @@
 use super::answers::{PAGE_BYTES, Starved};
 use super::rows::quote_plain;
 use super::stamp::write_stamp;
-use crate::control::bounds::Share;
-use crate::control::scope::{Selection, changes_scope};
+use crate::admission::Share;
 use crate::engine::Engine;
 use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, DatasetName, Position, Via};
 use crate::engine::pipeline::{Dataset, Error, Table};
+use crate::registry::scope::{Selection, changes_scope};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;

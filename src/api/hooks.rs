@@ -4,10 +4,10 @@
 //! No API key is asked for here: the signature proves the request. Refusals have constant bodies.
 
 use super::body::{self, Unread};
-use crate::control::bounds::Address;
-use crate::control::hooks::{Entrance, Hooks, Incoming, Reply};
-use crate::control::metrics::told;
+use crate::admission::Address;
 use crate::engine::fault::pass;
+use crate::ingest::webhooks::{Entrance, Hooks, Incoming, Reply};
+use crate::telemetry::told;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};

@@ -1,7 +1,7 @@
 //! The routes without a socket: the command line reads a data folder no server holds through the very same API.
 
 use super::router;
-use crate::control::App;
+use crate::app::App;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;

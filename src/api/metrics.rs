@@ -7,7 +7,7 @@
 use super::auth::Caller;
 use super::error::Refusal;
 use super::{Api, both};
-use crate::control::metrics::{scrape, told};
+use crate::telemetry::{scrape, told};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
@@ -24,7 +24,8 @@ pub(super) fn router() -> Router<Api> {
 
 async fn show(State(api): State<Api>, caller: Option<Extension<Caller>>) -> Result<Response, Refusal> {
     let app = api.app.clone();
-    let text = api.read(move || Ok(scrape(&app, caller.as_ref().map(|caller| &*caller.environment)))).await?;
+    let seen = move || Ok(scrape(caller.as_ref().and_then(|caller| app.figures_of(&caller.environment))));
+    let text = api.read(seen).await?;
     let elsewhere = || Refusal::busy("metrics_elsewhere", "the program around this one collects the metrics");
     let mut response = text.ok_or_else(elsewhere)?.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(FORMAT));

@@ -67,10 +67,9 @@ mod webhooks;
 pub mod front;
 pub mod hooks;
 pub mod inside;
-pub mod serve;
 
-use crate::control::App;
-use crate::control::bounds::Bounds;
+use crate::admission::Bounds;
+use crate::app::App;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::MethodRouter;

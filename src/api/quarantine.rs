@@ -5,8 +5,8 @@ use super::body::Fields;
 use super::error::Refusal;
 use super::query::Query;
 use super::{Api, both};
-use crate::control::config::Role;
-use crate::control::quarantine::{ENTRIES_MAX, QuarantineFilter};
+use crate::app::quarantine::{ENTRIES_MAX, QuarantineFilter};
+use crate::config::Role;
 use crate::engine::pipeline::{DroppedEntries, QuarantineEntry, QuarantineRow, QuarantineWriter, quarantine_entry};
 use axum::extract::{RawQuery, Request, State};
 use axum::routing::{get, post};
@@ -116,9 +116,7 @@ async fn meant(api: &Api, caller: &Caller, request: Request) -> Result<(Vec<Quar
         Some(ids) => {
             let mut rows = Vec::new();
             for named in &ids {
-                if let [source, connection, stream, key] = named.parts()[..] {
-                    rows.extend(quarantine_entry(&app.engine, &environment, [source, connection, stream, key])?);
-                }
+                rows.extend(quarantine_entry(&app.engine, &environment, named)?);
             }
             Ok((rows, false))
         }

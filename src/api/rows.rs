@@ -4,7 +4,7 @@
 
 use super::answers::{PageBuffer, Starved};
 use super::stamp::write_time;
-use crate::control::bounds::Share;
+use crate::admission::Share;
 use crate::engine::model::{Cursor, CursorKey, DatasetId, Meta, Position};
 use axum::body::Bytes;
 
@@ -104,7 +104,7 @@ pub(super) fn quote_plain(out: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::super::answers::PAGE_BYTES;
     use super::*;
-    use crate::control::bounds::{Holder, Pool};
+    use crate::admission::{Holder, Pool};
     use crate::engine::model::{Action, Cause, Timestamp};
     use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use super::error::Refusal;
 use super::{Api, both};
-use crate::control::kafka::schemas::Schemas;
+use crate::sinks::topics::schemas::Schemas;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;

@@ -3,7 +3,7 @@
 use super::Api;
 use super::auth::Caller;
 use super::query::Query;
-use crate::control::scope::Selection;
+use crate::registry::scope::Selection;
 use std::collections::BTreeSet;
 
 /// Most names of one kind in a selection.

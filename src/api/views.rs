@@ -4,7 +4,7 @@
 use super::auth::Caller;
 use super::error::Refusal;
 use super::{Api, both};
-use crate::control::config::Role;
+use crate::config::Role;
 use crate::engine::pipeline::{RemovedView, ViewStatus};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;

@@ -6,10 +6,10 @@
 use super::exit::{Fail, code};
 use super::{Common, settings};
 use crate::api::inside::Inside;
+use crate::app::App;
+use crate::config::{ApiKey, Role, Settings};
 use crate::connectors::egress::Egress;
 use crate::connectors::http::{Client, ClientOptions, HeaderName, HeaderValue, Outgoing, Url};
-use crate::control::App;
-use crate::control::config::{ApiKey, Role, Settings};
 use crate::engine::time::{Clock, SystemClock};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;

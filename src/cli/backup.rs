@@ -6,7 +6,7 @@
 use super::access::Access;
 use super::exit::{Fail, code};
 use super::{Common, settings, show};
-use crate::control::config::{LogKind, Settings};
+use crate::config::{LogKind, Settings};
 use crate::engine::pipeline::Error;
 use crate::engine::store::{self, back_up, checkpoint, restore};
 use crate::engine::time::{Clock, SystemClock};

@@ -2,9 +2,9 @@
 
 use super::exit::{Fail, code};
 use super::{Common, settings, show};
-use crate::control::App;
-use crate::control::connections::Account;
+use crate::app::App;
 use crate::engine::source::{Ask, Failure, Part};
+use crate::registry::connections::Account;
 use std::process::ExitCode;
 
 /// Arguments of `check`.

@@ -3,10 +3,10 @@
 //! Promises: a failure is one line with the cause and, where something can be done, one line with the next step. Codes are
 //! those of `docs/cli.md`; scripts may rely on them.
 
-use crate::api::serve::BindError;
-use crate::control::OpenError;
-use crate::control::syncs::{RunError, SyncError};
+use crate::app::OpenError;
 use crate::engine::pipeline::Error;
+use crate::ingest::poll::{RunError, SyncError};
+use crate::server::BindError;
 use std::io::Write;
 use std::process::ExitCode;
 

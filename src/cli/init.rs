@@ -4,7 +4,7 @@ use super::access::{KEY_FILE, KEY_VARIABLE};
 use super::exit::{Fail, code};
 use super::settings::FILE;
 use super::show;
-use crate::connectors::rest::definition::presets;
+use crate::connectors::definition::presets;
 use rand::RngCore;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};

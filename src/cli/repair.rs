@@ -2,7 +2,7 @@
 
 use super::exit::{Fail, code};
 use super::{Common, settings, show};
-use crate::control::config::LogKind;
+use crate::config::LogKind;
 use crate::engine::pipeline::Error;
 use crate::engine::store::{self, repair};
 use std::process::ExitCode;

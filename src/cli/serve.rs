@@ -7,12 +7,13 @@ use super::exit::{Fail, code};
 use super::signals::Signals;
 use super::{Common, settings, show};
 use crate::api;
-use crate::control::App;
-use crate::control::config::{Duty, LogKind, Settings};
-use crate::control::hooks::HookUrl;
-use crate::control::partitions::Node;
+use crate::app::App;
+use crate::cluster::Node;
+use crate::config::{LogKind, Settings};
 use crate::engine::pipeline::Error;
 use crate::engine::time::SystemClock;
+use crate::ingest::webhooks::HookUrl;
+use crate::server;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     let settings = settings::load(common, &flags, false)?;
     must_have_keys(&settings)?;
     // The port first: it is quickly had and quickly given back.
-    let listener = api::serve::bind(&settings.listen).await?;
+    let listener = server::bind(&settings.listen).await?;
     let address = listener.local_addr().map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
     tokio::select! {
         answered = kafka_must_answer(&settings) => answered?,
@@ -50,7 +51,7 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     let running = app.start();
     announce(&app, address)?;
     let (router, ingress) = (api::router_until(app.clone(), running.stopping()), app.settings.ingress.clone());
-    let serving = tokio::spawn(api::serve::serve_within(listener, router, running.stopping(), ingress));
+    let serving = tokio::spawn(server::serve_within(listener, router, running.stopping(), ingress));
     let ended = tokio::select! {
         code = signals.wait() => Ok(code),
         why = app.engine.until_failed() => Err(why),
@@ -86,11 +87,9 @@ async fn among_others(
     address: SocketAddr,
     mut signals: Signals,
 ) -> Result<ExitCode, Fail> {
-    let role = settings.process.role;
     let node = Node::start(settings, Arc::new(SystemClock), &format!("http://{address}")).await?;
     let stop = CancellationToken::new();
     show::line(&format!("syncline {} listening on http://{address}", env!("CARGO_PKG_VERSION")))?;
-    show::line(&format!("role     {}", word(role)))?;
     for name in node.front().definitions.keys() {
         let connections = node.front().connections.of_source(name).len();
         show::line(&format!("source   {name}: {connections} connection(s) over {} partitions", node.spread().count))?;
@@ -99,7 +98,7 @@ async fn among_others(
     let router =
         api::front::router(node.clone(), stop.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
     let ingress = node.front().settings.ingress.clone();
-    let serving = tokio::spawn(api::serve::serve_within(listener, router, stop.clone(), ingress));
+    let serving = tokio::spawn(server::serve_within(listener, router, stop.clone(), ingress));
     let code = signals.wait().await;
     signals.hard();
     tracing::info!("stopping");
@@ -108,14 +107,6 @@ async fn among_others(
     node.stop().await?;
     tracing::info!("stopped");
     Ok(ExitCode::from(code))
-}
-
-fn word(role: Duty) -> &'static str {
-    match role {
-        Duty::Gateway => "gateway: takes webhooks, asks providers",
-        Duty::Engine => "engine: owns partitions, merges and serves",
-        Duty::All => "all: takes webhooks, asks providers, owns partitions",
-    }
 }
 
 fn must_have_keys(settings: &Settings) -> Result<(), Fail> {

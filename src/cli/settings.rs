@@ -3,8 +3,8 @@
 use super::Common;
 use super::exit::{Fail, code};
 use super::logs;
-use crate::control::config::{self, Loaded, LogFormat, Origin, Settings};
-use crate::control::{App, OpenError};
+use crate::app::{App, OpenError};
+use crate::config::{self, Loaded, LogFormat, Origin, Settings};
 use crate::engine::Engine;
 use crate::engine::pipeline::Options;
 use crate::engine::time::SystemClock;
@@ -56,7 +56,7 @@ pub(crate) async fn open(settings: Settings) -> Result<Arc<App>, Fail> {
 
 /// An app over a temporary folder that goes with it: for checks and dry runs.
 pub(crate) async fn scratch(settings: Settings) -> Result<Arc<App>, Fail> {
-    let definitions = crate::control::definitions::load(&settings).map_err(OpenError::from)?;
+    let definitions = crate::registry::definitions::load(&settings).map_err(OpenError::from)?;
     let options = Options::default();
     let engine = tokio::task::spawn_blocking(move || Engine::open(options))
         .await

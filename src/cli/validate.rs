@@ -2,7 +2,7 @@
 
 use super::exit::Fail;
 use super::{Common, settings, show};
-use crate::control::definitions;
+use crate::registry::definitions;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
     if !args.files.is_empty() {
         settings.sources = args.files.iter().map(|file| file.display().to_string()).collect();
     }
-    let found = definitions::load(&settings).map_err(crate::control::OpenError::from)?;
+    let found = definitions::load(&settings).map_err(crate::app::OpenError::from)?;
     for (name, definition) in &found {
         let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
         let connections = definition.connections.len();

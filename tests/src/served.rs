@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use syncline::api::serve;
-use syncline::control::App;
-use syncline::control::config::{self, Origin};
+use syncline::app::App;
+use syncline::config::{self, Origin};
+use syncline::server;
 use syncline_engine::model::{Cause, DatasetName, Strategy, Timestamp};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Receipt};
 use syncline_engine::time::ManualClock;
@@ -114,11 +114,11 @@ impl Served {
         let start = Timestamp::parse("2026-04-14T18:46:03.097459Z").expect("a time");
         let clock = Arc::new(ManualClock::new(start));
         let app = App::open(settings, clock.clone()).await.expect("an app");
-        let listener = serve::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = server::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stop = tokio_util::sync::CancellationToken::new();
         let router = syncline::api::router_until(app.clone(), stop.clone());
-        let task = tokio::spawn(serve::serve(listener, router, stop.clone()));
+        let task = tokio::spawn(server::serve(listener, router, stop.clone()));
         Served { app, clock, address, stop, task }
     }
 

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline::api;
-use syncline::control::config::{self, Origin, Settings};
-use syncline::control::partitions::spread::Spread;
-use syncline::control::{App, OpenError, Part, Running, definitions};
+use syncline::app::{App, OpenError, Part, Running};
+use syncline::cluster::spread::Spread;
+use syncline::config::{self, Origin, Settings};
 use syncline::engine::Engine;
 use syncline::engine::pipeline::Options;
 use syncline::engine::time::{Clock, SystemClock};
+use syncline::registry::definitions;
+use syncline::server;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -67,7 +69,7 @@ impl Serving {
         let running = app.start();
         let ingress = app.settings.ingress.clone();
         let router = api::router_until(app, running.stopping());
-        let listening = tokio::spawn(api::serve::serve_within(listener, router, running.stopping(), ingress));
+        let listening = tokio::spawn(server::serve_within(listener, router, running.stopping(), ingress));
         Serving { url, running, listening, client: client() }
     }
 
@@ -178,9 +180,9 @@ async fn open_part(settings: Settings, (spread, number): (Spread, i32)) -> Resul
     let all = definitions::load(&settings)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = Options { data_dir: Some(settings.data_dir.clone()), workers: 1, clock, ..Options::default() };
-    let neighbours = Some(spread.neighbours(&all, number));
+    let other_shards = Some(spread.other_shards(&all, number));
     let mut part = Part::default();
-    (part.name, part.neighbours) = (number.to_string(), neighbours);
+    (part.name, part.other_shards) = (number.to_string(), other_shards);
     App::of_part(Engine::open(options)?, settings, spread.definitions(&all, number), part).await
 }
 

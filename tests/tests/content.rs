@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value};
 use syncline_connectors::kafka::input::Key;
-use syncline_connectors::rest::mapping::text::scalar_id;
+use syncline_connectors::mapping::text::scalar_id;
 use syncline_engine::model::content::{Ignore, canonical_hash};
 use syncline_engine::model::record_id;
 use syncline_tests::oracle::canonical;

@@ -41,23 +41,37 @@ const ENGINE: &[Room] = &[
 /// Rooms that every other one may use: failpoints stand where the work is done.
 const EVERYWHERE: &[&str] = &["fault"];
 
-/// What two connectors share: expressions, the checked definition, the record made of an item. Nothing else of each other.
+/// Configuration text and what definitions say stand below; connectors know them and `http`, and never each other.
 const CONNECTORS: &[Room] = &[
-    room("located", &[]),
-    room("expr", &["located"]),
+    room("config_text", &[]),
+    room("expr", &["config_text"]),
     room("egress", &[]),
-    room("rest/definition", &["located", "expr", "egress"]),
-    room("rest/mapping", &["expr", "rest/definition"]),
-    room("http", &["expr", "egress", "rest/definition"]),
-    room("rest", &["expr", "rest/definition", "rest/mapping", "http"]),
-    room("webhook_in", &["expr", "rest/definition", "rest/mapping", "http"]),
-    room("webhook_out", &["http"]),
-    room("kafka", &["expr", "rest/definition", "rest/mapping"]),
-    room("fake", &["http"]),
+    room("definition", &["config_text", "expr", "egress"]),
+    room("mapping", &["expr", "definition"]),
+    room("http", &["expr", "egress", "definition"]),
+    room("rest", &["expr", "definition", "mapping", "http"]),
+    room("webhooks", &["expr", "definition", "mapping", "http"]),
+    room("deliveries", &["http"]),
+    room("kafka", &["expr", "definition", "mapping"]),
 ];
 
-/// What should run knows no surface; the command line starts the others.
-const PROGRAM: &[Room] = &[room("control", &[]), room("api", &["control"]), room("cli", &["control", "api"])];
+/// The ways in and out never know each other; nothing below `app` knows it; surfaces stand above.
+const PROGRAM: &[Room] = &[
+    room("admission", &[]),
+    room("config", &["admission"]),
+    room("telemetry", &[]),
+    room("registry", &["config"]),
+    room("ingest", &["registry", "telemetry", "admission"]),
+    room("sinks", &["registry", "telemetry", "config"]),
+    room("app", &["ingest", "sinks", "registry", "telemetry", "config", "admission"]),
+    room("cluster", &["app", "ingest", "sinks", "registry", "telemetry", "config"]),
+    room("server", &["admission", "telemetry"]),
+    room("api", &["cluster", "app", "ingest", "sinks", "registry", "telemetry", "config", "admission"]),
+    room(
+        "cli",
+        &["api", "server", "cluster", "app", "ingest", "sinks", "registry", "telemetry", "config", "admission"],
+    ),
+];
 
 /// The sources of a crate, its rooms, and what it may see of the engine (`None`: all of it).
 type Sources = (&'static str, &'static [Room], Option<&'static [&'static str]>);
@@ -75,9 +89,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rocksdb", &["engine/src/log/rocks", "engine/src/store"]),
     ("rdkafka", &["connectors/src/kafka"]),
     ("reqwest", &["connectors/src/http"]),
-    ("axum", &["src/api", "connectors/src/fake"]),
-    ("hyper", &["src/api", "connectors/src/fake"]),
-    ("hyper_util", &["src/api", "connectors/src/fake"]),
+    ("axum", &["src/api", "src/server"]),
+    ("hyper", &["src/api", "src/server"]),
+    ("hyper_util", &["src/api", "src/server"]),
 ];
 
 /// Rooms that are plain threads and functions; the log alone hands out a watcher.
@@ -96,7 +110,7 @@ const CLOCK_ROOM: &str = "engine/src/time";
 const CLOCKLESS: &[&str] = &["engine/src", "connectors/src"];
 
 /// Folders whose files open with `//!`.
-const DOCUMENTED: &[&str] = &["engine", "connectors", "src", "tests", "benches", "examples"];
+const DOCUMENTED: &[&str] = &["engine", "connectors", "fixtures", "src", "tests", "benches", "examples"];
 
 #[test]
 fn imports_follow_the_layers() {
@@ -535,11 +549,13 @@ mod the_check_itself {
 
     #[test]
     fn the_program_and_the_connectors_have_directions_too() {
-        refuses("src/control/mod.rs", "use crate::api::router;", 1, "`control` must not know `api`");
+        refuses("src/app/mod.rs", "use crate::api::router;", 1, "`app` must not know `api`");
+        refuses("src/ingest/poll/mod.rs", "use crate::app::App;", 1, "`ingest` must not know `app`");
+        refuses("src/sinks/topics/mod.rs", "use crate::ingest::poll::Syncs;", 1, "`sinks` must not know `ingest`");
         refuses("src/api/records.rs", "use crate::cli::Args;", 1, "`api` must not know `cli`");
-        refuses("connectors/src/webhook_in/map.rs", "use crate::rest::source::X;", 1, "must not know `rest`");
-        takes("connectors/src/webhook_in/map.rs", "use crate::rest::definition::Webhooks;");
-        takes("src/cli/serve.rs", "use crate::{api, control::App};");
+        refuses("connectors/src/webhooks/map.rs", "use crate::rest::source::X;", 1, "must not know `rest`");
+        takes("connectors/src/webhooks/map.rs", "use crate::definition::Webhooks;");
+        takes("src/cli/serve.rs", "use crate::{api, app::App};");
     }
 
     #[test]
@@ -549,7 +565,7 @@ mod the_check_itself {
         refuses(file, "use syncline_engine::Engine;", 1, "connectors see the engine's");
         refuses(file, "use syncline_engine as engine;", 1, "connectors see the engine's");
         takes(file, "use syncline_engine::{log, model::{Change, Via}, sink::Sink, source::*, time::Clock};");
-        takes("src/control/mod.rs", "use syncline_engine::store::Table;");
+        takes("src/app/mod.rs", "use syncline_engine::store::Table;");
     }
 
     #[test]

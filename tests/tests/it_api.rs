@@ -641,12 +641,12 @@ async fn an_event_that_waits_finds_the_connection_that_new_metadata_makes() {
     let event = json!({"portal": 99, "record": {"id": "a", "v": 1}}).to_string();
     assert_eq!(served.raw("POST", path, &[("x-token", "t0ken")], event.as_bytes()).await.status, 200);
     committed().await;
-    assert_eq!(hooks.parked("default", "desk").expect("reads"), 1);
+    assert_eq!(hooks.unrouted("default", "desk").expect("reads"), 1);
 
     let body = json!({"connection_id": "late", "provider_config_key": "desk", "metadata": {"portal": 99}});
     assert_eq!(served.ask(WRITER, "POST", "/connections/metadata", Some(body)).await.status, 201);
     committed().await;
-    assert_eq!(hooks.parked("default", "desk").expect("reads"), 0);
+    assert_eq!(hooks.unrouted("default", "desk").expect("reads"), 0);
     let bearer = format!("Bearer {READER}");
     let headers = [("authorization", bearer.as_str()), ("provider-config-key", "desk"), ("connection-id", "late")];
     let found = served.raw("GET", "/records?model=Contact", &headers, b"").await;

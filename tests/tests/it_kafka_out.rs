@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use syncline::control::kafka::output::{Order, Standing, follow};
+use syncline::sinks::topics::{Order, Standing, follow};
 use syncline_connectors::kafka::output::envelope::Message;
 use syncline_connectors::kafka::output::places::{self, Place};
 use syncline_connectors::kafka::output::writer::{BATCH_BYTES, Trouble, Writer};

@@ -9,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline_connectors::egress::Egress;
-use syncline_connectors::fake::webhooks::ClientCourier;
-use syncline_connectors::fake::{DefinitionOptions, Fake, FakeOptions, definition};
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_engine::time::SystemClock;
+use syncline_provider::webhooks::ClientCourier;
+use syncline_provider::{DefinitionOptions, Fake, FakeOptions, definition};
 use syncline_tests::serving::{KEY, Serving};
 use syncline_tests::tools::{install_npm, node};
 

@@ -75,7 +75,7 @@ fn run(test: impl Future<Output = ()>) {
 fn processes_share_connections_and_answer_for_each_other() {
     run(async {
         let installation = Installation::new("share", provider().await);
-        let processes: Vec<Process> = (0..3).map(|n| installation.start(n, "all")).collect();
+        let processes: Vec<Process> = (0..3).map(|n| installation.start(n)).collect();
         let asked: Vec<Asker> = processes.iter().map(Process::asker).collect();
         for connection in 0..CONNECTIONS {
             // Events reach whoever is asked, records are had from whoever is asked.
@@ -134,31 +134,10 @@ fn processes_share_connections_and_answer_for_each_other() {
 }
 
 #[test]
-fn gateways_ask_and_receive_while_engines_own_and_serve() {
-    run(async {
-        let installation = Installation::new("roles", provider().await);
-        let gateways = [installation.start(0, "gateway"), installation.start(1, "gateway")];
-        let engines = [installation.start(2, "engine"), installation.start(3, "engine")];
-        for connection in 0..CONNECTIONS {
-            let n = connection as usize;
-            gateways[n % 2].asker().post_until_taken(connection, "a", 1).await;
-            let deals = gateways[(n + 1) % 2].asker().records_once(connection, "Deal", 2).await;
-            assert_eq!(deals.len(), 2, "a gateway asked for the owner of connection {connection}");
-            let rows = engines[n % 2].asker().records_once(connection, "Contact", 1).await;
-            assert_eq!(rows, BTreeMap::from([("a".to_owned(), json!(1))]), "connection {connection}");
-        }
-        let asker = gateways[0].asker();
-        asker.each_schedule_ran_once().await;
-        let ask = asker.client.post(format!("{}/internal/ask", asker.url)).header("syncline-proof", "guess").body("{}");
-        assert_eq!(ask.send().await.expect("an answer").status().as_u16(), 403, "others are not answered");
-    });
-}
-
-#[test]
 fn what_was_asked_for_went_away_and_comes_back_is_served_again() {
     run(async {
         let installation = Installation::new("back", provider().await);
-        let stays = installation.start(0, "all");
+        let stays = installation.start(0);
         let asker = stays.asker();
         for connection in 0..CONNECTIONS {
             asker.post_until_taken(connection, "a", 1).await;
@@ -171,7 +150,7 @@ fn what_was_asked_for_went_away_and_comes_back_is_served_again() {
         });
         let waiting = futures_util::future::join_all(waits).await;
         assert!(waiting.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status().is_success())));
-        let mut comes = installation.start(1, "all");
+        let mut comes = installation.start(1);
         comes.asker().owns_partitions().await;
         comes.leave().await;
         for connection in 0..CONNECTIONS {
@@ -223,7 +202,7 @@ fn views_are_told_of_and_deleted_in_all_partitions_whoever_is_asked() {
             process.leave().await;
         }
 
-        let mut processes: Vec<Process> = (0..2).map(|n| installation.start(n, "all")).collect();
+        let mut processes: Vec<Process> = (0..2).map(|n| installation.start(n)).collect();
         for process in &processes {
             let asker = process.asker();
             asker.owns_partitions().await;
@@ -244,7 +223,7 @@ fn views_are_told_of_and_deleted_in_all_partitions_whoever_is_asked() {
 
         let deleted = asker.delete_until_done("/v1/views/Doubled").await;
         assert_eq!(deleted, Some(json!({"view": "Doubled", "deleted": rows("Doubled")})));
-        processes[1] = installation.start(1, "all");
+        processes[1] = installation.start(1);
         let asker = processes[1].asker();
         assert_eq!(asker.delete_until_done("/v1/views/Doubled").await, Some(json!({"view": "Doubled", "deleted": 0})));
         assert_eq!(asker.delete_settled("/v1/views/Nothing").await.expect("an answer").0, 404);
@@ -278,7 +257,7 @@ fn killed_while_it_deletes_a_removed_view_every_row_is_deleted_once() {
             process.leave().await;
         }
 
-        let mut processes: Vec<Process> = (0..2).map(|n| installation.start(n, "all")).collect();
+        let mut processes: Vec<Process> = (0..2).map(|n| installation.start(n)).collect();
         // The one that owns a part is killed while the other is asked, then the one that is asked.
         for (view, victim) in [("Doubled", 1), ("ByNumber", 0)] {
             for process in &processes {
@@ -298,7 +277,7 @@ fn killed_while_it_deletes_a_removed_view_every_row_is_deleted_once() {
                 reader.go_on(&other).await;
                 assert!(reader.rows.is_empty(), "not deleted: {reader:?}");
             }
-            processes[victim] = installation.start(victim, "all");
+            processes[victim] = installation.start(victim);
         }
     });
 }
@@ -339,7 +318,7 @@ impl Storm {
         let own = Broker::start();
         let cluster = Cluster { brokers: own.address().to_owned(), prefix: "storm".into(), ..Cluster::default() };
         let installation = Installation::over(cluster, provider().await);
-        let mut processes: Vec<Process> = (0..3).map(|n| installation.start(n, "all")).collect();
+        let mut processes: Vec<Process> = (0..3).map(|n| installation.start(n)).collect();
         let doors = Arc::new(Mutex::new(processes.iter().map(Process::door).collect::<Vec<_>>()));
         let taken = Arc::new(AtomicU64::new(0));
         let stop = CancellationToken::new();
@@ -387,7 +366,7 @@ impl Storm {
                 0 | 3 => {
                     processes[victim].kill();
                     tokio::time::sleep(Duration::from_millis(rng.random_range(200..4_000))).await;
-                    processes[victim] = installation.start(victim, "all");
+                    processes[victim] = installation.start(victim);
                     (kills, moves) = (kills + 1, moves + 2);
                 }
                 1 | 4 => {
@@ -406,8 +385,8 @@ impl Storm {
                 _ => {
                     // One leaves in good order, one more joins and leaves.
                     processes[victim].leave().await;
-                    processes[victim] = installation.start(victim, "all");
-                    let mut fourth = installation.start(3, "all");
+                    processes[victim] = installation.start(victim);
+                    let mut fourth = installation.start(3);
                     tokio::time::sleep(Duration::from_millis(rng.random_range(500..3_000))).await;
                     fourth.leave().await;
                     moves += 4;
@@ -592,7 +571,7 @@ impl Installation {
         for number in 0..4 {
             let _ = std::fs::remove_dir_all(self.folder.path().join(number.to_string()).join("data"));
         }
-        let process = self.start(0, "all");
+        let process = self.start(0);
         let mut asker = process.asker();
         asker.patience += Duration::from_secs(events / REBUILT);
         for connection in 0..CONNECTIONS {
@@ -601,16 +580,16 @@ impl Installation {
         }
     }
 
-    fn start(&self, number: usize, role: &str) -> Process {
-        Process::start(&self.set_up(number, role), false)
+    fn start(&self, number: usize) -> Process {
+        Process::start(&self.set_up(number), false)
     }
 
     fn start_with_views(&self, number: usize) -> Process {
-        Process::start(&self.set_up(number, "all"), true)
+        Process::start(&self.set_up(number), true)
     }
 
     /// The folder of a process, with its settings.
-    fn set_up(&self, number: usize, role: &str) -> PathBuf {
+    fn set_up(&self, number: usize) -> PathBuf {
         let folder = self.folder.path().join(number.to_string());
         std::fs::create_dir_all(&folder).expect("a folder");
         let settings = json!({
@@ -619,7 +598,7 @@ impl Installation {
             "workers": 1, "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]},
             "kafka": {"brokers": self.cluster.brokers, "prefix": self.cluster.prefix, "topics": {"replication": 1},
                       "output": {"state": true}},
-            "log": {"kind": "kafka", "partitions": 6, "session": "2s", "role": role},
+            "log": {"kind": "kafka", "partitions": 6, "session": "2s"},
         });
         std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
         folder

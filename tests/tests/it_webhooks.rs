@@ -7,18 +7,19 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
-use syncline::api::{hooks, serve};
-use syncline::control::bounds::Bounds;
-use syncline::control::config::{Endpoint, Ingress};
-use syncline::control::connections::{AccountKey, Connections};
-use syncline::control::deliver::{Announcer, Outbox};
-use syncline::control::hooks::{Hooks, Incoming, Parts, Reply};
+use syncline::admission::{Bounds, Ingress};
+use syncline::api::hooks;
+use syncline::config::Endpoint;
+use syncline::ingest::webhooks::{Hooks, Incoming, Parts, Reply};
+use syncline::registry::connections::{AccountKey, Connections};
+use syncline::server;
+use syncline::sinks::deliveries::{Announcer, Outbox};
+use syncline_connectors::definition::{Definition, parse};
+use syncline_connectors::deliveries::{Answer, Post, Unsent};
 use syncline_connectors::egress::Egress;
 use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::RestSource;
-use syncline_connectors::rest::definition::{Definition, parse};
 use syncline_connectors::rest::notes::Forgetful;
-use syncline_connectors::webhook_out::{Answer, Post, Unsent};
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, DatasetName, Timestamp, Via};
 use syncline_engine::pipeline::{Batch, Dataset, Mark, Options, Table};
@@ -174,7 +175,7 @@ impl Bench {
             connections: connections.clone(),
             public_url: Some("https://hooks.example".to_owned()),
             environments: Vec::new(),
-            neighbours: None,
+            other_shards: None,
         })
         .expect("hooks");
         Bench { dir, clock, definition, provider, engine, connections, hooks, endpoints }
@@ -232,7 +233,7 @@ impl Bench {
             let (hooks, stop) = (self.hooks.clone(), stop.clone());
             async move { hooks.run(stop).await }
         });
-        until("no hints left", || async { self.engine.marks(Table::Hydrate, &[]).expect("reads").is_empty() }).await;
+        until("no hints left", || async { self.engine.marks(Table::Refetch, &[]).expect("reads").is_empty() }).await;
         stop.cancel();
         running.await.expect("ends").expect("well");
     }
@@ -735,16 +736,16 @@ async fn what_nobody_owns_waits_for_its_connection() {
     let mut event = whole("e1", "1", "a@x", START);
     event["portal"] = json!(99);
     bench.take(&json!([event, whole("e2", "2", "b@x", START)])).await;
-    assert_eq!(bench.hooks.parked("default", "crm").expect("reads"), 1);
-    assert_eq!(bench.hooks.reprocess_parked("default", "crm").await.expect("runs"), 0);
+    assert_eq!(bench.hooks.unrouted("default", "crm").expect("reads"), 1);
+    assert_eq!(bench.hooks.reprocess_unrouted("default", "crm").await.expect("runs"), 0);
     let bench = bench.again().await;
     let fields = Map::from_iter([("portal".to_owned(), json!("99"))]);
     bench.connections.set_fields(&AccountKey::new("default", "crm", "other"), &fields).await.expect("sets");
-    assert_eq!(bench.hooks.reprocess_parked("default", "crm").await.expect("runs"), 1);
+    assert_eq!(bench.hooks.reprocess_unrouted("default", "crm").await.expect("runs"), 1);
     assert_eq!(bench.record("other", "1").await.expect("there").1["email"], json!("a@x"));
     assert_eq!(bench.record("acme", "1").await, None);
-    assert_eq!(bench.hooks.parked("default", "crm").expect("reads"), 0);
-    assert_eq!(bench.hooks.reprocess_parked("default", "crm").await.expect("runs"), 0);
+    assert_eq!(bench.hooks.unrouted("default", "crm").expect("reads"), 0);
+    assert_eq!(bench.hooks.reprocess_unrouted("default", "crm").await.expect("runs"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -761,7 +762,7 @@ async fn what_waits_is_run_again_at_the_start() {
         let (hooks, stop) = (bench.hooks.clone(), stop.clone());
         async move { hooks.run(stop).await }
     });
-    until("nothing waits", || async { bench.hooks.parked("default", "crm").expect("reads") == 0 }).await;
+    until("nothing waits", || async { bench.hooks.unrouted("default", "crm").expect("reads") == 0 }).await;
     assert!(bench.record("other", "1").await.is_some());
     stop.cancel();
     running.await.expect("ends").expect("well");
@@ -851,7 +852,7 @@ async fn hints_coalesce_and_survive_a_crash() {
         asked() == 2
     })
     .await;
-    until("no hints left", || async { bench.engine.marks(Table::Hydrate, &[]).expect("reads").is_empty() }).await;
+    until("no hints left", || async { bench.engine.marks(Table::Refetch, &[]).expect("reads").is_empty() }).await;
     let (action, payload, cause) = bench.record("acme", "1").await.expect("there");
     assert_eq!((action, cause.via, &payload["email"]), (Action::Added, Via::Webhook, &json!("fetched@x")));
     // A later hint is a new fetch.
@@ -872,10 +873,10 @@ async fn hints_coalesce_and_survive_a_crash() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_not_found_again_stays_unless_that_is_a_delete() {
-    let listener = serve::bind("127.0.0.1:0").await.expect("binds");
+    let listener = server::bind("127.0.0.1:0").await.expect("binds");
     let nowhere = format!("http://{}", listener.local_addr().expect("address"));
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve::serve(listener, axum::Router::new(), stop.clone()));
+    let server = tokio::spawn(server::serve(listener, axum::Router::new(), stop.clone()));
     for (not_found, action) in
         [("", Action::Added), (", not_found: ignore", Action::Added), (", not_found: delete", Action::Deleted)]
     {
@@ -983,10 +984,10 @@ async fn over_http() {
         &[],
     )
     .await;
-    let listener = serve::bind("127.0.0.1:0").await.expect("binds");
+    let listener = server::bind("127.0.0.1:0").await.expect("binds");
     let base = format!("http://{}", listener.local_addr().expect("address"));
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve::serve(listener, hooks::router(bench.hooks.clone()), stop.clone()));
+    let server = tokio::spawn(server::serve(listener, hooks::router(bench.hooks.clone()), stop.clone()));
     let path = bench.hooks.urls("crm").remove(0).replace("https://hooks.example", "");
     let out = Client::new(
         ClientOptions { allow_http: true, egress: Egress::loopback(), ..ClientOptions::default() },

@@ -63,7 +63,7 @@ const PLANTS: &[Plant] = &[
     // What is given to others.
     ("any_key_is_as_good", "tests/tests/it_api.rs", "keys_open_their_environment_and_no_other"),
     ("cursor_without_mac", "engine/src/lib.rs", "model::cursor::tests::round_trip_and_refusals"),
-    ("delivery_given_up_early", PROGRAM, "control::deliver::schedule::tests::twelve_tries_within_the_jitter"),
+    ("delivery_given_up_early", PROGRAM, "sinks::deliveries::schedule::tests::twelve_tries_within_the_jitter"),
     ("delivery_settled_before_its_answer", WEBHOOKS, "a_delivery_is_owed_until_its_receiver_has_answered"),
     ("retry_with_a_new_id", WEBHOOKS, "a_failing_receiver_gets_the_same_id_until_it_works"),
     ("sink_place_before_the_delivery", "engine/tests/feed.rs", "what_a_sink_refuses_is_kept_for_the_next_feed"),

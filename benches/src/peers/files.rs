@@ -10,7 +10,7 @@ use crate::{Args, Fault};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use syncline_connectors::fake::Generator;
+use syncline_provider::Generator;
 
 /// Version of the updates of W3: above those of the other works.
 pub const PACED: u32 = 10;

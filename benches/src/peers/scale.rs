@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use syncline::control::partitions::spread::Spread;
+use syncline::cluster::spread::Spread;
 
 /// Connections of each partition.
 const CONNECTIONS: usize = 2;

@@ -4,7 +4,7 @@
 //! others are new records. A deleted record never comes back, and versions only rise: systems that know nothing of modified
 //! times have to make the same changes as one that does.
 
-use syncline_connectors::fake::Generator;
+use syncline_provider::Generator;
 
 /// One message.
 #[derive(Clone, Copy, Debug)]

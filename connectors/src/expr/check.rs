@@ -399,7 +399,7 @@ impl<'s> Checker<'s> {
                 refuse("unbounded_expression", format!("`{name}` is not allowed here: {why}"), self.at(name))
             }
             None => {
-                let near = crate::located::nearest(name, ALLOWED.iter().copied());
+                let near = crate::config_text::nearest(name, ALLOWED.iter().copied());
                 let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
                 let message = format!("there is no function `{name}` with {arguments} arguments{near}");
                 refuse("bad_expression", message, self.at(name))

@@ -4,7 +4,7 @@
 
 use super::client::failure;
 use super::{Outgoing, Veil, looks_secret};
-use crate::rest::definition::AuthKind;
+use crate::definition::AuthKind;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};

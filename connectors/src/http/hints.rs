@@ -5,7 +5,7 @@
 use super::Answer;
 use super::client::read_http_date;
 use super::limits::HINT_MAX;
-use crate::rest::definition::HintHeaders;
+use crate::definition::HintHeaders;
 use std::time::Duration;
 use syncline_engine::model::Timestamp;
 

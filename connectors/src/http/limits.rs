@@ -8,7 +8,7 @@
 use super::Answer;
 use super::client::failure;
 use super::hints::Hints;
-use crate::rest::definition::{HintHeaders, Limits};
+use crate::definition::{HintHeaders, Limits};
 use globset::{GlobBuilder, GlobMatcher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -247,7 +247,7 @@ fn compile(glob: &str) -> Option<GlobMatcher> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rest::definition::{Rate, Statuses};
+    use crate::definition::{Rate, Statuses};
     use bytes::Bytes;
     use futures_util::FutureExt;
     use reqwest::Url;

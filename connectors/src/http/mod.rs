@@ -16,7 +16,7 @@
 //! | `room` | memory for answers: one bound over all |
 //! | `veil` | text of remote parties without our secrets, on one line |
 //!
-//! The vocabulary of definition files ([`crate::rest::definition`]) is read here; the rest of that room is not.
+//! What a definition file says of it ([`crate::definition`]) is plain data, read here.
 
 pub mod auth;
 pub mod body;

@@ -5,7 +5,7 @@
 
 use super::HeaderMap;
 use super::client::{failure, shown};
-use crate::rest::definition::{Paginate, Place};
+use crate::definition::{Paginate, Place};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -5,7 +5,7 @@
 
 use super::paginate::Spot;
 use super::statements::Statements;
-use crate::rest::definition::{Paginate, Request};
+use crate::definition::{Paginate, Request};
 use serde::{Deserialize, Serialize};
 use syncline_engine::fault;
 

@@ -6,8 +6,8 @@
 use super::HeaderMap;
 use super::client::{failure, shown};
 use super::paginate::{Spot, absolute, link_header};
+use crate::definition::{Paginate, Request};
 use crate::expr::{Expr, Vars};
-use crate::rest::definition::{Paginate, Request};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

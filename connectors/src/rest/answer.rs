@@ -1,12 +1,12 @@
 //! Answers: the definition's rules over status and body, and the items inside.
 
-use super::definition::{Definition, Request, ResponseAction};
-use super::mapping;
 use super::request::refused;
+use crate::definition::{Definition, Request, ResponseAction};
 use crate::expr::Vars;
 use crate::http::body::{self, Faults};
 use crate::http::limits::Budget;
 use crate::http::{Answer, HeaderMap};
+use crate::mapping;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Deletes: listings whose items name deleted records, and what it takes to delete what a listing misses.
 
-use super::definition::{ConfirmRule, DeletedListing, Stream};
-use super::mapping::{Mapped, Mapper, Seen, key_of, refuse};
+use crate::definition::{ConfirmRule, DeletedListing, Stream};
 use crate::expr::Vars;
+use crate::mapping::{Mapped, Mapper, Seen, key_of, refuse};
 use serde_json::Value;
 use syncline_engine::model::{CLOCKS_APART, Strategy, Timestamp};
 use syncline_engine::source::{Confirm, Observation};

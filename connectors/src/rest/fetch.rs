@@ -4,16 +4,16 @@
 //! only if every list says so.
 
 use super::answer::{self, Verdict, items, judge};
-use super::definition::{Fetch, Stream};
-use super::mapping::{Mapped, Mapper, Seen};
 use super::partitions;
 use super::request::{Filling, base, draft, refused};
 use super::source::RestSource;
+use crate::definition::{Fetch, Stream};
 use crate::expr::Vars;
 use crate::http::Answer;
 use crate::http::body::Faults;
 use crate::http::limits::Lane;
 use crate::http::statements::{Facts, Statements};
+use crate::mapping::{Mapped, Mapper, Seen};
 use serde_json::Value;
 use std::collections::HashSet;
 use syncline_engine::source::{Ask, Failure, Page, Part};

@@ -1,7 +1,7 @@
 //! Time windows of an incremental listing, and their halving where the API caps its results.
 
-use super::definition::Incremental;
 use super::request::refused;
+use crate::definition::Incremental;
 use syncline_engine::model::Timestamp;
 use syncline_engine::source::Failure;
 

@@ -8,12 +8,11 @@
 //! agrees with where we stopped ([`crate::http::proof`]). What speaks against that is a doubt, and travels to the end.
 
 use super::answer::{self, Verdict, items, judge};
-use super::definition::{DeletedListing, Incremental, Request};
 use super::incremental::{Window, halve, is_capped};
-use super::mapping::{Mapped, Mapper, Seen, refuse};
 use super::request::{Filling, base, draft, fingerprint, refused};
 use super::source::RestSource;
 use super::{deletes, partitions};
+use crate::definition::{DeletedListing, Incremental, Request};
 use crate::expr::Vars;
 use crate::http::body::Faults;
 use crate::http::conditional::{KeptPage, Validator};
@@ -22,6 +21,7 @@ use crate::http::paginate::{self, STALE_PAGES_MAX, Spot, Trail, loop_failure};
 use crate::http::proof::{Judged, Proof, Tally, beyond};
 use crate::http::statements::{Facts, Statements};
 use crate::http::{Answer, Url};
+use crate::mapping::{Mapped, Mapper, Seen, refuse};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -256,7 +256,11 @@ impl<'a> Listing<'a> {
     /// What decides, besides the request, how an answer is read.
     fn stamp(&self) -> String {
         let connection = &self.ask.connection;
-        let credentials = Value::Object(connection.credentials.clone());
+        let credentials = match connection.credentials_id.as_str() {
+            "" => Value::Object(connection.credentials.clone()).to_string(),
+            // Not their values: else each refreshed token would throw away what pages are asked with.
+            id => id.to_owned(),
+        };
         format!("{} {} {} {}", self.source.definition().hash, credentials, connection.metadata, self.ask.variant)
     }
 

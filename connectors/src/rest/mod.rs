@@ -2,13 +2,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`definition`] | the file, checked |
 //! | `source` | [`RestSource`]: the engine's `Source` over a definition; budgets, one exchange with the provider |
 //! | `credentials` | what a request is signed in with, asked for at the request |
 //! | `listing` | one page of a listing: bookmark, proof, way on |
 //! | `incremental` | time windows and their halving |
 //! | `partitions` | the lists a stream is split in |
-//! | [`mapping`] | from the provider's item to the observation |
 //! | `deletes` | listings of deleted records; what it takes to delete what is missing |
 //! | `fetch` | one record by key |
 //! | `request`, `answer` | placeholders into a request; rules over an answer |
@@ -16,12 +14,10 @@
 
 mod answer;
 mod credentials;
-pub mod definition;
 mod deletes;
 mod fetch;
 mod incremental;
 mod listing;
-pub mod mapping;
 pub mod notes;
 mod partitions;
 mod request;

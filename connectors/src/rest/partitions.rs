@@ -4,15 +4,15 @@
 //! lists. Of several partitions every combination is one list.
 
 use super::answer::{self, Verdict, items, judge};
-use super::definition::{Partition, PartitionValues, Request};
-use super::mapping;
 use super::request::{Filling, base, draft, refused};
 use super::source::RestSource;
+use crate::definition::{Partition, PartitionValues, Request};
 use crate::expr::{Expr, Vars};
 use crate::http::limits::Lane;
 use crate::http::paginate::{self, STALE_PAGES_MAX, Spot, Trail, loop_failure};
 use crate::http::proof::{Judged, Proof, Tally};
 use crate::http::statements::{Facts, Statements};
+use crate::mapping;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;

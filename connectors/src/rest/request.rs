@@ -1,10 +1,10 @@
 //! Requests: placeholders filled in, ready for paging parameters and sign-in.
 
-use super::definition::{Param, Request, Tree};
-use super::mapping::connection_value;
+use crate::definition::{Param, Request, Tree};
 use crate::expr::{EvalError, Scope, Template};
 use crate::http::paginate::Draft;
 use crate::http::{HeaderMap, HeaderName, HeaderValue, Outgoing, Url, Veil};
+use crate::mapping::connection_value;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};

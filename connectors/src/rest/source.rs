@@ -5,15 +5,15 @@
 
 use super::answer::{self, Verdict, judge};
 use super::credentials::{AsBorne, Credentials, bearing};
-use super::definition::Definition;
 use super::listing::{Key, Listing, Memory};
-use super::mapping::Mapper;
 use super::request::{Filling, base, draft, refused, seal};
 use super::{Notes, fetch};
+use crate::definition::Definition;
 use crate::http::conditional::Validator;
 use crate::http::limits::{Budget, Lane};
 use crate::http::paginate::Draft;
 use crate::http::{Answer, Client, Veil, auth};
+use crate::mapping::Mapper;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -75,13 +75,14 @@ impl RestSource {
         Ok(now.map_or_else(|| connection.clone(), |now| bearing(connection, now)))
     }
 
-    /// The connection with other credentials, if the provider has refused those it bears and there are any.
-    async fn signed_again(
+    /// The connection with other credentials, if the provider has refused those it bears and there are any: then it is asked once
+    /// more.
+    async fn signed_again<T>(
         &self,
         connection: &Arc<Connection>,
-        status: Option<u16>,
+        answer: &Result<T, Failure>,
     ) -> Result<Option<Arc<Connection>>, Failure> {
-        if status != Some(UNAUTHORIZED) {
+        if !matches!(answer, Err(why) if why.status == Some(UNAUTHORIZED)) {
             return Ok(None);
         }
         let others = self.credentials.refused(&self.definition.source, connection).await?;
@@ -111,7 +112,16 @@ impl RestSource {
 
     /// Proves that a connection can sign in, by the definition's `auth.test`, and reads its `connection_fields`.
     /// `None` where the definition has no test.
-    pub async fn check(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
+    pub async fn check(&self, connection: &Arc<Connection>) -> Result<Option<Map<String, Value>>, Failure> {
+        let connection = self.signed(connection).await?;
+        let fields = self.tested(&connection).await;
+        match self.signed_again(&connection, &fields).await? {
+            Some(connection) => self.tested(&connection).await,
+            None => fields,
+        }
+    }
+
+    async fn tested(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
         self.test(connection).await.map_err(|why| self.veiled(connection, why))
     }
 
@@ -229,11 +239,6 @@ impl RestSource {
     }
 }
 
-/// The status with which a page was refused.
-fn status_of(page: &Result<Page, Failure>) -> Option<u16> {
-    page.as_ref().err().and_then(|why| why.status)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept under these locks can be read again; a panic elsewhere does not make it wrong.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -244,7 +249,7 @@ impl Source for RestSource {
     async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
         let ask = Ask { connection: self.signed(&ask.connection).await?, ..ask.clone() };
         let page = self.polled(&ask, after).await;
-        match self.signed_again(&ask.connection, status_of(&page)).await? {
+        match self.signed_again(&ask.connection, &page).await? {
             Some(connection) => self.polled(&Ask { connection, ..ask }, after).await,
             None => page,
         }
@@ -255,11 +260,11 @@ impl Source for RestSource {
     async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
         let ask = Ask { connection: self.signed(&ask.connection).await?, ..ask.clone() };
         let page = self.page(&ask.connection, fetch::fetch(self, &ask, keys).await);
-        match self.signed_again(&ask.connection, status_of(&page)).await? {
-            Some(connection) => self.page(&connection, {
-                let ask = Ask { connection: connection.clone(), ..ask };
-                fetch::fetch(self, &ask, keys).await
-            }),
+        match self.signed_again(&ask.connection, &page).await? {
+            Some(connection) => {
+                let ask = Ask { connection, ..ask };
+                self.page(&ask.connection, fetch::fetch(self, &ask, keys).await)
+            }
             None => page,
         }
     }

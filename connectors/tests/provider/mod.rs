@@ -10,10 +10,10 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use syncline_connectors::definition::{Definition, parse};
 use syncline_connectors::egress::Egress;
 use syncline_connectors::http::limits::Lane;
 use syncline_connectors::http::{Client, ClientOptions};
-use syncline_connectors::rest::definition::{Definition, parse};
 use syncline_connectors::rest::{Credentials, Notes, RestSource, notes::Forgetful};
 use syncline_engine::model::{DatasetName, Timestamp};
 use syncline_engine::source::{Ask, Bookmark, Connection, End, Failure, Page, Part, Source};
@@ -259,6 +259,13 @@ impl Bench {
         Bench { connection, ..self.clone() }
     }
 
+    /// With a token, of credentials that are called `id`.
+    pub fn token(&self, token: &str, id: &str) -> Bench {
+        let mut connection = Connection { credentials_id: id.to_owned(), ..self.connection.clone() };
+        connection.credentials.insert("token".to_owned(), token.into());
+        Bench { connection, ..self.clone() }
+    }
+
     pub fn metadata(&self, metadata: Value) -> Bench {
         Bench { connection: Connection { metadata, ..self.connection.clone() }, ..self.clone() }
     }
@@ -308,7 +315,7 @@ impl Bench {
     }
 
     pub async fn check(&self) -> Result<Option<Value>, Failure> {
-        Ok(self.source.check(&self.connection).await?.map(Value::Object))
+        Ok(self.source.check(&Arc::new(self.connection.clone())).await?.map(Value::Object))
     }
 
     pub async fn read(&self, part: Part) -> Read {

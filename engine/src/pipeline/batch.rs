@@ -91,9 +91,9 @@ pub enum Table {
     /// Quarantined items: (environment, source, connection, stream, id).
     Quarantine = 8,
     /// Webhooks no connection was found for: (environment, source, position).
-    Parked = 9,
+    Unrouted = 9,
     /// Fetches that webhooks asked for and that are not done: (environment, source, connection, stream, key).
-    Hydrate = 10,
+    Refetch = 10,
     /// Settings made at run time, e.g. frequencies, pauses: free keys.
     Setting = 11,
     /// Deletes held for approval: as `Run`.
@@ -112,8 +112,8 @@ impl Table {
         Table::Dedupe,
         Table::Place,
         Table::Quarantine,
-        Table::Parked,
-        Table::Hydrate,
+        Table::Unrouted,
+        Table::Refetch,
         Table::Setting,
         Table::Held,
         Table::Reign,

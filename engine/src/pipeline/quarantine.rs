@@ -263,14 +263,19 @@ pub fn quarantined(
     after: Option<&QuarantineRow>,
     each: &mut dyn FnMut(QuarantineRow) -> bool,
 ) -> Result<(), Error> {
-    let after = after.map(|row| row.parts()).unwrap_or_default();
+    let after = after.map(|row| row.parts().to_vec()).unwrap_or_default();
     engine.marks_after(Table::Quarantine, &[environment], &after, &mut |rest, value| {
         row(rest, value).is_none_or(&mut *each)
     })
 }
 
-/// One entry of an environment.
-pub fn quarantine_entry(engine: &Engine, environment: &str, parts: [&str; 4]) -> Result<Option<QuarantineRow>, Error> {
+/// What is stored where a row says.
+pub fn quarantine_entry(
+    engine: &Engine,
+    environment: &str,
+    named: &QuarantineRow,
+) -> Result<Option<QuarantineRow>, Error> {
+    let parts = named.parts();
     let [source, connection, stream, key] = parts;
     let stored = engine.mark(Table::Quarantine, &[environment, source, connection, stream, key])?;
     Ok(stored.and_then(|value| row(parts.map(str::to_owned).into(), &value)))
@@ -284,8 +289,14 @@ impl QuarantineRow {
     }
 
     /// Source, connection, stream, key.
-    pub fn parts(&self) -> Vec<&str> {
-        self.place.iter().map(String::as_str).chain([self.key.as_str()]).collect()
+    pub fn parts(&self) -> [&str; 4] {
+        let [source, connection, stream] = self.place.each_ref().map(String::as_str);
+        [source, connection, stream, &self.key]
+    }
+
+    /// Its key without the writer.
+    pub fn name(&self) -> &str {
+        QuarantineWriter::of(&self.key).1
     }
 }
 
@@ -301,8 +312,8 @@ fn row(rest: Vec<String>, value: &[u8]) -> Option<QuarantineRow> {
 
 /// The mark that removes an entry.
 pub fn remove_from_quarantine(environment: &str, row: &QuarantineRow) -> Mark {
-    let parts: Vec<&str> = std::iter::once(environment).chain(row.parts()).collect();
-    Mark::delete(Table::Quarantine, &parts)
+    let [source, connection, stream, key] = row.parts();
+    Mark::delete(Table::Quarantine, &[environment, source, connection, stream, key])
 }
 
 /// Removes entries older than [`QUARANTINE_AGE`] and counts them as dropped. How many there were.

@@ -78,6 +78,9 @@ pub struct Connection {
     pub id: String,
     /// Secrets of the auth type, by field name (`token`, `username`, …).
     pub credentials: serde_json::Map<String, serde_json::Value>,
+    /// Which credentials these are: it stays while tokens are refreshed, and is another when a person replaces them, since they
+    /// may be another account's. Empty where the values themselves say it.
+    pub credentials_id: String,
     /// Free JSON of the user.
     pub metadata: serde_json::Value,
     /// Values the provider told about the account (`connection_fields`), also used to route webhooks.

@@ -31,11 +31,11 @@ use super::body;
 use super::budget;
 use super::error::{Refusal, render};
 use super::request::{self, Numbers, RequestId};
+use crate::admission::{Address, Share};
+use crate::app::App;
+use crate::cluster::spread::Spread;
+use crate::cluster::{Node, PROOF, Place};
 use crate::connectors::http::{Forward, Method, Url};
-use crate::control::App;
-use crate::control::bounds::{Address, Holder, Share};
-use crate::control::partitions::spread::Spread;
-use crate::control::partitions::{Node, Place, gateway};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::source::Failure;
@@ -43,7 +43,7 @@ use crate::engine::time::Clock;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::HeaderValue;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -145,7 +145,7 @@ const NAME_IT: &str = "connections are spread over several processes by their id
 async fn answer(State(door): State<Door>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
     // What another process hands on was counted there; hooks count for themselves.
-    let own = super::query::header(&head.headers, gateway::PROOF).is_some_and(|proof| door.node.is_own(&proof));
+    let own = super::query::header(&head.headers, PROOF).is_some_and(|proof| door.node.is_own(&proof));
     let front = door.node.front();
     if !own
         && !head.uri.path().starts_with("/hooks/")
@@ -153,10 +153,7 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
     {
         return refusal.into_response();
     }
-    if head.uri.path() == gateway::PATH {
-        return ask_provider(&door, own, body).await;
-    }
-    head.headers.remove(gateway::PROOF);
+    head.headers.remove(PROOF);
     let known = head.extensions.get::<Caller>().cloned();
     let Some(caller) = known.or_else(|| auth::find(&head.headers, &front.settings.api_keys).ok()) else {
         // Hooks and probes need no key; for the rest the front has the right refusal.
@@ -204,28 +201,6 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
     let memory = gathered.lock().unwrap_or_else(PoisonError::into_inner).split(size.unwrap_or_default());
     drop(whole);
     if memory.amount() > 0 { answers::with_memory(answer, memory).await } else { answer }
-}
-
-/// A question of another process to a provider.
-async fn ask_provider(door: &Door, is_own: bool, body: Body) -> Response {
-    let mut memory = door.node.front().bounds.bodies.share([Holder::of("installation", ()); 2]);
-    let question = match question(is_own, body, &mut memory, &*door.clock()).await {
-        Ok(question) => question,
-        Err(refusal) => return refusal.into_response(),
-    };
-    match door.node.ask_provider(&question).await {
-        Some(answer) => answer.into_response(),
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// What another process asks. Of anybody else nothing is read: whoever has no proof is to cost no memory.
-async fn question(is_own: bool, body: Body, memory: &mut Share, clock: &dyn Clock) -> Result<Bytes, Refusal> {
-    if !is_own {
-        let message = "only processes of this installation ask here";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
-    }
-    body::whole(body, BODY_BYTES, memory, clock).await
 }
 
 /// A request with its whole body, to be asked more than once.
@@ -397,7 +372,7 @@ impl Door {
         let mut headers = whole.head.headers.clone();
         headers.insert(HANDED_ON, HeaderValue::from(partition));
         let proof = HeaderValue::from_str(&self.node.proof()).map_err(|e| unreachable(e.to_string()))?;
-        headers.insert(gateway::PROOF, proof);
+        headers.insert(PROOF, proof);
         let method = Method::from_bytes(whole.head.method.as_str().as_bytes()).unwrap_or(Method::GET);
         let passed = self.forward.send(method, url, &headers, whole.body.clone()).await;
         let passed = passed.map_err(|e| unreachable(format!("the owner of the partition cannot be asked: {e}")))?;
@@ -480,9 +455,10 @@ fn together(all: Value, more: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::bounds::Pool;
+    use crate::admission::{Holder, Pool};
     use crate::engine::model::Timestamp;
     use crate::engine::time::ManualClock;
+    use axum::http::StatusCode;
     use futures_util::{poll, stream};
     use serde_json::json;
     use std::convert::Infallible;
@@ -504,24 +480,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_read_of_a_question_without_a_proof() {
-        let clock = ManualClock::new(Timestamp(0));
-        let mut memory = memory();
-        let mut refused = std::pin::pin!(question(false, never(), &mut memory, &clock));
-        let std::task::Poll::Ready(Err(refusal)) = poll!(refused.as_mut()) else { panic!("it waits for the body") };
-        assert_eq!(refusal.into_response().status(), StatusCode::FORBIDDEN);
-    }
-
-    #[tokio::test]
-    async fn a_question_that_does_not_come_is_waited_for_within_bounds() {
+    async fn a_body_that_does_not_come_is_waited_for_within_bounds() {
         let clock = ManualClock::new(Timestamp(0));
         let (mut memory, mut more) = (memory(), memory());
-        let mut waiting = std::pin::pin!(question(true, never(), &mut memory, &clock));
+        let mut waiting = std::pin::pin!(body::whole(never(), BODY_BYTES, &mut memory, &clock));
         assert!(poll!(waiting.as_mut()).is_pending());
         clock.advance(body::TIME);
         let refusal = waiting.await.expect_err("no body came");
         assert_eq!(refusal.into_response().status(), StatusCode::REQUEST_TIMEOUT);
-        assert_eq!(question(true, Body::from("{}"), &mut more, &clock).await.expect("a body"), "{}");
+        assert_eq!(body::whole(Body::from("{}"), BODY_BYTES, &mut more, &clock).await.expect("a body"), "{}");
     }
 
     /// Whom a request of the environment `default` concerns, in six partitions: the only source is `crm`.

@@ -9,7 +9,7 @@ use super::super::auth::Caller;
 use super::super::error::Refusal;
 use super::super::views::{defined, unknown};
 use super::{Door, Told, Whole, pass};
-use crate::control::config::Role;
+use crate::config::Role;
 use axum::Json;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};

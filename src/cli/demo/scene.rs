@@ -5,12 +5,12 @@
 use super::lines::Lines;
 use super::stage::Stage;
 use super::{LOOK_EVERY, SETTLE_MAX};
-use crate::connectors::fake::{Edit, Notify};
 use crate::engine::model::{Timestamp, Via};
 use crate::engine::pipeline::Dataset;
 use crate::engine::time::Clock;
 use std::sync::Arc;
 use std::time::Duration;
+use syncline_provider::{Edit, Notify};
 use tokio_util::sync::CancellationToken;
 
 /// After the first lines have been read.

@@ -1,21 +1,22 @@
 //! The stage: provider, definition files and program, set up in a temporary folder and struck without a trace.
 
 use crate::api;
+use crate::app::{App, Running};
 use crate::cli::exit::{Fail, code};
+use crate::config::{self, Origin};
 use crate::connectors::egress::Egress;
-use crate::connectors::fake::{ClientCourier, DefinitionOptions, Fake, FakeOptions, WebhookOptions, definition};
 use crate::connectors::http::{Client, ClientOptions};
-use crate::control::config::{self, Origin};
-use crate::control::syncs::{RunError, RunOptions, SyncKey, TriggerOptions};
-use crate::control::{App, Running};
 use crate::engine::model::{Action, Counts, Position};
 use crate::engine::pipeline::Filter;
 use crate::engine::time::Clock;
+use crate::ingest::poll::{RunError, RunOptions, SyncKey, TriggerOptions};
+use crate::server;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use syncline_provider::{ClientCourier, DefinitionOptions, Fake, FakeOptions, WebhookOptions, definition};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,7 @@ impl Stage {
     pub async fn set(seed: u64, span: Duration, clock: Arc<dyn Clock>) -> Result<Stage, Fail> {
         let folder =
             tempfile::Builder::new().prefix("syncline-demo-").tempdir().map_err(|e| broken("a temporary folder", e))?;
-        let listener = api::serve::bind("127.0.0.1:0").await?;
+        let listener = server::bind("127.0.0.1:0").await?;
         let address = listener.local_addr().map_err(|e| broken("a local port", e))?;
         let hook = format!("http://{address}/hooks/fake");
         let secret = format!("demo-secret-{seed:016x}-of-no-value");
@@ -60,11 +61,7 @@ impl Stage {
             config::load(&origin(folder.path())).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?.settings;
         let app = App::open(settings, clock).await?;
         let running = app.start();
-        tokio::spawn(api::serve::serve(
-            listener,
-            api::router_until(app.clone(), running.stopping()),
-            running.stopping(),
-        ));
+        tokio::spawn(server::serve(listener, api::router_until(app.clone(), running.stopping()), running.stopping()));
         Ok(Stage { fake, app, hook, running: Mutex::new(Some(running)), folder })
     }
 

@@ -5,7 +5,7 @@
 //! is not looked at here: a record that is bad does not make its message bad.
 
 use super::raw::{Few, is_number, is_object, present, text, whole};
-use crate::rest::mapping::text::scalar_id;
+use crate::mapping::text::scalar_id;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;

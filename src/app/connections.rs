@@ -1,0 +1,150 @@
+//! Connections that are made, changed and deleted while the program runs, and everything that follows them: syncs with their
+//! schedules, webhook URLs, events that waited, records.
+//!
+//! Promises: one that was answered is there after a crash; of one that was deleted nothing is left but what its webhooks and
+//! changes were already told of, and a delete that broke off can be repeated.
+
+use crate::app::App;
+use crate::app::quarantine::{ENTRIES_MAX, QuarantineFilter};
+use crate::engine::pipeline::Error;
+use crate::engine::source::Failure;
+use crate::ingest::poll::{Status, SyncError, SyncKey};
+use crate::registry::connections::{Account, AccountKey, Refused};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest wait for runs of a deleted connection to end.
+const RUNS_END: Duration = Duration::from_secs(30);
+/// Between two looks whether they have.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why a connection was not made, changed or deleted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// It may not be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The provider does not let it in.
+    #[error("the provider was asked with it, and refused: {0}")]
+    Test(Failure),
+    /// Several processes share the webhooks, and each connection of the source has a URL of its own.
+    #[error(
+        "connections of {0} have a webhook URL each, which several processes learn at their start only: declare it in the file"
+    )]
+    Shared(String),
+    /// Its syncs.
+    #[error(transparent)]
+    Syncs(#[from] SyncError),
+}
+
+impl From<Error> for ConnectionError {
+    fn from(error: Error) -> Self {
+        ConnectionError::Refused(Refused::Engine(error))
+    }
+}
+
+impl App {
+    /// Makes a connection and begins its syncs. `said` is what would stand in a file, with secrets written out; `fields` are told
+    /// of the account beside what its provider tells.
+    pub async fn create_connection(
+        &self,
+        key: &AccountKey,
+        said: Value,
+        mut fields: Map<String, Value>,
+    ) -> Result<Arc<Account>, ConnectionError> {
+        self.must_not_be_shared(&key.source)?;
+        let drafted = self.connections.draft(key, said.clone())?;
+        if let Some(source) = self.rest.get(&key.source) {
+            let told = source.check(&drafted.connection).await.map_err(ConnectionError::Test)?;
+            fields.extend(told.into_iter().flatten());
+        }
+        let account = self.connections.create(key, said).await?;
+        if !fields.is_empty() {
+            self.connections.set_fields(key, &fields).await?;
+        }
+        self.follow(key).await?;
+        Ok(self.connections.get(&key.environment, &key.source, &key.id).unwrap_or(account))
+    }
+
+    /// Changes what a connection was made with; null takes something back.
+    pub async fn update_connection(
+        &self,
+        key: &AccountKey,
+        changes: &Map<String, Value>,
+    ) -> Result<Arc<Account>, ConnectionError> {
+        let account = self.connections.update(key, changes).await?;
+        self.follow(key).await?;
+        Ok(account)
+    }
+
+    /// Deletes a connection with its syncs, its records and what lies in quarantine of it.
+    pub async fn delete_connection(&self, key: &AccountKey) -> Result<(), ConnectionError> {
+        self.connections.hide(key).await?;
+        self.hooks.refresh();
+        self.end_runs(key).await;
+        self.syncs.forget_connection(&key.environment, &key.source, &key.id).await?;
+        for dataset in self.engine.datasets(&key.environment) {
+            if *dataset.name.source == *key.source && *dataset.name.connection == *key.id {
+                self.engine.clear(&dataset).await?;
+            }
+        }
+        let (source, connection) = (Some(key.source.clone()), Some(key.id.clone()));
+        let filter = QuarantineFilter { source, connection, ..QuarantineFilter::default() };
+        while let (rows, more) = self.quarantined(&key.environment, &filter, None, ENTRIES_MAX)?
+            && !rows.is_empty()
+        {
+            self.drop_quarantined(&key.environment, rows).await?;
+            if !more {
+                break;
+            }
+        }
+        self.connections.remove(key).await?;
+        Ok(())
+    }
+
+    /// An id for a connection that was given none.
+    pub fn connection_id(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.engine.secret("connection ids"));
+        hash.update(self.connections.count().to_be_bytes());
+        hash.update(self.engine.clock().now().0.to_be_bytes());
+        let text = hex::encode(hash.finalize());
+        let cut = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
+        format!("{}-{}-{}-{}-{}", cut(0, 8), cut(8, 12), cut(12, 16), cut(16, 20), cut(20, 32))
+    }
+
+    /// Lets what depends on connections know of one.
+    async fn follow(&self, key: &AccountKey) -> Result<(), ConnectionError> {
+        self.syncs.refresh().await?;
+        self.hooks.refresh();
+        self.hooks.connection_changed(&key.environment, &key.source);
+        Ok(())
+    }
+
+    fn must_not_be_shared(&self, source: &str) -> Result<(), ConnectionError> {
+        let webhooks = self.definitions.get(source).and_then(|definition| definition.webhooks.as_ref());
+        let each = webhooks.is_some_and(|webhooks| webhooks.per_connection && webhooks.path.is_none());
+        match self.part.other_shards {
+            Some(_) if each => Err(ConnectionError::Shared(source.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Cancels its runs and waits until they have written their last.
+    async fn end_runs(&self, key: &AccountKey) {
+        let clock = self.engine.clock();
+        let until = clock.now().plus(RUNS_END);
+        let mine = |sync: &SyncKey| {
+            sync.environment == key.environment && sync.source == key.source && sync.connection == key.id
+        };
+        let keys: Vec<SyncKey> = self.syncs.keys().into_iter().filter(mine).collect();
+        for sync in &keys {
+            self.syncs.cancel(sync);
+        }
+        while self.syncs.status(&keys).iter().any(|sync| sync.status == Status::Running) && clock.now() < until {
+            clock.sleep(LOOK).await;
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The running program: [`App`] joins engine, registry, ingest and sinks, starts them and stops them.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`connections`] | connections created, changed and deleted while the program runs |
+//! | [`quarantine`] | quarantined entries: listed, retried, dropped |
+//! | [`fields`] | fields that providers report about their connections |
+//! | `measure` | what metrics read of an app |
+//!
+//! Promises: nothing below knows `App`; surfaces hold an `Arc<App>`; a stop lets runs end at their bookmarks and closes the store
+//! last.
+
+pub mod connections;
+pub mod fields;
+mod measure;
+pub mod quarantine;
+
+use crate::admission::Bounds;
+use crate::config::Settings;
+use crate::connectors::http::Client;
+use crate::connectors::rest::{Credentials, RestSource};
+use crate::engine::pipeline::{self, Options};
+use crate::engine::source::{Failure, Source};
+use crate::engine::time::Clock;
+use crate::engine::{self, Engine};
+use crate::ingest::poll::{SyncError, Syncs, scheduler};
+use crate::ingest::topics::{self as topics_in, Inputs};
+use crate::ingest::webhooks::{self, Hooks, OtherShards};
+use crate::registry::connections::Connections;
+use crate::registry::definitions::{self, Definitions};
+use crate::sinks::deliveries::{Announcer, Outbox};
+use crate::sinks::topics::schemas::Schemas;
+use crate::sinks::topics::{self, Order, Standing, follow};
+use crate::telemetry;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The running program: one engine, the definitions, the connections and what is scheduled for them.
+pub struct App {
+    /// The engine.
+    pub engine: Engine,
+    /// Settings in force.
+    pub settings: Settings,
+    /// Definitions by source name.
+    pub definitions: Definitions,
+    /// What makes requests, by source name; shared by runs, webhook fetches and checks, so that all keep to one budget.
+    pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// The same, as what they are: for checks of a sign-in and what they tell of an account.
+    pub rest: BTreeMap<String, Arc<RestSource>>,
+    /// Accounts.
+    pub connections: Arc<Connections>,
+    /// Syncs: one stream of one connection on a schedule.
+    pub syncs: Syncs,
+    /// Webhooks on their way in.
+    pub hooks: Hooks,
+    /// Webhooks on their way out.
+    pub outbox: Outbox,
+    /// Which part of the installation it is.
+    pub part: Part,
+    /// What outsiders may use up.
+    pub bounds: Arc<Bounds>,
+    /// Topics in, where a cluster is named.
+    pub inputs: Option<Inputs>,
+}
+
+/// The part of an installation that an app stands for.
+#[derive(Clone)]
+pub struct Part {
+    /// Its name among the parts.
+    pub name: String,
+    /// What is known of the other parts; `None` if there is only one.
+    pub other_shards: Option<OtherShards>,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Part { name: topics::MAIN.to_owned(), other_shards: None }
+    }
+}
+
+/// How long runs may take to end at their bookmarks when the program stops.
+const RUNS_END: Duration = Duration::from_secs(10);
+
+/// Why the program could not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Definition files that cannot be used: every complaint, one a line.
+    #[error(transparent)]
+    Definitions(#[from] definitions::Complaints),
+    /// A source that cannot be made of its definition, or no way out at all.
+    #[error(transparent)]
+    Source(#[from] Failure),
+    /// The data folder.
+    #[error(transparent)]
+    Engine(#[from] pipeline::Error),
+    /// A sync.
+    #[error(transparent)]
+    Syncs(#[from] SyncError),
+}
+
+/// The tasks of a started [`App`].
+pub struct Running {
+    app: Arc<App>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl App {
+    /// Opens the data folder of the settings with the definitions they name. Nothing runs yet.
+    pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<App>, OpenError> {
+        let definitions = definitions::load(&settings)?;
+        let announcer = Arc::new(Announcer::new(&settings.endpoints, &definitions));
+        let options = Options {
+            data_dir: Some(settings.data_dir.clone()),
+            workers: settings.workers.max(1),
+            clock,
+            announce: Some(announcer.clone()),
+            views: settings.views.clone(),
+            table_bytes: settings.table_bytes,
+            min_free: settings.min_free,
+            ..Options::default()
+        };
+        // Recovery reads the whole index of the store: too long for a thread that serves others.
+        let engine = tokio::task::spawn_blocking(move || Engine::open(options))
+            .await
+            .map_err(|e| pipeline::Error::Storage(format!("the engine could not be opened: {e}")))??;
+        let cursors = engine.cursor_key();
+        let app = Self::with(engine, settings, definitions).await?;
+        announcer.attach(cursors, app.connections.clone());
+        Ok(app)
+    }
+
+    /// Joins an engine that is open with definitions that are checked: for the demo and for tests.
+    pub async fn with(engine: Engine, settings: Settings, definitions: Definitions) -> Result<Arc<App>, OpenError> {
+        Self::of_part(engine, settings, definitions, Part::default()).await
+    }
+
+    /// As [`with`](App::with), for one part of an installation that has several.
+    pub async fn of_part(
+        engine: Engine,
+        settings: Settings,
+        definitions: Definitions,
+        part: Part,
+    ) -> Result<Arc<App>, OpenError> {
+        telemetry::begin(settings.metrics.per_connection);
+        let connections = Arc::new(Connections::open(engine.clone(), &definitions).await?);
+        let credentials: Arc<dyn Credentials> = connections.clone();
+        let rest = definitions::sources(&settings, &definitions, &engine, &credentials)?;
+        let asked = |(name, source): (&String, &Arc<RestSource>)| (name.clone(), source.clone() as Arc<dyn Source>);
+        let sources: BTreeMap<_, _> = rest.iter().map(asked).collect();
+        let syncs = Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
+        let bounds = Arc::new(Bounds::new(settings.ingress.clone()));
+        let hooks = Hooks::open(webhooks::Parts {
+            bounds: bounds.clone(),
+            engine: engine.clone(),
+            definitions: definitions.clone(),
+            sources: sources.clone(),
+            connections: connections.clone(),
+            public_url: settings.public_url.clone(),
+            environments: settings.environments().map(str::to_owned).collect(),
+            other_shards: part.other_shards.clone(),
+        })?;
+        let client = Client::new(settings.client(), engine.clock())?;
+        let endpoints = settings.endpoints.clone();
+        let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
+        let inputs = settings.kafka.as_ref().map(|kafka| {
+            Inputs::open(topics_in::Parts {
+                engine: engine.clone(),
+                cluster: kafka.cluster.clone(),
+                input: kafka.input,
+                definitions: definitions.clone(),
+                connections: connections.clone(),
+                other_shards: part.other_shards.clone(),
+            })
+        });
+        let inputs = inputs.transpose()?;
+        Ok(Arc::new(App {
+            engine,
+            settings,
+            definitions,
+            rest,
+            sources,
+            connections,
+            syncs,
+            hooks,
+            outbox,
+            part,
+            bounds,
+            inputs,
+        }))
+    }
+
+    /// Starts the scheduler and the tasks for webhooks in and out.
+    pub fn start(self: &Arc<Self>) -> Running {
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        telemetry::include(Arc::downgrade(self) as Weak<dyn telemetry::Measured>);
+        tasks.spawn(telemetry::sum_up(self.engine.clock(), stop.clone()));
+        tasks.spawn(reign(self.clone(), stop.clone()));
+        let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
+        let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
+        tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
+        tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
+        self.write_topics(&tasks, &stop);
+        if let Some(inputs) = self.inputs.clone() {
+            let halt = stop.clone();
+            tasks.spawn(async move { ended("topics in", inputs.run(halt).await) });
+        }
+        tasks.close();
+        Running { app: self.clone(), stop, tasks }
+    }
+
+    /// Begins to write changes to topics, if the settings ask for it.
+    fn write_topics(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let Some(kafka) = &self.settings.kafka else { return };
+        let Some(shape) = kafka.output.clone() else { return };
+        let order = Order {
+            engine: self.engine.clone(),
+            cluster: kafka.cluster.clone(),
+            shape,
+            name: self.part.name.clone(),
+            granted: self.part.other_shards.is_some(),
+            schemas: Arc::new(Schemas::of(&self.definitions)),
+        };
+        let (standing, _) = watch::channel(Standing::default());
+        // It says itself why it ended.
+        let follower = follow(order, standing, stop.clone());
+        tasks.spawn(async move { follower.await.ok() });
+    }
+
+    /// Interrupts runs, commits what was accepted and closes the store. For an app that was not started, or as the last step
+    /// of one that was.
+    pub async fn stop(&self) -> Result<(), engine::pipeline::Error> {
+        self.syncs.stop().await;
+        self.engine.stop().await
+    }
+}
+
+/// Runs begin once the log says that this engine's batches count; at once where the log is the engine's own. Before them
+/// providers are asked what requests may name.
+async fn reign(app: Arc<App>, stop: CancellationToken) {
+    let claimed = tokio::select! {
+        claimed = app.engine.claim(&app.part.name) => claimed,
+        () = stop.cancelled() => return,
+    };
+    match claimed {
+        Ok(_) => {
+            let (asked, clock) = (Notify::new(), app.engine.clock());
+            let runs = async {
+                tokio::select! {
+                    () = asked.notified() => {}
+                    () = clock.sleep(fields::FIRST_ROUND) => {}
+                    () = stop.cancelled() => return,
+                }
+                scheduler::schedule(app.syncs.clone(), clock.clone(), stop.clone()).await;
+            };
+            tokio::join!(fields::ask_all(&app, &asked, &stop), runs);
+        }
+        Err(why) => tracing::warn!(part = app.part.name, %why, "no runs begin here"),
+    }
+}
+
+/// A task of the store's can only end early when the store does; whoever asks next gets the same error.
+fn ended(task: &str, result: Result<(), pipeline::Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, task, "a task has ended");
+    }
+}
+
+impl Running {
+    /// The app whose tasks these are.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Cancelled when the stop begins; surfaces end their long answers with it.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Ends the tasks, interrupts runs (they go on at the next start), closes the store.
+    pub async fn stop(self) -> Result<(), pipeline::Error> {
+        let clock = self.app.engine.clock();
+        // Runs first: where their batches go through a log, the tasks have to enter what is on its way.
+        tokio::select! {
+            () = self.app.syncs.stop() => {}
+            () = clock.sleep(RUNS_END) => {
+                // A log that cannot be read gives no answers; without the engine the runs end by themselves.
+                tracing::warn!(part = self.app.part.name, "runs do not end, the engine is stopped under them");
+                self.app.engine.stop().await?;
+                self.app.syncs.stop().await;
+            }
+        }
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.app.engine.stop().await
+    }
+}

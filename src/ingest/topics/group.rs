@@ -1,0 +1,137 @@
+//! A stretch of messages of one partition as one batch: one commit, one engine time, one cause. Each message is in it whole.
+
+use super::repeats::{self, Numbered};
+use super::spec::Spec;
+use super::target::Target;
+use crate::connectors::kafka::input::{Bad, Message};
+use crate::engine::Engine;
+use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
+use crate::engine::pipeline::{Batch, Dataset, Error, Mark, PageBuilder, QuarantineEntry, WindowOp};
+use crate::engine::source::Quarantined;
+use crate::ingest::dedup::{self, Reserved};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A group with so many bytes takes no more messages.
+pub(super) const GROUP_BYTES: usize = 1 << 20;
+
+/// A batch in the making.
+pub(super) struct Group<'c> {
+    pub partition: i32,
+    pub first: i64,
+    pub cause: Cause,
+    pub bytes: usize,
+    pub messages: Vec<Message<'c>>,
+    pub open: Vec<WindowOp>,
+    pages: Vec<(Dataset, PageBuilder)>,
+    pub marks: Vec<Mark>,
+    pub reserved: Vec<Reserved>,
+    numbers: BTreeMap<Numbered, i64>,
+    /// Lists some pages of which are in it.
+    pub listings: BTreeSet<DatasetId>,
+    /// Lists that end with it.
+    pub ended: Vec<DatasetId>,
+    pub dead: Vec<(Message<'c>, Bad)>,
+    pub tally: Tally,
+    /// Entries of the message last taken.
+    pub entries: u64,
+}
+
+/// What became of messages and records.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub applied: u64,
+    pub duplicate: u64,
+    pub ignored: u64,
+    pub dead: u64,
+    pub records: u64,
+    pub quarantined: u64,
+}
+
+impl<'c> Group<'c> {
+    pub fn new(partition: i32, first: i64, cause: Cause) -> Group<'c> {
+        Group {
+            partition,
+            first,
+            cause,
+            bytes: 0,
+            messages: Vec::new(),
+            open: Vec::new(),
+            pages: Vec::new(),
+            marks: Vec::new(),
+            reserved: Vec::new(),
+            numbers: BTreeMap::new(),
+            listings: BTreeSet::new(),
+            ended: Vec::new(),
+            dead: Vec::new(),
+            tally: Tally::default(),
+            entries: 1,
+        }
+    }
+
+    /// Nothing has had an effect in it.
+    pub fn is_blank(&self) -> bool {
+        self.pages.is_empty() && self.open.is_empty() && self.marks.is_empty()
+    }
+
+    /// The page of a dataset.
+    pub fn page(&mut self, engine: &Engine, dataset: &Dataset) -> &mut PageBuilder {
+        let at = self.pages.iter().position(|(known, _)| known.id == dataset.id).unwrap_or_else(|| {
+            self.pages.push((dataset.clone(), engine.page(dataset)));
+            self.pages.len() - 1
+        });
+        &mut self.pages[at].1
+    }
+
+    pub fn number(&mut self, by: Numbered, number: i64) {
+        self.numbers.insert(by, number);
+    }
+
+    /// Keeps a record that could not be taken. False if too many of its dataset are kept already.
+    pub fn keep(
+        &mut self,
+        engine: &Engine,
+        target: &mut Target,
+        what: &Quarantined,
+        n: usize,
+        offset: i64,
+        at: Timestamp,
+    ) -> Result<bool, Error> {
+        let key = what.id.clone().unwrap_or_else(|| format!("?{}.{}.{n}", self.partition, offset));
+        let entry = QuarantineEntry::new(what, self.cause.to_string(), at);
+        let (mark, kept) = target.quarantine.keep(engine, &key, &entry)?;
+        // What finds no room is not dropped: the message goes to the dead letters.
+        self.marks.extend(kept.then_some(mark));
+        self.tally.quarantined += u64::from(kept);
+        Ok(kept)
+    }
+
+    /// A record of this id was taken: what was kept of it goes.
+    pub fn release(&mut self, target: &mut Target, id: &str) {
+        self.marks.extend(target.quarantine.release(id));
+    }
+
+    /// The batch, its datasets, and the ids it used up.
+    pub fn finish(
+        mut self,
+        spec: &Spec,
+        marks: Vec<Mark>,
+        now: Timestamp,
+    ) -> (Batch, Vec<(DatasetId, Arc<DatasetName>)>, Vec<Reserved>) {
+        self.marks.extend(marks);
+        let entry = format!("kafka.{}", self.cause);
+        self.marks.extend(dedup::marks(&entry, &self.reserved, now));
+        self.marks.extend(self.numbers.iter().map(|(by, number)| repeats::mark(spec, by, *number)));
+        let datasets = self.pages.iter().map(|(dataset, _)| (dataset.id, dataset.name.clone())).collect();
+        let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
+        let caused = !pages.is_empty() || !self.open.is_empty();
+        let batch = Batch {
+            cause: caused.then_some(self.cause),
+            open: self.open,
+            pages,
+            marks: self.marks,
+            ..Batch::default()
+        };
+        (batch, datasets, self.reserved)
+    }
+}

@@ -1,0 +1,271 @@
+//! Webhooks on their way in: path → verify → log → answer, and from the log to the records.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`paths`] | which URL belongs to which source, environment and connection |
+//! | [`receive`] | limits, proof, durable append, answer |
+//! | [`process`] | from the log to commits, in order, each event once |
+//! | [`prepare`] | one log entry as one batch |
+//! | [`unrouted`] | events nobody owns yet |
+//! | [`refetch`] | records to be read again, once things are quiet |
+//! | `retry` | a request once more, because something of it is in quarantine |
+//! | [`sweep`] | forgets what is past its time |
+//!
+//! Promises: a request is answered well only after it is on disk; an entry of the log has its effects exactly once, crash or
+//! not, because its place and its delivery ids are part of the commit; nothing is dropped without a mark that says so.
+
+pub mod paths;
+mod prepare;
+pub mod process;
+pub mod receive;
+pub mod refetch;
+mod retry;
+pub mod sweep;
+pub mod unrouted;
+
+pub use paths::{Entrance, HookUrl};
+pub(crate) use process::place;
+pub use receive::{Admitted, Incoming, Reply};
+pub use retry::Retried;
+
+use crate::admission::Bounds;
+use crate::connectors::definition::Definition;
+use crate::connectors::webhooks::{Observer, Refusal, owns};
+use crate::engine::Engine;
+use crate::engine::model::Cause;
+use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineRow, QuarantineWriter};
+use crate::engine::source::{Connection, Quarantined, Source};
+use crate::ingest::dedup::Dedup;
+use crate::registry::connections::Connections;
+use crate::telemetry::told;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What hooks need of the program.
+pub struct Parts {
+    /// What outsiders may use up.
+    pub bounds: Arc<Bounds>,
+    /// The engine.
+    pub engine: Engine,
+    /// Definitions by source name.
+    pub definitions: BTreeMap<String, Arc<Definition>>,
+    /// What makes requests, by source name.
+    pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// Accounts.
+    pub connections: Arc<Connections>,
+    /// URL given to providers, without a trailing slash.
+    pub public_url: Option<String>,
+    /// Environments of the API keys; those of connections are added.
+    pub environments: Vec<String>,
+    /// What is known of the other parts of the installation, if there are any.
+    pub other_shards: Option<OtherShards>,
+}
+
+/// The connections of the other parts. Requests that name no connection reach all parts; each takes what is its own.
+#[derive(Clone)]
+pub struct OtherShards {
+    /// Source and connection.
+    pub accounts: Vec<(String, Connection)>,
+    /// Whether this part keeps what belongs to no connection, by environment and source.
+    pub is_default: Arc<dyn Fn(&str, &str) -> bool + Send + Sync>,
+}
+
+impl OtherShards {
+    /// Environment and id of the other parts' connections of a source.
+    pub fn of_source(&self, source: &str) -> Vec<(String, String)> {
+        let of = self.accounts.iter().filter(|(name, _)| name == source);
+        of.map(|(_, c)| (c.environment.clone(), c.id.clone())).collect()
+    }
+
+    /// Whether an event that is nobody's here is another part's to keep.
+    fn keep(&self, environment: &str, source: &str, field: &str, value: &str) -> bool {
+        let mine = |(of, c): &&(String, Connection)| of == source && c.environment == environment;
+        !(self.is_default)(environment, source) || self.accounts.iter().filter(mine).any(|(_, c)| owns(c, field, value))
+    }
+}
+
+/// Webhooks on their way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Hooks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    paths: paths::Paths,
+    /// Definitions made ready to read webhooks, by source.
+    observers: BTreeMap<String, Observer>,
+    dedup: Dedup,
+    refetches: refetch::Refetches,
+    unrouted: unrouted::Unrouted,
+    /// Held by whoever processes the log: order needs a single one.
+    turn: tokio::sync::Mutex<()>,
+    /// Entries up to here were processed.
+    processed: AtomicU64,
+    tally: Tally,
+    /// Counts commits that changed records.
+    commits: watch::Sender<u64>,
+    refused: Mutex<BTreeMap<(String, String), u64>>,
+    /// What is kept aside, by environment, source, connection and stream: those met since the start.
+    quarantine: Mutex<HashMap<[String; 4], Quarantine>>,
+    /// Source and kind of events that no entry of `map` fits, those that were told of.
+    unmapped: Mutex<BTreeSet<(String, String)>>,
+}
+
+/// Kinds of events without an entry in `map` that are told of since the start; all of them are counted.
+const UNMAPPED_TOLD: usize = 1_000;
+
+/// Places of the quarantine that are known at a time.
+const PLACES_KNOWN: usize = 10_000;
+
+/// Sums since the start.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests that were stored.
+    pub accepted: AtomicU64,
+    /// Events processed.
+    pub events: AtomicU64,
+    /// Events that were there before.
+    pub duplicates: AtomicU64,
+    /// Events of nobody.
+    pub unrouted: AtomicU64,
+    /// Events that no entry of `map` fits.
+    pub unmapped: AtomicU64,
+    /// Events or requests that could not be taken.
+    pub rejected: AtomicU64,
+    /// Records read again.
+    pub refetched: AtomicU64,
+}
+
+impl Hooks {
+    /// Reads what is waiting. Nothing runs yet; see [`run`](Hooks::run).
+    pub fn open(parts: Parts) -> Result<Hooks, Error> {
+        let paths = paths::Paths::new(&parts);
+        let refetches = refetch::Refetches::load(&parts.engine)?;
+        let unrouted = unrouted::Unrouted::load(&parts.engine)?;
+        let processed = AtomicU64::new(process::place(&parts.engine)?);
+        let observers = parts.definitions.iter().map(|(source, definition)| {
+            let observer = Observer::new(definition.clone());
+            Ok((source.clone(), observer.map_err(|why| Error::BadBatch(format!("definition of {source}: {why}")))?))
+        });
+        let observers = observers.collect::<Result<_, Error>>()?;
+        let inner = Inner {
+            parts,
+            paths,
+            observers,
+            dedup: Dedup::default(),
+            refetches,
+            unrouted,
+            turn: tokio::sync::Mutex::new(()),
+            processed,
+            tally: Tally::default(),
+            commits: watch::Sender::new(0),
+            refused: Mutex::default(),
+            quarantine: Mutex::default(),
+            unmapped: Mutex::default(),
+        };
+        Ok(Hooks { inner: Arc::new(inner) })
+    }
+
+    /// Processes the log, reads records again, runs again what waited and forgets what is old, until `stop` is cancelled or the store fails.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
+        self.reprocess_all_unrouted().await?;
+        let inner = &self.inner;
+        tokio::try_join!(
+            process::run(inner.clone(), stop.clone()),
+            refetch::run(inner.clone(), stop.clone()),
+            unrouted::run(self.clone(), stop.clone()),
+            sweep::run(inner.clone(), stop.clone()),
+        )?;
+        Ok(())
+    }
+
+    /// Processes what is in the log now and returns; for one-shot runs and tests.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        process::catch_up(&self.inner).await
+    }
+
+    /// Counts commits made for webhooks; changes wake the watcher.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.inner.commits.subscribe()
+    }
+
+    /// What outsiders may use up.
+    pub fn bounds(&self) -> &Bounds {
+        &self.inner.parts.bounds
+    }
+
+    /// Sums since the start.
+    pub fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
+    /// Requests refused since the start, by source and reason.
+    pub fn refused(&self) -> Vec<(String, String, u64)> {
+        let refused = self.inner.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().map(|((source, why), n)| (source.clone(), why.clone(), *n)).collect()
+    }
+}
+
+impl Inner {
+    fn definition(&self, source: &str) -> Option<&Arc<Definition>> {
+        self.parts.definitions.get(source)
+    }
+
+    /// The connections of a source in an environment.
+    fn accounts(&self, environment: &str, source: &str) -> Vec<Arc<Connection>> {
+        let all = self.parts.connections.of_source(source);
+        all.iter().filter(|a| a.key.environment == environment).map(|a| a.connection.clone()).collect()
+    }
+
+    /// Whether this is the first event of its source and kind that no entry of `map` fits.
+    fn is_new_unmapped(&self, source: &str, kind: &str) -> bool {
+        let mut told = self.unmapped.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < UNMAPPED_TOLD && told.insert((source.to_owned(), kind.to_owned()))
+    }
+
+    /// Keeps what could not be taken under a key, with its reason: the mark that does.
+    fn quarantine(&self, place: [&str; 4], key: &str, cause: u64, what: &Quarantined) -> Result<Mark, Error> {
+        let engine = &self.parts.engine;
+        let mut known = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= PLACES_KNOWN {
+            known.clear();
+        }
+        let quarantine = match known.entry(place.map(str::to_owned)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Quarantine::load(engine, place, QuarantineWriter::Webhook)?),
+        };
+        let entry = QuarantineEntry::new(what, Cause::webhook(cause).to_string(), engine.clock().now());
+        let (mark, kept) = quarantine.keep(engine, key, &entry)?;
+        if !kept {
+            let [_, source, connection, stream] = place;
+            told::quarantine_dropped("full", 1);
+            tracing::warn!(source, connection, stream, code = what.code, "the quarantine is full: an event is dropped");
+        }
+        Ok(mark)
+    }
+
+    /// What is known of a place of the quarantine is read anew when it is needed.
+    fn forget_quarantine(&self, environment: &str, row: &QuarantineRow) {
+        let [source, connection, stream] = row.place.clone();
+        let mut known = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&[environment.to_owned(), source, connection, stream]);
+    }
+
+    fn committed(&self) {
+        self.commits.send_modify(|n| *n += 1);
+    }
+
+    fn count_refusal(&self, source: &str, why: Refusal) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry((source.to_owned(), why.to_string())).or_insert(0) += 1;
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}

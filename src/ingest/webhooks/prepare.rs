@@ -1,0 +1,348 @@
+//! One log entry as one batch: its observations, the ids it used up, the records to be read again, what could not be taken.
+
+use super::refetch::{RefetchRequest, Row};
+use super::{Inner, add};
+use crate::connectors::definition::{Definition, Hydrate};
+use crate::connectors::webhooks::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
+use crate::engine::fault::pass;
+use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
+use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
+use crate::engine::source::{Body, Connection, Observation, Quarantined};
+use crate::ingest::dedup::{self, Reserved};
+use crate::telemetry::told;
+use std::time::Duration;
+
+/// Stream name under which complaints about a whole event are kept.
+const WHOLE: &str = "webhook";
+
+/// A batch, and what is to be done once it is committed.
+pub(super) struct Prepared {
+    pub batch: Batch,
+    pub reserved: Vec<Reserved>,
+    pub refetches: Vec<RefetchRequest>,
+}
+
+/// A batch in the making.
+pub(super) struct Draft<'a> {
+    inner: &'a Inner,
+    position: u64,
+    now: Timestamp,
+    environment: &'a str,
+    source: &'a str,
+    received_at: Timestamp,
+    /// The request named no connection.
+    of_all: bool,
+    /// It was processed before: its ids are met, and count for new.
+    again: bool,
+    pages: Vec<(DatasetId, PageBuilder)>,
+    marks: Vec<Mark>,
+    reserved: Vec<Reserved>,
+    refetches: Vec<RefetchRequest>,
+}
+
+/// The batch of a log entry, its place included.
+pub(super) fn prepare(inner: &Inner, position: u64, bytes: &[u8]) -> Result<Prepared, Error> {
+    let place = super::process::mark(position);
+    let now = inner.parts.engine.clock().now();
+    let stored = match StoredWebhook::decode(bytes) {
+        Ok(stored) => stored,
+        Err(why) => return refused(inner, position, place, "bad_entry", &why.to_string()),
+    };
+    let mut draft = Draft::new(inner, position, &stored, now);
+    let taken = match inner.observers.get(&stored.head.source) {
+        Some(observer) => observe_all(inner, observer, &stored, &mut draft),
+        None => draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source)),
+    };
+    draft.marks.push(place);
+    draft.finish(taken)
+}
+
+fn observe_all(inner: &Inner, observer: &Observer, stored: &StoredWebhook, draft: &mut Draft<'_>) -> Result<(), Error> {
+    let accounts = inner.accounts(&stored.head.environment, &stored.head.source);
+    for outcome in observer.observe(stored, &accounts) {
+        draft.take(observer.definition(), outcome)?;
+    }
+    Ok(())
+}
+
+/// A batch that says only why the entry could not be taken.
+pub(super) fn refused(
+    inner: &Inner,
+    position: u64,
+    place: Mark,
+    code: &'static str,
+    why: &str,
+) -> Result<Prepared, Error> {
+    add(&inner.tally.rejected, 1);
+    let what = Quarantined { code, message: why.to_owned(), id: None, item: String::new() };
+    let id = Cause::webhook(position).to_string();
+    let marks = vec![place, inner.quarantine(["", "", "", WHOLE], &id, position, &what)?];
+    Ok(Prepared { batch: Batch { marks, ..Batch::default() }, reserved: Vec::new(), refetches: Vec::new() })
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(inner: &'a Inner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
+        Draft {
+            inner,
+            position,
+            now,
+            environment: &stored.head.environment,
+            source: &stored.head.source,
+            received_at: stored.received_at(),
+            of_all: stored.head.connection.is_none(),
+            again: false,
+            pages: Vec::new(),
+            marks: Vec::new(),
+            reserved: Vec::new(),
+            refetches: Vec::new(),
+        }
+    }
+
+    /// Of a request that was processed before.
+    pub fn again(inner: &'a Inner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
+        Draft { again: true, ..Draft::new(inner, position, stored, now) }
+    }
+
+    /// Adds what an event says, unless it was met before.
+    pub fn take(&mut self, definition: &Definition, outcome: Outcome) -> Result<(), Error> {
+        add(&self.inner.tally.events, 1);
+        let Outcome { index, event_id, verdict } = outcome;
+        match verdict {
+            // A request to all parts is complained about once.
+            Verdict::Rejected(_) if self.is_elsewhere() => Ok(()),
+            Verdict::Rejected(what) => {
+                add(&self.inner.tally.rejected, 1);
+                told::event(self.environment, self.source, "rejected");
+                self.keep("", WHOLE, index, 0, &what)
+            }
+            Verdict::Unrouted { field, value } => self.unrouted(definition, index, event_id, field, value),
+            Verdict::Routed(routed) => {
+                pass("in.attributed");
+                for (n, one) in routed.into_iter().enumerate() {
+                    if self.reserve(&one.connection.id, event_id.as_ref())? {
+                        told::event(self.environment, self.source, self.outcome(&one));
+                        self.apply(definition, index, n, one)?;
+                    } else {
+                        add(&self.inner.tally.duplicates, 1);
+                        told::event(self.environment, self.source, "duplicate");
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What became of an event for one connection. One that no entry of `map` fits is told of, the first of its kind.
+    fn outcome(&self, one: &Routed) -> &'static str {
+        let Some(kind) = &one.unmapped else {
+            return if one.complaints.is_empty() { "applied" } else { "rejected" };
+        };
+        add(&self.inner.tally.unmapped, 1);
+        if self.inner.is_new_unmapped(self.source, kind) {
+            let (source, connection) = (self.source, &*one.connection.id);
+            let cause = Cause::webhook(self.position).to_string();
+            tracing::warn!(
+                source,
+                connection,
+                kind,
+                cause,
+                "no entry of webhooks.map fits an event; others of its kind are only counted"
+            );
+        }
+        "unmapped"
+    }
+
+    /// The mark is part of the batch.
+    pub fn mark(&mut self, mark: Mark) {
+        self.marks.push(mark);
+    }
+
+    /// The batch; after an error the reserved ids are given back.
+    pub fn finish(mut self, taken: Result<(), Error>) -> Result<Prepared, Error> {
+        if let Err(error) = taken {
+            self.inner.dedup.release(&self.reserved);
+            return Err(error);
+        }
+        let entry = Cause::webhook(self.position).to_string();
+        self.marks.extend(dedup::marks(&entry, &self.reserved, self.now));
+        pass("in.deduped");
+        let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
+        let cause = (!pages.is_empty()).then(|| Cause::webhook(self.position));
+        let batch = Batch { cause, pages, marks: self.marks, ..Batch::default() };
+        Ok(Prepared { batch, reserved: self.reserved, refetches: self.refetches })
+    }
+
+    /// Whether the request went to all parts and another one keeps what is nobody's.
+    fn is_elsewhere(&self) -> bool {
+        let other_shards = self.inner.parts.other_shards.as_ref();
+        self.of_all && other_shards.is_some_and(|n| !(n.is_default)(self.environment, self.source))
+    }
+
+    fn reserve(&mut self, connection: &str, id: Option<&EventId>) -> Result<bool, Error> {
+        let Some(id) = id.filter(|_| !self.again) else { return Ok(true) };
+        let key = [self.environment, self.source, connection, &id.text].map(str::to_owned);
+        let reserved = (key, self.received_at.plus(id.keep()));
+        let fresh = self.inner.dedup.reserve(&self.inner.parts.engine, &reserved, self.received_at)?;
+        if fresh {
+            self.reserved.push(reserved);
+        }
+        Ok(fresh)
+    }
+
+    fn unrouted(
+        &mut self,
+        definition: &Definition,
+        index: usize,
+        id: Option<EventId>,
+        field: String,
+        value: String,
+    ) -> Result<(), Error> {
+        let other_shards = self.inner.parts.other_shards.as_ref();
+        if other_shards.is_some_and(|n| n.keep(self.environment, self.source, &field, &value)) {
+            return Ok(());
+        }
+        add(&self.inner.tally.unrouted, 1);
+        told::event(self.environment, self.source, "unrouted");
+        if definition.webhooks.as_ref().is_some_and(|w| w.drop_unrouted) || !self.reserve("", id.as_ref())? {
+            return Ok(());
+        }
+        let (environment, source) = (self.environment, self.source);
+        tracing::info!(
+            source,
+            environment,
+            field,
+            value,
+            "an event is nobody's: it waits for a connection with this value"
+        );
+        let unrouted = super::unrouted::Row { index, field, value, at: self.received_at.0 };
+        match self.inner.unrouted.keep(environment, source, self.position, &unrouted) {
+            Some(mark) => self.marks.push(mark),
+            None => {
+                let most = super::unrouted::MOST;
+                let why =
+                    format!("{most} events of {source} wait for a connection with their {}; add it", unrouted.field);
+                self.refuse("", "too_many_parked", why)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, definition: &Definition, index: usize, nth: usize, routed: Routed) -> Result<(), Error> {
+        let connection = &routed.connection;
+        for (n, Complaint { stream, quarantined }) in routed.complaints.iter().enumerate() {
+            add(&self.inner.tally.rejected, 1);
+            let stream = if stream.is_empty() { WHOLE } else { stream };
+            self.keep(&connection.id, stream, index, nth * 1_000 + n, quarantined)?;
+        }
+        let account = self.inner.parts.connections.get(self.environment, self.source, &connection.id);
+        let only = account.and_then(|account| account.streams.clone());
+        for effect in routed.effects {
+            let (Effect::Seen { stream, .. } | Effect::Fetch { stream, .. }) = &effect;
+            if only.as_ref().is_some_and(|only| !only.contains(stream)) {
+                continue;
+            }
+            match effect {
+                Effect::Seen { stream, observation } => self.see(definition, connection, &stream, &observation)?,
+                Effect::Fetch { stream, key, partition, when } => {
+                    self.refetch(connection, stream, key, partition, when)?
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn see(
+        &mut self,
+        definition: &Definition,
+        connection: &Connection,
+        stream: &str,
+        observation: &Observation,
+    ) -> Result<(), Error> {
+        let dataset = dataset(self.inner, definition, self.environment, self.source, &connection.id, stream)?;
+        if !self.pages.iter().any(|(id, _)| *id == dataset.id) {
+            self.pages.push((dataset.id, self.inner.parts.engine.page(&dataset)));
+        }
+        if let Some((_, page)) = self.pages.iter_mut().find(|(id, _)| *id == dataset.id) {
+            lay(page, observation);
+        }
+        Ok(())
+    }
+
+    fn refetch(
+        &mut self,
+        connection: &Connection,
+        stream: String,
+        key: String,
+        partition: Vec<(String, String)>,
+        when: Hydrate,
+    ) -> Result<(), Error> {
+        let (quiet, max_wait) = match when {
+            Hydrate::Never => return Ok(()),
+            Hydrate::Now => (Duration::ZERO, Duration::ZERO),
+            Hydrate::Debounce { quiet, max_wait } => (quiet, max_wait),
+        };
+        let row = Row::new(self.received_at, quiet, max_wait, partition);
+        let key = [self.environment, self.source, &connection.id, &stream, &key].map(str::to_owned);
+        let refetch = RefetchRequest { key, position: self.position, row };
+        self.marks.push(refetch.mark()?);
+        self.refetches.push(refetch);
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        connection: &str,
+        stream: &str,
+        index: usize,
+        n: usize,
+        what: &Quarantined,
+    ) -> Result<(), Error> {
+        let id = format!("{}.{index}.{n}", Cause::webhook(self.position));
+        let place = [self.environment, self.source, connection, stream];
+        self.marks.push(self.inner.quarantine(place, &id, self.position, what)?);
+        told::kept_aside(self.environment, self.source, stream);
+        // Without its message, which may quote the event.
+        tracing::warn!(
+            source = self.source,
+            connection,
+            stream,
+            code = what.code,
+            cause = id,
+            "an event is kept aside"
+        );
+        Ok(())
+    }
+
+    fn refuse(&mut self, connection: &str, code: &'static str, message: String) -> Result<(), Error> {
+        add(&self.inner.tally.rejected, 1);
+        let what = Quarantined { code, message, id: None, item: String::new() };
+        self.keep(connection, WHOLE, 0, 0, &what)
+    }
+}
+
+/// The dataset of a stream, registered if this is its first record.
+pub(super) fn dataset(
+    inner: &Inner,
+    definition: &Definition,
+    environment: &str,
+    source: &str,
+    connection: &str,
+    stream: &str,
+) -> Result<Dataset, Error> {
+    let name = DatasetName::base(environment, source, connection, stream);
+    if let Some(dataset) = inner.parts.engine.find(&name) {
+        return Ok(dataset);
+    }
+    let stream = definition.stream(stream).ok_or_else(|| Error::UnknownDataset(name.to_string()))?;
+    let spec = DatasetSpec { strategy: stream.merge, ignore_in_diff: stream.ignore_in_diff.clone() };
+    inner.parts.engine.dataset(&name, &spec)
+}
+
+/// Adds an observation to a page.
+pub(super) fn lay(page: &mut PageBuilder, seen: &Observation) {
+    match &seen.body {
+        Body::Whole(text) => page.save(&seen.id, seen.modified_at, seen.observed_at, text.as_bytes()),
+        Body::Patch(text) => page.patch(&seen.id, seen.modified_at, seen.observed_at, text.as_bytes()),
+        Body::Gone { deleted_at } => page.delete(&seen.id, seen.modified_at, seen.observed_at, *deleted_at),
+    }
+}

@@ -1,0 +1,65 @@
+//! Processes a request again because something of it lies in quarantine: after the definition was mended, or the provider was.
+//!
+//! Promises: what was processed well before has no second effect, because observations carry the time of the first receipt and
+//! merge as they did then; what cannot be taken now either is in quarantine with its new reason.
+
+use super::Hooks;
+use super::prepare::Draft;
+use crate::connectors::webhooks::StoredWebhook;
+use crate::engine::model::Cause;
+use crate::engine::pipeline::{Error, QuarantineRow, quarantine_entry, remove_from_quarantine};
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// It was taken.
+    Taken,
+    /// It is in quarantine again.
+    Kept,
+    /// It cannot be processed again: why, and what to do.
+    Impossible(&'static str),
+}
+
+impl Hooks {
+    /// Processes the request again that an entry is about.
+    pub async fn retry(&self, environment: &str, row: &QuarantineRow) -> Result<Retried, Error> {
+        let inner = &self.inner;
+        let mut parts = row.name().split('.');
+        let position = parts.next().and_then(Cause::parse).map_or(0, |cause| cause.number);
+        let index: Option<usize> = parts.next().and_then(|index| index.parse().ok());
+        let read = inner.parts.engine.log().read(position.saturating_sub(1), 1);
+        let read = read.map_err(|e| Error::Storage(e.to_string()))?;
+        let Some(stored) =
+            read.first().filter(|(at, _)| *at == position).and_then(|(_, bytes)| StoredWebhook::decode(bytes).ok())
+        else {
+            return Ok(Retried::Impossible("its request is not in the log any more, which keeps 8 days: drop it"));
+        };
+        let own = stored.head.environment == environment && stored.head.source == row.place[0];
+        let Some(observer) = inner.observers.get(&stored.head.source).filter(|_| own) else {
+            return Ok(Retried::Impossible("its source has no definition any more: drop it"));
+        };
+        let mut draft = Draft::again(inner, position, &stored, inner.parts.engine.clock().now());
+        // First: what is refused again is put under the same key behind it.
+        draft.mark(remove_from_quarantine(environment, row));
+        let accounts = inner.accounts(environment, &stored.head.source);
+        let outcomes = observer.observe(&stored, &accounts).into_iter();
+        let mut taken = Ok(());
+        for outcome in outcomes.filter(|outcome| index.is_none_or(|index| outcome.index == index)) {
+            taken = taken.and_then(|()| draft.take(observer.definition(), outcome));
+        }
+        let prepared = draft.finish(taken)?;
+        let receipt = inner.parts.engine.commit(prepared.batch).await?;
+        let batch = row.name().split(".record.").next().unwrap_or_default();
+        super::process::rejected(inner, batch, &receipt).await?;
+        inner.committed();
+        inner.refetches.add(prepared.refetches);
+        let still = quarantine_entry(&inner.parts.engine, environment, row)?;
+        inner.forget_quarantine(environment, row);
+        Ok(if still.is_some() { Retried::Kept } else { Retried::Taken })
+    }
+
+    /// Something was removed from the quarantine: what is known of its place is read anew when it is needed.
+    pub fn quarantine_changed(&self, environment: &str, row: &QuarantineRow) {
+        self.inner.forget_quarantine(environment, row);
+    }
+}

@@ -1,0 +1,270 @@
+//! The definition files the settings name, read and checked: all complaints of all files at once.
+
+use crate::config::Settings;
+use crate::connectors::config_text::{self, Complaint, MAX_BYTES, Spot, resolve_from};
+use crate::connectors::definition::{Definition, parse};
+use crate::connectors::http::Client;
+use crate::connectors::rest::{Credentials, RestSource};
+use crate::engine::Engine;
+use crate::engine::source::Failure;
+use crate::registry::source_state::Committed;
+use globset::{Glob, GlobMatcher};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Definitions by source name.
+pub type Definitions = BTreeMap<String, Arc<Definition>>;
+
+/// Endings of definition files.
+const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// Most files: more is a folder named by mistake.
+const FILES_MAX: usize = 10_000;
+
+/// Complaints about definition files, one a line: `file:line:col code message`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Complaints(pub Vec<String>);
+
+/// Reads all definitions.
+pub fn load(settings: &Settings) -> Result<Definitions, Complaints> {
+    let mut complaints = Vec::new();
+    let mut found: BTreeMap<String, (PathBuf, Arc<Definition>)> = BTreeMap::new();
+    for file in files(&settings.sources, &mut complaints) {
+        let definition = match read(&file, settings) {
+            Ok(definition) => definition,
+            Err(said) => {
+                complaints.extend(said);
+                continue;
+            }
+        };
+        let name = definition.source.clone();
+        if let Some((other, _)) = found.get(&name) {
+            let (file, other) = (file.display(), other.display());
+            complaints.push(format!("{file}:1:1 duplicate_source `{name}` is defined in {other} as well"));
+            continue;
+        }
+        found.insert(name, (file, Arc::new(definition)));
+    }
+    complaints.extend(shared_paths(&found));
+    if complaints.is_empty() {
+        Ok(found.into_iter().map(|(name, (_, definition))| (name, definition)).collect())
+    } else {
+        Err(Complaints(complaints))
+    }
+}
+
+/// A webhook path is one source's: two would each take what is the other's.
+fn shared_paths(found: &BTreeMap<String, (PathBuf, Arc<Definition>)>) -> Vec<String> {
+    let mut owners: BTreeMap<&str, &Path> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for (file, definition) in found.values() {
+        let Some(path) = definition.webhooks.as_ref().and_then(|webhooks| webhooks.path.as_deref()) else { continue };
+        match owners.get(path) {
+            None => drop(owners.insert(path, file)),
+            Some(first) => {
+                let (here, there) = (place_of_path(file), place_of_path(first));
+                let said = format!("{here} duplicate_path `{path}` is the webhook path of {there} as well");
+                complaints.push(format!("{said}\n  hint: give each source a path of its own, or leave `path` out"));
+            }
+        }
+    }
+    complaints
+}
+
+/// Where `webhooks.path` stands in a file; its beginning if it comes from a preset.
+fn place_of_path(file: &Path) -> String {
+    let name = file.display().to_string();
+    let tree = std::fs::read_to_string(file).ok().and_then(|text| config_text::parse(&name, &text).ok());
+    let spot = tree.as_ref().and_then(|tree| Some(tree.get("webhooks")?.get("path")?.spot.clone()));
+    let spot = spot.unwrap_or_else(|| Spot::start(&name));
+    format!("{name}:{}:{}", spot.line, spot.col)
+}
+
+/// What makes requests, for each definition.
+pub fn sources(
+    settings: &Settings,
+    definitions: &Definitions,
+    engine: &Engine,
+    credentials: &Arc<dyn Credentials>,
+) -> Result<BTreeMap<String, Arc<RestSource>>, Failure> {
+    let clock = engine.clock();
+    let client = Client::new(settings.client(), clock.clone())?;
+    let notes = Arc::new(Committed::new(engine.clone()));
+    let make = |(name, definition): (&String, &Arc<Definition>)| {
+        let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes.clone())?;
+        Ok((name.clone(), Arc::new(source.with_credentials(credentials.clone()))))
+    };
+    definitions.iter().map(make).collect()
+}
+
+/// One file, or its complaints. `http:` and a place beside the public internet are complaints unless the settings allow them.
+fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
+    let name = file.display().to_string();
+    let whole = |code: &str, why: String| vec![format!("{name}:1:1 {code} {why}")];
+    let length = std::fs::metadata(file).map_err(|e| whole("unreadable_file", e.to_string()))?.len();
+    if length > MAX_BYTES as u64 {
+        return Err(whole("too_large", format!("{length} bytes; a definition has at most {MAX_BYTES}")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| whole("unreadable_file", e.to_string()))?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let secure = |all: Vec<Complaint>| outward(all, settings);
+    let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
+        .map_err(|all| secure(all).iter().map(Complaint::to_string).collect::<Vec<_>>())?;
+    let warnings = secure(without_kafka(warnings, settings)?);
+    if warnings.iter().any(|complaint| !complaint.warning) {
+        return Err(warnings.iter().map(Complaint::to_string).collect());
+    }
+    warnings.iter().for_each(|warning| tracing::warn!("{}", warning.line()));
+    Ok(definition)
+}
+
+/// `http:`, and places that are not the public internet, are as wrong as anything else, unless the settings allow them.
+fn outward(all: Vec<Complaint>, settings: &Settings) -> Vec<Complaint> {
+    let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";
+    let goes = |c: &Complaint| c.about.as_deref().is_some_and(|url| settings.egress.judge(url).is_ok());
+    let told = |c: Complaint| match c.code {
+        "insecure_url" if settings.allow_http => None,
+        "insecure_url" => Some(Complaint { warning: false, ..c.hint(hint) }),
+        "egress_blocked" if goes(&c) => None,
+        "egress_blocked" => Some(Complaint { warning: false, ..c }),
+        _ => Some(c),
+    };
+    all.into_iter().filter_map(told).collect()
+}
+
+/// What only topics make legal is a complaint where none are read.
+fn without_kafka(warnings: Vec<Complaint>, settings: &Settings) -> Result<Vec<Complaint>, Vec<String>> {
+    let reads = |wanted: bool| settings.kafka.is_some() && wanted;
+    let input = settings.kafka.as_ref().is_some_and(|kafka| kafka.input);
+    let fed = |w: &Complaint| match w.code {
+        "kafka_not_set" => Some(reads(true)),
+        "no_request" => Some(reads(input)),
+        _ => None,
+    };
+    let wrong: Vec<_> = warnings.iter().filter(|w| fed(w) == Some(false)).cloned().collect();
+    if wrong.is_empty() {
+        return Ok(warnings.into_iter().filter(|w| fed(w).is_none()).collect());
+    }
+    Err(wrong.into_iter().map(|w| Complaint { warning: false, ..w }.to_string()).collect())
+}
+
+/// The files meant by folders, files and globs, in order, each once. A folder that does not exist holds none: a fresh
+/// installation has no source yet. A file that does not exist is a complaint.
+fn files(named: &[String], complaints: &mut Vec<String>) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for name in named {
+        let path = PathBuf::from(name);
+        if name.contains(['*', '?', '[', '{']) {
+            match Glob::new(name) {
+                Ok(glob) => below(&fixed_part(&path), &glob.compile_matcher(), &mut all),
+                Err(e) => complaints.push(format!("{name}:1:1 bad_glob {}", e.kind())),
+            }
+        } else if path.is_file() {
+            all.push(path);
+        } else if path.is_dir() {
+            let entries = entries(&path).into_iter();
+            all.extend(entries.filter(|file| file.is_file() && is_definition(file)));
+        } else if is_definition(&path) {
+            complaints.push(format!("{name}:1:1 missing_file this file does not exist"));
+        }
+    }
+    let mut once = Vec::new();
+    for file in all {
+        if !once.contains(&file) && once.len() < FILES_MAX {
+            once.push(file);
+        }
+    }
+    once
+}
+
+fn is_definition(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+}
+
+/// The longest beginning of a glob without wildcards.
+fn fixed_part(glob: &Path) -> PathBuf {
+    let fixed: PathBuf = glob
+        .components()
+        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']))
+        .collect();
+    if fixed.as_os_str().is_empty() { PathBuf::from(".") } else { fixed }
+}
+
+fn below(folder: &Path, glob: &GlobMatcher, all: &mut Vec<PathBuf>) {
+    for path in entries(folder) {
+        if all.len() >= FILES_MAX {
+            return;
+        }
+        // `./a` and `a` are the same file, but not for a glob that was written without the dot.
+        let plain = path.strip_prefix(".").unwrap_or(&path);
+        if path.is_dir() {
+            below(&path, glob, all);
+        } else if glob.is_match(&path) || glob.is_match(plain) {
+            all.push(path);
+        }
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(read) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut all: Vec<PathBuf> = read.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    all.sort();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(named: &[String]) -> (Vec<String>, Vec<String>) {
+        let mut complaints = Vec::new();
+        let files = files(named, &mut complaints);
+        let name = |f: &PathBuf| f.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        (files.iter().map(name).collect(), complaints)
+    }
+
+    #[test]
+    fn folders_files_and_globs_are_read_in_order_and_once() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::create_dir_all(dir.path().join("more/deep")).expect("made");
+        for name in ["b.yaml", "a.yml", "c.json", "notes.txt", "more/d.yaml", "more/deep/e.yaml"] {
+            std::fs::write(dir.path().join(name), "").expect("written");
+        }
+        let folder = dir.path().display().to_string();
+        assert_eq!(found(&[folder.clone(), at("b.yaml")]).0, ["a.yml", "b.yaml", "c.json"]);
+        assert_eq!(found(&[at("**/*.yaml")]).0, ["b.yaml", "d.yaml", "e.yaml"]);
+        assert_eq!(found(&[at("more/*.yaml"), folder]).0.first().map(String::as_str), Some("d.yaml"));
+    }
+
+    #[test]
+    fn a_webhook_path_of_two_sources_names_both_places() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("secret"), "s3cret-enough").expect("written");
+        let write = |source: &str, path: &str| {
+            let text = format!(
+                "source: {source}\nbase_url: https://a.example\nstreams: [{{name: Thing, key: .id, list: {{get: /a}}}}]\n\
+                 webhooks:\n  route: .account\n  {path}\n  verify: {{preset: github, secret: \"file:secret\"}}\n  \
+                 map: [{{stream: Thing, record: .}}]\n"
+            );
+            std::fs::write(dir.path().join(format!("{source}.yaml")), text).expect("written");
+        };
+        let load = || load(&Settings { sources: vec![dir.path().display().to_string()], ..Settings::default() });
+        write("a", "path: /hooks/in");
+        write("b", "unrouted: drop");
+        write("c", "unrouted: drop\n  path: /hooks/in");
+        let wrong = load().expect_err("refused").to_string();
+        assert!(wrong.contains("c.yaml:7:9 duplicate_path `/hooks/in`") && wrong.contains("a.yaml:6:9"), "{wrong}");
+        write("c", "path: /hooks/other");
+        assert_eq!(load().expect("good").len(), 3);
+    }
+
+    #[test]
+    fn a_missing_folder_is_empty_and_a_missing_file_is_a_complaint() {
+        assert_eq!(found(&["no/such/folder".into()]), (vec![], vec![]));
+        let (files, complaints) = found(&["no/such.yaml".into()]);
+        assert!(files.is_empty() && complaints.len() == 1 && complaints[0].contains("missing_file"), "{complaints:?}");
+    }
+}

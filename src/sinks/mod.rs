@@ -1,0 +1,9 @@
+//! The ways out: each follows what the engine commits, at its own pace, and knows none of the others.
+//!
+//! | folder | what |
+//! |---|---|
+//! | [`deliveries`] | signed webhooks to endpoints |
+//! | [`topics`] | Kafka topics |
+
+pub mod deliveries;
+pub mod topics;
