@@ -1,52 +1,61 @@
-//! A source of your own: one attempt at one page, and the run driver does the rest.
+//! Shows one change for each file of a folder: the program with a source of one's own, described by `folder.yaml`.
 //!
-//! The source lists the lines of a text; what disappears from it is deleted once the listing is proven complete.
+//! `cargo run -p syncline-examples --example custom_source -- --sources examples/folder.yaml run folder`, or `serve`.
 
-use async_trait::async_trait;
-use std::sync::{Arc, Mutex, PoisonError};
-use syncline_engine::Engine;
-use syncline_engine::model::{DatasetName, Strategy};
-use syncline_engine::pipeline::run::{Halt, Order, run as drive};
-use syncline_engine::pipeline::{DatasetSpec, Error, Options};
-use syncline_engine::source::*;
+#![allow(dead_code)] // The test calls `run`, the program `main`.
 
-struct Lines(Mutex<String>);
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use syncline::config::Settings;
+use syncline::engine::time::SystemClock;
+use syncline::prelude::*;
+
+/// Lists the files of the folder that a connection names.
+pub struct Folder;
 
 #[async_trait]
-impl Source for Lines {
+impl Source for Folder {
     async fn poll(&self, ask: &Ask, _after: Option<&Bookmark>) -> Result<Page, Failure> {
-        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let seen = |line: &str| Observation {
-            id: line.to_owned(),
-            modified_at: None,
-            observed_at: ask.started_at,
-            body: Body::Whole(serde_json::json!({"id": line, "length": line.len()}).to_string()),
+        let Some(path) = ask.connection.metadata["path"].as_str() else {
+            return Err(Failure::lasting("no_path", "the connection has no `metadata: {path: …}`"));
         };
-        Ok(Page::last(text.lines().map(seen).collect()))
+        let unread = |e: std::io::Error| Failure::passing("unread_folder", format!("{path}: {e}"));
+        let mut files = Vec::new();
+        for file in std::fs::read_dir(path).map_err(unread)? {
+            let file = file.map_err(unread)?;
+            let (name, bytes) =
+                (file.file_name().to_string_lossy().into_owned(), file.metadata().map_err(unread)?.len());
+            files.push(ask.seen(&name, json!({"id": name, "bytes": bytes})));
+        }
+        Ok(Page::last(files))
     }
 }
 
-/// (added, deleted) of two runs, between which a line disappears and one appears.
-pub async fn run() -> Result<[(u64, u64); 2], Error> {
-    let engine = Engine::open(Options::temporary())?;
-    let spec = DatasetSpec::of(Strategy::IgnoreIfModifiedAfter);
-    let dataset = engine.dataset(&DatasetName::base("default", "text", "me", "Line"), &spec)?;
-    let source = Arc::new(Lines(Mutex::new("one\ntwo\nthree".to_owned())));
-    let mut counts = [(0, 0); 2];
-    for (n, text) in ["one\ntwo\nthree", "one\nthree\nfour"].into_iter().enumerate() {
-        *source.0.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
-        let connection = Connection { id: "me".to_owned(), ..Connection::default() };
-        let order = Order::full(&dataset, connection);
-        let (_keep, halt) = tokio::sync::watch::channel(Halt::No);
-        let report = drive(&engine, source.clone(), order, halt, &|_, _| {}).await?;
-        counts[n] = (report.record.counts.added, report.record.counts.deleted);
-    }
-    Ok(counts)
+/// What comes of a folder with two files.
+pub async fn run(folder: &Path) -> Result<BTreeSet<String>, Box<dyn Error>> {
+    let files = folder.join("files");
+    std::fs::create_dir(&files)?;
+    std::fs::write(files.join("one"), "1")?;
+    std::fs::write(files.join("three"), "333")?;
+    let running =
+        syncline::program().source("folder", Folder).start(settings(folder, &files)?, Arc::new(SystemClock)).await?;
+    let changes = running.app().engine.follow(DatasetFilter::all(), Cursor::START);
+    let shown = changes.map_ok(|next| next.change.to_string()).take(2).try_collect().await?;
+    running.stop().await?;
+    Ok(shown)
 }
 
-#[allow(dead_code)]
-#[tokio::main]
-async fn main() -> Result<(), Error> {
-    run().await?.iter().for_each(|(added, deleted)| println!("{added} added, {deleted} deleted"));
-    Ok(())
+/// The definition with another folder in it, and a data folder beside it.
+pub fn settings(folder: &Path, files: &Path) -> Result<Settings, Box<dyn Error>> {
+    let definition = include_str!("folder.yaml").replace("path: examples", &format!("path: {}", files.display()));
+    std::fs::write(folder.join("folder.yaml"), definition)?;
+    let sources = vec![folder.join("folder.yaml").display().to_string()];
+    Ok(Settings { data_dir: folder.join("data"), sources, ..Settings::default() })
+}
+
+fn main() -> std::process::ExitCode {
+    syncline::program().source("folder", Folder).main()
 }

@@ -1,49 +1,34 @@
-//! Following: a reader keeps its own place, sleeps until something is committed, and never misses or repeats a change.
+//! Shows the numbers from 0 to 19 in order: a follower sleeps until something is committed, and meets every change once.
 
-use syncline_engine::Engine;
-use syncline_engine::model::{Cause, Cursor, DatasetName, Strategy, Timestamp};
-use syncline_engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Options};
+use serde_json::{Value, json};
+use syncline::prelude::*;
 
 /// Writes `n` records one by one while a reader follows; gives what the reader met.
-pub async fn run(n: i64) -> Result<Vec<i64>, Error> {
+pub async fn run(n: i64) -> Result<Vec<Value>, syncline::Error> {
     let engine = Engine::open(Options { workers: 2, ..Options::temporary() })?;
-    let spec = DatasetSpec::of(Strategy::Override);
-    let ticks = engine.dataset(&DatasetName::base("default", "clock", "wall", "Tick"), &spec)?;
-    let reader = tokio::spawn(follow(engine.clone(), ticks.clone(), n as usize));
-    for tick in 0..n {
-        let mut page = engine.page(&ticks);
-        let json = format!(r#"{{"id":"{tick}","n":{tick}}}"#);
-        page.save(&tick.to_string(), None, Timestamp(tick), json.as_bytes());
-        engine
-            .commit(Batch { cause: Some(Cause::webhook(tick as u64)), pages: vec![page], ..Batch::default() })
-            .await?;
-    }
-    reader.await.map_err(|_| Error::Stopped)?
-}
-
-async fn follow(engine: Engine, dataset: Dataset, wanted: usize) -> Result<Vec<i64>, Error> {
-    let mut place = Cursor::START;
-    let mut committed = engine.watermark();
-    let mut met = Vec::new();
-    loop {
-        committed.borrow_and_update();
-        engine.changes(std::slice::from_ref(&dataset), place, &mut |dataset, change| {
-            place = Cursor { position: change.meta.position, dataset: dataset.id };
-            let record: serde_json::Value =
-                serde_json::from_slice(&change.after.unwrap_or_default()).unwrap_or_default();
-            met.extend(record["n"].as_i64());
-            true
-        })?;
-        if met.len() >= wanted {
-            return Ok(met);
+    let name = DatasetName::base("default", "clock", "wall", "Tick");
+    let ticks = engine.dataset(&name, &DatasetSpec::of(Strategy::Override))?;
+    let mut changes = engine.follow(&ticks, Cursor::START);
+    let reader = async {
+        let mut met = Vec::new();
+        while met.len() < n as usize {
+            let Some(next) = changes.try_next().await? else { break };
+            met.push(next.change.record::<Value>().unwrap_or_default()["n"].take());
         }
-        committed.changed().await.map_err(|_| Error::Stopped)?;
-    }
+        Ok(met)
+    };
+    let writer = async {
+        for tick in 0..n {
+            engine.write(&ticks).upsert(json!({"id": tick, "n": tick})).commit().await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(reader, writer).map(|(met, ())| met)
 }
 
 #[allow(dead_code)]
 #[tokio::main]
-async fn main() -> Result<(), Error> {
-    println!("{:?}", run(20).await?);
+async fn main() -> Result<(), syncline::Error> {
+    run(20).await?.iter().for_each(|n| println!("{n}"));
     Ok(())
 }

@@ -25,5 +25,5 @@ pub fn views(v: &mut Views<'_>) {
 
 #[allow(dead_code)]
 fn main() -> std::process::ExitCode {
-    syncline::cli::main_with(views)
+    syncline::program().views(views).main()
 }

@@ -4,8 +4,8 @@
 mod consumer;
 #[path = "contacts.rs"]
 mod contacts;
-#[path = "custom_source.rs"]
-mod custom_source;
+#[path = "custom_sink.rs"]
+mod custom_sink;
 #[path = "embedded.rs"]
 mod embedded;
 #[path = "follow.rs"]
@@ -31,12 +31,24 @@ async fn quickstart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn custom_source() {
-    assert_eq!(custom_source::run().await.expect("runs"), [(3, 0), (1, 1)]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let shown = custom_sink::custom_source::run(folder.path()).await.expect("runs");
+    let lines = [r#"ADDED {"id":"one","bytes":1}"#, r#"ADDED {"id":"three","bytes":3}"#];
+    assert_eq!(shown, lines.map(str::to_owned).into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_sink() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let told = custom_sink::run(folder.path()).await.expect("runs");
+    let (_, change) = told.split_once(' ').expect("an engine time, and what changed");
+    assert_eq!(change, "ADDED {\"id\":\"one\",\"bytes\":1}\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn follow() {
-    assert_eq!(follow::run(50).await.expect("runs"), (0..50).collect::<Vec<_>>());
+    let met = follow::run(50).await.expect("runs");
+    assert_eq!(met.iter().filter_map(|n| n.as_i64()).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

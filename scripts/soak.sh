@@ -9,16 +9,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Name, test target, test (or all of the target), and how much of it a round does: less than a minute on two cores.
 goals=(
-    "kills|crash|killed_at_random_moments|CRASH_CYCLES=72"
-    "program|crash_program|killed_under_webhooks|CRASH_CYCLES=32"
-    "retractions|crash_views||"
-    "histories|oracle|any_history|SYNCLINE_CASES=200"
-    "spilled|oracle|datasets_too_large|SYNCLINE_CASES=200"
-    "moves|oracle|an_engine_that_moves|SYNCLINE_CASES=200"
-    "orders|oracle|latest_ends_alike|SYNCLINE_CASES=100"
-    "corruptions|corruption|no_damage|SYNCLINE_TEST_CORRUPTIONS=5000"
-    "listings|lies|no_record_that|SYNCLINE_TEST_LISTINGS=4000"
-    "views|views|what_is_kept_up|SYNCLINE_TEST_VIEWS=40"
+    "kills|reliability|crash::killed_at_random_moments|CRASH_CYCLES=72"
+    "program|reliability|crash_program::killed_under_webhooks|CRASH_CYCLES=32"
+    "retractions|reliability|crash_views::|"
+    "histories|it|oracle::any_history|SYNCLINE_CASES=200"
+    "spilled|it|oracle::datasets_too_large|SYNCLINE_CASES=200"
+    "moves|it|oracle::an_engine_that_moves|SYNCLINE_CASES=200"
+    "orders|it|oracle::latest_ends_alike|SYNCLINE_CASES=100"
+    "corruptions|reliability|corruption::no_damage|SYNCLINE_TEST_CORRUPTIONS=5000"
+    "listings|connectors|lies::no_record_that|SYNCLINE_TEST_LISTINGS=4000"
+    "views|it|views::what_is_kept_up|SYNCLINE_TEST_VIEWS=40"
 )
 # Longest that a round may take, in seconds.
 round_limit=600

@@ -16,13 +16,12 @@
 //! source (an outside system), in an environment, which is what nothing crosses. How two versions of a record compete is the
 //! dataset's [`Strategy`](engine::model::Strategy).
 //!
-//! What was seen of records goes in as **pages** of a **batch**. A batch is one *engine time*: all of it becomes visible, or
-//! nothing, and once [`commit`](Engine::commit) has answered it survives a crash.
+//! Records are written in **batches**. A batch is one *engine time*: all of it becomes visible, or nothing, and once
+//! [`commit`](engine::pipeline::WriteBuilder::commit) has answered it survives a crash.
 //!
 //! ```
-//! use syncline::Engine;
-//! use syncline::engine::model::{Cause, DatasetName, Strategy, Timestamp};
-//! use syncline::engine::pipeline::{Batch, DatasetSpec, Options};
+//! use serde_json::json;
+//! use syncline::prelude::*;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,11 +30,8 @@
 //! let name = DatasetName::base("default", "crm", "acme", "Contact");
 //! let contacts = engine.dataset(&name, &DatasetSpec::of(Strategy::Latest))?;
 //!
-//! let mut page = engine.page(&contacts);
-//! let (modified, seen) = (Timestamp::from_seconds(10), Timestamp::from_seconds(12));
-//! page.save("1", Some(modified), seen, br#"{"id":"1","name":"Ada"}"#);
-//! let batch = Batch { cause: Some(Cause::run(engine.next_run()?)), pages: vec![page], ..Batch::default() };
-//! let receipt = engine.commit(batch).await?;
+//! let modified = Timestamp::from_seconds(10);
+//! let receipt = engine.write(&contacts).upsert(json!({"id": "1", "name": "Ada"})).at(modified).commit().await?;
 //! assert_eq!(receipt.counts_of(&contacts).added, 1);
 //!
 //! let ada = engine.record(&contacts, "1").await?.expect("she is there");
@@ -56,61 +52,50 @@
 //! it that strangers can keep and nobody can forge.
 //!
 //! ```
-//! # use syncline::Engine;
-//! # use syncline::engine::model::{Cause, DatasetName, Strategy, Timestamp};
-//! # use syncline::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Options};
-//! use syncline::engine::model::Cursor;
-//!
-//! async fn save(engine: &Engine, to: &Dataset, second: i64, json: &str) -> Result<(), Error> {
-//!     let mut page = engine.page(to);
-//!     let at = Timestamp::from_seconds(second);
-//!     page.save("1", Some(at), at, json.as_bytes());
-//!     engine.commit(Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() }).await.map(drop)
-//! }
-//!
+//! # use serde_json::json;
+//! # use syncline::prelude::*;
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let engine = Engine::open(Options::temporary())?;
 //! # let name = DatasetName::base("default", "crm", "acme", "Contact");
 //! # let contacts = engine.dataset(&name, &DatasetSpec::of(Strategy::Latest))?;
-//! save(&engine, &contacts, 10, r#"{"id":"1","name":"Ada"}"#).await?;
-//! save(&engine, &contacts, 20, r#"{"name":"Ada","id":"1"}"#).await?; // the same
-//! save(&engine, &contacts, 30, r#"{"id":"1","name":"Ada L."}"#).await?;
-//! save(&engine, &contacts, 25, r#"{"id":"1","name":"A."}"#).await?; // older
+//! let at = Timestamp::from_seconds;
+//! engine.write(&contacts).upsert(json!({"id": "1", "name": "Ada"})).at(at(10)).commit().await?;
+//! engine.write(&contacts).upsert(json!({"name": "Ada", "id": "1"})).at(at(20)).commit().await?; // the same
+//! engine.write(&contacts).upsert(json!({"id": "1", "name": "Ada L."})).at(at(30)).commit().await?;
+//! engine.write(&contacts).upsert(json!({"id": "1", "name": "A."})).at(at(25)).commit().await?; // older
 //!
 //! let page = engine.changes_page(&[contacts.clone()], Cursor::START, 100)?;
-//! let told: Vec<_> = page.changes.iter().map(|(_, change)| change.meta.action.as_str()).collect();
-//! assert_eq!(told, ["ADDED", "UPDATED"]);
+//! let told: Vec<_> = page.changes.iter().map(|(_, change)| change.to_string()).collect();
+//! assert_eq!(told, [r#"ADDED {"id":"1","name":"Ada"}"#, r#"UPDATED {"id":"1","name":"Ada L."}"#]);
 //! let (_, last) = &page.changes[1];
 //! assert_eq!(last.before.as_deref(), Some(&br#"{"id":"1","name":"Ada"}"#[..]));
 //!
 //! // A place as text, and on from there.
 //! let text = engine.cursor_key().encode(b"my reader", page.next);
 //! let place = engine.cursor_key().decode(b"my reader", &text)?;
-//! save(&engine, &contacts, 40, r#"{"id":"1","name":"Countess"}"#).await?;
-//! assert_eq!(engine.changes_page(&[contacts], place, 100)?.changes.len(), 1);
+//! let mut changes = engine.follow(&contacts, place);
+//! engine.write(&contacts).upsert(json!({"id": "1", "name": "Countess"})).at(at(40)).commit().await?;
+//! let next = changes.try_next().await?.expect("it has no end");
+//! assert_eq!(next.change.to_string(), r#"UPDATED {"id":"1","name":"Countess"}"#);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`Engine::watermark`] wakes a reader that has everything. `examples/consumer.rs` is a reader that is stopped again and
-//! again.
+//! [`changes_page`](Engine::changes_page) reads what there is, [`follow`](Engine::follow) waits for more; each change comes with
+//! the cursor behind it. `examples/consumer.rs` is a reader that is stopped again and again.
 //!
 //! ## Sources
 //!
 //! A [`Source`](engine::source::Source) makes one attempt at one page and answers. Waiting, repeating, remembering where the
-//! listing stood and finding out what was **deleted** is the run's work ([`run`](engine::pipeline::run::run)): a listing that
+//! listing stood and finding out what was **deleted** is the work of the run that [`sync`](Engine::sync) begins: a listing that
 //! is proven complete deletes what it did not name, in one engine time.
 //!
 //! ```
-//! use async_trait::async_trait;
+//! use serde_json::json;
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicBool, Ordering};
-//! use syncline::Engine;
-//! use syncline::engine::model::{DatasetName, Strategy};
-//! use syncline::engine::pipeline::run::{Halt, Order, run};
-//! use syncline::engine::pipeline::{DatasetSpec, Options};
-//! use syncline::engine::source::{Ask, Body, Bookmark, Connection, Failure, Observation, Page, Source};
+//! use syncline::prelude::*;
 //!
 //! /// Lists two planets, later one.
 //! struct Planets(AtomicBool);
@@ -119,13 +104,7 @@
 //! impl Source for Planets {
 //!     async fn poll(&self, ask: &Ask, _after: Option<&Bookmark>) -> Result<Page, Failure> {
 //!         let listed: &[&str] = if self.0.swap(true, Ordering::Relaxed) { &["Mars"] } else { &["Mars", "Pluto"] };
-//!         let seen = |id: &&str| Observation {
-//!             id: id.to_string(),
-//!             modified_at: None,
-//!             observed_at: ask.started_at,
-//!             body: Body::Whole(format!(r#"{{"id":"{id}"}}"#)),
-//!         };
-//!         Ok(Page::last(listed.iter().map(seen).collect()))
+//!         Ok(Page::last(listed.iter().map(|id| ask.seen(*id, json!({"id": id}))).collect()))
 //!     }
 //! }
 //!
@@ -135,10 +114,8 @@
 //! let name = DatasetName::base("default", "sky", "ours", "Planet");
 //! let planets = engine.dataset(&name, &DatasetSpec::of(Strategy::IgnoreIfModifiedAfter))?;
 //! let source = Arc::new(Planets(AtomicBool::new(false)));
-//! let (_keep, halt) = tokio::sync::watch::channel(Halt::No);
-//! let listing = || Order::full(&planets, Connection::default());
-//! let first = run(&engine, source.clone(), listing(), halt.clone(), &|_, _| {}).await?.record.counts;
-//! let second = run(&engine, source, listing(), halt, &|_, _| {}).await?.record.counts;
+//! let first = engine.sync(source.clone()).full(&planets).run().await?.counts();
+//! let second = engine.sync(source).full(&planets).run().await?.counts();
 //! assert_eq!((first.added, second.unchanged, second.deleted), (2, 1, 1));
 //! # Ok(())
 //! # }
@@ -153,9 +130,8 @@
 //!
 //! ## Sinks
 //!
-//! A [`Sink`](engine::sink::Sink) takes the changes of one engine time of one dataset, or fails.
-//! [`feed`](engine::pipeline::feed) asks again, and keeps its place in the store; `examples/embedded.rs` has a source and a
-//! sink of its own.
+//! A [`Sink`](engine::sink::Sink) takes the changes of one engine time of one dataset, or fails. [`feed`](Engine::feed) asks
+//! again, and keeps its place in the store; `examples/embedded.rs` has a source and a sink of its own.
 //!
 //! ## Views
 //!
@@ -200,8 +176,12 @@
 //!
 //! The [`Harness`](engine::harness::Harness) is an engine for tests, with a clock that stands;
 //! [`check_incremental`](engine::harness::check_incremental) tries a view over random histories. In a program the same
-//! `views` go to [`Options::views`](engine::pipeline::Options::views), or, with everything around them, to
-//! `syncline::cli::main_with(views)`.
+//! `views` go to [`Options::views`](engine::pipeline::Options::views), or, with everything around them, to `syncline::program()`.
+//!
+//! ## The program around it
+//!
+//! `syncline::program().views(views).source("x", source).sink("y", sink).main()` is the whole program, command line, server
+//! and scheduler, with code of one's own in it: `examples/custom_source.rs` and `examples/custom_sink.rs`.
 //!
 //! ## Features
 //!
@@ -214,6 +194,7 @@
 
 pub use syncline_connectors as connectors;
 pub use syncline_engine as engine;
+pub use syncline_engine::pipeline::Error;
 pub use syncline_engine::{Engine, views};
 
 #[cfg(feature = "program")]
@@ -239,8 +220,26 @@ pub mod sinks;
 #[cfg(feature = "program")]
 pub mod telemetry;
 
-/// What a program with views of its own needs.
+#[cfg(feature = "program")]
+pub use cli::program::{Program, program};
+
 pub mod prelude {
+    //! What most programs with a library of their own need: `use syncline::prelude::*`.
+    //!
+    //! | for | there is |
+    //! |---|---|
+    //! | reading and writing | [`Engine`], [`Options`], [`Dataset`], [`DatasetName`], [`DatasetSpec`], [`DatasetFilter`], [`Strategy`], [`Timestamp`], [`Cursor`]; what streams can do, such as `try_next` of what is followed |
+    //! | a source | [`Source`], [`Ask`], [`Bookmark`], [`Page`], [`Observation`], [`Failure`], [`Retry`], [`async_trait`] |
+    //! | a sink | [`Sink`], [`ChangeBatch`], [`Change`] |
+    //! | views | [`Views`], [`Table`], [`Groups`], [`Row`], [`Definition`] and what sums up |
+
+    pub use crate::engine::Engine;
+    pub use crate::engine::model::{Change, Cursor, DatasetName, Strategy, Timestamp};
+    pub use crate::engine::pipeline::{Dataset, DatasetFilter, DatasetSpec, Options};
+    pub use crate::engine::sink::{ChangeBatch, Failure, Retry, Sink};
+    pub use crate::engine::source::{Ask, Bookmark, Observation, Page, Source};
     pub use crate::views::{Definition, Groups, Row, Table, Views, average, count, sum, tumbling};
+    pub use async_trait::async_trait;
+    pub use futures_util::{StreamExt, TryStreamExt};
     pub use std::cmp::Reverse;
 }

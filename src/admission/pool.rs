@@ -29,11 +29,11 @@ impl Holder {
 /// An amount of memory (or of anything) that is shared. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    inner: Arc<Inner>,
+    inner: Arc<PoolInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct PoolInner {
     total: usize,
     first: usize,
     book: Mutex<Holdings>,
@@ -50,7 +50,7 @@ struct Holdings {
 /// A part of a [`Pool`], given back when dropped. It is counted for two holders at once.
 #[derive(Debug)]
 pub struct Share {
-    pool: Arc<Inner>,
+    pool: Arc<PoolInner>,
     holders: [Holder; 2],
     amount: usize,
 }
@@ -58,7 +58,7 @@ pub struct Share {
 impl Pool {
     /// A pool of `total`, of which everybody gets `first` as long as any is left.
     pub fn new(total: usize, first: usize) -> Pool {
-        Pool { inner: Arc::new(Inner { total, first, book: Mutex::default(), given_back: Notify::new() }) }
+        Pool { inner: Arc::new(PoolInner { total, first, book: Mutex::default(), given_back: Notify::new() }) }
     }
 
     /// What is handed out.
@@ -105,17 +105,17 @@ impl Pool {
     }
 }
 
-impl Inner {
+impl PoolInner {
     fn book(&self) -> MutexGuard<'_, Holdings> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One of those who wait.
-struct Queued<'p>(&'p Inner);
+struct Queued<'p>(&'p PoolInner);
 
 impl<'p> Queued<'p> {
-    fn begin(pool: &'p Inner) -> Option<Queued<'p>> {
+    fn begin(pool: &'p PoolInner) -> Option<Queued<'p>> {
         let mut book = pool.book();
         let room = book.waiting < WAITING_MAX;
         book.waiting += usize::from(room);

@@ -14,6 +14,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Where each code is explained.
@@ -41,6 +42,15 @@ pub(super) struct Fault {
     pub message: String,
     /// Where: names from the outside in.
     pub path: Vec<String>,
+}
+
+/// What went wrong, in an answer that tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CodedMessage {
+    /// Stable word.
+    pub code: String,
+    /// For people.
+    pub message: String,
 }
 
 impl Fault {

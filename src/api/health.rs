@@ -3,18 +3,18 @@
 //! A disk that is too full for anything new does not make the server unready: reads go on, so whoever sends them here should go
 //! on too. A store that has failed does: only a restart helps.
 
+use super::Api;
+use super::cluster::target::local;
 use super::error::Refusal;
-use super::{Api, both};
+use super::routes::Routes;
 use crate::engine::pipeline::{Error, Table};
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::json;
 
-pub(super) fn router() -> Router<Api> {
-    let router = both(Router::new(), "/healthz", get(alive));
-    both(router, "/readyz", get(ready))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/healthz", alive, local()).get("/readyz", ready, local())
 }
 
 async fn alive() -> Response {

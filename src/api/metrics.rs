@@ -4,22 +4,23 @@
 //! `metrics: {open: true}`. A key sees the figures of its environment; those of the whole process, over all environments, see
 //! keys that belong to none, and everybody where there is but one.
 
+use super::Api;
 use super::auth::Caller;
+use super::cluster::target::local;
 use super::error::Refusal;
-use super::{Api, both};
+use super::routes::Routes;
 use crate::telemetry::{scrape, told};
+use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Router};
 
 /// What Prometheus expects of the text.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) fn router() -> Router<Api> {
-    both(Router::new(), "/metrics", get(show))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/metrics", show, local())
 }
 
 async fn show(State(api): State<Api>, caller: Option<Extension<Caller>>) -> Result<Response, Refusal> {

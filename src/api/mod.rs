@@ -1,78 +1,54 @@
-//! REST: one file per resource.
+//! REST: one folder per surface, one file per resource.
 //!
 //! The compatible surface stands at the root, our own under `/v1`, webhooks under `/hooks`; each path answers with and
 //! without a trailing slash. Promises: query and body are strict (an unknown name is refused, not ignored); checks run in the
 //! order query, headers, body, connection; what belongs to another environment answers exactly as what does not exist; every
 //! answer carries `X-Request-Id`; every refusal has the body described in [`error`].
 //!
-//! | file | routes |
+//! | where | routes |
 //! |---|---|
-//! | `records` | `/records`, `/records/prune` |
-//! | `current` | `/v1/records` |
-//! | `changes` | `/v1/changes` |
-//! | `runs` | `/v1/runs`, `/v1/deletes` |
-//! | `quarantine` | `/v1/quarantine` |
-//! | `deliveries` | `/v1/deliveries` |
-//! | `schemas` | `/v1/schemas` |
-//! | `input_schema` | `/v1/schemas/input` |
-//! | `inputs` | `/v1/inputs` |
-//! | `views` | `/v1/views` |
-//! | `endpoints` | `/v1/endpoints` |
-//! | `checkpoint` | `/v1/checkpoint` |
-//! | `webhooks` | `/v1/webhooks` |
-//! | `sync` | `/sync/…` |
-//! | `connections`, `metadata` | `/connections…` and the older `/connection…` |
+//! | `v1` | `/v1/…`, our own surface: one file per resource |
+//! | `compat` | the compatible surface: `/records`, `/sync/…`, `/connections…` and their like |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
 //! | `metrics` | `/metrics` |
-//! | [`front`] | all of them, where several processes share the connections |
 //! | `health` | `/healthz`, `/readyz` |
-//! | `unbuilt` | paths of the compatible surface this release does not serve |
+//! | [`cluster`] | all of them, where several processes share the connections |
 //!
-//! `budget` refuses who asks too often, `auth` finds the caller, `room` refuses what is new while the disk is full, `request` numbers
-//! requests, `query` and `body` read strictly, `selection` says of which streams and views, `answers` bounds the memory of what is
-//! told, `rows` and `stamp` write fast.
+//! Each file declares its `routes` once, with who answers them in a cluster. `budget` refuses who asks too often, `auth` finds
+//! the caller, `room` refuses what is new while the disk is full, `request` numbers requests, `query` and `body` read strictly,
+//! `selection` says of which streams and views, `entries` which entries a call changes, `pages` cuts pages of several owners,
+//! `answers` bounds the memory of what is told, `rows` and `stamp` write fast.
 
 mod answers;
 mod auth;
 mod body;
 mod budget;
-mod changes;
-mod checkpoint;
-mod connections;
-mod current;
-mod deliveries;
-mod endpoints;
+mod compat;
+mod entries;
 mod error;
 mod feed;
 mod health;
-mod input_schema;
-mod inputs;
-mod metadata;
 mod metrics;
-mod quarantine;
+mod pages;
 mod query;
-mod records;
 mod request;
 mod room;
+mod routes;
 mod rows;
-mod runs;
-mod schemas;
 mod selection;
 mod stamp;
-mod sync;
-mod unbuilt;
-mod views;
-mod webhooks;
+mod v1;
 
-pub mod front;
+pub mod cluster;
 pub mod hooks;
 pub mod inside;
 
 use crate::admission::Bounds;
 use crate::app::App;
+use crate::config::Settings;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::MethodRouter;
+use routes::Routes;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +75,7 @@ pub fn router(app: Arc<App>) -> Router {
 /// As [`router`]; answers that wait for changes end when `stopping` is cancelled, so that a server can stop at once.
 pub fn router_until(app: Arc<App>, stopping: CancellationToken) -> Router {
     let bounds = app.bounds.clone();
-    routes(app, stopping, bounds, Budgeting::Here)
+    partition_router(app, stopping, bounds, Budgeting::Here)
 }
 
 /// Where it is judged whether somebody asks too often.
@@ -111,39 +87,48 @@ enum Budgeting {
     Before,
 }
 
-fn routes(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budgeting: Budgeting) -> Router {
+/// All that is served with a key, in one piece or page by page, and to everybody: each with who answers it.
+struct RouteSets {
+    /// Answers that are written in one piece.
+    whole: Routes,
+    /// Pages and streams, which count their own memory.
+    paged: Routes,
+    /// Without a key.
+    open: Routes,
+}
+
+fn served(settings: &Settings) -> RouteSets {
+    let whole = v1::whole().merge(compat::whole());
+    let paged = v1::paged().merge(compat::paged());
+    let (whole, open) = match settings.metrics.open {
+        true => (whole, health::routes().merge(metrics::routes())),
+        false => (whole.merge(metrics::routes()), health::routes()),
+    };
+    RouteSets { whole, paged, open }
+}
+
+/// Everything that is declared.
+fn routes(settings: &Settings) -> Routes {
+    let RouteSets { whole, paged, open } = served(settings);
+    whole.merge(paged).merge(open)
+}
+
+/// The routes of an app: of the only one, or of a partition's.
+fn partition_router(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budgeting: Budgeting) -> Router {
     // Merged last: none of what surrounds the API's routes concerns webhooks.
     let hooks = hooks::router(app.hooks.clone());
     let reads = Arc::new(Semaphore::new(READS));
     let numbers = request::Numbers::new(app.engine.clock());
     let api = Api { app, reads, bounds, stopping };
-    let open = api.app.settings.metrics.open;
-    let for_some = if open { Router::new() } else { metrics::router() };
-    let for_all = if open { health::router().merge(metrics::router()) } else { health::router() };
-    let lists = Router::new()
-        .merge(for_some)
-        .merge(inputs::router())
-        .merge(runs::router())
-        .merge(quarantine::router())
-        .merge(deliveries::router())
-        .merge(schemas::router())
-        .merge(views::router())
-        .merge(endpoints::router())
-        .merge(checkpoint::router())
-        .merge(webhooks::router())
-        .merge(input_schema::router())
-        .merge(sync::router())
-        .merge(connections::router())
-        .merge(metadata::router())
-        .merge(unbuilt::router())
-        .route_layer(from_fn_with_state(api.clone(), answers::count));
-    let keyed = lists
-        .merge(records::router())
-        .merge(current::router())
-        .merge(changes::router())
+    let RouteSets { whole, paged, open } = served(&api.app.settings);
+    let keyed = whole
+        .router()
+        .route_layer(from_fn_with_state(api.clone(), answers::count))
+        .merge(paged.router())
         .route_layer(from_fn_with_state(api.clone(), room::demand))
         .route_layer(from_fn_with_state(api.clone(), auth::demand));
-    let all = keyed.merge(for_all).fallback(error::unknown_path).method_not_allowed_fallback(error::unknown_method);
+    let all = keyed.merge(open.router());
+    let all = all.fallback(error::unknown_path).method_not_allowed_fallback(error::unknown_method);
     let all = match budgeting {
         Budgeting::Here => all.layer(from_fn_with_state(api.clone(), budget::keep)),
         Budgeting::Before => all,
@@ -153,11 +138,6 @@ fn routes(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Bounds>, budge
         .layer(from_fn_with_state(api.clone(), metrics::time))
         .with_state(api)
         .merge(hooks)
-}
-
-/// A route with and without a trailing slash.
-fn both(router: Router<Api>, path: &str, methods: MethodRouter<Api>) -> Router<Api> {
-    router.route(path, methods.clone()).route(&format!("{path}/"), methods)
 }
 
 impl Api {

@@ -87,6 +87,13 @@ impl Query {
     }
 }
 
+/// How many entries a query asks for; what cannot be meant is refused by who reads it strictly.
+pub(super) fn limit_of(query: &str, usual: u64, most: u64) -> usize {
+    let said = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "limit");
+    let limit = said.and_then(|(_, text)| text.parse::<u64>().ok()).unwrap_or(usual).min(most);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 /// `Provider-Config-Key` and `Connection-Id`: both are demanded.
 pub(super) fn account_headers(headers: &HeaderMap) -> Result<(String, String), Refusal> {
     let mut faults = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::auth::Caller;
+use super::cluster::target::{ConnectionNames, NamedIn};
 use super::query::Query;
 use crate::registry::scope::Selection;
 use std::collections::BTreeSet;
@@ -11,6 +12,14 @@ const NAMES_MAX: usize = 100;
 
 /// The names of a query that make a selection.
 pub(super) const NAMES: [&str; 5] = ["source", "stream", "view", "connection", "variant"];
+
+/// Where a selection names its connection.
+pub(super) const SELECTED: ConnectionNames =
+    ConnectionNames { source: &[NamedIn::Query("source")], connection: &[NamedIn::Query("connection")] };
+
+/// What to do where connections of several partitions are followed.
+pub(super) const FOLLOW_ONE: &str = "connections are spread over several processes: follow each with \
+                                     `source=SOURCE&connection=ID`, or all of them in their Kafka topic";
 
 /// Most names that are told of those there are.
 const TOLD_MAX: usize = 20;

@@ -56,7 +56,7 @@ impl App {
     ) -> Result<Arc<Account>, ConnectionError> {
         self.must_not_be_shared(&key.source)?;
         let drafted = self.connections.draft(key, said.clone())?;
-        if let Some(source) = self.rest.get(&key.source) {
+        if let Some(source) = self.sources.get(&key.source) {
             let told = source.check(&drafted.connection).await.map_err(ConnectionError::Test)?;
             fields.extend(told.into_iter().flatten());
         }

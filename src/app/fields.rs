@@ -57,7 +57,7 @@ fn lacking(app: &App) -> Vec<Arc<Account>> {
 async fn ask(app: &App, account: &Account) -> bool {
     let key = &account.key;
     let (environment, source, connection) = (key.environment.as_str(), key.source.as_str(), key.id.as_str());
-    let Some(asked) = app.rest.get(source) else { return true };
+    let Some(asked) = app.sources.get(source) else { return true };
     let fields = match asked.check(&account.connection).await {
         Ok(Some(fields)) => fields,
         // Fields without a `test` have no answer to be read from.

@@ -18,7 +18,7 @@ pub mod quarantine;
 use crate::admission::Bounds;
 use crate::config::Settings;
 use crate::connectors::http::Client;
-use crate::connectors::rest::{Credentials, RestSource};
+use crate::connectors::rest::Credentials;
 use crate::engine::pipeline::{self, Options};
 use crate::engine::source::{Failure, Source};
 use crate::engine::time::Clock;
@@ -28,9 +28,10 @@ use crate::ingest::topics::{self as topics_in, Inputs};
 use crate::ingest::webhooks::{self, Hooks, OtherShards};
 use crate::registry::connections::Connections;
 use crate::registry::definitions::{self, Definitions};
+use crate::sinks::custom;
 use crate::sinks::deliveries::{Announcer, Outbox};
 use crate::sinks::topics::schemas::Schemas;
-use crate::sinks::topics::{self, Order, Standing, follow};
+use crate::sinks::topics::{self, ExportOrder, Standing, follow};
 use crate::telemetry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -49,8 +50,6 @@ pub struct App {
     pub definitions: Definitions,
     /// What makes requests, by source name; shared by runs, webhook fetches and checks, so that all keep to one budget.
     pub sources: BTreeMap<String, Arc<dyn Source>>,
-    /// The same, as what they are: for checks of a sign-in and what they tell of an account.
-    pub rest: BTreeMap<String, Arc<RestSource>>,
     /// Accounts.
     pub connections: Arc<Connections>,
     /// Syncs: one stream of one connection on a schedule.
@@ -90,7 +89,10 @@ const RUNS_END: Duration = Duration::from_secs(10);
 pub enum OpenError {
     /// Definition files that cannot be used: every complaint, one a line.
     #[error(transparent)]
-    Definitions(#[from] definitions::Complaints),
+    Definitions(#[from] definitions::DefinitionComplaints),
+    /// What the program's own code brings.
+    #[error("{0}")]
+    Program(String),
     /// A source that cannot be made of its definition, or no way out at all.
     #[error(transparent)]
     Source(#[from] Failure),
@@ -119,7 +121,7 @@ impl App {
             workers: settings.workers.max(1),
             clock,
             announce: Some(announcer.clone()),
-            views: settings.views.clone(),
+            views: settings.extensions.views.clone(),
             table_bytes: settings.table_bytes,
             min_free: settings.min_free,
             ..Options::default()
@@ -149,12 +151,10 @@ impl App {
         telemetry::begin(settings.metrics.per_connection);
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await?);
         let credentials: Arc<dyn Credentials> = connections.clone();
-        let rest = definitions::sources(&settings, &definitions, &engine, &credentials)?;
-        let asked = |(name, source): (&String, &Arc<RestSource>)| (name.clone(), source.clone() as Arc<dyn Source>);
-        let sources: BTreeMap<_, _> = rest.iter().map(asked).collect();
+        let sources = definitions::sources(&settings, &definitions, &engine, &credentials)?;
         let syncs = Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
         let bounds = Arc::new(Bounds::new(settings.ingress.clone()));
-        let hooks = Hooks::open(webhooks::Parts {
+        let hooks = Hooks::open(webhooks::HooksParts {
             bounds: bounds.clone(),
             engine: engine.clone(),
             definitions: definitions.clone(),
@@ -168,7 +168,7 @@ impl App {
         let endpoints = settings.endpoints.clone();
         let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
         let inputs = settings.kafka.as_ref().map(|kafka| {
-            Inputs::open(topics_in::Parts {
+            Inputs::open(topics_in::InputsParts {
                 engine: engine.clone(),
                 cluster: kafka.cluster.clone(),
                 input: kafka.input,
@@ -182,7 +182,6 @@ impl App {
             engine,
             settings,
             definitions,
-            rest,
             sources,
             connections,
             syncs,
@@ -206,6 +205,7 @@ impl App {
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
         self.write_topics(&tasks, &stop);
+        custom::start(&self.engine, &self.settings.extensions.sinks, &tasks, &stop);
         if let Some(inputs) = self.inputs.clone() {
             let halt = stop.clone();
             tasks.spawn(async move { ended("topics in", inputs.run(halt).await) });
@@ -218,7 +218,7 @@ impl App {
     fn write_topics(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let Some(kafka) = &self.settings.kafka else { return };
         let Some(shape) = kafka.output.clone() else { return };
-        let order = Order {
+        let order = ExportOrder {
             engine: self.engine.clone(),
             cluster: kafka.cluster.clone(),
             shape,

@@ -4,7 +4,7 @@
 //! `SYNCLINE_API_KEY`, or from the file `syncline init` wrote; for the folder a key is made up for this one process.
 
 use super::exit::{Fail, code};
-use super::{Common, settings};
+use super::{CommonArgs, settings};
 use crate::api::inside::Inside;
 use crate::app::App;
 use crate::config::{ApiKey, Role, Settings};
@@ -53,7 +53,7 @@ pub(crate) enum Access {
 
 impl Access {
     /// The folder if it is free, else the server.
-    pub async fn open(common: &Common) -> Result<Access, Fail> {
+    pub async fn open(common: &CommonArgs) -> Result<Access, Fail> {
         let mut settings = settings::load(common, &[], true)?;
         let key = made_up_key();
         settings.api_keys.push(ApiKey {

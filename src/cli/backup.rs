@@ -5,7 +5,7 @@
 
 use super::access::Access;
 use super::exit::{Fail, code};
-use super::{Common, settings, show};
+use super::{CommonArgs, settings, show};
 use crate::config::{LogKind, Settings};
 use crate::engine::pipeline::Error;
 use crate::engine::store::{self, back_up, checkpoint, restore};
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 /// Arguments of `backup`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct BackupArgs {
     /// Folder of backups; each is a folder in it, named by its time
     dir: PathBuf,
     /// Removes all but the youngest N once the new one is complete
@@ -34,7 +34,7 @@ pub(crate) struct RestoreArgs {
 }
 
 /// Backs up.
-pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, args: &BackupArgs) -> Result<ExitCode, Fail> {
     let settings = settings::load(common, &[], true)?;
     must_be_kept_here(&settings)?;
     let folder = settings.data_dir.clone();
@@ -56,7 +56,7 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
 }
 
 /// Restores.
-pub(crate) fn run_restore(common: &Common, args: &RestoreArgs) -> Result<ExitCode, Fail> {
+pub(crate) fn run_restore(common: &CommonArgs, args: &RestoreArgs) -> Result<ExitCode, Fail> {
     let settings = settings::load(common, &[], true)?;
     must_be_kept_here(&settings)?;
     let done = restore(&args.dir, &settings.data_dir, args.replace);

@@ -1,6 +1,6 @@
 //! `syncline changes`: the change stream, from the beginning or a cursor, to its end or for ever.
 
-use super::Common;
+use super::CommonArgs;
 use super::access::{Access, query};
 use super::exit::Fail;
 use super::show;
@@ -16,7 +16,7 @@ const WAIT: &str = "20s";
 
 /// Arguments of `changes`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct ChangesArgs {
     /// Go on and wait for more
     #[arg(long, short)]
     follow: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the verb.
-pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, args: &ChangesArgs) -> Result<ExitCode, Fail> {
     let mut signals = Signals::new()?;
     let access = Access::open(common).await?;
     let done = tokio::select! {
@@ -49,7 +49,7 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     done.map(ExitCode::from)
 }
 
-async fn read(access: &Access, args: &Args) -> Result<(), Fail> {
+async fn read(access: &Access, args: &ChangesArgs) -> Result<(), Fail> {
     let mut cursor = args.cursor.clone();
     let mut wait = None;
     loop {

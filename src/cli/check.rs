@@ -1,7 +1,7 @@
 //! `syncline check SOURCE`: signs in and reads the first page of each stream. Nothing is kept.
 
 use super::exit::{Fail, code};
-use super::{Common, settings, show};
+use super::{CommonArgs, settings, show};
 use crate::app::App;
 use crate::engine::source::{Ask, Failure, Part};
 use crate::registry::connections::Account;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// Arguments of `check`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct CheckArgs {
     /// Source
     source: String,
     /// Only this connection
@@ -18,14 +18,14 @@ pub(crate) struct Args {
 }
 
 /// Checks every stream of every connection, and fails at the end if one failed.
-pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, args: &CheckArgs) -> Result<ExitCode, Fail> {
     let app = settings::scratch(settings::load(common, &[], true)?).await?;
     let worst = check(&app, common, args).await;
     app.stop().await?;
     worst.map(ExitCode::from)
 }
 
-async fn check(app: &App, common: &Common, args: &Args) -> Result<u8, Fail> {
+async fn check(app: &App, common: &CommonArgs, args: &CheckArgs) -> Result<u8, Fail> {
     let accounts = accounts(app, common, &args.source, args.connection.as_deref())?;
     let mut worst = 0;
     for account in accounts {
@@ -56,7 +56,7 @@ async fn check(app: &App, common: &Common, args: &Args) -> Result<u8, Fail> {
 /// The accounts that are meant.
 pub(crate) fn accounts(
     app: &App,
-    common: &Common,
+    common: &CommonArgs,
     source: &str,
     connection: Option<&str>,
 ) -> Result<Vec<std::sync::Arc<Account>>, Fail> {
@@ -81,7 +81,7 @@ pub(crate) fn accounts(
 
 /// The definition's own test of a sign-in, where it has one.
 async fn sign_in(app: &App, account: &Account) -> Result<Option<String>, Failure> {
-    let Some(source) = app.rest.get(&account.key.source) else { return Ok(None) };
+    let Some(source) = app.sources.get(&account.key.source) else { return Ok(None) };
     let fields = source.check(&account.connection).await?;
     Ok(fields.map(|fields| match fields.len() {
         0 => "signed in".to_owned(),
@@ -102,7 +102,7 @@ async fn first_page(app: &App, account: &Account, stream: &str) -> Result<String
     let stream = definition.stream(stream).ok_or_else(|| missing("the stream"))?;
     let now = app.engine.clock().now();
     let start = stream.incremental.as_ref().and_then(|i| i.start).unwrap_or(now);
-    let part = if stream.list.is_some() { Part::Full } else { Part::Incremental { since: start, until: now } };
+    let part = if stream.lists() { Part::Full } else { Part::Incremental { since: start, until: now } };
     let connection = account.connection.clone();
     let ask = Ask { stream: stream.name.clone(), connection, variant: "base".into(), part, started_at: now };
     let page = source.poll(&ask, None).await?;

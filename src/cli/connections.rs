@@ -1,6 +1,6 @@
 //! `syncline connections list`.
 
-use super::Common;
+use super::CommonArgs;
 use super::access::{Access, query};
 use super::exit::Fail;
 use super::show;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// What to look at.
 #[derive(clap::Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum ConnectionsCommand {
     /// The accounts of this environment
     List {
         /// Only of this source
@@ -22,8 +22,8 @@ pub(crate) enum Verb {
 }
 
 /// Runs the verb.
-pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
-    let Verb::List { source, json } = verb;
+pub(crate) async fn run(common: &CommonArgs, verb: &ConnectionsCommand) -> Result<ExitCode, Fail> {
+    let ConnectionsCommand::List { source, json } = verb;
     let access = Access::open(common).await?;
     let answer = access.get(&format!("/connections?{}", query(&[("integrationId", source.as_deref())])), &[]).await;
     access.close().await?;

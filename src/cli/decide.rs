@@ -1,6 +1,6 @@
 //! `syncline approve RUN` and `syncline reject RUN`: what becomes of deletes that are held.
 
-use super::Common;
+use super::CommonArgs;
 use super::access::Access;
 use super::exit::Fail;
 use super::show;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 /// Arguments of `approve` and `reject`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct DecideArgs {
     /// The run that holds deletes (`run_…`)
     run: String,
     /// Print JSON
@@ -17,7 +17,7 @@ pub(crate) struct Args {
 }
 
 /// Decides.
-pub(crate) async fn run(common: &Common, args: &Args, approve: bool) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, args: &DecideArgs, approve: bool) -> Result<ExitCode, Fail> {
     let access = Access::open(common).await?;
     let verb = if approve { "approve" } else { "reject" };
     let answer = access.post(&format!("/v1/deletes/{}/{verb}", super::access::part(&args.run)), None).await;

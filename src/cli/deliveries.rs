@@ -1,6 +1,6 @@
 //! `syncline deliveries list | retry | drop`: outgoing webhooks that are owed, and those that were given up.
 
-use super::Common;
+use super::CommonArgs;
 use super::access::{Access, query};
 use super::exit::{Fail, code};
 use super::show;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// What to do.
 #[derive(clap::Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum DeliveriesCommand {
     /// The oldest first
     List {
         /// Those that were given up, instead of those that are owed
@@ -54,27 +54,27 @@ impl LetterSelection {
 }
 
 /// Runs the verb.
-pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, verb: &DeliveriesCommand) -> Result<ExitCode, Fail> {
     let body = match verb {
-        Verb::List { .. } => Value::Null,
-        Verb::Retry(which) | Verb::Drop(which) => which.body()?,
+        DeliveriesCommand::List { .. } => Value::Null,
+        DeliveriesCommand::Retry(which) | DeliveriesCommand::Drop(which) => which.body()?,
     };
     let access = Access::open(common).await?;
     let answer = match verb {
-        Verb::List { dead, endpoint, limit, .. } => {
+        DeliveriesCommand::List { dead, endpoint, limit, .. } => {
             let (state, limit) = (if *dead { "dead" } else { "owed" }, limit.to_string());
             let pairs = [("state", Some(state)), ("endpoint", endpoint.as_deref()), ("limit", Some(limit.as_str()))];
             access.get(&format!("/v1/deliveries?{}", query(&pairs)), &[]).await
         }
-        Verb::Retry(_) => access.post("/v1/deliveries/retry", Some(&body)).await,
-        Verb::Drop(_) => access.post("/v1/deliveries/drop", Some(&body)).await,
+        DeliveriesCommand::Retry(_) => access.post("/v1/deliveries/retry", Some(&body)).await,
+        DeliveriesCommand::Drop(_) => access.post("/v1/deliveries/drop", Some(&body)).await,
     };
     access.close().await?;
     let answer = answer?;
     match verb {
-        Verb::List { json, .. } => list(&answer, *json)?,
-        Verb::Retry(_) => show::line(&format!("{} sent again", show::text(&answer, &["retried"])))?,
-        Verb::Drop(_) => show::line(&format!("{} dropped", show::text(&answer, &["dropped"])))?,
+        DeliveriesCommand::List { json, .. } => list(&answer, *json)?,
+        DeliveriesCommand::Retry(_) => show::line(&format!("{} sent again", show::text(&answer, &["retried"])))?,
+        DeliveriesCommand::Drop(_) => show::line(&format!("{} dropped", show::text(&answer, &["dropped"])))?,
     }
     if answer["more"] == true || !answer["cursor"].is_null() {
         show::line("there are more of them")?;

@@ -129,6 +129,7 @@ impl From<RunError> for Fail {
 impl From<OpenError> for Fail {
     fn from(error: OpenError) -> Self {
         match error {
+            OpenError::Program(why) => Fail::new(code::CONFIG, why),
             OpenError::Definitions(complaints) => Fail::new(code::CONFIG, complaints.to_string()),
             OpenError::Source(failure) => Fail::new(code::CONFIG, failure.to_string()),
             OpenError::Engine(error) => error.into(),

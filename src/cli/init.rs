@@ -17,7 +17,7 @@ const NAME_MAX: usize = 128;
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct InitArgs {
     /// Name of the source [default: the preset's, else `example`]
     name: Option<String>,
     /// Lay a shipped definition under it
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 }
 
 /// Writes `sources/NAME.yaml`; and `syncline.yaml` with a key, where there is none yet.
-pub(crate) fn run(args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) fn run(args: &InitArgs) -> Result<ExitCode, Fail> {
     let name = args.name.as_deref().or(args.preset.as_deref()).unwrap_or("example");
     check_name(name)?;
     let text = match &args.preset {
@@ -177,7 +177,7 @@ mod tests {
     fn files_are_written_once_and_the_key_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a folder");
-        let args = Args { name: Some("shop".into()), preset: None, dir: dir.path().into() };
+        let args = InitArgs { name: Some("shop".into()), preset: None, dir: dir.path().into() };
         assert!(run(&args).is_ok());
         let text = std::fs::read_to_string(dir.path().join("sources/shop.yaml")).expect("written");
         assert!(text.contains("source: shop") && text.contains("env:SHOP_TOKEN"), "{text}");

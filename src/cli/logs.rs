@@ -89,7 +89,7 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let meta = event.metadata();
-        let mut fields = Fields(Map::new());
+        let mut fields = LineFields(Map::new());
         let now = crate::engine::time::Clock::now(&crate::engine::time::SystemClock);
         fields.0.insert("ts".into(), now.to_string().into());
         fields.0.insert("level".into(), meta.level().as_str().to_lowercase().into());
@@ -100,16 +100,16 @@ where
     }
 }
 
-struct Fields(Map<String, Value>);
+struct LineFields(Map<String, Value>);
 
-impl Fields {
+impl LineFields {
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         let name = if field.name() == "message" { "msg" } else { field.name() };
         self.0.insert(name.to_owned(), value.into());
     }
 }
 
-impl Visit for Fields {
+impl Visit for LineFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field, format!("{value:?}"));
     }

@@ -14,6 +14,7 @@ mod demo;
 pub mod exit;
 mod init;
 mod logs;
+pub(crate) mod program;
 mod quarantine;
 mod records;
 mod repair;
@@ -26,7 +27,7 @@ mod signals;
 mod validate;
 mod webhook;
 
-use crate::engine::views::{Definition, Views};
+use crate::config::Extensions;
 use clap::{Args, Parser, Subcommand};
 use exit::{Fail, code};
 use std::future::Future;
@@ -38,14 +39,14 @@ use std::process::ExitCode;
 #[command(name = "syncline", version, about, max_term_width = 110)]
 struct Cli {
     #[command(flatten)]
-    common: Common,
+    common: CommonArgs,
     #[command(subcommand)]
     verb: Verb,
 }
 
 /// Flags every verb takes.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Common {
+pub(crate) struct CommonArgs {
     /// Settings file [default: ./syncline.yaml, then the user's, then the system's]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -64,84 +65,59 @@ pub(crate) struct Common {
     /// Which log lines are shown: error, warn, info, debug, trace [default: as set; warn for foreground verbs]
     #[arg(long, value_name = "LEVEL", global = true)]
     log_level: Option<String>,
-    /// What is derived from the records.
+    /// What the program's own code brings.
     #[arg(skip)]
-    views: Option<Definition>,
+    extensions: Extensions,
 }
 
 #[derive(Subcommand)]
 enum Verb {
     /// Show it at work: a fake provider, webhooks and the engine in one process; no account, no network, no files left
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Write a first definition and settings
-    Init(init::Args),
+    Init(init::InitArgs),
     /// Check definitions and settings without any request
-    Validate(validate::Args),
+    Validate(validate::ValidateArgs),
     /// Sign in at a source and read one page of each stream
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// One run in the foreground
     Run(run::Args),
     /// Serve the API, run syncs on schedule, take webhooks
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     /// Read the change stream
-    Changes(changes::Args),
+    Changes(changes::ChangesArgs),
     /// Read records
     #[command(subcommand)]
-    Records(records::Verb),
+    Records(records::RecordsCommand),
     /// Look at runs
     #[command(subcommand)]
-    Runs(runs::Verb),
+    Runs(runs::RunsCommand),
     /// Look at what could not be taken, try it again, drop it
     #[command(subcommand)]
-    Quarantine(quarantine::Verb),
+    Quarantine(quarantine::QuarantineCommand),
     /// Look at outgoing webhooks, send again or drop those given up
     #[command(subcommand)]
-    Deliveries(deliveries::Verb),
+    Deliveries(deliveries::DeliveriesCommand),
     /// Apply deletes that a run holds
-    Approve(decide::Args),
+    Approve(decide::DecideArgs),
     /// Keep the records a run wanted to delete
-    Reject(decide::Args),
+    Reject(decide::DecideArgs),
     /// Look at accounts
     #[command(subcommand)]
-    Connections(connections::Verb),
+    Connections(connections::ConnectionsCommand),
     /// Inbound webhooks
     #[command(subcommand)]
-    Webhook(webhook::Verb),
+    Webhook(webhook::WebhookCommand),
     /// Write a checked backup of the data folder, also while a server runs
-    Backup(backup::Args),
+    Backup(backup::BackupArgs),
     /// Put a backup into the data folder
     Restore(backup::RestoreArgs),
     /// Make the best of a damaged data folder, and say what is lost
-    Repair(repair::Args),
+    Repair(repair::RepairArgs),
 }
 
-/// Runs the program.
-pub fn main() -> ExitCode {
-    program(None)
-}
-
-/// Runs the program with views: `main` of a program of one's own, which takes the same command line.
-///
-/// ```no_run
-/// use syncline::prelude::*;
-///
-/// #[derive(Row, Clone)]
-/// struct Issue {
-///     state: String,
-/// }
-///
-/// fn main() -> std::process::ExitCode {
-///     syncline::cli::main_with(|v| {
-///         let issues = v.model::<Issue>("github", "Issue");
-///         v.publish("IssuesByState", &issues.group_by(|_, issue| issue.state.clone()).count());
-///     })
-/// }
-/// ```
-pub fn main_with(views: impl for<'s> Fn(&mut Views<'s>) + Send + Sync + 'static) -> ExitCode {
-    program(Some(Definition::new(views)))
-}
-
-fn program(views: Option<Definition>) -> ExitCode {
+/// Runs the command line of this process with what its code brings; `wrong` is what is wrong with that.
+pub(crate) fn main(extensions: Extensions, wrong: &[String]) -> ExitCode {
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are no failures; clap knows which is which.
@@ -152,14 +128,17 @@ fn program(views: Option<Definition>) -> ExitCode {
     };
     // What this program writes is nobody else's business on the machine.
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
-    cli.common.views = views;
+    cli.common.extensions = extensions;
+    if !wrong.is_empty() {
+        return Fail::new(code::CONFIG, wrong.join("\n")).end();
+    }
     match cli.verb {
         Verb::Demo(args) => demo::run(args),
         verb => ended(dispatch(&cli.common, verb)),
     }
 }
 
-fn dispatch(common: &Common, verb: Verb) -> Result<ExitCode, Fail> {
+fn dispatch(common: &CommonArgs, verb: Verb) -> Result<ExitCode, Fail> {
     match verb {
         Verb::Demo(args) => Ok(demo::run(args)),
         Verb::Init(args) => init::run(&args),

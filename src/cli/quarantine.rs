@@ -1,6 +1,6 @@
 //! `syncline quarantine list | retry | drop`: what could not be taken.
 
-use super::Common;
+use super::CommonArgs;
 use super::access::{Access, query};
 use super::exit::{Fail, code};
 use super::show;
@@ -12,7 +12,7 @@ const PAGE: &str = "1000";
 
 /// What to do.
 #[derive(clap::Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum QuarantineCommand {
     /// What is in quarantine, with the reason
     List {
         #[command(flatten)]
@@ -86,25 +86,27 @@ impl EntrySelection {
 }
 
 /// Runs the verb.
-pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, verb: &QuarantineCommand) -> Result<ExitCode, Fail> {
     let body = match verb {
-        Verb::List { .. } => Value::Null,
-        Verb::Retry(meant) | Verb::Drop(meant) => meant.which.body(&meant.ids)?,
+        QuarantineCommand::List { .. } => Value::Null,
+        QuarantineCommand::Retry(meant) | QuarantineCommand::Drop(meant) => meant.which.body(&meant.ids)?,
     };
     let access = Access::open(common).await?;
     let answer = match verb {
-        Verb::List { which, limit, .. } => all(&access, which, *limit).await,
-        Verb::Retry(_) => access.post("/v1/quarantine/retry", Some(&body)).await,
-        Verb::Drop(_) => access.post("/v1/quarantine/drop", Some(&body)).await,
+        QuarantineCommand::List { which, limit, .. } => all(&access, which, *limit).await,
+        QuarantineCommand::Retry(_) => access.post("/v1/quarantine/retry", Some(&body)).await,
+        QuarantineCommand::Drop(_) => access.post("/v1/quarantine/drop", Some(&body)).await,
     };
     let served = matches!(access, Access::Server { .. });
     access.close().await?;
     let answer = answer?;
     match verb {
-        Verb::List { json, .. } => list(&answer, *json)?,
-        Verb::Retry(meant) | Verb::Drop(meant) if meant.json => show::line(&answer.to_string())?,
-        Verb::Retry(_) => retried(&answer, served)?,
-        Verb::Drop(_) => show::line(&format!("{} entries dropped", show::text(&answer, &["dropped"])))?,
+        QuarantineCommand::List { json, .. } => list(&answer, *json)?,
+        QuarantineCommand::Retry(meant) | QuarantineCommand::Drop(meant) if meant.json => {
+            show::line(&answer.to_string())?
+        }
+        QuarantineCommand::Retry(_) => retried(&answer, served)?,
+        QuarantineCommand::Drop(_) => show::line(&format!("{} entries dropped", show::text(&answer, &["dropped"])))?,
     }
     if answer["more"] == true {
         show::line("there are more of them: give the command again")?;

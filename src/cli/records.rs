@@ -1,6 +1,6 @@
 //! `syncline records list` and `syncline records get`: records as they stand.
 
-use super::Common;
+use super::CommonArgs;
 use super::access::{Access, query};
 use super::exit::{Fail, code};
 use super::show;
@@ -12,7 +12,7 @@ const PAGE: usize = 1_000;
 
 /// What to read.
 #[derive(clap::Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum RecordsCommand {
     /// Records in order of their last change, deleted ones included
     List {
         #[command(flatten)]
@@ -58,13 +58,13 @@ pub(crate) struct Of {
 }
 
 /// Runs the verb.
-pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, verb: &RecordsCommand) -> Result<ExitCode, Fail> {
     let access = Access::open(common).await?;
     let done = match verb {
-        Verb::List { of, cursor, filter, limit, json } => {
+        RecordsCommand::List { of, cursor, filter, limit, json } => {
             list(&access, of, cursor.clone(), filter.as_deref(), limit.unwrap_or(usize::MAX), *json).await
         }
-        Verb::Get { of, id, json } => get(&access, of, id, *json).await,
+        RecordsCommand::Get { of, id, json } => get(&access, of, id, *json).await,
     };
     access.close().await?;
     done.map(|()| ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! `syncline repair`: makes the best of a damaged data folder, and says what is lost.
 
 use super::exit::{Fail, code};
-use super::{Common, settings, show};
+use super::{CommonArgs, settings, show};
 use crate::config::LogKind;
 use crate::engine::pipeline::Error;
 use crate::engine::store::{self, repair};
@@ -9,14 +9,14 @@ use std::process::ExitCode;
 
 /// Arguments of `repair`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct RepairArgs {
     /// Says what is damaged and what would be lost, and changes nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 /// Repairs.
-pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) fn run(common: &CommonArgs, args: &RepairArgs) -> Result<ExitCode, Fail> {
     let settings = settings::load(common, &[], true)?;
     if settings.log == LogKind::Kafka {
         return Err(Fail::new(code::CONFIG, "the log is kept in Kafka (`log: kafka`), the data folder is a copy")

@@ -3,7 +3,7 @@
 use super::check::accounts;
 use super::exit::{Fail, code};
 use super::signals::Signals;
-use super::{Common, settings, show};
+use super::{CommonArgs, settings, show};
 use crate::app::App;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::run::{Outcome, RunRecord, RunReport};
@@ -45,7 +45,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Runs the syncs that are meant, one after the other.
-pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, args: &Args) -> Result<ExitCode, Fail> {
     let mut signals = Signals::new()?;
     let settings = settings::load(common, &[], true)?;
     let app = if args.dry_run { settings::scratch(settings).await? } else { settings::open(settings).await? };
@@ -64,7 +64,7 @@ pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> 
     ended.map(ExitCode::from)
 }
 
-async fn all(app: &App, common: &Common, args: &Args, cancel: &CancellationToken) -> Result<u8, Fail> {
+async fn all(app: &App, common: &CommonArgs, args: &Args, cancel: &CancellationToken) -> Result<u8, Fail> {
     let keys = meant(app, common, args)?;
     let (mut worst, several) = (0, keys.len() > 1);
     for key in keys {
@@ -118,7 +118,7 @@ impl Bar {
     }
 }
 
-fn meant(app: &App, common: &Common, args: &Args) -> Result<Vec<SyncKey>, Fail> {
+fn meant(app: &App, common: &CommonArgs, args: &Args) -> Result<Vec<SyncKey>, Fail> {
     accounts(app, common, &args.source, args.connection.as_deref())?;
     let mut keys = app
         .syncs

@@ -1,6 +1,6 @@
 //! `syncline runs list` and `syncline runs show RUN`.
 
-use super::Common;
+use super::CommonArgs;
 use super::access::{Access, part, query};
 use super::exit::Fail;
 use super::show;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// What to look at.
 #[derive(clap::Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum RunsCommand {
     /// The latest runs, newest first
     List {
         /// Only of this source
@@ -36,21 +36,21 @@ pub(crate) enum Verb {
 }
 
 /// Runs the verb.
-pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, verb: &RunsCommand) -> Result<ExitCode, Fail> {
     let access = Access::open(common).await?;
     let answer = match verb {
-        Verb::List { source, stream, limit, .. } => {
+        RunsCommand::List { source, stream, limit, .. } => {
             let limit = limit.to_string();
             let pairs = [("source", source.as_deref()), ("stream", stream.as_deref()), ("limit", Some(limit.as_str()))];
             access.get(&format!("/v1/runs?{}", query(&pairs)), &[]).await
         }
-        Verb::Show { run, .. } => access.get(&format!("/v1/runs/{}", part(run)), &[]).await,
+        RunsCommand::Show { run, .. } => access.get(&format!("/v1/runs/{}", part(run)), &[]).await,
     };
     access.close().await?;
     let answer = answer?;
     match verb {
-        Verb::List { json, .. } => list(&answer, *json)?,
-        Verb::Show { json, .. } => one(&answer, *json)?,
+        RunsCommand::List { json, .. } => list(&answer, *json)?,
+        RunsCommand::Show { json, .. } => one(&answer, *json)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@
 
 use super::exit::{Fail, code};
 use super::signals::Signals;
-use super::{Common, settings, show};
+use super::{CommonArgs, settings, show};
 use crate::api;
 use crate::app::App;
 use crate::cluster::Node;
@@ -25,14 +25,14 @@ const LINGER: Duration = Duration::from_secs(3);
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 }
 
 /// Serves until SIGINT or SIGTERM.
-pub(crate) async fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) async fn run(common: &CommonArgs, args: &ServeArgs) -> Result<ExitCode, Fail> {
     let mut signals = Signals::new()?;
     let flags: Vec<(&str, &str)> = args.listen.iter().map(|address| ("listen", address.as_str())).collect();
     let settings = settings::load(common, &flags, false)?;
@@ -96,7 +96,7 @@ async fn among_others(
         webhooks(node.front(), name)?;
     }
     let router =
-        api::front::router(node.clone(), stop.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
+        api::cluster::router(node.clone(), stop.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
     let ingress = node.front().settings.ingress.clone();
     let serving = tokio::spawn(server::serve_within(listener, router, stop.clone(), ingress));
     let code = signals.wait().await;

@@ -1,6 +1,6 @@
 //! Where settings come from on the command line: flags, environment, files; and what verbs without a server need of them.
 
-use super::Common;
+use super::CommonArgs;
 use super::exit::{Fail, code};
 use super::logs;
 use crate::app::{App, OpenError};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(crate) const FILE: &str = "syncline.yaml";
 
 /// Settings in force for this command, with logging begun. `quiet` verbs log warnings only, unless told otherwise.
-pub(crate) fn load(common: &Common, flags: &[(&str, &str)], quiet: bool) -> Result<Settings, Fail> {
+pub(crate) fn load(common: &CommonArgs, flags: &[(&str, &str)], quiet: bool) -> Result<Settings, Fail> {
     let Loaded { settings, warnings, .. } = read(common, flags)?;
     let format = common.log_format.unwrap_or(match settings.logs.format {
         LogFormat::Auto => logs::Format::Auto,
@@ -35,7 +35,7 @@ pub(crate) fn load(common: &Common, flags: &[(&str, &str)], quiet: bool) -> Resu
 }
 
 /// The same without logging.
-pub(crate) fn read(common: &Common, flags: &[(&str, &str)]) -> Result<Loaded, Fail> {
+pub(crate) fn read(common: &CommonArgs, flags: &[(&str, &str)]) -> Result<Loaded, Fail> {
     let mut all: Vec<(String, String)> = flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     if let Some(dir) = &common.data_dir {
         all.push(("data_dir".into(), dir.display().to_string()));
@@ -45,7 +45,7 @@ pub(crate) fn read(common: &Common, flags: &[(&str, &str)]) -> Result<Loaded, Fa
     if !common.sources.is_empty() {
         loaded.settings.sources = common.sources.iter().map(|p| p.display().to_string()).collect();
     }
-    loaded.settings.views = common.views.clone();
+    loaded.settings.extensions = common.extensions.clone();
     Ok(loaded)
 }
 
@@ -70,7 +70,7 @@ fn environment() -> Vec<(String, String)> {
 }
 
 /// Settings files that count, highest rank first.
-fn files(common: &Common) -> Result<Vec<PathBuf>, Fail> {
+fn files(common: &CommonArgs) -> Result<Vec<PathBuf>, Fail> {
     if let Some(file) = &common.config {
         if !file.is_file() {
             return Err(Fail::new(code::CONFIG, format!("the settings file {} does not exist", file.display()))

@@ -1,20 +1,20 @@
 //! `syncline validate`: files only, no request. All complaints at once, each as `file:line:col code message`.
 
 use super::exit::Fail;
-use super::{Common, settings, show};
+use super::{CommonArgs, settings, show};
 use crate::registry::definitions;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `validate`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct ValidateArgs {
     /// Definition files [default: the settings and all definitions they name]
     files: Vec<PathBuf>,
 }
 
 /// Checks.
-pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode, Fail> {
+pub(crate) fn run(common: &CommonArgs, args: &ValidateArgs) -> Result<ExitCode, Fail> {
     let mut settings = settings::read(common, &[])?.settings;
     if !args.files.is_empty() {
         settings.sources = args.files.iter().map(|file| file.display().to_string()).collect();

@@ -2,13 +2,13 @@
 
 use super::access::{Access, query};
 use super::exit::{Fail, code};
-use super::{Common, show};
+use super::{CommonArgs, show};
 use serde_json::Value;
 use std::process::ExitCode;
 
 /// What to do.
 #[derive(clap::Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum WebhookCommand {
     /// Print the URL to give to the provider, one line for each, with whose it is where there are several
     Url {
         /// Source
@@ -20,8 +20,8 @@ pub(crate) enum Verb {
 }
 
 /// Runs the verb.
-pub(crate) async fn run(common: &Common, verb: &Verb) -> Result<ExitCode, Fail> {
-    let Verb::Url { source, connection } = verb;
+pub(crate) async fn run(common: &CommonArgs, verb: &WebhookCommand) -> Result<ExitCode, Fail> {
+    let WebhookCommand::Url { source, connection } = verb;
     let access = Access::open(common).await?;
     let path = query(&[("source", Some(source)), ("connection", connection.as_deref())]);
     let answer = access.get(&format!("/v1/webhooks?{path}"), &[]).await;

@@ -5,10 +5,10 @@
 //! the partition is ours: if another has it, we hear of it in that while.
 
 use super::owners::partition_key;
-use super::{Common, partition};
+use super::{ClusterContext, partition};
 use crate::app::Running;
 use crate::connectors::kafka::log::log_topic;
-use crate::connectors::kafka::members::{Change, Group, Membership};
+use crate::connectors::kafka::members::{Assignment, Group, Membership};
 use crate::engine::log::Error;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -20,43 +20,43 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A partition being held.
-struct Held {
+struct HeldShard {
     letting_go: CancellationToken,
     task: JoinHandle<()>,
 }
 
 /// Joins the group of owners.
-pub(super) fn join(common: &Common) -> Result<Group, Error> {
+pub(super) fn join(common: &ClusterContext) -> Result<Group, Error> {
     let membership = Membership { session: common.settings.process.session, ..Membership::default() };
     let (cluster, topic) = (&common.cluster, log_topic(&common.cluster).name);
     Group::join(cluster, &format!("{}.owners", cluster.prefix), &topic, &membership)
 }
 
 /// Holds what the group gives until `stop`.
-pub(super) async fn hold(common: Arc<Common>, mut group: Group, stop: CancellationToken) {
-    let mut held: BTreeMap<i32, Held> = BTreeMap::new();
+pub(super) async fn hold(common: Arc<ClusterContext>, mut group: Group, stop: CancellationToken) {
+    let mut held: BTreeMap<i32, HeldShard> = BTreeMap::new();
     loop {
         let change = tokio::select! {
             change = group.next() => change,
             () = stop.cancelled() => None,
         };
         match change {
-            Some(Change::Assigned(partitions)) => {
+            Some(Assignment::Assigned(partitions)) => {
                 tracing::info!(?partitions, "partitions are ours");
                 for partition in partitions {
                     // One that was lost and came back is opened afresh.
                     let_go(&mut held, &[partition]).await;
                     let letting_go = CancellationToken::new();
                     let task = tokio::spawn(keep(common.clone(), partition, letting_go.clone()));
-                    held.insert(partition, Held { letting_go, task });
+                    held.insert(partition, HeldShard { letting_go, task });
                 }
             }
-            Some(Change::Revoked(partitions, release)) => {
+            Some(Assignment::Revoked(partitions, release)) => {
                 tracing::info!(?partitions, "partitions are let go");
                 let_go(&mut held, &partitions).await;
                 drop(release);
             }
-            Some(Change::Lost(partitions)) => {
+            Some(Assignment::Lost(partitions)) => {
                 tracing::warn!(?partitions, "partitions are another's, the group has moved on without this process");
                 let_go(&mut held, &partitions).await;
             }
@@ -68,8 +68,8 @@ pub(super) async fn hold(common: Arc<Common>, mut group: Group, stop: Cancellati
     group.leave().await;
 }
 
-async fn let_go(held: &mut BTreeMap<i32, Held>, partitions: &[i32]) {
-    let going: Vec<Held> = partitions.iter().filter_map(|partition| held.remove(partition)).collect();
+async fn let_go(held: &mut BTreeMap<i32, HeldShard>, partitions: &[i32]) {
+    let going: Vec<HeldShard> = partitions.iter().filter_map(|partition| held.remove(partition)).collect();
     going.iter().for_each(|held| held.letting_go.cancel());
     for held in going {
         if let Err(died) = held.task.await {
@@ -79,7 +79,7 @@ async fn let_go(held: &mut BTreeMap<i32, Held>, partitions: &[i32]) {
 }
 
 /// Keeps one partition open until it is to be let go.
-async fn keep(common: Arc<Common>, partition: i32, letting_go: CancellationToken) {
+async fn keep(common: Arc<ClusterContext>, partition: i32, letting_go: CancellationToken) {
     while !letting_go.is_cancelled() {
         let opened = tokio::select! {
             opened = partition::open(&common, partition) => opened,
@@ -99,7 +99,7 @@ async fn keep(common: Arc<Common>, partition: i32, letting_go: CancellationToken
 }
 
 /// Serves an open partition until it is to be let go, or its engine has failed.
-async fn serve(common: &Common, partition: i32, running: Running, letting_go: &CancellationToken) {
+async fn serve(common: &ClusterContext, partition: i32, running: Running, letting_go: &CancellationToken) {
     let app = running.app().clone();
     common.open.write().unwrap_or_else(PoisonError::into_inner).insert(partition, app.clone());
     common.moved.send_modify(|n| *n += 1);

@@ -51,7 +51,7 @@ use tokio_util::task::TaskTracker;
 pub const PROOF: &str = "syncline-proof";
 
 /// What all parts of a process share.
-struct Common {
+struct ClusterContext {
     settings: Settings,
     definitions: Definitions,
     clock: Arc<dyn Clock>,
@@ -72,7 +72,7 @@ struct Common {
 
 /// One process of an installation.
 pub struct Node {
-    common: Arc<Common>,
+    common: Arc<ClusterContext>,
     front: Arc<App>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -153,7 +153,7 @@ impl Node {
     }
 }
 
-impl Common {
+impl ClusterContext {
     /// This process as the others see it.
     fn here(&self) -> String {
         let here = Owner { process: self.process.clone(), url: self.url.clone() };
@@ -173,7 +173,7 @@ async fn common(
     definitions: Definitions,
     clock: Arc<dyn Clock>,
     url: &str,
-) -> Result<Common, OpenError> {
+) -> Result<ClusterContext, OpenError> {
     let Some(kafka) = &settings.kafka else {
         return Err(OpenError::Source(unreachable("`log: kafka` is set, but `kafka` names no broker")));
     };
@@ -189,7 +189,7 @@ async fn common(
     let process = hex::encode(&entropy()[..8]);
     let secret = owners::secret(&board, &process, &*clock).await?;
     let url = settings.process.url.clone().unwrap_or_else(|| url.to_owned());
-    Ok(Common {
+    Ok(ClusterContext {
         spread: Spread { count: wanted },
         settings,
         definitions,
@@ -206,7 +206,7 @@ async fn common(
 }
 
 /// The app in front: all connections, nothing of its own to keep, no task running.
-async fn front(common: &Common) -> Result<Arc<App>, OpenError> {
+async fn front(common: &ClusterContext) -> Result<Arc<App>, OpenError> {
     let topic = log_topic(&common.cluster).name;
     let mut logs = Vec::new();
     for partition in 0..common.spread.count {

@@ -1,6 +1,6 @@
 //! One partition on this machine: opened from what lies in Kafka, run, closed.
 
-use super::Common;
+use super::ClusterContext;
 use crate::app::{App, Part, Running};
 use crate::connectors::kafka::changelog::{KafkaChangelog, state_topic};
 use crate::connectors::kafka::log::{KafkaLog, log_topic};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Opens the partition: whoever had it is fenced, its folder here is brought to where the changelog is, the app over it
 /// starts and claims the log. From then on it is ours.
-pub(super) async fn open(common: &Common, partition: i32) -> Result<Running, Failure> {
+pub(super) async fn open(common: &ClusterContext, partition: i32) -> Result<Running, Failure> {
     let folder = common.settings.data_dir.join("partitions").join(partition.to_string());
     let announcer = Arc::new(Announcer::new(&common.settings.endpoints, &common.definitions));
     let engine = match engine(common, partition, folder.clone(), announcer.clone()).await {
@@ -37,7 +37,12 @@ pub(super) async fn open(common: &Common, partition: i32) -> Result<Running, Fai
     Ok(app.start())
 }
 
-async fn engine(common: &Common, partition: i32, folder: PathBuf, announcer: Arc<Announcer>) -> Result<Engine, Error> {
+async fn engine(
+    common: &ClusterContext,
+    partition: i32,
+    folder: PathBuf,
+    announcer: Arc<Announcer>,
+) -> Result<Engine, Error> {
     let inbox = log_topic(&common.cluster).name;
     let log = KafkaLog::open_with(&common.producer, &inbox, partition).await.map_err(remote)?;
     let options = Options {
@@ -45,7 +50,7 @@ async fn engine(common: &Common, partition: i32, folder: PathBuf, announcer: Arc
         workers: common.settings.workers.max(1),
         clock: common.clock.clone(),
         announce: Some(announcer),
-        views: common.settings.views.clone(),
+        views: common.settings.extensions.views.clone(),
         min_free: common.settings.min_free,
         ..Options::default()
     };

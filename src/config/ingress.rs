@@ -2,7 +2,7 @@
 
 use super::read::Wrong;
 use crate::admission::{Ingress, Proxies};
-use crate::connectors::config_text::{Content, Fields, Node, Spot};
+use crate::connectors::config_text::{Content, Fields, Node, SourceSpan};
 use ipnet::IpNet;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub(super) fn read(top: &mut Fields, wrong: &mut Wrong) -> Ingress {
 }
 
 /// A part larger than its whole bounds nothing: it is a complaint where it is written, and smaller where it is not.
-fn parts(ingress: &mut Ingress, written: [Option<Spot>; PARTS.len()], wrong: &mut Wrong) {
+fn parts(ingress: &mut Ingress, written: [Option<SourceSpan>; PARTS.len()], wrong: &mut Wrong) {
     if written[0].is_none() {
         ingress.connections_per_address = (ingress.connections / 4).max(1);
     }

@@ -4,7 +4,7 @@ use super::read::{Wrong, secret_or_text};
 use super::{Kafka, LogKind, Process, Settings};
 use crate::connectors::config_text::{Content, Fields, Node};
 use crate::connectors::kafka::cluster::FIXED;
-use crate::connectors::kafka::output::{By, Format, KeyForm, Shape, Told};
+use crate::connectors::kafka::output::{By, ChangeFormat, HeaderForm, Shape, TopicKeyForm};
 use crate::connectors::kafka::{Cluster, NewTopics};
 use std::time::Duration;
 
@@ -138,10 +138,13 @@ fn topics(fields: &mut Fields, wrong: &mut Wrong) -> NewTopics {
 }
 
 fn output(fields: &mut Fields, wrong: &mut Wrong) -> Option<Shape> {
-    const FORMATS: [(&str, Format); 3] =
-        [("debezium", Format::Debezium), ("cloudevents", Format::CloudEvents), ("flat", Format::Flat)];
-    const KEYS: [(&str, KeyForm); 2] = [("json", KeyForm::Json), ("plain", KeyForm::Plain)];
-    const HEADERS: [(&str, Told); 2] = [("all", Told::All), ("few", Told::Few)];
+    const FORMATS: [(&str, ChangeFormat); 3] = [
+        ("debezium", ChangeFormat::Debezium),
+        ("cloudevents", ChangeFormat::CloudEvents),
+        ("flat", ChangeFormat::Flat),
+    ];
+    const KEYS: [(&str, TopicKeyForm); 2] = [("json", TopicKeyForm::Json), ("plain", TopicKeyForm::Plain)];
+    const HEADERS: [(&str, HeaderForm); 2] = [("all", HeaderForm::All), ("few", HeaderForm::Few)];
     const BY: [(&str, By); 2] = [("record", By::Record), ("connection", By::Connection)];
     let node = fields.take("output")?;
     let mut shape = Shape::default();

@@ -3,7 +3,7 @@
 use super::Origin;
 use super::read::KEYS;
 use crate::connectors::config_text::{
-    self, Complaint, Content, Entry, Node, Reference, Spot, nearest, parse, resolve, resolve_from,
+    self, Complaint, Content, Entry, Node, Reference, SourceSpan, nearest, parse, resolve, resolve_from,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ const NO_SETTINGS: [&str; 3] = ["SYNCLINE_API_KEY", "SYNCLINE_CONFIG", "SYNCLINE
 
 /// One tree of everything that is set, references resolved.
 pub(super) fn tree(origin: &Origin, complaints: &mut Vec<Complaint>) -> Node {
-    let mut tree = Node::empty_map(Spot::start("settings"));
+    let mut tree = Node::empty_map(SourceSpan::start("settings"));
     for path in origin.files.iter().rev() {
         if let Some(layer) = file(path, &origin.env, complaints) {
             tree = tree.overlay(layer);
@@ -65,7 +65,8 @@ fn file(path: &Path, env: &[(String, String)], complaints: &mut Vec<Complaint>) 
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(why) => {
-            complaints.push(Spot::start(&name).complain("unreadable_file", format!("the file cannot be read: {why}")));
+            complaints
+                .push(SourceSpan::start(&name).complain("unreadable_file", format!("the file cannot be read: {why}")));
             return None;
         }
     };
@@ -109,7 +110,8 @@ fn known(name: &str, path: &[String], complaints: &mut Vec<Complaint>) -> bool {
         return true;
     }
     if let Some(near) = nearest(first, KEYS) {
-        let complaint = Spot::start(name).complain("unknown_key", "the variable names no setting and is not used");
+        let complaint =
+            SourceSpan::start(name).complain("unknown_key", "the variable names no setting and is not used");
         complaints.push(complaint.hint(format!("did you mean {PREFIX}{}?", near.to_uppercase())).warn());
     }
     false
@@ -117,7 +119,7 @@ fn known(name: &str, path: &[String], complaints: &mut Vec<Complaint>) -> bool {
 
 /// A tree with one value at `path`. It counts as referenced: it does not stand in a file.
 fn single(name: &str, path: &[String], text: &str, env: &[(String, String)], complaints: &mut Vec<Complaint>) -> Node {
-    let spot = Spot::start(name);
+    let spot = SourceSpan::start(name);
     let mut value = match text.trim_start().chars().next() {
         Some('[' | '{') => parse(name, text).unwrap_or_else(|wrong| {
             complaints.extend(wrong);

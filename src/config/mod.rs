@@ -12,11 +12,14 @@
 //! | `outward` | where requests may go, and the endpoints |
 //! | `read` | the tree → [`Settings`] |
 
+mod extensions;
 mod ingress;
 mod kafka;
 mod layers;
 mod outward;
 mod read;
+
+pub use extensions::Extensions;
 
 use crate::admission::Ingress;
 use crate::connectors::config_text::{Complaint, in_order};
@@ -24,7 +27,6 @@ use crate::connectors::egress::Egress;
 use crate::connectors::http::{ClientOptions, Room};
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::output::Shape;
-use crate::engine::views::Definition as Derived;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -72,8 +74,8 @@ pub struct Settings {
     pub ingress: Ingress,
     /// What this process is among others, where the log is in Kafka.
     pub process: Process,
-    /// What is derived from the records: code of the program, which no file can say.
-    pub views: Option<Derived>,
+    /// What the program's own code brings, which no file can say.
+    pub extensions: Extensions,
 }
 
 /// Who sees `/metrics`, and how much.
@@ -213,16 +215,16 @@ pub struct Endpoint {
 
 /// Why settings cannot be used: every complaint, one a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaints(pub Vec<Complaint>);
+pub struct SettingsComplaints(pub Vec<Complaint>);
 
-impl fmt::Display for Complaints {
+impl fmt::Display for SettingsComplaints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<String> = self.0.iter().map(Complaint::to_string).collect();
         f.write_str(&lines.join("\n"))
     }
 }
 
-impl std::error::Error for Complaints {}
+impl std::error::Error for SettingsComplaints {}
 
 impl Default for Settings {
     /// What holds where nothing is set; no API keys.
@@ -246,7 +248,7 @@ impl Default for Settings {
             metrics: Metrics::default(),
             ingress: Ingress::default(),
             process: Process::default(),
-            views: None,
+            extensions: Extensions::default(),
         }
     }
 }
@@ -265,14 +267,14 @@ impl Settings {
 }
 
 /// Reads and checks the settings of all origins.
-pub fn load(origin: &Origin) -> Result<Loaded, Complaints> {
+pub fn load(origin: &Origin) -> Result<Loaded, SettingsComplaints> {
     let mut complaints = Vec::new();
     let tree = layers::tree(origin, &mut complaints);
     let origins = layers::origins(&tree);
     let settings = read::settings(tree, &mut complaints);
     let complaints = in_order(complaints);
     if complaints.iter().any(|c| !c.warning) {
-        return Err(Complaints(complaints));
+        return Err(SettingsComplaints(complaints));
     }
     Ok(Loaded { settings, warnings: complaints, origins })
 }

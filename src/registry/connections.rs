@@ -114,7 +114,7 @@ pub enum Refused {
 
 /// What is kept of an account between starts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Stored {
+struct StoredConnection {
     format: u32,
     number: u64,
     created_at: Timestamp,
@@ -135,9 +135,9 @@ struct Stored {
 }
 
 /// An account with the two halves it is made of.
-struct Kept {
+struct KeptConnection {
     file: FixedConnection,
-    stored: Stored,
+    stored: StoredConnection,
     account: Arc<Account>,
 }
 
@@ -145,7 +145,7 @@ struct Kept {
 pub struct Connections {
     engine: Engine,
     definitions: BTreeMap<String, Arc<Definition>>,
-    accounts: RwLock<BTreeMap<AccountKey, Kept>>,
+    accounts: RwLock<BTreeMap<AccountKey, KeptConnection>>,
     /// Number of the next new one.
     next: AtomicU64,
     /// Held from reading the old value to the commit of the new one.
@@ -164,15 +164,15 @@ impl Connections {
             for file in &definition.connections {
                 let key = AccountKey::new(environment(file), &definition.source, &file.name);
                 let kept = match stored.remove(&key) {
-                    Some(kept) => Stored { made: None, ..kept },
+                    Some(kept) => StoredConnection { made: None, ..kept },
                     None => {
-                        let new = Stored::new(next, now);
+                        let new = StoredConnection::new(next, now);
                         next += 1;
                         marks.push(mark(&key, &new)?);
                         new
                     }
                 };
-                let kept = Kept::new(&key, definition, file.clone(), kept);
+                let kept = KeptConnection::new(&key, definition, file.clone(), kept);
                 accounts.insert(key, kept);
             }
         }
@@ -182,7 +182,7 @@ impl Connections {
         for (key, kept) in stored {
             let (Some(said), Some(definition)) = (&kept.made, definitions.get(&key.source)) else { continue };
             match connection_of(definition, &key.id, said) {
-                Ok(file) => drop(accounts.insert(key.clone(), Kept::new(&key, definition, file, kept))),
+                Ok(file) => drop(accounts.insert(key.clone(), KeptConnection::new(&key, definition, file, kept))),
                 Err(complaints) => {
                     let why = complaints.iter().map(Complaint::to_string).collect::<Vec<_>>().join("; ");
                     let (source, connection) = (key.source, key.id);
@@ -207,8 +207,8 @@ impl Connections {
         if self.read(|all| all.contains_key(key)) {
             return Err(Refused::Exists(key.id.clone()));
         }
-        let stored = Stored { made: Some(said), ..Stored::new(0, self.engine.clock().now()) };
-        Ok(Kept::new(key, definition, file, stored).account)
+        let stored = StoredConnection { made: Some(said), ..StoredConnection::new(0, self.engine.clock().now()) };
+        Ok(KeptConnection::new(key, definition, file, stored).account)
     }
 
     /// Makes an account. `said` is what would stand in a file, with secrets written out.
@@ -227,9 +227,13 @@ impl Connections {
         }
         let file = connection_of(definition, &key.id, &said).map_err(Refused::Wrong)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let stored = Stored { format: FORMAT, made: Some(said), ..Stored::new(number, self.engine.clock().now()) };
+        let stored = StoredConnection {
+            format: FORMAT,
+            made: Some(said),
+            ..StoredConnection::new(number, self.engine.clock().now())
+        };
         self.engine.put_marks(vec![mark(key, &stored)?]).await?;
-        let kept = Kept::new(key, definition, file, stored);
+        let kept = KeptConnection::new(key, definition, file, stored);
         let account = kept.account.clone();
         self.accounts.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), kept);
         Ok(account)
@@ -250,7 +254,7 @@ impl Connections {
         let file = connection_of(definition, &key.id, &Value::Object(said.clone())).map_err(Refused::Wrong)?;
         stored.updated_at = self.engine.clock().now();
         self.engine.put_marks(vec![mark(key, &stored)?]).await?;
-        let kept = Kept::new(key, definition, file, stored);
+        let kept = KeptConnection::new(key, definition, file, stored);
         let account = kept.account.clone();
         self.accounts.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), kept);
         Ok(account)
@@ -272,7 +276,7 @@ impl Connections {
     }
 
     /// What is kept of an account that was made over REST.
-    fn made(&self, key: &AccountKey) -> Result<Stored, Refused> {
+    fn made(&self, key: &AccountKey) -> Result<StoredConnection, Refused> {
         let stored = self.read(|all| all.get(key).map(|kept| kept.stored.clone()));
         let stored = stored.ok_or_else(|| Refused::Unknown(key.id.clone()))?;
         if stored.made.is_none() { Err(Refused::InFile(key.id.clone())) } else { Ok(stored) }
@@ -368,7 +372,7 @@ impl Connections {
         environment: &str,
         source: &str,
         ids: &[String],
-        edit: impl Fn(&mut Stored),
+        edit: impl Fn(&mut StoredConnection),
     ) -> Result<(), Refused> {
         let _one_at_a_time = self.writing.lock().await;
         let now = self.engine.clock().now();
@@ -394,7 +398,7 @@ impl Connections {
         Ok(())
     }
 
-    fn read<T>(&self, look: impl FnOnce(&BTreeMap<AccountKey, Kept>) -> T) -> T {
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<AccountKey, KeptConnection>) -> T) -> T {
         look(&self.accounts.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -422,17 +426,22 @@ impl Credentials for Connections {
     }
 }
 
-impl Kept {
-    fn new(key: &AccountKey, definition: &Definition, file: FixedConnection, stored: Stored) -> Kept {
+impl KeptConnection {
+    fn new(
+        key: &AccountKey,
+        definition: &Definition,
+        file: FixedConnection,
+        stored: StoredConnection,
+    ) -> KeptConnection {
         let provider = definition.preset.clone().unwrap_or_else(|| definition.source.clone());
         let account = Arc::new(assemble(key, provider, &file, &stored));
-        Kept { file, stored, account }
+        KeptConnection { file, stored, account }
     }
 }
 
-impl Stored {
+impl StoredConnection {
     fn new(number: u64, now: Timestamp) -> Self {
-        Stored {
+        StoredConnection {
             format: IN_FILE,
             number,
             created_at: now,
@@ -450,11 +459,11 @@ fn environment(file: &FixedConnection) -> &str {
     if file.environment.is_empty() { "default" } else { &file.environment }
 }
 
-fn read_all(engine: &Engine) -> Result<BTreeMap<AccountKey, Stored>, Error> {
+fn read_all(engine: &Engine) -> Result<BTreeMap<AccountKey, StoredConnection>, Error> {
     let mut all = BTreeMap::new();
     for (key, value) in engine.marks(Table::Connection, &[])? {
         let [environment, source, id] = key.as_slice() else { continue };
-        let stored: Stored = serde_json::from_slice(&value)
+        let stored: StoredConnection = serde_json::from_slice(&value)
             .map_err(|e| Error::Storage(format!("connection {environment}/{source}/{id} cannot be read: {e}")))?;
         if stored.format > FORMAT {
             return Err(Error::NewerFormat { found: stored.format, known: FORMAT });
@@ -464,12 +473,12 @@ fn read_all(engine: &Engine) -> Result<BTreeMap<AccountKey, Stored>, Error> {
     Ok(all)
 }
 
-fn mark(key: &AccountKey, stored: &Stored) -> Result<Mark, Error> {
+fn mark(key: &AccountKey, stored: &StoredConnection) -> Result<Mark, Error> {
     let text = serde_json::to_vec(stored).map_err(|e| Error::Storage(format!("connection {}: {e}", key.id)))?;
     Ok(Mark::put(Table::Connection, &[&key.environment, &key.source, &key.id], text))
 }
 
-fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: &Stored) -> Account {
+fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: &StoredConnection) -> Account {
     let connection = source::Connection {
         environment: key.environment.clone(),
         id: key.id.clone(),
@@ -502,7 +511,7 @@ fn credentials_id(entered: &Map<String, Value>) -> String {
     hex::encode(Sha256::digest(text).get(..16).unwrap_or_default())
 }
 
-fn metadata(file: &Value, stored: &Stored) -> Value {
+fn metadata(file: &Value, stored: &StoredConnection) -> Value {
     if !stored.replaced && stored.metadata.is_empty() && !file.is_null() {
         return file.clone();
     }
@@ -531,9 +540,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn stored(replaced: bool, metadata: Value) -> Stored {
+    fn stored(replaced: bool, metadata: Value) -> StoredConnection {
         let metadata = metadata.as_object().cloned().unwrap_or_default();
-        Stored { replaced, metadata, ..Stored::new(1, Timestamp(0)) }
+        StoredConnection { replaced, metadata, ..StoredConnection::new(1, Timestamp(0)) }
     }
 
     #[test]
@@ -550,7 +559,7 @@ mod tests {
     fn stored_form_reads_back() {
         let before = stored(true, json!({"n": 1.50, "t": "x"}));
         let text = serde_json::to_vec(&before).expect("plain");
-        let after: Stored = serde_json::from_slice(&text).expect("ours");
+        let after: StoredConnection = serde_json::from_slice(&text).expect("ours");
         assert_eq!((after.replaced, after.metadata, after.number), (true, before.metadata, 1));
     }
 

@@ -1,12 +1,12 @@
 //! The definition files the settings name, read and checked: all complaints of all files at once.
 
 use crate::config::Settings;
-use crate::connectors::config_text::{self, Complaint, MAX_BYTES, Spot, resolve_from};
+use crate::connectors::config_text::{self, Complaint, MAX_BYTES, SourceSpan, resolve_from};
 use crate::connectors::definition::{Definition, parse};
 use crate::connectors::http::Client;
 use crate::connectors::rest::{Credentials, RestSource};
 use crate::engine::Engine;
-use crate::engine::source::Failure;
+use crate::engine::source::{Failure, Source};
 use crate::registry::source_state::Committed;
 use globset::{Glob, GlobMatcher};
 use std::collections::BTreeMap;
@@ -25,10 +25,10 @@ const FILES_MAX: usize = 10_000;
 /// Complaints about definition files, one a line: `file:line:col code message`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct Complaints(pub Vec<String>);
+pub struct DefinitionComplaints(pub Vec<String>);
 
 /// Reads all definitions.
-pub fn load(settings: &Settings) -> Result<Definitions, Complaints> {
+pub fn load(settings: &Settings) -> Result<Definitions, DefinitionComplaints> {
     let mut complaints = Vec::new();
     let mut found: BTreeMap<String, (PathBuf, Arc<Definition>)> = BTreeMap::new();
     for file in files(&settings.sources, &mut complaints) {
@@ -48,11 +48,25 @@ pub fn load(settings: &Settings) -> Result<Definitions, Complaints> {
         found.insert(name, (file, Arc::new(definition)));
     }
     complaints.extend(shared_paths(&found));
+    complaints.extend(undescribed(settings, &found));
     if complaints.is_empty() {
         Ok(found.into_iter().map(|(name, (_, definition))| (name, definition)).collect())
     } else {
-        Err(Complaints(complaints))
+        Err(DefinitionComplaints(complaints))
     }
+}
+
+/// A source of code without a definition would never run. What could not be read may be the one that is missed.
+fn undescribed(settings: &Settings, found: &BTreeMap<String, (PathBuf, Arc<Definition>)>) -> Vec<String> {
+    let missed = settings.extensions.sources.keys().filter(|name| !found.contains_key(*name));
+    let places = settings.sources.join(", ");
+    let said = |name: &String| {
+        format!(
+            "{places}:1:1 undescribed_source the program brings the source `{name}`, but no definition has this name\n  \
+             hint: add {name}.yaml: {{source: {name}, streams: [{{name: Thing, key: .id}}], connections: {{me: {{}}}}}}"
+        )
+    };
+    missed.map(said).collect()
 }
 
 /// A webhook path is one source's: two would each take what is the other's.
@@ -78,23 +92,27 @@ fn place_of_path(file: &Path) -> String {
     let name = file.display().to_string();
     let tree = std::fs::read_to_string(file).ok().and_then(|text| config_text::parse(&name, &text).ok());
     let spot = tree.as_ref().and_then(|tree| Some(tree.get("webhooks")?.get("path")?.spot.clone()));
-    let spot = spot.unwrap_or_else(|| Spot::start(&name));
+    let spot = spot.unwrap_or_else(|| SourceSpan::start(&name));
     format!("{name}:{}:{}", spot.line, spot.col)
 }
 
-/// What makes requests, for each definition.
+/// What is asked for the streams of each definition: code of the program's, else requests as the definition says.
 pub fn sources(
     settings: &Settings,
     definitions: &Definitions,
     engine: &Engine,
     credentials: &Arc<dyn Credentials>,
-) -> Result<BTreeMap<String, Arc<RestSource>>, Failure> {
+) -> Result<BTreeMap<String, Arc<dyn Source>>, Failure> {
     let clock = engine.clock();
     let client = Client::new(settings.client(), clock.clone())?;
     let notes = Arc::new(Committed::new(engine.clone()));
     let make = |(name, definition): (&String, &Arc<Definition>)| {
+        if let Some(of_code) = settings.extensions.sources.get(name) {
+            return Ok((name.clone(), of_code.clone()));
+        }
         let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes.clone())?;
-        Ok((name.clone(), Arc::new(source.with_credentials(credentials.clone()))))
+        let source: Arc<dyn Source> = Arc::new(source.with_credentials(credentials.clone()));
+        Ok((name.clone(), source))
     };
     definitions.iter().map(make).collect()
 }
@@ -112,6 +130,7 @@ fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     let secure = |all: Vec<Complaint>| outward(all, settings);
     let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
         .map_err(|all| secure(all).iter().map(Complaint::to_string).collect::<Vec<_>>())?;
+    let (definition, warnings) = of_code(definition, warnings, settings)?;
     let warnings = secure(without_kafka(warnings, settings)?);
     if warnings.iter().any(|complaint| !complaint.warning) {
         return Err(warnings.iter().map(Complaint::to_string).collect());
@@ -132,6 +151,28 @@ fn outward(all: Vec<Complaint>, settings: &Settings) -> Vec<Complaint> {
         _ => Some(c),
     };
     all.into_iter().filter_map(told).collect()
+}
+
+/// The streams of a source that the program brings are asked by its code: requests beside it would never be made.
+fn of_code(
+    mut definition: Definition,
+    warnings: Vec<Complaint>,
+    settings: &Settings,
+) -> Result<(Definition, Vec<Complaint>), Vec<String>> {
+    if !settings.extensions.sources.contains_key(&definition.source) {
+        return Ok((definition, warnings));
+    }
+    for stream in &mut definition.streams {
+        if stream.polled() || stream.fetch.is_some() {
+            let (source, stream) = (&definition.source, &stream.name);
+            return Err(vec![format!(
+                "{source}:1:1 conflict stream `{stream}` describes requests, but the program brings the source `{source}`\n  \
+                 hint: leave `list`, `incremental` and `fetch` out, or name one of the two otherwise"
+            )]);
+        }
+        stream.of_code = true;
+    }
+    Ok((definition, warnings.into_iter().filter(|warning| warning.code != "no_request").collect()))
 }
 
 /// What only topics make legal is a complaint where none are read.
@@ -217,6 +258,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::source::{Ask, Bookmark, Page};
 
     fn found(named: &[String]) -> (Vec<String>, Vec<String>) {
         let mut complaints = Vec::new();
@@ -259,6 +301,38 @@ mod tests {
         assert!(wrong.contains("c.yaml:7:9 duplicate_path `/hooks/in`") && wrong.contains("a.yaml:6:9"), "{wrong}");
         write("c", "path: /hooks/other");
         assert_eq!(load().expect("good").len(), 3);
+    }
+
+    #[test]
+    fn a_source_of_code_has_a_file_without_requests() {
+        struct Nothing;
+
+        #[async_trait::async_trait]
+        impl Source for Nothing {
+            async fn poll(&self, _: &Ask, _: Option<&Bookmark>) -> Result<Page, Failure> {
+                Ok(Page::last(Vec::new()))
+            }
+        }
+
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut settings = Settings { sources: vec![dir.path().display().to_string()], ..Settings::default() };
+        let write = |stream: &str| {
+            let text =
+                format!("source: own\nbase_url: https://a.example\nstreams: [{{name: Thing, key: .id{stream}}}]\n");
+            std::fs::write(dir.path().join("own.yaml"), text).expect("written");
+        };
+        write("");
+        let wrong = load(&settings).expect_err("nothing brings its records").to_string();
+        assert!(wrong.contains("no_request") && wrong.contains("start the program whose code brings"), "{wrong}");
+        settings.extensions.sources.insert("own".to_owned(), Arc::new(Nothing));
+        let own = load(&settings).expect("code brings them");
+        assert!(own["own"].streams[0].polled() && own["own"].streams[0].lists());
+        write(", list: {get: /things}");
+        let wrong = load(&settings).expect_err("requests that would not be made").to_string();
+        assert!(wrong.contains("conflict stream `Thing` describes requests"), "{wrong}");
+        std::fs::remove_file(dir.path().join("own.yaml")).expect("removed");
+        let wrong = load(&settings).expect_err("code that would not run").to_string();
+        assert!(wrong.contains("undescribed_source") && wrong.contains("own.yaml"), "{wrong}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What sources read back, over the engine's marks and records.
 
-use crate::connectors::rest::Notes;
+use crate::connectors::rest::SourceState;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetName, Position, Timestamp};
 use crate::engine::pipeline::{Error, Filter, Table};
@@ -18,7 +18,7 @@ impl Committed {
     }
 }
 
-impl Notes for Committed {
+impl SourceState for Committed {
     fn note(&self, dataset: &DatasetName, key: &str) -> Result<Option<Vec<u8>>, Failure> {
         let DatasetName { environment, source, connection, model, variant } = dataset;
         self.engine.mark(Table::Note, &[environment, source, connection, model, variant, key]).map_err(failed)

@@ -13,13 +13,13 @@ use std::task::{Context, Poll};
 const AHEAD: u32 = 32;
 
 /// A request that is being worked on, until the body of its answer is gone.
-pub(super) struct Exchange(Arc<Peer>);
+pub(super) struct ServedRequest(Arc<Peer>);
 
-impl Exchange {
+impl ServedRequest {
     /// Begins with the head of a request.
-    pub(super) fn begin(peer: Arc<Peer>) -> Exchange {
+    pub(super) fn begin(peer: Arc<Peer>) -> ServedRequest {
         peer.works(true);
-        Exchange(peer)
+        ServedRequest(peer)
     }
 
     /// Lets others have their turn, if this request was sent before the one before it was answered: a client that sends many
@@ -51,7 +51,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for ServedRequest {
     fn drop(&mut self) {
         self.0.works(false);
     }
@@ -100,7 +100,7 @@ impl Drop for Arriving {
 /// An answer's body with the exchange it ends.
 pub(super) struct Leaving {
     body: Body,
-    _exchange: Exchange,
+    _exchange: ServedRequest,
 }
 
 impl HttpBody for Leaving {

@@ -20,12 +20,12 @@ use crate::telemetry::told;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
-use exchange::Exchange;
+use exchange::ServedRequest;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paced::Paced;
-use peers::{Full, Peers, Place};
+use peers::{ConnectionPlace, NoPlace, Peers};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, 
             }
         };
         if let Some((stream, peer, place)) = seated {
-            let door = Door { router: router.clone(), peers: peers.clone(), stop: stop.clone() };
+            let door = ServeContext { router: router.clone(), peers: peers.clone(), stop: stop.clone() };
             connections.spawn(connection(stream, peer, door, place));
         }
     }
@@ -172,18 +172,18 @@ fn within_files(connections: usize) -> usize {
 }
 
 /// A place for a connection; `None` if its address has all of its own. Where all are being worked on it waits for one.
-async fn seat(peers: &Peers, peer: SocketAddr) -> Option<Place> {
+async fn seat(peers: &Peers, peer: SocketAddr) -> Option<ConnectionPlace> {
     loop {
         // Listened to before looking, so that one that goes in between is not missed.
         let mut gone = std::pin::pin!(peers.one_gone());
         let _ = futures_util::poll!(gone.as_mut());
         match peers.seat(peer.ip()) {
             Ok(place) => return Some(place),
-            Err(Full::Address) => {
+            Err(NoPlace::Address) => {
                 told::connection_cut("address_full");
                 return None;
             }
-            Err(Full::All) => {}
+            Err(NoPlace::All) => {}
         }
         tokio::select! {
             () = gone => {}
@@ -194,14 +194,14 @@ async fn seat(peers: &Peers, peer: SocketAddr) -> Option<Place> {
 }
 
 /// What every connection needs.
-struct Door {
+struct ServeContext {
     router: Router,
     peers: Peers,
     stop: CancellationToken,
 }
 
-async fn connection(stream: TcpStream, address: SocketAddr, door: Door, place: Place) {
-    let Door { router, peers, stop } = door;
+async fn connection(stream: TcpStream, address: SocketAddr, door: ServeContext, place: ConnectionPlace) {
+    let ServeContext { router, peers, stop } = door;
     let clock = peers.clock().clone();
     // Small answers should not wait for more to fill a segment.
     let _ = stream.set_nodelay(true);
@@ -210,7 +210,7 @@ async fn connection(stream: TcpStream, address: SocketAddr, door: Door, place: P
     // On a proxy's connection the next request is somebody else's.
     let is_shared = peers.ingress().proxies.has(address.ip());
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let exchange = Exchange::begin(peer.clone());
+        let exchange = ServedRequest::begin(peer.clone());
         let client = peers.ingress().proxies.client(address.ip(), request.headers());
         let mut request = request.map(|body| exchange.arriving(body));
         request.extensions_mut().insert(ConnectInfo(address));

@@ -25,20 +25,20 @@ const SEATED_FOR: Duration = Duration::from_secs(1);
 /// All open connections. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Peers {
-    inner: Arc<Inner>,
+    inner: Arc<PeersInner>,
 }
 
-struct Inner {
+struct PeersInner {
     most: usize,
     most_of_one: usize,
     ingress: Ingress,
     clock: Arc<dyn Clock>,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnection>,
     gone: Notify,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenConnection {
     /// Those that may stay.
     staying: usize,
     /// Those that were told to go.
@@ -87,14 +87,14 @@ impl Waits {
 }
 
 /// The place of a connection, free when dropped.
-pub(super) struct Place {
-    peers: Arc<Inner>,
+pub(super) struct ConnectionPlace {
+    peers: Arc<PeersInner>,
     peer: Arc<Peer>,
 }
 
 /// Why a connection has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum NoPlace {
     /// All connections of its address are being worked on, or have just come.
     Address,
     /// All connections are.
@@ -105,7 +105,7 @@ impl Peers {
     /// `most` of them, and the rest as set.
     pub(super) fn new(ingress: Ingress, most: usize, clock: Arc<dyn Clock>) -> Peers {
         let most_of_one = ingress.connections_per_address.min(most);
-        let inner = Inner { most, most_of_one, ingress, clock, open: Mutex::default(), gone: Notify::new() };
+        let inner = PeersInner { most, most_of_one, ingress, clock, open: Mutex::default(), gone: Notify::new() };
         Peers { inner: Arc::new(inner) }
     }
 
@@ -120,7 +120,7 @@ impl Peers {
     }
 
     /// A place for a connection from `ip`. Makes room where somebody waits for his client.
-    pub(super) fn seat(&self, ip: IpAddr) -> Result<Place, Full> {
+    pub(super) fn seat(&self, ip: IpAddr) -> Result<ConnectionPlace, NoPlace> {
         let address = Address::from(ip);
         let mut open = self.inner.open();
         // All clients of a proxy come from one address.
@@ -128,9 +128,9 @@ impl Peers {
         let of_one = open.by.get(&address).map_or(0, |of| of.peers.len());
         if bounded && of_one >= self.inner.most_of_one {
             let before = self.inner.clock.now().minus(SEATED_FOR);
-            open.let_go(address, before).ok_or(Full::Address)?;
+            open.let_go(address, before).ok_or(NoPlace::Address)?;
         } else if open.staying >= self.inner.most {
-            open.let_one_go().ok_or(Full::All)?;
+            open.let_one_go().ok_or(NoPlace::All)?;
         }
         let now = self.inner.clock.now();
         let turn =
@@ -139,7 +139,7 @@ impl Peers {
         let peer = Arc::new(Peer { address, clock, turn, asked, go });
         open.staying += 1;
         open.by.entry(address).or_default().peers.push(peer.clone());
-        Ok(Place { peers: self.inner.clone(), peer })
+        Ok(ConnectionPlace { peers: self.inner.clone(), peer })
     }
 
     /// Makes room for one more if anybody can go: there are no more sockets to be had.
@@ -160,13 +160,13 @@ impl Peers {
     }
 }
 
-impl Inner {
-    fn open(&self) -> MutexGuard<'_, Open> {
+impl PeersInner {
+    fn open(&self) -> MutexGuard<'_, OpenConnection> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
+impl OpenConnection {
     /// Tells the one of an address to go that waits for its client longest, if since no later than `before`.
     fn let_go(&mut self, address: Address, before: Timestamp) -> Option<()> {
         let of = self.by.get_mut(&address)?;
@@ -202,14 +202,14 @@ impl Open {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// The connection.
     pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut open = self.peers.open();
         let of_one = open.by.get_mut(&self.peer.address);
@@ -308,7 +308,7 @@ mod tests {
         IpAddr::from([127, 0, 0, last])
     }
 
-    fn gone(places: &[Place]) -> Vec<usize> {
+    fn gone(places: &[ConnectionPlace]) -> Vec<usize> {
         places.iter().enumerate().filter(|(_, place)| place.peer.go.is_cancelled()).map(|(at, _)| at).collect()
     }
 
@@ -345,9 +345,9 @@ mod tests {
         places.push(peers.seat(ip(1)).expect("for its own oldest"));
         assert_eq!(gone(&places), [0]);
         places.iter().for_each(|place| place.peer.works(true));
-        assert_eq!(peers.seat(ip(1)).err(), Some(Full::Address));
+        assert_eq!(peers.seat(ip(1)).err(), Some(NoPlace::Address));
         places[2].peer.is_stuck(true);
-        assert_eq!(peers.seat(ip(1)).err(), Some(Full::Address), "it has not waited yet");
+        assert_eq!(peers.seat(ip(1)).err(), Some(NoPlace::Address), "it has not waited yet");
         clock.advance(SEATED_FOR);
         assert!(peers.seat(ip(1)).is_ok(), "one whose client reads nothing is no work");
         assert!(!other.peer.go.is_cancelled());
@@ -361,7 +361,7 @@ mod tests {
         let (peers, _clock) = peers(2, 2);
         let places = [peers.seat(ip(1)).expect("a place"), peers.seat(ip(2)).expect("a place")];
         places.iter().for_each(|place| place.peer.works(true));
-        assert_eq!(peers.seat(ip(3)).err(), Some(Full::All));
+        assert_eq!(peers.seat(ip(3)).err(), Some(NoPlace::All));
         places[1].peer.works(false);
         assert!(peers.seat(ip(3)).is_ok());
         assert_eq!(gone(&places), [1]);

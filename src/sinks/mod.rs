@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`deliveries`] | signed webhooks to endpoints |
 //! | [`topics`] | Kafka topics |
+//! | [`custom`] | code of the program |
 
+pub mod custom;
 pub mod deliveries;
 pub mod topics;

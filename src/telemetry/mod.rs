@@ -29,8 +29,8 @@ static COLLECTED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 /// What is read when metrics are asked for.
 static MEASURED: Mutex<Vec<Weak<dyn Measured>>> = Mutex::new(Vec::new());
 /// Records there are, by environment, source and stream, as they were told last.
-type Live = BTreeMap<[String; 3], u64>;
-static LIVE: Mutex<Live> = Mutex::new(BTreeMap::new());
+type LiveCounts = BTreeMap<[String; 3], u64>;
+static LIVE: Mutex<LiveCounts> = Mutex::new(BTreeMap::new());
 /// One for the process, as what is collected is.
 static PER_CONNECTION: AtomicBool = AtomicBool::new(false);
 

@@ -12,24 +12,24 @@ use std::time::Duration;
 
 /// Whose figures they are.
 #[derive(Clone, Debug)]
-pub struct Owner {
+pub struct MetricLabels {
     labels: Vec<Label>,
 }
 
-impl Owner {
+impl MetricLabels {
     /// A stream of a source in an environment, and the connection where the settings tell connections apart.
-    pub fn new(environment: &str, source: &str, stream: &str, connection: &str) -> Owner {
+    pub fn new(environment: &str, source: &str, stream: &str, connection: &str) -> MetricLabels {
         let named = [("environment", environment), ("source", source), ("stream", stream)];
         let mut labels: Vec<Label> = named.map(|(name, value)| Label::new(name, value.to_owned())).into();
         if PER_CONNECTION.load(Ordering::Relaxed) {
             labels.push(Label::new("connection", connection.to_owned()));
         }
-        Owner { labels }
+        MetricLabels { labels }
     }
 
     /// Of a dataset.
-    pub fn of(name: &DatasetName) -> Owner {
-        Owner::new(&name.environment, &name.source, &name.model, &name.connection)
+    pub fn of(name: &DatasetName) -> MetricLabels {
+        MetricLabels::new(&name.environment, &name.source, &name.model, &name.connection)
     }
 
     fn count(&self, name: &'static str, n: u64) {
@@ -64,14 +64,14 @@ impl Owner {
 pub fn committed(engine: &Engine, receipt: &Receipt) {
     for (dataset, counts) in &receipt.counts {
         if let Some(name) = engine.name_of(*dataset) {
-            Owner::of(&name).records(counts);
+            MetricLabels::of(&name).records(counts);
         }
     }
 }
 
 /// A run, told page by page: its record sums up, and each time only what is new is counted.
 pub struct RunMeter {
-    owner: Owner,
+    owner: MetricLabels,
     /// What was counted so far.
     told: Mutex<Sums>,
     /// What the run had done before this process took it up again: counted by that one.
@@ -94,7 +94,7 @@ impl Sums {
 
 impl RunMeter {
     /// Of a run about to begin, or to go on where the `earlier` one was interrupted.
-    pub fn new(owner: Owner, earlier: Option<RunRecord>) -> RunMeter {
+    pub fn new(owner: MetricLabels, earlier: Option<RunRecord>) -> RunMeter {
         RunMeter { owner, told: Mutex::default(), earlier }
     }
 

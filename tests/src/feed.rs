@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use syncline_connectors::kafka::Cluster;
-use syncline_connectors::kafka::topics::{Wanted, ensure};
+use syncline_connectors::kafka::topics::{TopicSpec, ensure};
 
 /// Longest wait for the broker.
 const WAIT: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ impl Feed {
 
     /// Makes a topic.
     pub async fn topic(&self, name: &str, partitions: i32) {
-        let wanted = Wanted::new(name).partitions(partitions).with("max.message.bytes", "90000000");
+        let wanted = TopicSpec::new(name).partitions(partitions).with("max.message.bytes", "90000000");
         ensure(&self.cluster, &[wanted]).await.expect("a topic");
     }
 

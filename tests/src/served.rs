@@ -110,7 +110,7 @@ impl Served {
             files: vec![dir.join("syncline.yaml")],
         };
         let mut settings = config::load(&origin).expect("good settings").settings;
-        settings.views = views;
+        settings.extensions.views = views;
         let start = Timestamp::parse("2026-04-14T18:46:03.097459Z").expect("a time");
         let clock = Arc::new(ManualClock::new(start));
         let app = App::open(settings, clock.clone()).await.expect("an app");

@@ -1,6 +1,6 @@
 //! Reading a map key by key: types, missing and unknown keys are reported, and reading goes on.
 
-use super::{Complaint, Content, Entry, Node, Spot, read_duration, read_size};
+use super::{Complaint, Content, Entry, Node, SourceSpan, read_duration, read_size};
 use std::time::Duration;
 
 /// A map being read. Every `take_…` removes a key; [`Fields::finish`] reports what is left as unknown.
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A wrong type is reported as `bad_type` and gives `None`, so that a reader can go on and find the rest.
 pub struct Fields {
     /// Where the map stands.
-    pub spot: Spot,
+    pub spot: SourceSpan,
     /// What it is, for messages: `streams[0]`.
     pub what: String,
     entries: Vec<Entry>,
@@ -79,18 +79,18 @@ impl Fields {
     }
 
     /// Takes text. Numbers and booleans count as text as they are written.
-    pub fn text(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(String, Spot)> {
+    pub fn text(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(String, SourceSpan)> {
         let node = self.take(key)?;
         self.as_text(key, node, complaints)
     }
 
     /// Takes text that must be there.
-    pub fn require_text(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(String, Spot)> {
+    pub fn require_text(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(String, SourceSpan)> {
         let node = self.require(key, complaints)?;
         self.as_text(key, node, complaints)
     }
 
-    fn as_text(&self, key: &str, node: Node, complaints: &mut Vec<Complaint>) -> Option<(String, Spot)> {
+    fn as_text(&self, key: &str, node: Node, complaints: &mut Vec<Complaint>) -> Option<(String, SourceSpan)> {
         match node.content {
             Content::Text(text) => Some((text, node.spot)),
             Content::Number(number) => Some((number.to_string(), node.spot)),
@@ -136,14 +136,14 @@ impl Fields {
     }
 
     /// Takes a duration: `bad_duration`.
-    pub fn duration(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(Duration, Spot)> {
+    pub fn duration(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(Duration, SourceSpan)> {
         let node = self.take(key)?;
         let spot = node.spot.clone();
         read_duration(&node).map_err(|c| complaints.push(c)).ok().map(|d| (d, spot))
     }
 
     /// Takes a size in bytes: `bad_size`.
-    pub fn size(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(u64, Spot)> {
+    pub fn size(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<(u64, SourceSpan)> {
         let node = self.take(key)?;
         let spot = node.spot.clone();
         read_size(&node).map_err(|c| complaints.push(c)).ok().map(|s| (s, spot))
@@ -162,7 +162,7 @@ impl Fields {
     }
 
     /// Takes a list of texts.
-    pub fn texts(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<Vec<(String, Spot)>> {
+    pub fn texts(&mut self, key: &'static str, complaints: &mut Vec<Complaint>) -> Option<Vec<(String, SourceSpan)>> {
         let what = self.name(key);
         let list = self.list(key, complaints)?;
         let mut texts = Vec::with_capacity(list.len());

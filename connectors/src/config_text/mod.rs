@@ -32,7 +32,7 @@ pub const MAX_COMPLAINTS: usize = 200;
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spot {
+pub struct SourceSpan {
     /// The file's name as shown to people.
     pub file: Arc<str>,
     /// Line, from 1.
@@ -41,10 +41,10 @@ pub struct Spot {
     pub col: usize,
 }
 
-impl Spot {
+impl SourceSpan {
     /// The beginning of a file.
-    pub fn start(file: &str) -> Spot {
-        Spot { file: file.into(), line: 1, col: 1 }
+    pub fn start(file: &str) -> SourceSpan {
+        SourceSpan { file: file.into(), line: 1, col: 1 }
     }
 
     /// A complaint about this place.
@@ -68,7 +68,7 @@ pub struct Node {
     /// What it is.
     pub content: Content,
     /// Where it stands.
-    pub spot: Spot,
+    pub spot: SourceSpan,
     /// It was written as `env:NAME` or `file:PATH` and has been resolved.
     pub referenced: bool,
 }
@@ -96,14 +96,14 @@ pub struct Entry {
     /// The key.
     pub key: String,
     /// Where the key stands.
-    pub spot: Spot,
+    pub spot: SourceSpan,
     /// The value.
     pub value: Node,
 }
 
 impl Node {
     /// An empty map standing at `spot`.
-    pub fn empty_map(spot: Spot) -> Node {
+    pub fn empty_map(spot: SourceSpan) -> Node {
         Node { content: Content::Map(Vec::new()), spot, referenced: false }
     }
 

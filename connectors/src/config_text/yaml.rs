@@ -1,6 +1,6 @@
 //! YAML text → located tree, iteratively, with every bound checked before memory is spent.
 
-use super::{Complaint, Content, Entry, MAX_ALIAS_NODES, MAX_BYTES, MAX_DEPTH, Node, Spot, scalar};
+use super::{Complaint, Content, Entry, MAX_ALIAS_NODES, MAX_BYTES, MAX_DEPTH, Node, SourceSpan, scalar};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Reads `text`; `file` is the name used in complaints. An empty file is an empty map.
 pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Complaint>> {
-    let start = Spot::start(file);
+    let start = SourceSpan::start(file);
     if text.len() > MAX_BYTES {
         return Err(vec![
             start.complain("too_large", format!("the file has {} bytes; {MAX_BYTES} are allowed", text.len())),
@@ -60,7 +60,7 @@ struct Open {
     /// Anchor it carries; 0 is none.
     anchor: usize,
     /// Key waiting for its value.
-    key: Option<(String, Spot)>,
+    key: Option<(String, SourceSpan)>,
     /// The key waiting was refused: its value is dropped.
     drop_value: bool,
 }
@@ -93,8 +93,8 @@ impl Builder {
         }
     }
 
-    fn spot(&self, at: saphyr_parser::Marker) -> Spot {
-        Spot { file: self.file.clone(), line: at.line().max(1), col: at.col() + 1 }
+    fn spot(&self, at: saphyr_parser::Marker) -> SourceSpan {
+        SourceSpan { file: self.file.clone(), line: at.line().max(1), col: at.col() + 1 }
     }
 
     /// Takes one event; false ends the reading.
@@ -129,7 +129,7 @@ impl Builder {
         true
     }
 
-    fn document(&mut self, spot: &Spot) -> bool {
+    fn document(&mut self, spot: &SourceSpan) -> bool {
         self.documents += 1;
         if self.documents > 1 {
             let complaint = spot.complain("several_documents", "a second document begins here");
@@ -138,14 +138,14 @@ impl Builder {
         self.documents == 1
     }
 
-    fn refuse_tag(&mut self, tagged: bool, spot: &Spot) {
+    fn refuse_tag(&mut self, tagged: bool, spot: &SourceSpan) {
         if tagged {
             let complaint = spot.complain("tag", "tags (`!name`) are not part of this format");
             self.complaints.push(complaint.hint("remove the tag; quote the value if text is meant"));
         }
     }
 
-    fn descend(&mut self, content: Content, spot: Spot, anchor: usize) -> bool {
+    fn descend(&mut self, content: Content, spot: SourceSpan, anchor: usize) -> bool {
         if self.open.len() >= MAX_DEPTH {
             self.complaints.push(spot.complain("too_deep", format!("nested deeper than {MAX_DEPTH} levels")));
             return false;
@@ -155,7 +155,7 @@ impl Builder {
         true
     }
 
-    fn alias(&mut self, anchor: usize, spot: Spot) -> bool {
+    fn alias(&mut self, anchor: usize, spot: SourceSpan) -> bool {
         let Some(node) = self.anchors.get(&anchor) else {
             self.complaints.push(spot.complain("bad_yaml", "an alias must not contain itself"));
             return false;

@@ -1,10 +1,10 @@
 //! `auth` and `connections`: how requests are signed in, and the accounts written in the file.
 
-use super::read::{self, ANSWER, Names, Out};
+use super::read::{self, ANSWER, KnownNames, Out};
 use super::request::{Level, request};
 use super::webhooks::unknown_stream;
 use super::{Auth, AuthKind, Definition, FixedConnection, Stream, schedule};
-use crate::config_text::{self, Complaint, Content, Entry, Fields, Node, Spot, bad_type};
+use crate::config_text::{self, Complaint, Content, Entry, Fields, Node, SourceSpan, bad_type};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ const WEBHOOK_SECRET: &str = "webhook_secret";
 const MAX_TAGS: usize = 10;
 
 /// Reads `auth`.
-pub(super) fn auth(node: Option<Node>, level: &Level, names: &Names, out: &mut Out) -> Auth {
+pub(super) fn auth(node: Option<Node>, level: &Level, names: &KnownNames, out: &mut Out) -> Auth {
     let mut auth = Auth { kind: AuthKind::None, test: None, connection_fields: Vec::new() };
     let Some(mut fields) = node.and_then(|n| Fields::open(n, "`auth`", out)) else { return auth };
     let word = fields.require_text("type", out);
@@ -100,7 +100,7 @@ fn missing_credential(kind: &AuthKind) -> Option<&'static str> {
 }
 
 /// What connections need to know of the file around them.
-pub(super) struct Around<'a> {
+pub(super) struct ConnectionContext<'a> {
     pub(super) kind: &'a AuthKind,
     pub(super) partitions: &'a BTreeSet<String>,
     pub(super) streams: &'a [Stream],
@@ -114,8 +114,9 @@ pub fn connection_of(definition: &Definition, name: &str, said: &Value) -> Resul
     let mut value = config_text::parse("connection", &text)?;
     written_out(&mut value);
     let partitions = definition.partitions.keys().cloned().collect();
-    let around = Around { kind: &definition.auth.kind, partitions: &partitions, streams: &definition.streams };
-    let entry = Entry { key: name.to_owned(), spot: Spot::start("connection"), value };
+    let around =
+        ConnectionContext { kind: &definition.auth.kind, partitions: &partitions, streams: &definition.streams };
+    let entry = Entry { key: name.to_owned(), spot: SourceSpan::start("connection"), value };
     let connection = connection(entry, &around, &mut out);
     match connection {
         Some(connection) if out.iter().all(|complaint| complaint.warning) => Ok(connection),
@@ -134,12 +135,12 @@ fn written_out(connection: &mut Node) {
 }
 
 /// Reads `connections`.
-pub(super) fn connections(node: Option<Node>, around: &Around<'_>, out: &mut Out) -> Vec<FixedConnection> {
+pub(super) fn connections(node: Option<Node>, around: &ConnectionContext<'_>, out: &mut Out) -> Vec<FixedConnection> {
     let Some(mut map) = node.and_then(|n| Fields::open(n, "`connections`", out)) else { return Vec::new() };
     map.rest().into_iter().filter_map(|entry| connection(entry, around, out)).collect()
 }
 
-fn connection(entry: Entry, around: &Around<'_>, out: &mut Out) -> Option<FixedConnection> {
+fn connection(entry: Entry, around: &ConnectionContext<'_>, out: &mut Out) -> Option<FixedConnection> {
     read::name(&entry.key, "a connection", &entry.spot, out);
     let mut fields = Fields::open(entry.value, format!("connection `{}`", entry.key), out)?;
     let mut connection = FixedConnection {
@@ -179,7 +180,7 @@ fn url_at(fields: &mut Fields, key: &'static str, out: &mut Out) -> Option<Strin
 }
 
 /// `credentials: {…}`, or the fields standing directly under the connection.
-fn credentials(fields: &mut Fields, connection: &mut FixedConnection, around: &Around<'_>, out: &mut Out) {
+fn credentials(fields: &mut Fields, connection: &mut FixedConnection, around: &ConnectionContext<'_>, out: &mut Out) {
     let known = credential_fields(around.kind).iter().copied().chain([(WEBHOOK_SECRET, true)]);
     let mut nested = fields.take("credentials").and_then(|n| Fields::open(n, "`credentials`", out));
     for (name, is_secret) in known {
@@ -204,7 +205,7 @@ fn credentials(fields: &mut Fields, connection: &mut FixedConnection, around: &A
 }
 
 /// `partitions: {repo: […]}`, or the partition's name directly under the connection.
-fn partitions(fields: &mut Fields, connection: &mut FixedConnection, around: &Around<'_>, out: &mut Out) {
+fn partitions(fields: &mut Fields, connection: &mut FixedConnection, around: &ConnectionContext<'_>, out: &mut Out) {
     let mut found: BTreeMap<String, Node> = BTreeMap::new();
     if let Some(mut nested) = fields.take("partitions").and_then(|n| Fields::open(n, "`partitions`", out)) {
         for entry in nested.rest() {
@@ -245,7 +246,7 @@ fn tags(fields: &mut Fields, connection: &mut FixedConnection, out: &mut Out) {
 }
 
 /// `schedule: {Issue: 5m}`.
-fn schedules(fields: &mut Fields, connection: &mut FixedConnection, around: &Around<'_>, out: &mut Out) {
+fn schedules(fields: &mut Fields, connection: &mut FixedConnection, around: &ConnectionContext<'_>, out: &mut Out) {
     let Some(node) = fields.take("schedule") else { return };
     if !matches!(node.content, Content::Map(_)) {
         out.push(bad_type(&node, "`schedule` of a connection", "a map from streams to schedules"));

@@ -1,10 +1,10 @@
 //! `deletes`: complete listings, listings of deleted records, flags, and the guard that holds too many.
 
-use super::read::{self, ANSWER, Names, Out};
+use super::read::{self, ANSWER, KnownNames, Out};
 use super::request::{Level, request};
-use super::streams::Around;
+use super::streams::StreamContext;
 use super::{ConfirmRule, DeletedListing, Deletes, Guard};
-use crate::config_text::{Content, Fields, Node, Spot};
+use crate::config_text::{Content, Fields, Node, SourceSpan};
 use std::time::Duration;
 
 /// In force if none is written.
@@ -13,7 +13,7 @@ pub(super) const GUARD: Guard = Guard { max_fraction: 0.25, min_count: 100 };
 /// Reads the entries of `deletes`.
 pub(super) fn deletes(
     entries: Vec<Node>,
-    around: &Around<'_>,
+    around: &StreamContext<'_>,
     level: &Level,
     has_list: bool,
     has_fetch: bool,
@@ -62,7 +62,7 @@ pub(super) fn deletes(
     deletes
 }
 
-fn refuse_second(second: bool, what: &str, spot: &Spot, out: &mut Out) {
+fn refuse_second(second: bool, what: &str, spot: &SourceSpan, out: &mut Out) {
     if second {
         out.push(spot.complain("conflict", format!("`deletes` has a second `{what}`")));
     }
@@ -88,8 +88,8 @@ fn full_list(fields: &mut Fields, has_list: bool, has_fetch: bool, again: bool, 
     on.then_some(rule)
 }
 
-fn listing(fields: &mut Fields, around: &Around<'_>, level: &Level, out: &mut Out) -> Option<DeletedListing> {
-    let names = Names { window: true, ..around.names.clone() };
+fn listing(fields: &mut Fields, around: &StreamContext<'_>, level: &Level, out: &mut Out) -> Option<DeletedListing> {
+    let names = KnownNames { window: true, ..around.names.clone() };
     let list = fields.take("list").and_then(|node| {
         let mut fields = Fields::open(node, "`list` of `deletes`", out)?;
         let list = request(&mut fields, level, &names, out);

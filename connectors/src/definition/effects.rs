@@ -15,17 +15,17 @@ const OF_REQUESTS: [&str; 4] = ["headers", "params", "responses", "timeout"];
 
 /// Complains about everything in the file that has no effect.
 pub(super) fn check(root: &Node, out: &mut Out) {
-    let mut found = Found { out: Vec::new() };
+    let mut found = FoundKey { out: Vec::new() };
     found.file(root);
     let own = |complaint: &crate::config_text::Complaint| !complaint.file.starts_with("preset ");
     out.extend(found.out.into_iter().filter(own));
 }
 
-struct Found {
+struct FoundKey {
     out: Out,
 }
 
-impl Found {
+impl FoundKey {
     /// Complains about `key` of `node` if it is there.
     fn idle(&mut self, node: &Node, key: &str, why: &str, hint: &str) {
         if let Some(entry) = entry(node, key) {

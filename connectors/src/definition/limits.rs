@@ -1,8 +1,8 @@
 //! `limits` and `responses`: pace, retries, hints of the provider, treatment of answers.
 
-use super::read::{self, ANSWER, Names, Out};
+use super::read::{self, ANSWER, KnownNames, Out};
 use super::{HintHeaders, Limits, Rate, Response, ResponseAction, Statuses};
-use crate::config_text::{Complaint, Fields, Node, Spot, duration};
+use crate::config_text::{Complaint, Fields, Node, SourceSpan, duration};
 use std::time::Duration;
 use syncline_engine::source::Retry;
 
@@ -64,7 +64,7 @@ pub(super) fn limits(node: Option<Node>, out: &mut Out) -> Limits {
 }
 
 /// A time limit of a request, checked.
-pub(super) fn timeout(span: Duration, spot: &Spot, out: &mut Out) -> Duration {
+pub(super) fn timeout(span: Duration, spot: &SourceSpan, out: &mut Out) -> Duration {
     if span.is_zero() || span > MAX_TIMEOUT {
         out.push(spot.complain("out_of_range", "`timeout` must be more than 0 and at most 1h"));
     }
@@ -94,7 +94,7 @@ fn rate(node: Node, out: &mut Out) -> Option<Rate> {
 }
 
 /// `POST */search` or `*/search`.
-fn request_match(text: &str, spot: &Spot, out: &mut Out) -> Option<(Option<String>, String)> {
+fn request_match(text: &str, spot: &SourceSpan, out: &mut Out) -> Option<(Option<String>, String)> {
     let (method, glob) = match text.split_once(char::is_whitespace) {
         Some((method, glob)) => (Some(method.to_owned()), glob.trim()),
         None => (None, text),
@@ -124,7 +124,7 @@ fn retry(node: Node, limits: &mut Limits, out: &mut Out) {
     fields.finish(out);
 }
 
-fn bad_backoff(text: &str, spot: &Spot) -> Complaint {
+fn bad_backoff(text: &str, spot: &SourceSpan) -> Complaint {
     spot.complain("bad_backoff", format!("`{text}` is not a range of waits"))
         .hint("write the first and the longest wait: 1s..10m")
 }
@@ -150,12 +150,12 @@ fn hints(node: Node, headers: &mut HintHeaders, out: &mut Out) {
 }
 
 /// Reads `responses` of a level.
-pub(super) fn responses(fields: &mut Fields, names: &Names, out: &mut Out) -> Vec<Response> {
+pub(super) fn responses(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Vec<Response> {
     let list = fields.list("responses", out).unwrap_or_default();
     list.into_iter().filter_map(|node| response(node, names, out)).collect()
 }
 
-fn response(node: Node, names: &Names, out: &mut Out) -> Option<Response> {
+fn response(node: Node, names: &KnownNames, out: &mut Out) -> Option<Response> {
     let mut fields = Fields::open(node, "an entry of `responses`", out)?;
     let status = fields.take("status").map(|n| read::statuses(&n, out));
     let when = read::expr_at(&mut fields, "when", names.variables(ANSWER), out);

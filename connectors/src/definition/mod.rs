@@ -291,7 +291,7 @@ pub enum Paginate {
         /// Parameter it goes to (dotted in a body).
         param: String,
         /// Where that is.
-        place: Place,
+        place: ParameterPlace,
         /// False ends the listing.
         more: Option<Expr>,
     },
@@ -304,7 +304,7 @@ pub enum Paginate {
         /// Items a page.
         size: u64,
         /// Where both go.
-        place: Place,
+        place: ParameterPlace,
         /// Whether more follows.
         more: Option<Expr>,
         /// A page with fewer than `size` items is the last.
@@ -323,7 +323,7 @@ pub enum Paginate {
         /// Whether more follows.
         more: Option<Expr>,
         /// Where it goes.
-        place: Place,
+        place: ParameterPlace,
         /// A page with fewer than `size` items is the last.
         short_page_ends: bool,
     },
@@ -331,7 +331,7 @@ pub enum Paginate {
 
 /// Where a paging parameter goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ParameterPlace {
     /// Query.
     Query,
     /// Body, dotted name.
@@ -428,12 +428,19 @@ pub struct Stream {
     pub ignore_in_diff: Vec<String>,
     /// How deletes are found.
     pub deletes: Deletes,
+    /// Its records are brought by code instead of requests; a file cannot say so.
+    pub of_code: bool,
 }
 
 impl Stream {
     /// Whether it can be asked for records. One that cannot is fed: by its topic, by its source's input topic, by webhooks.
     pub fn polled(&self) -> bool {
-        self.list.is_some() || self.incremental.is_some()
+        self.lists() || self.incremental.is_some()
+    }
+
+    /// Whether it can be asked for everything.
+    pub fn lists(&self) -> bool {
+        self.list.is_some() || self.of_code
     }
 }
 
@@ -735,7 +742,7 @@ pub struct HmacScheme {
     /// The signed time.
     pub timestamp: Option<StampRule>,
     /// What is signed.
-    pub content: Vec<Part>,
+    pub content: Vec<SignedPart>,
     /// How the secret becomes key bytes.
     pub key: KeyForm,
 }
@@ -807,7 +814,7 @@ pub enum StampUnit {
 /// A part of the signed content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Part {
+pub enum SignedPart {
     Stamp,
     /// The delivery id (`webhook-id`).
     Id,

@@ -1,10 +1,10 @@
 //! A whole file: preset and file laid together, read from the outside in, checked across.
 
 use super::limits::{limits, responses};
-use super::read::{self, Names, Out};
+use super::read::{self, KnownNames, Out};
 use super::request::Level;
 use super::{Definition, connections, effects, partitions, preset, streams, webhooks};
-use crate::config_text::{self, Complaint, Content, Fields, Node, Reference, Spot};
+use crate::config_text::{self, Complaint, Content, Fields, Node, Reference, SourceSpan};
 use crate::expr::Template;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -40,7 +40,7 @@ pub fn parse(file: &str, text: &str, lookup: &dyn Fn(&Reference) -> Result<Strin
     match definition {
         Some(definition) if complaints.iter().all(|c| c.warning) => Ok((definition, complaints)),
         _ if complaints.iter().all(|c| c.warning) => {
-            Err(vec![Spot::start(file).complain("bad_yaml", "the file describes no source")])
+            Err(vec![SourceSpan::start(file).complain("bad_yaml", "the file describes no source")])
         }
         _ => Err(complaints),
     }
@@ -73,22 +73,22 @@ fn definition(
     let title = fields.text("title", out).map(|(text, _)| text);
     fields.text("description", out);
     let limits = limits(fields.take("limits"), out);
-    let outermost = Names::default();
+    let outermost = KnownNames::default();
     let base_url = base_url(&mut fields, &outermost, out);
     let origin =
         base_url.as_ref().and_then(|t| t.as_literal()).and_then(|t| url::Url::parse(t).ok()).map(|u| u.origin());
-    let outermost = Names { origin, ..outermost };
+    let outermost = KnownNames { origin, ..outermost };
     let level = source_level(&mut fields, &limits, &outermost, out);
     let partition_node = fields.take("partitions");
     let known: BTreeSet<String> = partitions::names(partition_node.as_ref());
-    let names = Names { partitions: known.clone(), in_stream: true, ..outermost.clone() };
+    let names = KnownNames { partitions: known.clone(), in_stream: true, ..outermost.clone() };
     let auth = connections::auth(fields.take("auth"), &level, &outermost, out);
     let partitions = partitions::partitions(partition_node, &level, &outermost, out);
-    let around = streams::Around { level: &level, names: &names, conditional: limits.conditional, lookup };
+    let around = streams::StreamContext { level: &level, names: &names, conditional: limits.conditional, lookup };
     let streams = stream_list(&mut fields, &around, out);
     partitions::check(&partitions, &streams, out);
     let webhooks = fields.take("webhooks").and_then(|node| webhooks::webhooks(node, &streams, &level, &names, out));
-    let around = connections::Around { kind: &auth.kind, partitions: &known, streams: &streams };
+    let around = connections::ConnectionContext { kind: &auth.kind, partitions: &known, streams: &streams };
     let connections = connections::connections(fields.take("connections"), &around, out);
     tests(&mut fields, out);
     read::later(&mut fields, "run", "describe the requests with `list` and `incremental`", out);
@@ -119,7 +119,7 @@ fn format(fields: &mut Fields, out: &mut Out) {
     }
 }
 
-fn base_url(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<Template> {
+fn base_url(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Option<Template> {
     if fields.peek("base_url").is_none() && !makes_requests(fields) {
         return Some(Template::literal(NOWHERE));
     }
@@ -145,13 +145,13 @@ fn makes_requests(fields: &Fields) -> bool {
     streams.is_empty() || streams.iter().any(asks) || fields.has("auth") || fields.has("partitions")
 }
 
-fn source_level(fields: &mut Fields, limits: &super::Limits, names: &Names, out: &mut Out) -> Level {
+fn source_level(fields: &mut Fields, limits: &super::Limits, names: &KnownNames, out: &mut Out) -> Level {
     let own = responses(fields, names, out);
     let empty = Level { headers: Vec::new(), params: Vec::new(), responses: own, timeout: limits.timeout };
     empty.inner(fields, names, out)
 }
 
-fn stream_list(fields: &mut Fields, around: &streams::Around<'_>, out: &mut Out) -> Vec<super::Stream> {
+fn stream_list(fields: &mut Fields, around: &streams::StreamContext<'_>, out: &mut Out) -> Vec<super::Stream> {
     let Some(node) = fields.require("streams", out) else { return Vec::new() };
     let Content::List(list) = node.content else {
         out.push(config_text::bad_type(&node, "`streams`", "a list"));

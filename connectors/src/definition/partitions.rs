@@ -1,9 +1,9 @@
 //! `partitions`: where the values that split a stream come from.
 
-use super::read::{self, ANSWER, Names, Out, STORED};
+use super::read::{self, ANSWER, KnownNames, Out, STORED};
 use super::request::{Level, request};
 use super::{Partition, PartitionValues, Stream};
-use crate::config_text::{Fields, Node, Spot};
+use crate::config_text::{Fields, Node, SourceSpan};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most values, and its limit.
@@ -19,10 +19,10 @@ pub(super) fn names(node: Option<&Node>) -> BTreeSet<String> {
 }
 
 /// A partition with its place, for checks across streams.
-pub(super) type Placed = BTreeMap<String, (Partition, Spot)>;
+pub(super) type Placed = BTreeMap<String, (Partition, SourceSpan)>;
 
 /// Reads `partitions`.
-pub(super) fn partitions(node: Option<Node>, level: &Level, outer: &Names, out: &mut Out) -> Placed {
+pub(super) fn partitions(node: Option<Node>, level: &Level, outer: &KnownNames, out: &mut Out) -> Placed {
     let Some(mut map) = node.and_then(|n| Fields::open(n, "`partitions`", out)) else { return Placed::new() };
     let mut placed = Placed::new();
     for entry in map.rest() {
@@ -41,7 +41,7 @@ pub(super) fn partitions(node: Option<Node>, level: &Level, outer: &Names, out: 
     placed
 }
 
-fn values(fields: &mut Fields, level: &Level, outer: &Names, out: &mut Out) -> Option<PartitionValues> {
+fn values(fields: &mut Fields, level: &Level, outer: &KnownNames, out: &mut Out) -> Option<PartitionValues> {
     let kinds = ["values", "metadata", "stream", "request"];
     let found: Vec<&str> = kinds.iter().copied().filter(|k| fields.has(k)).collect();
     fields.known(&["values", "metadata", "stream", "request", "key", "only"]);
@@ -74,7 +74,7 @@ fn values(fields: &mut Fields, level: &Level, outer: &Names, out: &mut Out) -> O
         ["request"] => {
             let node = fields.take("request")?;
             let mut inner = Fields::open(node, "`request`", out)?;
-            let names = Names { in_stream: false, ..outer.clone() };
+            let names = KnownNames { in_stream: false, ..outer.clone() };
             let request = request(&mut inner, level, &names, out);
             inner.finish(out);
             let key = fields.require("key", out).and_then(|n| read::expr(&n, "`key`", outer.variables(ANSWER), out));

@@ -1,7 +1,7 @@
 //! Shipped definitions laid under a user's file: maps merge, lists replace, streams join by name.
 
 use super::read::Out;
-use crate::config_text::{self, Content, Entry, Node, Spot, nearest};
+use crate::config_text::{self, Content, Entry, Node, SourceSpan, nearest};
 
 /// Name and text of every shipped definition.
 const SHIPPED: [(&str, &str); 1] = [("github", include_str!("../../presets/github.yaml"))];
@@ -84,7 +84,7 @@ fn join(shipped: Option<Entry>, chosen: Option<Entry>, out: &mut Out) -> Option<
     Some(Entry { key: chosen.key, spot: chosen.spot, value })
 }
 
-fn unknown(name: &str, spot: &Spot, known: &[&str]) -> config_text::Complaint {
+fn unknown(name: &str, spot: &SourceSpan, known: &[&str]) -> config_text::Complaint {
     let complaint = spot.complain("unknown_stream", format!("the preset has no stream `{name}`"));
     complaint.hint(format!("it has {}", known.join(", ")))
 }

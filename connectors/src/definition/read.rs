@@ -1,7 +1,7 @@
 //! Reading the value types of the format: names, texts with placeholders, expressions, times, keys, statuses.
 
 use super::{Param, Statuses, TimeExpr, TimeUnit, Tree};
-use crate::config_text::{Complaint, Content, Fields, Node, Spot, bad_type};
+use crate::config_text::{Complaint, Content, Fields, Node, SourceSpan, bad_type};
 use crate::egress::{Blocked, Egress};
 use crate::expr::{CompileError, Expr, Template};
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ const MAX_NAME: usize = 128;
 
 /// Which placeholders make sense where a text stands.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Names {
+pub(super) struct KnownNames {
     /// `partition.NAME` for these.
     pub(super) partitions: BTreeSet<String>,
     /// `partition.…` at all.
@@ -31,7 +31,7 @@ pub(super) struct Names {
     pub(super) origin: Option<url::Origin>,
 }
 
-impl Names {
+impl KnownNames {
     /// Why `name` cannot stand here.
     fn refusal(&self, name: &str, credentials: bool) -> Option<String> {
         let field = |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
@@ -59,7 +59,7 @@ impl Names {
     }
 
     /// Complains about placeholders of `template` that have no value here.
-    pub(super) fn check(&self, template: &Template, spot: &Spot, credentials: bool, out: &mut Out) {
+    pub(super) fn check(&self, template: &Template, spot: &SourceSpan, credentials: bool, out: &mut Out) {
         for name in template.names() {
             if let Some(why) = self.refusal(name, credentials) {
                 out.push(spot.complain("bad_placeholder", why));
@@ -89,10 +89,10 @@ const CONNECTION: [&str; 4] = ["id", "metadata", "fields", "tags"];
 #[derive(Clone, Copy)]
 pub(super) struct Variables<'a> {
     known: &'static [&'static str],
-    names: &'a Names,
+    names: &'a KnownNames,
 }
 
-impl Names {
+impl KnownNames {
     /// The variables `known`; `$partition` only where there are partitions.
     pub(super) fn variables(&self, known: &'static [&'static str]) -> Variables<'_> {
         Variables { known, names: self }
@@ -106,7 +106,7 @@ impl Variables<'_> {
     }
 
     /// Complains about variables of `expr` that have no value here: they would be null without a word.
-    fn check(&self, expr: &Expr, what: &str, spot: &Spot, out: &mut Out) {
+    fn check(&self, expr: &Expr, what: &str, spot: &SourceSpan, out: &mut Out) {
         let known = self.list();
         for (name, field) in expr.variables() {
             if !known.contains(&name) {
@@ -141,7 +141,13 @@ pub(super) fn scalar(node: &Node, what: &str, out: &mut Out) -> Option<String> {
 }
 
 /// Text with placeholders. A resolved reference is taken literally: what it holds is no text of the author's.
-pub(super) fn template(node: &Node, what: &str, names: &Names, credentials: bool, out: &mut Out) -> Option<Template> {
+pub(super) fn template(
+    node: &Node,
+    what: &str,
+    names: &KnownNames,
+    credentials: bool,
+    out: &mut Out,
+) -> Option<Template> {
     let text = scalar(node, what, out)?;
     if node.referenced {
         return Some(Template::literal(&text));
@@ -151,7 +157,7 @@ pub(super) fn template(node: &Node, what: &str, names: &Names, credentials: bool
     Some(template)
 }
 
-fn compile(spot: &Spot, what: &str, error: &CompileError) -> Complaint {
+fn compile(spot: &SourceSpan, what: &str, error: &CompileError) -> Complaint {
     let place = if error.at > 0 { format!(" (at character {})", error.at + 1) } else { String::new() };
     spot.complain(error.code, format!("{what}: {}{place}", error.message))
 }
@@ -221,7 +227,7 @@ pub(super) fn exprs(node: &Node, what: &str, variables: Variables<'_>, out: &mut
 }
 
 /// A value of `params` or `form`.
-pub(super) fn param(node: &Node, what: &str, names: &Names, out: &mut Out) -> Option<Param> {
+pub(super) fn param(node: &Node, what: &str, names: &KnownNames, out: &mut Out) -> Option<Param> {
     match &node.content {
         Content::List(list) => {
             Some(Param::Many(list.iter().filter_map(|n| template(n, what, names, false, out)).collect()))
@@ -231,7 +237,7 @@ pub(super) fn param(node: &Node, what: &str, names: &Names, out: &mut Out) -> Op
 }
 
 /// A body: placeholders in its texts and keys.
-pub(super) fn tree(node: &Node, names: &Names, out: &mut Out) -> Option<Tree> {
+pub(super) fn tree(node: &Node, names: &KnownNames, out: &mut Out) -> Option<Tree> {
     Some(match &node.content {
         Content::Text(_) => Tree::Text(template(node, "`body`", names, false, out)?),
         Content::List(list) => Tree::List(list.iter().filter_map(|n| tree(n, names, out)).collect()),
@@ -249,7 +255,7 @@ pub(super) fn tree(node: &Node, names: &Names, out: &mut Out) -> Option<Tree> {
 }
 
 /// Whether `text` is a name of a source, connection or partition.
-pub(super) fn name(text: &str, what: &str, spot: &Spot, out: &mut Out) -> bool {
+pub(super) fn name(text: &str, what: &str, spot: &SourceSpan, out: &mut Out) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let good =
         text.len() <= MAX_NAME && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(word);
@@ -261,7 +267,7 @@ pub(super) fn name(text: &str, what: &str, spot: &Spot, out: &mut Out) -> bool {
 }
 
 /// Whether `text` is a name of a stream.
-pub(super) fn stream_name(text: &str, spot: &Spot, out: &mut Out) -> bool {
+pub(super) fn stream_name(text: &str, spot: &SourceSpan, out: &mut Out) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let good = (2..=MAX_NAME).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_uppercase())
@@ -298,7 +304,7 @@ pub(super) fn statuses(node: &Node, out: &mut Out) -> Statuses {
 }
 
 /// Whether `text` can be the name of a header: `bad_header`.
-pub(super) fn header_name(text: &str, spot: &Spot, out: &mut Out) -> bool {
+pub(super) fn header_name(text: &str, spot: &SourceSpan, out: &mut Out) -> bool {
     let good = http::header::HeaderName::from_bytes(text.as_bytes()).is_ok();
     if !good {
         out.push(spot.complain("bad_header", format!("`{text}` cannot be the name of a header")));
@@ -331,7 +337,7 @@ pub(super) fn secret(node: &Node, what: &str, out: &mut Out) -> Option<String> {
 
 /// An absolute URL: `bad_url`; `http:` brings the warning `insecure_url`, and a place that nothing is sent to unless the settings
 /// allow it the warning `egress_blocked`.
-pub(super) fn url(text: &str, spot: &Spot, out: &mut Out) -> Option<url::Url> {
+pub(super) fn url(text: &str, spot: &SourceSpan, out: &mut Out) -> Option<url::Url> {
     let parsed = url::Url::parse(text).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
     match &parsed {
         None => {

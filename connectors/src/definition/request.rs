@@ -1,9 +1,9 @@
 //! Requests: what is inherited from source and stream, the request itself, how its pages follow each other.
 
 use super::limits::responses;
-use super::read::{self, ANSWER, Names, Out, Variables};
-use super::{Paginate, Param, Place, Request, Response, Tree};
-use crate::config_text::{Complaint, Content, Entry, Fields, Node, Spot, bad_type};
+use super::read::{self, ANSWER, KnownNames, Out, Variables};
+use super::{Paginate, Param, ParameterPlace, Request, Response, Tree};
+use crate::config_text::{Complaint, Content, Entry, Fields, Node, SourceSpan, bad_type};
 use crate::expr::{Expr, Template};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Level {
 
 impl Level {
     /// Reads `headers`, `params`, `responses`, `timeout` of a level below this one.
-    pub(super) fn inner(&self, fields: &mut Fields, names: &Names, out: &mut Out) -> Level {
+    pub(super) fn inner(&self, fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Level {
         let mut level = self.clone();
         for entry in entries(fields, "headers", out) {
             if let Some(value) = header(&entry, names, out) {
@@ -61,7 +61,7 @@ fn entries(fields: &mut Fields, key: &'static str, out: &mut Out) -> Vec<Entry> 
 }
 
 /// `Some(None)` removes the header.
-fn header(entry: &Entry, names: &Names, out: &mut Out) -> Option<Option<Template>> {
+fn header(entry: &Entry, names: &KnownNames, out: &mut Out) -> Option<Option<Template>> {
     if !read::header_name(&entry.key, &entry.spot, out) {
         return None;
     }
@@ -88,7 +88,7 @@ fn lay<T>(list: &mut Vec<(String, T)>, key: String, value: T, same: impl Fn(&str
 }
 
 /// Reads a request out of `fields`, leaving keys it does not know.
-pub(super) fn request(fields: &mut Fields, outer: &Level, names: &Names, out: &mut Out) -> Option<Request> {
+pub(super) fn request(fields: &mut Fields, outer: &Level, names: &KnownNames, out: &mut Out) -> Option<Request> {
     let target = method(fields, names, out);
     let level = outer.inner(fields, names, out);
     let (body, form) = payload(fields, names, out);
@@ -131,7 +131,7 @@ pub(super) fn request(fields: &mut Fields, outer: &Level, names: &Names, out: &m
 }
 
 /// Where pages or items are counted, an empty page is the end of the list. One that `items` has emptied looks just so.
-fn filtered(items: &Expr, paginate: Option<&Paginate>, spot: &Spot, out: &mut Out) {
+fn filtered(items: &Expr, paginate: Option<&Paginate>, spot: &SourceSpan, out: &mut Out) {
     if items.drops() && matches!(paginate, Some(Paginate::Offset { .. } | Paginate::Page { .. })) {
         let message =
             format!("`items` {} may leave out all of a page, so that an empty page proves no end", items.text());
@@ -145,7 +145,7 @@ pub(super) fn has_path(node: &Node) -> bool {
     METHODS.iter().any(|(key, _)| node.get(key).is_some())
 }
 
-fn method(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<(String, Template)> {
+fn method(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Option<(String, Template)> {
     let mut found: Option<(&str, Node)> = None;
     for (key, method) in METHODS {
         let Some(entry) = fields.take_entry(key) else { continue };
@@ -172,7 +172,7 @@ fn method(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<(String, 
 }
 
 /// Requests carry the sign-in: they go to the source's own origin only.
-fn other_origin(path: &Template, node: &Node, names: &Names, out: &mut Out) {
+fn other_origin(path: &Template, node: &Node, names: &KnownNames, out: &mut Out) {
     let head = path.head();
     if head.starts_with('/') && !head.starts_with("//") {
         return;
@@ -191,7 +191,7 @@ fn other_origin(path: &Template, node: &Node, names: &Names, out: &mut Out) {
 
 type Payload = (Option<Tree>, Option<Vec<(String, Param)>>);
 
-fn payload(fields: &mut Fields, names: &Names, out: &mut Out) -> Payload {
+fn payload(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Payload {
     let body = fields.take_entry("body");
     let has_form = fields.has("form");
     if let (Some(entry), true) = (&body, has_form) {
@@ -260,12 +260,12 @@ fn two(fields: &Fields, kinds: &[&str]) -> Complaint {
     fields.spot.complain("two_paginators", format!("`paginate` names more than one kind: {}", kinds.join(", ")))
 }
 
-fn place(fields: &mut Fields, header: bool, out: &mut Out) -> Place {
-    let words: &[(&'static str, Place)] = match header {
-        true => &[("query", Place::Query), ("body", Place::Body), ("header", Place::Header)],
-        false => &[("query", Place::Query), ("body", Place::Body)],
+fn place(fields: &mut Fields, header: bool, out: &mut Out) -> ParameterPlace {
+    let words: &[(&'static str, ParameterPlace)] = match header {
+        true => &[("query", ParameterPlace::Query), ("body", ParameterPlace::Body), ("header", ParameterPlace::Header)],
+        false => &[("query", ParameterPlace::Query), ("body", ParameterPlace::Body)],
     };
-    fields.word("in", words, out).unwrap_or(Place::Query)
+    fields.word("in", words, out).unwrap_or(ParameterPlace::Query)
 }
 
 fn cursor(fields: &mut Fields, variables: Variables<'_>, out: &mut Out) -> Option<Paginate> {

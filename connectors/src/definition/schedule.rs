@@ -2,7 +2,7 @@
 
 use super::read::Out;
 use super::{Schedule, Tick};
-use crate::config_text::{Content, Fields, Node, Spot, bad_type, duration};
+use crate::config_text::{Content, Fields, Node, SourceSpan, bad_type, duration};
 use croner::parser::{CronParser, Seconds};
 use std::time::Duration;
 
@@ -35,16 +35,16 @@ pub fn schedule(text: &str) -> Result<Tick, String> {
 }
 
 /// A code and a message.
-type Refusal = (&'static str, String);
+type ScheduleRefusal = (&'static str, String);
 
-fn every(text: &str) -> Result<Duration, Refusal> {
+fn every(text: &str) -> Result<Duration, ScheduleRefusal> {
     let span = span(text).ok_or_else(|| {
         ("bad_duration", format!("`{text}` is not an interval; write 30s, 5m, 2h, 1d or every half hour"))
     })?;
     in_range(span)
 }
 
-fn in_range(span: Duration) -> Result<Duration, Refusal> {
+fn in_range(span: Duration) -> Result<Duration, ScheduleRefusal> {
     match (MIN_INTERVAL..=MAX_INTERVAL).contains(&span) {
         true => Ok(span),
         false => Err(("out_of_range", "an interval is at least 15s and at most 366d".to_owned())),
@@ -89,7 +89,7 @@ fn unit_seconds(unit: &str) -> Option<u64> {
 }
 
 /// Checks a cron expression: five fields, UTC.
-fn cron(text: &str) -> Result<Tick, Refusal> {
+fn cron(text: &str) -> Result<Tick, ScheduleRefusal> {
     let parser = CronParser::builder().seconds(Seconds::Disallowed).build();
     match parser.parse(text) {
         Ok(_) => Ok(Tick::Cron(text.to_owned())),
@@ -159,7 +159,7 @@ fn tick(fields: &mut Fields, out: &mut Out) -> Option<Tick> {
     }
 }
 
-fn take(tick: Result<Tick, Refusal>, spot: &Spot, out: &mut Out) -> Tick {
+fn take(tick: Result<Tick, ScheduleRefusal>, spot: &SourceSpan, out: &mut Out) -> Tick {
     tick.unwrap_or_else(|(code, message)| {
         out.push(spot.complain(code, message));
         Tick::Every(Duration::from_secs(3_600))

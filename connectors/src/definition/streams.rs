@@ -1,9 +1,9 @@
 //! Streams: identity, requests, windows, maps, schemas.
 
-use super::read::{self, ANSWER, Names, Out, Variables};
+use super::read::{self, ANSWER, KnownNames, Out, Variables};
 use super::request::{self, Level, request};
 use super::{Deletes, Fetch, Incremental, Map, OnInvalid, Request, Schedule, Stream, deletes, schedule, topic};
-use crate::config_text::{Content, Entry, Fields, Node, Reference, Spot, bad_type};
+use crate::config_text::{Content, Entry, Fields, Node, Reference, SourceSpan, bad_type};
 use crate::expr::Expr;
 use serde_json::Value;
 use std::time::Duration;
@@ -16,15 +16,15 @@ const BOOLEAN_LIKE: [&str; 6] = ["yes", "no", "on", "off", "y", "n"];
 const MAX_BATCH: u64 = 1_000;
 
 /// What a stream needs to know of the file around it.
-pub(super) struct Around<'a> {
+pub(super) struct StreamContext<'a> {
     pub(super) level: &'a Level,
-    pub(super) names: &'a Names,
+    pub(super) names: &'a KnownNames,
     pub(super) conditional: bool,
     pub(super) lookup: &'a dyn Fn(&Reference) -> Result<String, String>,
 }
 
 /// Reads an entry of `streams`.
-pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<Stream> {
+pub(super) fn stream(node: Node, around: &StreamContext<'_>, out: &mut Out) -> Option<Stream> {
     let mut fields = Fields::open(node, "an entry of `streams`", out)?;
     let name = fields.require_text("name", out);
     let (name, spot) = name?;
@@ -79,13 +79,14 @@ pub(super) fn stream(node: Node, around: &Around<'_>, out: &mut Out) -> Option<S
         on_invalid,
         ignore_in_diff,
         deletes,
+        of_code: false,
     };
     unconditional(&stream, around.conditional, &spot, out);
     Some(stream)
 }
 
 /// A validator vouches for the body only, so that what reads headers is always asked for in full.
-fn unconditional(stream: &Stream, conditional: bool, spot: &Spot, out: &mut Out) {
+fn unconditional(stream: &Stream, conditional: bool, spot: &SourceSpan, out: &mut Out) {
     let requests = || stream.list.iter().chain(stream.incremental.iter().map(|i| &i.request));
     if conditional && requests().next().is_some() && (stream.reads_headers() || requests().any(Request::reads_headers))
     {
@@ -124,18 +125,19 @@ fn strategy(fields: &mut Fields, has_time: bool, out: &mut Out) -> Strategy {
 }
 
 /// The outer option says whether the key was written, the inner one whether it could be read.
-type Listings = (Option<Option<Request>>, Option<Option<Incremental>>);
+type WrittenKeys = (Option<Option<Request>>, Option<Option<Incremental>>);
 
-fn listings(fields: &mut Fields, around: &Around<'_>, level: &Level, out: &mut Out) -> Listings {
+fn listings(fields: &mut Fields, around: &StreamContext<'_>, level: &Level, out: &mut Out) -> WrittenKeys {
     let list_node = fields.take("list");
     let incremental_node = fields.take("incremental");
     if list_node.is_none() && incremental_node.is_none() && !fields.has("topic") {
         // Legal where the source's input topic is read; whoever knows the settings drops this or makes it an error.
         let message = format!("{} has neither `list` nor `incremental` nor `topic`", fields.what);
         let complaint = fields.spot.complain("no_request", message).warn();
-        out.push(
-            complaint.hint("add one of them, or `kafka` to syncline.yaml: then the source's input topic feeds it"),
-        );
+        out.push(complaint.hint(
+            "add one of them, or `kafka` to syncline.yaml: then the source's input topic feeds it; \
+                 or start the program whose code brings this source",
+        ));
     }
     let incremental = incremental_node.map(|node| {
         let node = inherit(list_node.as_ref(), node);
@@ -171,8 +173,14 @@ fn inherit(list: Option<&Node>, incremental: Node) -> Node {
     Node { content: Content::Map(merged), spot, referenced }
 }
 
-fn incremental(node: Node, around: &Around<'_>, level: &Level, has_list: bool, out: &mut Out) -> Option<Incremental> {
-    let names = Names { window: true, ..around.names.clone() };
+fn incremental(
+    node: Node,
+    around: &StreamContext<'_>,
+    level: &Level,
+    has_list: bool,
+    out: &mut Out,
+) -> Option<Incremental> {
+    let names = KnownNames { window: true, ..around.names.clone() };
     let mut fields = Fields::open(node, "`incremental`", out)?;
     let spot = fields.spot.clone();
     let window = fields.take("window");
@@ -234,8 +242,8 @@ fn instant(text: &str) -> Option<Timestamp> {
     Timestamp::parse(text).or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
 }
 
-fn fetch(node: Node, around: &Around<'_>, level: &Level, out: &mut Out) -> Option<Fetch> {
-    let names = Names { key: true, ..around.names.clone() };
+fn fetch(node: Node, around: &StreamContext<'_>, level: &Level, out: &mut Out) -> Option<Fetch> {
+    let names = KnownNames { key: true, ..around.names.clone() };
     let mut fields = Fields::open(node, "`fetch`", out)?;
     let batch = fields.whole("batch", 1, MAX_BATCH, out);
     let words = [("ignore", false), ("delete", true)];
@@ -281,7 +289,7 @@ fn map(node: Node, variables: Variables<'_>, out: &mut Out) -> Map {
     Map::Fields(fields)
 }
 
-fn schema(fields: &mut Fields, around: &Around<'_>, out: &mut Out) -> (Option<Value>, OnInvalid) {
+fn schema(fields: &mut Fields, around: &StreamContext<'_>, out: &mut Out) -> (Option<Value>, OnInvalid) {
     let words = [("warn", OnInvalid::Warn), ("quarantine", OnInvalid::Quarantine), ("off", OnInvalid::Off)];
     let on_invalid = fields.word("on_invalid", &words, out).unwrap_or(OnInvalid::Warn);
     let Some(node) = fields.take("schema") else { return (None, on_invalid) };

@@ -1,6 +1,6 @@
 //! `topic`: a stream read from a Kafka topic of somebody else's.
 
-use super::read::{self, MESSAGE, Names, Out};
+use super::read::{self, KnownNames, MESSAGE, Out};
 use super::{Topic, TopicStart};
 use crate::config_text::{Fields, Node};
 use crate::expr::Expr;
@@ -10,7 +10,7 @@ const NAME_CHARS: usize = 249;
 
 /// Reads `topic` of a stream. Whether there is a broker stands in the settings: that `kafka_not_set` is a warning here, which
 /// whoever knows the settings drops or makes an error.
-pub(super) fn topic(node: Node, names: &Names, out: &mut Out) -> Option<Topic> {
+pub(super) fn topic(node: Node, names: &KnownNames, out: &mut Out) -> Option<Topic> {
     let spot = node.spot.clone();
     let mut fields = Fields::open(node, "`topic`", out)?;
     let complaint =

@@ -2,10 +2,10 @@
 
 use super::read::{self, Out};
 use super::{
-    HashAlgorithm, HmacScheme, KeyForm, Part, Scheme, SignatureEncoding, SignatureFormat, StampPlace, StampRule,
+    HashAlgorithm, HmacScheme, KeyForm, Scheme, SignatureEncoding, SignatureFormat, SignedPart, StampPlace, StampRule,
     StampUnit, Verify,
 };
-use crate::config_text::{Content, Fields, Node, Spot, bad_type, nearest};
+use crate::config_text::{Content, Fields, Node, SourceSpan, bad_type, nearest};
 use base64::Engine as _;
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ fn hmac(fields: &mut Fields, out: &mut Out) -> Option<HmacScheme> {
     let key = fields.word("key", &forms, out).unwrap_or(KeyForm::Text);
     let signature = fields.require("signature", out).and_then(|n| Fields::open(n, "`signature`", out));
     let timestamp = fields.take("timestamp").map(|n| timestamp(n, out));
-    let content = fields.take("content").map_or(vec![Part::Body], |n| content(n, out));
+    let content = fields.take("content").map_or(vec![SignedPart::Body], |n| content(n, out));
     let mut signature = signature?;
     if !signature.has("header") {
         out.push(signature.spot.complain("missing_key", "`signature` needs the key `header`"));
@@ -162,10 +162,10 @@ fn hmac(fields: &mut Fields, out: &mut Out) -> Option<HmacScheme> {
     let max = signature.whole("max", 1, 32, out).unwrap_or(MAX_SIGNATURES as u64) as usize;
     let spot = signature.spot.clone();
     signature.finish(out);
-    if !content.contains(&Part::Body) {
+    if !content.contains(&SignedPart::Body) {
         out.push(spot.complain("bad_value", "`content` must hold `body`: what is not signed can be forged"));
     }
-    if content.contains(&Part::Stamp) && timestamp.is_none() {
+    if content.contains(&SignedPart::Stamp) && timestamp.is_none() {
         out.push(spot.complain("missing_key", "`ts` in `content` needs the key `timestamp`"));
     }
     let timestamp = match timestamp {
@@ -217,34 +217,34 @@ fn timestamp(node: Node, out: &mut Out) -> Option<StampRule> {
     Some(StampRule { from, unit, past, future })
 }
 
-fn content(node: Node, out: &mut Out) -> Vec<Part> {
+fn content(node: Node, out: &mut Out) -> Vec<SignedPart> {
     let Content::List(list) = &node.content else {
         out.push(bad_type(&node, "`content`", "a list"));
-        return vec![Part::Body];
+        return vec![SignedPart::Body];
     };
     list.iter().filter_map(|n| part(n, out)).collect()
 }
 
-fn part(node: &Node, out: &mut Out) -> Option<Part> {
+fn part(node: &Node, out: &mut Out) -> Option<SignedPart> {
     if let Some(text) = node.get("lit").and_then(Node::text) {
-        return Some(Part::Literal(text.to_owned()));
+        return Some(SignedPart::Literal(text.to_owned()));
     }
     let word = node.text().unwrap_or_default();
     Some(match word {
-        "ts" => Part::Stamp,
-        "id" => Part::Id,
-        "method" => Part::Method,
-        "url" => Part::Url,
-        "path" => Part::Path,
-        "query" => Part::Query,
-        "body" => Part::Body,
-        "secret" => Part::Secret,
+        "ts" => SignedPart::Stamp,
+        "id" => SignedPart::Id,
+        "method" => SignedPart::Method,
+        "url" => SignedPart::Url,
+        "path" => SignedPart::Path,
+        "query" => SignedPart::Query,
+        "body" => SignedPart::Body,
+        "secret" => SignedPart::Secret,
         "url_hubspot" => {
             out.push(node.spot.complain("not_in_this_release", "`url_hubspot` is not part of this release"));
             return None;
         }
         _ => match word.strip_prefix("header:") {
-            Some(name) if read::header_name(name, &node.spot, out) => Part::Header(name.to_ascii_lowercase()),
+            Some(name) if read::header_name(name, &node.spot, out) => SignedPart::Header(name.to_ascii_lowercase()),
             Some(_) => return None,
             None => {
                 let complaint =
@@ -265,7 +265,7 @@ fn plain(header: &str) -> HmacScheme {
         encoding: SignatureEncoding::Hex,
         max: MAX_SIGNATURES,
         timestamp: None,
-        content: vec![Part::Body],
+        content: vec![SignedPart::Body],
         key: KeyForm::Text,
     }
 }
@@ -274,8 +274,8 @@ fn stamp(from: StampPlace, unit: StampUnit) -> Option<StampRule> {
     Some(StampRule { from, unit, past: PAST, future: PAST })
 }
 
-fn literal(text: &str) -> Part {
-    Part::Literal(text.to_owned())
+fn literal(text: &str) -> SignedPart {
+    SignedPart::Literal(text.to_owned())
 }
 
 /// The presets, from the providers' public documentation.
@@ -292,7 +292,7 @@ fn presets() -> Vec<Preset> {
                 format: SignatureFormat::List("v1".to_owned()),
                 encoding: Base64,
                 timestamp: stamp(header("webhook-timestamp"), StampUnit::Seconds),
-                content: vec![Part::Id, literal("."), Part::Stamp, literal("."), Part::Body],
+                content: vec![SignedPart::Id, literal("."), SignedPart::Stamp, literal("."), SignedPart::Body],
                 key: KeyForm::Whsec,
                 ..plain("webhook-signature")
             },
@@ -308,7 +308,7 @@ fn presets() -> Vec<Preset> {
             HmacScheme {
                 format: SignatureFormat::Kv("v1".to_owned()),
                 timestamp: stamp(StampPlace::Kv("t".to_owned()), StampUnit::Seconds),
-                content: vec![Part::Stamp, literal("."), Part::Body],
+                content: vec![SignedPart::Stamp, literal("."), SignedPart::Body],
                 ..plain("stripe-signature")
             },
         ),
@@ -323,7 +323,7 @@ fn presets() -> Vec<Preset> {
             HmacScheme {
                 format: prefix("v0="),
                 timestamp: stamp(header("x-slack-request-timestamp"), StampUnit::Seconds),
-                content: vec![literal("v0:"), Part::Stamp, literal(":"), Part::Body],
+                content: vec![literal("v0:"), SignedPart::Stamp, literal(":"), SignedPart::Body],
                 ..plain("x-slack-signature")
             },
         ),
@@ -352,7 +352,7 @@ fn presets() -> Vec<Preset> {
             HmacScheme {
                 encoding: Base64,
                 timestamp: stamp(header("x-zendesk-webhook-signature-timestamp"), StampUnit::Iso8601),
-                content: vec![Part::Stamp, Part::Body],
+                content: vec![SignedPart::Stamp, SignedPart::Body],
                 ..plain("x-zendesk-webhook-signature")
             },
         ),
@@ -370,7 +370,7 @@ fn presets() -> Vec<Preset> {
     ]
 }
 
-fn named(name: &str, spot: &Spot, out: &mut Out) -> Option<Preset> {
+fn named(name: &str, spot: &SourceSpan, out: &mut Out) -> Option<Preset> {
     let mut presets = presets();
     if let Some(at) = presets.iter().position(|p| p.name == name) {
         return Some(presets.swap_remove(at));

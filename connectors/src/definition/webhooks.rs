@@ -1,9 +1,9 @@
 //! `webhooks`: scope, proof, routing, and what events mean.
 
-use super::read::{self, ANSWER, EVENT, HOOK, MAPPED, Names, Out, ROUTED};
+use super::read::{self, ANSWER, EVENT, HOOK, KnownNames, MAPPED, Out, ROUTED};
 use super::request::{Level, request};
 use super::{Hydrate, Route, Scheme, Stream, Verify, WebhookEffect, WebhookMap, Webhooks, verify};
-use crate::config_text::{Content, Fields, Node, Spot, bad_type, nearest};
+use crate::config_text::{Content, Fields, Node, SourceSpan, bad_type, nearest};
 use crate::expr::{Expr, Template};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) fn webhooks(
     node: Node,
     streams: &[Stream],
     level: &Level,
-    names: &Names,
+    names: &KnownNames,
     out: &mut Out,
 ) -> Option<Webhooks> {
     let mut fields = Fields::open(node, "`webhooks`", out)?;
@@ -92,7 +92,7 @@ fn path(fields: &mut Fields, verify: Option<&Verify>, out: &mut Out) -> Option<S
     Some(path)
 }
 
-fn route(fields: &mut Fields, per_connection: bool, names: &Names, out: &mut Out) -> Option<Route> {
+fn route(fields: &mut Fields, per_connection: bool, names: &KnownNames, out: &mut Out) -> Option<Route> {
     let Some(node) = fields.take("route") else {
         if !per_connection {
             let complaint = fields.spot.complain("no_route", "one URL for all connections needs `route`");
@@ -135,7 +135,7 @@ fn reply(fields: &mut Fields, out: &mut Out) -> (u16, Template) {
         if node.text().is_some_and(|text| text.len() > MAX_REPLY) {
             out.push(node.spot.complain("out_of_range", format!("`body` may have {MAX_REPLY} bytes")));
         }
-        let names = Names { event: true, ..Names::default() };
+        let names = KnownNames { event: true, ..KnownNames::default() };
         let body = read::template(&node, "`body` of `reply`", &names, false, out)?;
         for name in body.names().iter().filter(|name| !name.starts_with('.')) {
             let complaint = node.spot.complain("bad_placeholder", format!("`{name}` has no value here"));
@@ -156,7 +156,7 @@ fn max_body(fields: &mut Fields, out: &mut Out) -> u64 {
 }
 
 /// Parts of the format that are checked for form and otherwise left alone in this release.
-fn not_yet(fields: &mut Fields, level: &Level, names: &Names, out: &mut Out) {
+fn not_yet(fields: &mut Fields, level: &Level, names: &KnownNames, out: &mut Out) {
     for (key, hint) in [
         ("forward", "events are processed, not handed on; endpoints learn of changes"),
         ("challenge", "answer the provider's handshake by other means"),
@@ -170,7 +170,7 @@ fn not_yet(fields: &mut Fields, level: &Level, names: &Names, out: &mut Out) {
     let message = "`subscribe` is not part of this release: webhooks are registered by hand for now";
     let complaint = entry.spot.complain("not_in_this_release", message).warn();
     out.push(complaint.hint("`syncline hooks` shows the URL to register at the provider"));
-    let names = Names { subscribe: true, in_stream: true, ..names.clone() };
+    let names = KnownNames { subscribe: true, in_stream: true, ..names.clone() };
     let Some(mut subscribe) = Fields::open(entry.value, "`subscribe`", out) else { return };
     read::expr_at(&mut subscribe, "id", names.variables(ANSWER), out);
     subscribe.duration("renew", out);
@@ -182,7 +182,7 @@ fn not_yet(fields: &mut Fields, level: &Level, names: &Names, out: &mut Out) {
     subscribe.finish(out);
 }
 
-fn entry(node: Node, streams: &[Stream], names: &Names, out: &mut Out) -> Option<WebhookMap> {
+fn entry(node: Node, streams: &[Stream], names: &KnownNames, out: &mut Out) -> Option<WebhookMap> {
     let mut fields = Fields::open(node, "an entry of `webhooks.map`", out)?;
     let when = read::expr_at(&mut fields, "when", names.variables(ROUTED), out);
     let all = fields.bool("all", out).unwrap_or(false);
@@ -244,7 +244,7 @@ fn complete(
     }
 }
 
-fn find<'a>(name: &str, spot: &Spot, streams: &'a [Stream], out: &mut Out) -> Option<&'a Stream> {
+fn find<'a>(name: &str, spot: &SourceSpan, streams: &'a [Stream], out: &mut Out) -> Option<&'a Stream> {
     let found = streams.iter().find(|s| s.name == name);
     if found.is_none() {
         out.push(unknown_stream(name, spot, streams));
@@ -253,7 +253,7 @@ fn find<'a>(name: &str, spot: &Spot, streams: &'a [Stream], out: &mut Out) -> Op
 }
 
 /// A complaint about a stream that is not there.
-pub(super) fn unknown_stream(name: &str, spot: &Spot, streams: &[Stream]) -> crate::config_text::Complaint {
+pub(super) fn unknown_stream(name: &str, spot: &SourceSpan, streams: &[Stream]) -> crate::config_text::Complaint {
     let complaint = spot.complain("unknown_stream", format!("there is no stream `{name}`"));
     match nearest(name, streams.iter().map(|s| s.name.as_str())) {
         Some(near) => complaint.hint(format!("did you mean `{near}`?")),
@@ -261,7 +261,7 @@ pub(super) fn unknown_stream(name: &str, spot: &Spot, streams: &[Stream]) -> cra
     }
 }
 
-fn effect(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<WebhookEffect> {
+fn effect(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Option<WebhookEffect> {
     let found: Vec<&str> = ["record", "patch", "delete"].into_iter().filter(|k| fields.has(k)).collect();
     if found.len() > 1 {
         let message = format!("an event is one of {}", found.join(", "));
@@ -281,8 +281,8 @@ fn effect(fields: &mut Fields, names: &Names, out: &mut Out) -> Option<WebhookEf
     }
 }
 
-fn patch(node: Node, outer: &Names, out: &mut Out) -> Vec<(Template, Expr)> {
-    let names = Names { event: true, ..Names::default() };
+fn patch(node: Node, outer: &KnownNames, out: &mut Out) -> Vec<(Template, Expr)> {
+    let names = KnownNames { event: true, ..KnownNames::default() };
     let Some(mut fields) = Fields::open(node, "`patch`", out) else { return Vec::new() };
     let mut patch = Vec::new();
     for entry in fields.rest() {
@@ -294,7 +294,7 @@ fn patch(node: Node, outer: &Names, out: &mut Out) -> Vec<(Template, Expr)> {
     patch
 }
 
-fn partition(fields: &mut Fields, names: &Names, out: &mut Out) -> Vec<(String, Expr)> {
+fn partition(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Vec<(String, Expr)> {
     let variables = names.variables(ROUTED);
     let Some(node) = fields.take("partition") else { return Vec::new() };
     let Some(mut map) = Fields::open(node, "`partition`", out) else { return Vec::new() };

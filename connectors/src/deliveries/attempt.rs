@@ -25,12 +25,22 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 #[async_trait]
 pub trait Post: Send + Sync + 'static {
     /// Posts `body` once.
-    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Answer, Unsent>;
+    async fn post(
+        &self,
+        url: &str,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+    ) -> Result<ReceiverAnswer, Unsent>;
 }
 
 #[async_trait]
 impl Post for crate::http::Client {
-    async fn post(&self, url: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Answer, Unsent> {
+    async fn post(
+        &self,
+        url: &str,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+    ) -> Result<ReceiverAnswer, Unsent> {
         let broken = |message: String| Unsent { message, timeout: false };
         let url = crate::http::Url::parse(url).map_err(|e| broken(format!("the endpoint's URL is none: {e}")))?;
         let mut map = HeaderMap::new();
@@ -49,7 +59,7 @@ impl Post for crate::http::Client {
             veil: Veil::default(),
         };
         match self.send_and_cut(request).await {
-            Ok(answer) => Ok(Answer { status: answer.status, headers: answer.headers, body: answer.body }),
+            Ok(answer) => Ok(ReceiverAnswer { status: answer.status, headers: answer.headers, body: answer.body }),
             Err(why) => Err(Unsent { timeout: why.code == "timeout", message: why.to_string() }),
         }
     }
@@ -57,7 +67,7 @@ impl Post for crate::http::Client {
 
 /// What a receiver answered.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct ReceiverAnswer {
     /// Its status.
     pub status: u16,
     /// Its headers.
@@ -77,7 +87,7 @@ pub struct Unsent {
 
 /// Where a delivery goes and how it is proven.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct DeliveryTarget {
     /// The URL.
     pub url: String,
     /// Secrets, newest first.
@@ -86,7 +96,7 @@ pub struct Target {
     pub legacy_signature: bool,
 }
 
-impl Target {
+impl DeliveryTarget {
     /// What a receiver must not make us show: the secrets it is signed to with, and what of its URL may be one.
     fn veil(&self) -> Veil {
         let mut veil = Veil::over(self.secrets.iter().map(String::as_str));
@@ -109,12 +119,12 @@ pub enum Attempt {
         status: u16,
     },
     /// The receiver does not have it, as far as we know.
-    Failed(Failed),
+    Failed(AttemptFailed),
 }
 
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failed {
+pub struct AttemptFailed {
     /// The receiver's status, if it answered.
     pub status: Option<u16>,
     /// Earliest next attempt the receiver asks for, at most a day.
@@ -137,7 +147,7 @@ pub enum Stop {
 }
 
 /// Makes one attempt.
-pub async fn attempt(client: &dyn Post, target: &Target, delivery: &Delivery, now: Timestamp) -> Attempt {
+pub async fn attempt(client: &dyn Post, target: &DeliveryTarget, delivery: &Delivery, now: Timestamp) -> Attempt {
     let body = Bytes::copy_from_slice(delivery.body.as_bytes());
     let id = match fault::planted("retry_with_a_new_id") {
         true => Cow::Owned(format!("{}{}", delivery.id, delivery.tries)),
@@ -147,7 +157,7 @@ pub async fn attempt(client: &dyn Post, target: &Target, delivery: &Delivery, no
     headers.push(("content-type", "application/json".to_owned()));
     match client.post(&target.url, headers, body).await {
         Ok(answer) => judge(&answer, &target.veil(), now),
-        Err(unsent) => Attempt::Failed(Failed {
+        Err(unsent) => Attempt::Failed(AttemptFailed {
             status: None,
             retry_after: None,
             overloaded: unsent.timeout,
@@ -157,14 +167,14 @@ pub async fn attempt(client: &dyn Post, target: &Target, delivery: &Delivery, no
     }
 }
 
-fn judge(answer: &Answer, veil: &Veil, now: Timestamp) -> Attempt {
+fn judge(answer: &ReceiverAnswer, veil: &Veil, now: Timestamp) -> Attempt {
     let status = answer.status;
     if (200..300).contains(&status) {
         return Attempt::Delivered { status };
     }
     let says_abort = answer.headers.get("webhook-delivery").is_some_and(|v| v.as_bytes() == b"abort-message");
     let hint = matches!(status, 429 | 503).then(|| retry_after(&answer.headers, now)).flatten();
-    Attempt::Failed(Failed {
+    Attempt::Failed(AttemptFailed {
         status: Some(status),
         retry_after: hint,
         overloaded: hint.is_none() && matches!(status, 429 | 502 | 504),
@@ -197,22 +207,23 @@ mod tests {
 
     fn answer(status: u16, headers: &[(&'static str, &'static str)]) -> Attempt {
         let headers = headers.iter().map(|(k, v)| (k.parse().expect("name"), HeaderValue::from_static(v))).collect();
-        let answer = Answer { status, headers, body: Bytes::from_static(b"no") };
+        let answer = ReceiverAnswer { status, headers, body: Bytes::from_static(b"no") };
         judge(&answer, &Veil::default(), Timestamp::from_seconds(1_000_000_000))
     }
 
     #[test]
     fn what_a_receiver_repeats_of_us_is_hidden_and_stays_on_one_line() {
         let url = "https://hooks.example/services/T01/abcdef?token=q-value".to_owned();
-        let target = Target { url, secrets: vec!["whsec_c2VjcmV0LWtleQ==".into()], legacy_signature: false };
+        let target = DeliveryTarget { url, secrets: vec!["whsec_c2VjcmV0LWtleQ==".into()], legacy_signature: false };
         let body = "you signed with c2VjcmV0LWtleQ==\n2030-01-01T00:00:00Z ERROR services/T01/abcdef q-value \u{1b}[2J";
-        let answer = Answer { status: 500, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
+        let answer =
+            ReceiverAnswer { status: 500, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
         let Attempt::Failed(failed) = judge(&answer, &target.veil(), Timestamp(0)) else { panic!("delivered") };
         let shown = "500 you signed with [secret]\\n2030-01-01T00:00:00Z ERROR [secret] [secret] \\u{1b}[2J";
         assert_eq!(failed.text, shown);
     }
 
-    fn failed(status: u16, headers: &[(&'static str, &'static str)]) -> Failed {
+    fn failed(status: u16, headers: &[(&'static str, &'static str)]) -> AttemptFailed {
         match answer(status, headers) {
             Attempt::Failed(failed) => failed,
             Attempt::Delivered { status } => panic!("{status} counted as delivered"),

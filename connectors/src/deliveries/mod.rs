@@ -3,5 +3,5 @@
 mod attempt;
 mod sign;
 
-pub use attempt::{Answer, Attempt, Failed, Post, Stop, Target, Unsent, attempt};
+pub use attempt::{Attempt, AttemptFailed, DeliveryTarget, Post, ReceiverAnswer, Stop, Unsent, attempt};
 pub use sign::sign;

@@ -9,12 +9,12 @@ use url::Host;
 /// What the operator allows beside the public internet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    place: Place,
+    place: AllowedPlace,
     port: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum AllowedPlace {
     Net(IpNet),
     /// Lower case, without a dot at its end.
     Name(String),
@@ -29,7 +29,7 @@ impl Allowed {
     /// A network.
     pub(super) fn net(address: IpAddr, prefix: u8) -> Allowed {
         let net = IpNet::new(address, prefix).unwrap_or_else(|_| IpNet::from(address));
-        Allowed { place: Place::Net(net.trunc()), port: None }
+        Allowed { place: AllowedPlace::Net(net.trunc()), port: None }
     }
 
     /// The only port it is about.
@@ -39,13 +39,13 @@ impl Allowed {
 
     /// Whether it allows an address.
     pub(super) fn has(&self, address: IpAddr, port: Option<u16>) -> bool {
-        self.is_of(port) && matches!(&self.place, Place::Net(net) if net.contains(&address))
+        self.is_of(port) && matches!(&self.place, AllowedPlace::Net(net) if net.contains(&address))
     }
 
     /// Whether it allows whatever a name stands for.
     pub(super) fn has_name(&self, name: &str, port: Option<u16>) -> bool {
         let plain = name.trim_end_matches('.');
-        self.is_of(port) && matches!(&self.place, Place::Name(known) if plain.eq_ignore_ascii_case(known))
+        self.is_of(port) && matches!(&self.place, AllowedPlace::Name(known) if plain.eq_ignore_ascii_case(known))
     }
 
     fn is_of(&self, port: Option<u16>) -> bool {
@@ -66,27 +66,27 @@ impl FromStr for Allowed {
         let inner = before.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         // A port behind an address of version 6 can only be told where there are brackets.
         let place = match inner {
-            Some(inner) => place(inner).filter(|place| matches!(place, Place::Net(_))),
+            Some(inner) => place(inner).filter(|place| matches!(place, AllowedPlace::Net(_))),
             None => place(before).filter(|_| !before.contains(':')),
         };
         Ok(Allowed { place: place.ok_or_else(bad)?, port: Some(port) })
     }
 }
 
-fn place(text: &str) -> Option<Place> {
+fn place(text: &str) -> Option<AllowedPlace> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
-        return Some(Place::Net(IpNet::from(address.to_canonical())));
+        return Some(AllowedPlace::Net(IpNet::from(address.to_canonical())));
     }
     if let Ok(net) = text.parse::<IpNet>() {
-        return Some(Place::Net(net.trunc()));
+        return Some(AllowedPlace::Net(net.trunc()));
     }
     let label = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || !text.chars().all(label) {
         return None;
     }
     match Host::parse(text).ok()? {
-        Host::Domain(name) => Some(Place::Name(name.trim_end_matches('.').to_owned())).filter(|_| name != "."),
+        Host::Domain(name) => Some(AllowedPlace::Name(name.trim_end_matches('.').to_owned())).filter(|_| name != "."),
         // An odd spelling of an address, such as `127.1`: what is allowed is written plainly.
         Host::Ipv4(_) | Host::Ipv6(_) => None,
     }
@@ -96,9 +96,9 @@ impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let single = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
         let place = match &self.place {
-            Place::Net(net) if single(net) => net.addr().to_string(),
-            Place::Net(net) => net.to_string(),
-            Place::Name(name) => name.clone(),
+            AllowedPlace::Net(net) if single(net) => net.addr().to_string(),
+            AllowedPlace::Net(net) => net.to_string(),
+            AllowedPlace::Name(name) => name.clone(),
         };
         match self.port {
             Some(port) if place.contains(':') => write!(f, "[{place}]:{port}"),

@@ -180,7 +180,7 @@ pub(super) struct Checker<'s> {
     limited: bool,
 }
 
-type Result<T> = std::result::Result<T, CompileError>;
+type CheckResult<T> = std::result::Result<T, CompileError>;
 
 impl<'s> Checker<'s> {
     pub(super) fn new(text: &'s str, verify: bool) -> Self {
@@ -188,7 +188,7 @@ impl<'s> Checker<'s> {
     }
 
     /// The term with meters, or why it is refused.
-    pub(super) fn term(&mut self, term: Term<&'s str>, depth: usize) -> Result<Term<&'s str>> {
+    pub(super) fn term(&mut self, term: Term<&'s str>, depth: usize) -> CheckResult<Term<&'s str>> {
         if depth > MAX_DEPTH {
             return Err(refuse("bad_expression", format!("nested deeper than {MAX_DEPTH} levels"), 0));
         }
@@ -228,11 +228,11 @@ impl<'s> Checker<'s> {
         })
     }
 
-    fn boxed(&mut self, term: Term<&'s str>, depth: usize) -> Result<Box<Term<&'s str>>> {
+    fn boxed(&mut self, term: Term<&'s str>, depth: usize) -> CheckResult<Box<Term<&'s str>>> {
         self.term(term, depth).map(Box::new)
     }
 
-    fn variable(&mut self, name: &'s str) -> Result<()> {
+    fn variable(&mut self, name: &'s str) -> CheckResult<()> {
         match name {
             "$ENV" => Err(refuse(
                 "unbounded_expression",
@@ -263,7 +263,7 @@ impl<'s> Checker<'s> {
         format: Option<&'s str>,
         parts: Vec<StrPart<&'s str, Term<&'s str>>>,
         depth: usize,
-    ) -> Result<Term<&'s str>> {
+    ) -> CheckResult<Term<&'s str>> {
         let mut checked = Vec::with_capacity(parts.len());
         let mut filled = format.is_some();
         for part in parts {
@@ -284,7 +284,7 @@ impl<'s> Checker<'s> {
         &mut self,
         entries: Vec<(Term<&'s str>, Option<Term<&'s str>>)>,
         depth: usize,
-    ) -> Result<Vec<(Term<&'s str>, Option<Term<&'s str>>)>> {
+    ) -> CheckResult<Vec<(Term<&'s str>, Option<Term<&'s str>>)>> {
         let mut checked = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             checked.push((self.term(key, depth)?, value.map(|t| self.term(t, depth)).transpose()?));
@@ -299,7 +299,7 @@ impl<'s> Checker<'s> {
         pattern: Pattern<&'s str>,
         arguments: Vec<Term<&'s str>>,
         depth: usize,
-    ) -> Result<Term<&'s str>> {
+    ) -> CheckResult<Term<&'s str>> {
         self.bind(&pattern);
         self.drops = true;
         let source = self.boxed(source, depth)?;
@@ -318,7 +318,7 @@ impl<'s> Checker<'s> {
         op: BinaryOp<&'s str>,
         right: Term<&'s str>,
         depth: usize,
-    ) -> Result<Term<&'s str>> {
+    ) -> CheckResult<Term<&'s str>> {
         let literal = number(&right).is_some();
         match &op {
             BinaryOp::Pipe(pattern) => pattern.iter().for_each(|pattern| self.bind(pattern)),
@@ -340,7 +340,7 @@ impl<'s> Checker<'s> {
         })
     }
 
-    fn path(&mut self, head: Term<&'s str>, path: Path<Term<&'s str>>, depth: usize) -> Result<Term<&'s str>> {
+    fn path(&mut self, head: Term<&'s str>, path: Path<Term<&'s str>>, depth: usize) -> CheckResult<Term<&'s str>> {
         let variable = if let Term::Var(name) = &head { Some(*name) } else { None };
         let head = self.term(head, depth)?;
         if let (Some(name), Some((Part::Index(Term::Str(None, parts)), _))) = (variable, path.0.first())
@@ -369,7 +369,7 @@ impl<'s> Checker<'s> {
         Ok(if many { metered(term, "tick__") } else { term })
     }
 
-    fn call(&mut self, name: &'s str, arguments: Vec<Term<&'s str>>, depth: usize) -> Result<Term<&'s str>> {
+    fn call(&mut self, name: &'s str, arguments: Vec<Term<&'s str>>, depth: usize) -> CheckResult<Term<&'s str>> {
         let bounded = match name {
             "range" => self.limited || arguments.iter().all(|a| number(a).is_some_and(|n| n.abs() <= MAX_RANGE)),
             "limit" => arguments.first().and_then(number).is_some_and(|n| n <= MAX_RANGE),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// One step down.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
+pub(super) enum PathStep {
     /// A field of an object.
     Key(String),
     /// A place in an array; negative counts from the end.
@@ -29,7 +29,7 @@ pub(super) enum Root {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pointer {
     root: Root,
-    steps: Vec<Step>,
+    steps: Vec<PathStep>,
 }
 
 impl Root {
@@ -89,7 +89,7 @@ impl Pointer {
             rest = rest.get(1..)?;
         }
         while !rest.is_empty() {
-            let (step, after) = Step::read(rest)?;
+            let (step, after) = PathStep::read(rest)?;
             steps.push(step);
             rest = after;
         }
@@ -98,7 +98,7 @@ impl Pointer {
 
     /// The variable it begins at, with the field read of it.
     pub(super) fn variable(&self) -> Option<(&'static str, Option<&str>)> {
-        let field = if let Some(Step::Key(key)) = self.steps.first() { Some(key.as_str()) } else { None };
+        let field = if let Some(PathStep::Key(key)) = self.steps.first() { Some(key.as_str()) } else { None };
         self.root.variable().map(|name| (name, field))
     }
 
@@ -110,8 +110,8 @@ impl Pointer {
         self.steps
             .iter()
             .map(|step| match step {
-                Step::Key(key) => Some(key.clone()),
-                Step::At(_) => None,
+                PathStep::Key(key) => Some(key.clone()),
+                PathStep::At(_) => None,
             })
             .collect()
     }
@@ -132,43 +132,43 @@ impl Pointer {
     }
 }
 
-impl Step {
+impl PathStep {
     /// Reads `.name`, `."text"`, `["text"]`, `[3]`; gives the rest.
-    fn read(text: &str) -> Option<(Step, &str)> {
+    fn read(text: &str) -> Option<(PathStep, &str)> {
         if let Some(inner) = text.strip_prefix('[') {
             if inner.starts_with('"') {
                 let (key, rest) = quoted(inner)?;
-                return Some((Step::Key(key), rest.strip_prefix(']')?));
+                return Some((PathStep::Key(key), rest.strip_prefix(']')?));
             }
             let (number, rest) = inner.split_once(']')?;
             let plain = number.strip_prefix('-').unwrap_or(number);
             if plain.is_empty() || !plain.bytes().all(|b| b.is_ascii_digit()) {
                 return None;
             }
-            return Some((Step::At(number.parse().ok()?), rest));
+            return Some((PathStep::At(number.parse().ok()?), rest));
         }
         let rest = text.strip_prefix('.')?;
         if rest.starts_with('"') {
             let (key, rest) = quoted(rest)?;
-            return Some((Step::Key(key), rest));
+            return Some((PathStep::Key(key), rest));
         }
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
         let (name, rest) = rest.split_at_checked(end)?;
         let word = !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit());
-        word.then(|| (Step::Key(name.to_owned()), rest))
+        word.then(|| (PathStep::Key(name.to_owned()), rest))
     }
 
     fn take<'a>(&self, value: &'a Value) -> Result<&'a Value, EvalError> {
         match (self, value) {
             (_, Value::Null) => Ok(&NULL),
-            (Step::Key(key), Value::Object(map)) => Ok(map.get(key).unwrap_or(&NULL)),
-            (Step::At(at), Value::Array(list)) => {
+            (PathStep::Key(key), Value::Object(map)) => Ok(map.get(key).unwrap_or(&NULL)),
+            (PathStep::At(at), Value::Array(list)) => {
                 let from_end = || list.len().checked_sub(usize::try_from(at.unsigned_abs()).ok()?);
                 let index = usize::try_from(*at).ok().or_else(from_end);
                 Ok(index.and_then(|i| list.get(i)).unwrap_or(&NULL))
             }
-            (Step::Key(key), other) => Err(EvalError(format!("cannot read field \"{key}\" of {}", kind(other)))),
-            (Step::At(at), other) => Err(EvalError(format!("cannot read place {at} of {}", kind(other)))),
+            (PathStep::Key(key), other) => Err(EvalError(format!("cannot read field \"{key}\" of {}", kind(other)))),
+            (PathStep::At(at), other) => Err(EvalError(format!("cannot read place {at} of {}", kind(other)))),
         }
     }
 }

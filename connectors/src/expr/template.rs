@@ -22,11 +22,11 @@ pub struct Scope(pub serde_json::Map<String, Value>);
 /// Text with placeholders, compiled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
-    parts: Vec<Part>,
+    parts: Vec<TemplatePart>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Part {
+enum TemplatePart {
     Text(String),
     Value(Placeholder),
 }
@@ -37,11 +37,11 @@ struct Placeholder {
     name: String,
     /// Keys from the root of the scope.
     keys: Vec<String>,
-    filters: Vec<Filter>,
+    filters: Vec<TemplateFilter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filter {
+enum TemplateFilter {
     Iso8601,
     EpochSeconds,
     EpochMillis,
@@ -53,16 +53,16 @@ enum Filter {
     Upper,
 }
 
-const FILTERS: [(&str, Filter); 9] = [
-    ("iso8601", Filter::Iso8601),
-    ("epoch_s", Filter::EpochSeconds),
-    ("epoch_ms", Filter::EpochMillis),
-    ("datetime", Filter::DateTime),
-    ("date", Filter::Date),
-    ("path", Filter::Path),
-    ("json", Filter::Json),
-    ("lower", Filter::Lower),
-    ("upper", Filter::Upper),
+const FILTERS: [(&str, TemplateFilter); 9] = [
+    ("iso8601", TemplateFilter::Iso8601),
+    ("epoch_s", TemplateFilter::EpochSeconds),
+    ("epoch_ms", TemplateFilter::EpochMillis),
+    ("datetime", TemplateFilter::DateTime),
+    ("date", TemplateFilter::Date),
+    ("path", TemplateFilter::Path),
+    ("json", TemplateFilter::Json),
+    ("lower", TemplateFilter::Lower),
+    ("upper", TemplateFilter::Upper),
 ];
 
 impl Template {
@@ -78,29 +78,29 @@ impl Template {
             let (inner, tail) =
                 after.split_once("}}").ok_or_else(|| bad("`{{` without `}}`".to_owned(), at.saturating_sub(2)))?;
             if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
+                parts.push(TemplatePart::Text(before.to_owned()));
             }
-            parts.push(Part::Value(Placeholder::compile(inner, at)?));
+            parts.push(TemplatePart::Value(Placeholder::compile(inner, at)?));
             if parts.len() > 2 * MAX_PLACEHOLDERS {
                 return Err(bad(format!("more than {MAX_PLACEHOLDERS} placeholders"), at));
             }
             rest = tail;
         }
         if !rest.is_empty() || parts.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
+            parts.push(TemplatePart::Text(rest.to_owned()));
         }
         Ok(Template { parts })
     }
 
     /// Text without placeholders, taken as it is.
     pub fn literal(text: &str) -> Template {
-        Template { parts: vec![Part::Text(text.to_owned())] }
+        Template { parts: vec![TemplatePart::Text(text.to_owned())] }
     }
 
     /// The text, if there is no placeholder in it.
     pub fn as_literal(&self) -> Option<&str> {
         match self.parts.as_slice() {
-            [Part::Text(text)] => Some(text),
+            [TemplatePart::Text(text)] => Some(text),
             _ => None,
         }
     }
@@ -108,7 +108,7 @@ impl Template {
     /// The text before the first placeholder.
     pub fn head(&self) -> &str {
         match self.parts.first() {
-            Some(Part::Text(text)) => text,
+            Some(TemplatePart::Text(text)) => text,
             _ => "",
         }
     }
@@ -117,7 +117,7 @@ impl Template {
     /// A null inside is an error (`missing_value`).
     pub fn value(&self, scope: &Scope) -> Result<Value, EvalError> {
         match self.parts.as_slice() {
-            [Part::Value(placeholder)] => placeholder.value(scope),
+            [TemplatePart::Value(placeholder)] => placeholder.value(scope),
             _ => self.text(scope).map(Value::String),
         }
     }
@@ -131,7 +131,7 @@ impl Template {
     pub fn url_path(&self, scope: &Scope) -> Result<String, EvalError> {
         self.join(scope, |placeholder, scope| {
             let text = placeholder.text(scope)?;
-            if placeholder.filters.contains(&Filter::Path) {
+            if placeholder.filters.contains(&TemplateFilter::Path) {
                 return Ok(text);
             }
             if matches!(text.as_str(), "" | "." | "..") {
@@ -149,8 +149,8 @@ impl Template {
         let mut found = Vec::new();
         for (place, part) in self.parts.iter().enumerate() {
             match part {
-                Part::Value(placeholder) => found.push((placeholder.name.as_str(), placeholder.text(scope)?)),
-                Part::Text(text) => {
+                TemplatePart::Value(placeholder) => found.push((placeholder.name.as_str(), placeholder.text(scope)?)),
+                TemplatePart::Text(text) => {
                     // The host begins behind the scheme, however many slashes follow it.
                     let scheme = text.split_once(':').filter(|_| place == 0);
                     let text = scheme.map_or(text.as_str(), |(_, rest)| rest.trim_start_matches(['/', '\\']));
@@ -170,8 +170,8 @@ impl Template {
 
     fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Value(placeholder) => Some(placeholder),
-            Part::Text(_) => None,
+            TemplatePart::Value(placeholder) => Some(placeholder),
+            TemplatePart::Text(_) => None,
         })
     }
 
@@ -183,8 +183,8 @@ impl Template {
         let mut text = String::new();
         for part in &self.parts {
             match part {
-                Part::Text(literal) => text.push_str(literal),
-                Part::Value(placeholder) => text.push_str(&show(placeholder, scope)?),
+                TemplatePart::Text(literal) => text.push_str(literal),
+                TemplatePart::Value(placeholder) => text.push_str(&show(placeholder, scope)?),
             }
         }
         Ok(text)
@@ -235,7 +235,7 @@ impl Placeholder {
     }
 }
 
-impl Filter {
+impl TemplateFilter {
     fn apply(self, name: &str, value: Value) -> Result<Value, EvalError> {
         let time = |value: &Value| -> Result<Timestamp, EvalError> {
             match super::read_time(value, None) {
@@ -244,15 +244,17 @@ impl Filter {
             }
         };
         Ok(match self {
-            Filter::Iso8601 => Value::String(iso8601(time(&value)?)),
-            Filter::EpochSeconds => Value::from(time(&value)?.seconds()),
-            Filter::EpochMillis => Value::from(time(&value)?.millis()),
-            Filter::DateTime => Value::String(datetime(time(&value)?)),
-            Filter::Date => Value::String(time(&value)?.to_string().chars().take_while(|c| *c != 'T').collect()),
-            Filter::Json => Value::String(value.to_string()),
-            Filter::Lower => Value::String(plain(name, value)?.to_lowercase()),
-            Filter::Upper => Value::String(plain(name, value)?.to_uppercase()),
-            Filter::Path => Value::String(path(name, &plain(name, value)?)?),
+            TemplateFilter::Iso8601 => Value::String(iso8601(time(&value)?)),
+            TemplateFilter::EpochSeconds => Value::from(time(&value)?.seconds()),
+            TemplateFilter::EpochMillis => Value::from(time(&value)?.millis()),
+            TemplateFilter::DateTime => Value::String(datetime(time(&value)?)),
+            TemplateFilter::Date => {
+                Value::String(time(&value)?.to_string().chars().take_while(|c| *c != 'T').collect())
+            }
+            TemplateFilter::Json => Value::String(value.to_string()),
+            TemplateFilter::Lower => Value::String(plain(name, value)?.to_lowercase()),
+            TemplateFilter::Upper => Value::String(plain(name, value)?.to_uppercase()),
+            TemplateFilter::Path => Value::String(path(name, &plain(name, value)?)?),
         })
     }
 }
@@ -293,7 +295,7 @@ fn path(name: &str, text: &str) -> Result<String, EvalError> {
     Ok(encoded.join("/"))
 }
 
-fn filter(word: &str, at: usize) -> Result<Filter, CompileError> {
+fn filter(word: &str, at: usize) -> Result<TemplateFilter, CompileError> {
     FILTERS.iter().find(|(name, _)| *name == word).map(|(_, filter)| *filter).ok_or_else(|| {
         let names: Vec<&str> = FILTERS.iter().map(|(name, _)| *name).collect();
         bad(format!("there is no filter `{word}`; known filters: {}", names.join(", ")), at)

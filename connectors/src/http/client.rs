@@ -7,7 +7,7 @@
 //! Does not: retry, wait, pace, log.
 
 use super::dial::{Dial, Lookup, SystemLookup};
-use super::room::{Gathering, Held, NoRoom, Room};
+use super::room::{BufferedAnswer, NoRoom, ReservedMemory, Room};
 use super::veil::Veil;
 use crate::egress::{Blocked, Egress};
 use bytes::Bytes;
@@ -91,7 +91,7 @@ pub struct Answer {
     /// What of the request must not be shown.
     pub veil: Veil,
     /// The body's place in memory.
-    pub held: Held,
+    pub held: ReservedMemory,
 }
 
 impl Answer {
@@ -227,7 +227,7 @@ impl Client {
         if !cut && announced.is_some_and(|bytes| bytes > bound) {
             return Err(too_large(request, room));
         }
-        let mut body = Gathering::new(room, announced.unwrap_or(bound).min(bound));
+        let mut body = BufferedAnswer::new(room, announced.unwrap_or(bound).min(bound));
         while let Some(chunk) = response.chunk().await.map_err(|error| broken(&request.url, error))? {
             let beyond = (body.len() + chunk.len()) as u64 > bound;
             if beyond && !cut {

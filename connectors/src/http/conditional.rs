@@ -102,7 +102,7 @@ mod tests {
     fn a_page_comes_back_as_it_was_and_a_huge_one_without_its_validator() {
         let mut page = KeptPage::new(7, "fingerprint".into());
         page.validator = Some(Validator { etag: Some("W/\"a\"".into()), last_modified: None });
-        page.statements.next = Some(super::super::paginate::Spot::Token(serde_json::json!("abc")));
+        page.statements.next = Some(super::super::paginate::PageToken::Token(serde_json::json!("abc")));
         page.keys = vec![u64::MAX, 1];
         page.ids = vec!["1".into()];
         assert_eq!(KeptPage::decode(&page.clone().encode()), Some(page.clone()));

@@ -2,7 +2,7 @@
 //!
 //! One budget serves all polls and fetches of a connection. Promises: no token bucket is overdrawn, no more requests are
 //! open than allowed, and while the provider says «come back later» none leaves at all. Of those that wait the highest
-//! [`Lane`] goes first, but every tenth turn goes to the lowest, so that nothing starves.
+//! [`RequestPriority`] goes first, but every tenth turn goes to the lowest, so that nothing starves.
 //! Time is passed in through the clock; leaving the queue by dropping the future is safe.
 
 use super::Answer;
@@ -28,7 +28,7 @@ const LOW_TURN: u64 = 10;
 
 /// Who is asking, in falling rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
+pub enum RequestPriority {
     /// The record behind a webhook.
     Fetch,
     /// A scheduled look at what changed.
@@ -42,14 +42,14 @@ pub struct Budget {
     clock: Arc<dyn Clock>,
     /// Woken whenever someone else may be able to go.
     changed: Notify,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
     concurrency: usize,
 }
 
-struct State {
+struct BudgetState {
     buckets: Vec<Bucket>,
     open: usize,
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingRequest>,
     next_ticket: u64,
     turns: u64,
     blocked_until: Timestamp,
@@ -62,8 +62,8 @@ struct Bucket {
 }
 
 #[derive(Clone, Copy)]
-struct Waiting {
-    lane: Lane,
+struct WaitingRequest {
+    lane: RequestPriority,
     ticket: u64,
     bucket: Option<usize>,
 }
@@ -83,19 +83,19 @@ impl Drop for Permit {
 }
 
 /// Takes a waiter out of the queue, however its wait ends.
-struct Queued<'a> {
+struct QueuePlace<'a> {
     budget: &'a Budget,
     ticket: u64,
 }
 
-impl Drop for Queued<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.budget.lock().waiting.retain(|waiting| waiting.ticket != self.ticket);
         self.budget.changed.notify_waiters();
     }
 }
 
-enum Turn {
+enum BudgetTurn {
     Now,
     At(Timestamp),
     WhenChanged,
@@ -104,7 +104,7 @@ enum Turn {
 impl Budget {
     /// A fresh budget with full buckets.
     pub fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Arc<Budget> {
-        let state = State {
+        let state = BudgetState {
             buckets: buckets(limits),
             open: 0,
             waiting: Vec::new(),
@@ -117,16 +117,16 @@ impl Budget {
     }
 
     /// Waits for leave to send `method path`.
-    pub async fn enter(self: &Arc<Self>, method: &str, path: &str, lane: Lane) -> Result<Permit, Failure> {
+    pub async fn enter(self: &Arc<Self>, method: &str, path: &str, lane: RequestPriority) -> Result<Permit, Failure> {
         let queued = self.queue(method, path, lane)?;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.turn(queued.ticket) {
-                Turn::Now => return Ok(Permit { budget: Arc::clone(self) }),
-                Turn::WhenChanged => changed.await,
-                Turn::At(at) => tokio::select! {
+                BudgetTurn::Now => return Ok(Permit { budget: Arc::clone(self) }),
+                BudgetTurn::WhenChanged => changed.await,
+                BudgetTurn::At(at) => tokio::select! {
                     () = changed => {}
                     () = self.clock.sleep_until(at) => {}
                 },
@@ -151,7 +151,7 @@ impl Budget {
         Some(wait)
     }
 
-    fn queue(&self, method: &str, path: &str, lane: Lane) -> Result<Queued<'_>, Failure> {
+    fn queue(&self, method: &str, path: &str, lane: RequestPriority) -> Result<QueuePlace<'_>, Failure> {
         let mut state = self.lock();
         if state.waiting.len() >= WAITING_MAX {
             let message = format!("{WAITING_MAX} requests wait for this connection already; try again later");
@@ -160,41 +160,41 @@ impl Budget {
         let bucket = state.buckets.iter().position(|bucket| bucket.takes(method, path));
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.waiting.push(Waiting { lane, ticket, bucket });
-        Ok(Queued { budget: self, ticket })
+        state.waiting.push(WaitingRequest { lane, ticket, bucket });
+        Ok(QueuePlace { budget: self, ticket })
     }
 
-    fn turn(&self, ticket: u64) -> Turn {
+    fn turn(&self, ticket: u64) -> BudgetTurn {
         let now = self.clock.now();
         let mut state = self.lock();
         if state.blocked_until > now {
-            return Turn::At(state.blocked_until);
+            return BudgetTurn::At(state.blocked_until);
         }
         let Some(mine) = state.waiting.iter().find(|waiting| waiting.ticket == ticket).copied() else {
-            return Turn::WhenChanged;
+            return BudgetTurn::WhenChanged;
         };
         let ready = state.ready_at(mine.bucket, now);
         if ready > now {
-            return Turn::At(ready);
+            return BudgetTurn::At(ready);
         }
         if state.open >= self.concurrency || state.first(now) != Some(ticket) {
-            return Turn::WhenChanged;
+            return BudgetTurn::WhenChanged;
         }
         if let Some(bucket) = mine.bucket.and_then(|index| state.buckets.get_mut(index)) {
             bucket.tokens.take(now);
         }
         state.open += 1;
         state.turns += 1;
-        Turn::Now
+        BudgetTurn::Now
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         // Nothing panics while it is held, and every state in between is a sound one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl BudgetState {
     fn ready_at(&self, bucket: Option<usize>, now: Timestamp) -> Timestamp {
         bucket.and_then(|index| self.buckets.get(index)).map_or(now, |bucket| bucket.tokens.ready_at(now))
     }
@@ -203,7 +203,7 @@ impl State {
     fn first(&self, now: Timestamp) -> Option<u64> {
         let ready = self.waiting.iter().filter(|waiting| self.ready_at(waiting.bucket, now) <= now);
         let low_turn = self.turns % LOW_TURN == LOW_TURN - 1;
-        let rank = |waiting: &&Waiting| {
+        let rank = |waiting: &&WaitingRequest| {
             let lane = waiting.lane as u8;
             (if low_turn { u8::MAX - lane } else { lane }, waiting.ticket)
         };
@@ -298,7 +298,7 @@ mod tests {
         let budget = Budget::new(&limits(vec![rate(None, 3), rate(Some(("POST", "*/search")), 1)], 64), clock.clone());
         let mut permits = Vec::new();
         let mut enter = |method, path| {
-            let permit = budget.enter(method, path, Lane::Poll).now_or_never();
+            let permit = budget.enter(method, path, RequestPriority::Poll).now_or_never();
             permit.map(|permit| permits.push(permit)).is_some()
         };
         assert!(enter("POST", "/v3/contacts/search"));
@@ -312,18 +312,21 @@ mod tests {
     #[test]
     fn an_open_request_keeps_its_place_until_its_permit_is_dropped() {
         let budget = Budget::new(&limits(vec![], 1), clock());
-        let first = budget.enter("GET", "/", Lane::Poll).now_or_never().expect("free");
-        assert!(budget.enter("GET", "/", Lane::Poll).now_or_never().is_none());
+        let first = budget.enter("GET", "/", RequestPriority::Poll).now_or_never().expect("free");
+        assert!(budget.enter("GET", "/", RequestPriority::Poll).now_or_never().is_none());
         drop(first);
-        assert!(budget.enter("GET", "/", Lane::Poll).now_or_never().is_some(), "a dropped wait left no trace");
+        assert!(
+            budget.enter("GET", "/", RequestPriority::Poll).now_or_never().is_some(),
+            "a dropped wait left no trace"
+        );
     }
 
     #[tokio::test]
     async fn a_fetch_goes_before_a_poll_before_a_backfill_but_not_always() {
         let budget = Budget::new(&limits(vec![], 1), clock());
-        let held = budget.enter("GET", "/", Lane::Poll).await.expect("free");
+        let held = budget.enter("GET", "/", RequestPriority::Poll).await.expect("free");
         let (sender, mut order) = tokio::sync::mpsc::channel(100);
-        for lane in [Lane::Backfill, Lane::Poll].into_iter().chain([Lane::Fetch; 20]) {
+        for lane in [RequestPriority::Backfill, RequestPriority::Poll].into_iter().chain([RequestPriority::Fetch; 20]) {
             let (budget, sender) = (Arc::clone(&budget), sender.clone());
             tokio::spawn(async move {
                 let _permit = budget.enter("GET", "/", lane).await.expect("not overloaded");
@@ -338,9 +341,9 @@ mod tests {
             seen.push(lane);
         }
         let place = |lane| seen.iter().position(|seen| *seen == lane).expect("served");
-        assert_eq!(seen[0], Lane::Fetch);
-        assert!(place(Lane::Backfill) < 12, "the lowest lane gets every tenth turn: {seen:?}");
-        assert!(place(Lane::Poll) > place(Lane::Backfill));
+        assert_eq!(seen[0], RequestPriority::Fetch);
+        assert!(place(RequestPriority::Backfill) < 12, "the lowest lane gets every tenth turn: {seen:?}");
+        assert!(place(RequestPriority::Poll) > place(RequestPriority::Backfill));
     }
 
     #[test]
@@ -354,11 +357,11 @@ mod tests {
         };
         assert_eq!(budget.learn(&names, &answer(&[("x-remaining", "5"), ("x-reset", "1000060")]), false), None);
         budget.learn(&names, &answer(&[("x-remaining", "0"), ("x-reset", "1000060")]), false);
-        assert!(budget.enter("GET", "/", Lane::Fetch).now_or_never().is_none());
+        assert!(budget.enter("GET", "/", RequestPriority::Fetch).now_or_never().is_none());
         clock.advance(59 * SECOND);
-        assert!(budget.enter("GET", "/", Lane::Fetch).now_or_never().is_none());
+        assert!(budget.enter("GET", "/", RequestPriority::Fetch).now_or_never().is_none());
         clock.advance(SECOND);
-        assert!(budget.enter("GET", "/", Lane::Fetch).now_or_never().is_some());
+        assert!(budget.enter("GET", "/", RequestPriority::Fetch).now_or_never().is_some());
     }
 
     #[test]

@@ -37,5 +37,5 @@ pub use dial::{Lookup, SystemLookup};
 pub use forward::{Forward, Passed};
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use reqwest::{Method, Url};
-pub use room::{ANSWERS, ANSWERS_LEAST, Held, Room};
+pub use room::{ANSWERS, ANSWERS_LEAST, ReservedMemory, Room};
 pub use veil::{MASK, Veil, looks_secret, on_one_line};

@@ -5,7 +5,7 @@
 
 use super::HeaderMap;
 use super::client::{failure, shown};
-use crate::definition::{Paginate, Place};
+use crate::definition::{Paginate, ParameterPlace};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ const TRAIL_MAX: usize = 1_000_000;
 /// Where the next page is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Spot {
+pub enum PageToken {
     /// The first page.
     Start,
     /// A whole URL.
@@ -52,17 +52,17 @@ pub struct Draft {
 }
 
 /// Lays the place of a page into the request for it.
-pub fn lay(paginate: &Paginate, spot: &Spot, draft: &mut Draft) -> Result<(), Failure> {
+pub fn lay(paginate: &Paginate, spot: &PageToken, draft: &mut Draft) -> Result<(), Failure> {
     match (paginate, spot) {
-        (Paginate::LinkHeader { .. } | Paginate::LinkBody(_), Spot::Url(text)) => follow(text, draft),
-        (Paginate::Cursor { param, place, .. }, Spot::Token(token)) => set(draft, *place, param, token.clone()),
+        (Paginate::LinkHeader { .. } | Paginate::LinkBody(_), PageToken::Url(text)) => follow(text, draft),
+        (Paginate::Cursor { param, place, .. }, PageToken::Token(token)) => set(draft, *place, param, token.clone()),
         (Paginate::Offset { offset, limit, size, place, .. }, spot) => {
-            let so_far = if let Spot::Offset(so_far) = spot { *so_far } else { 0 };
+            let so_far = if let PageToken::Offset(so_far) = spot { *so_far } else { 0 };
             set(draft, *place, offset, so_far.into())?;
             limit.as_ref().map_or(Ok(()), |limit| set(draft, *place, limit, (*size).into()))
         }
         (Paginate::Page { page, start, place, .. }, spot) => {
-            let number = if let Spot::Page(number) = spot { *number } else { *start };
+            let number = if let PageToken::Page(number) = spot { *number } else { *start };
             set(draft, *place, page, number.into())
         }
         _ => Ok(()),
@@ -70,11 +70,11 @@ pub fn lay(paginate: &Paginate, spot: &Spot, draft: &mut Draft) -> Result<(), Fa
 }
 
 /// The URL a link leads to.
-pub(super) fn absolute(link: &str, base: &Url) -> Result<Spot, Failure> {
+pub(super) fn absolute(link: &str, base: &Url) -> Result<PageToken, Failure> {
     let url = base.join(link).map_err(|error| {
         failure("bad_link", format!("the next link after {} is no URL: {error}", shown(base)), false)
     })?;
-    Ok(Spot::Url(url.into()))
+    Ok(PageToken::Url(url.into()))
 }
 
 fn follow(text: &str, draft: &mut Draft) -> Result<(), Failure> {
@@ -91,12 +91,12 @@ fn follow(text: &str, draft: &mut Draft) -> Result<(), Failure> {
     Ok(())
 }
 
-fn set(draft: &mut Draft, place: Place, name: &str, value: Value) -> Result<(), Failure> {
+fn set(draft: &mut Draft, place: ParameterPlace, name: &str, value: Value) -> Result<(), Failure> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
     match place {
-        Place::Query => put(&mut draft.query, name, text(&value)),
-        Place::Header => put(&mut draft.headers, name, text(&value)),
-        Place::Body => match &mut draft.form {
+        ParameterPlace::Query => put(&mut draft.query, name, text(&value)),
+        ParameterPlace::Header => put(&mut draft.headers, name, text(&value)),
+        ParameterPlace::Body => match &mut draft.form {
             Some(form) => put(form, name, text(&value)),
             None => return set_in_body(draft.body.get_or_insert_with(|| Value::Object(Map::new())), name, value),
         },
@@ -175,7 +175,7 @@ pub struct Trail {
 
 impl Trail {
     /// Remembers `spot`; false if the listing has been there. Counted places rise by themselves and are not remembered.
-    pub fn step(&mut self, spot: &Spot) -> bool {
+    pub fn step(&mut self, spot: &PageToken) -> bool {
         match fingerprint(spot) {
             Some(place) if self.been_at.len() < TRAIL_MAX => self.been_at.insert(place),
             Some(place) => !self.been_at.contains(&place),
@@ -185,10 +185,10 @@ impl Trail {
 }
 
 /// A short form of a spot that could come again.
-fn fingerprint(spot: &Spot) -> Option<u64> {
+fn fingerprint(spot: &PageToken) -> Option<u64> {
     match spot {
-        Spot::Url(url) => Some(twox_hash::XxHash3_64::oneshot(url.as_bytes())),
-        Spot::Token(token) => Some(twox_hash::XxHash3_64::oneshot(token.to_string().as_bytes())),
+        PageToken::Url(url) => Some(twox_hash::XxHash3_64::oneshot(url.as_bytes())),
+        PageToken::Token(token) => Some(twox_hash::XxHash3_64::oneshot(token.to_string().as_bytes())),
         _ => None,
     }
 }

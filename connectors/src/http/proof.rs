@@ -3,7 +3,7 @@
 //! Promises: while any statement says that more follows, the list goes on; two statements that disagree are a doubt, and a
 //! list with a doubt deletes nothing; a list always ends. `docs/semantics.md` has the table. Pure.
 
-use super::paginate::Spot;
+use super::paginate::PageToken;
 use super::statements::Statements;
 use crate::definition::{Paginate, Request};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub struct Proof {
 
 /// What the API's own count says of a list that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tally {
+pub enum CountVerdict {
     /// There is none.
     Unstated,
     /// It is what was read, from the first page to the last.
@@ -55,7 +55,7 @@ pub struct Judged<'a> {
     /// The request the list is read by.
     pub request: &'a Request,
     /// Where the page stands.
-    pub spot: &'a Spot,
+    pub spot: &'a PageToken,
     /// What it states.
     pub page: &'a Statements,
     /// Items on it that were not read before; `None` if that is not known.
@@ -66,7 +66,7 @@ pub struct Judged<'a> {
 
 impl Proof {
     /// Takes a page in. Gives where the list goes on, if it does, and adds to `doubts` what does not fit together.
-    pub fn step(&mut self, judged: &Judged<'_>, doubts: &mut Vec<String>) -> Option<Spot> {
+    pub fn step(&mut self, judged: &Judged<'_>, doubts: &mut Vec<String>) -> Option<PageToken> {
         self.count(judged);
         let Judged { request, page, name, .. } = judged;
         doubts.extend(page.unclear.iter().cloned());
@@ -100,7 +100,7 @@ impl Proof {
     }
 
     /// The way on where pages or items are counted.
-    fn counted(&self, judged: &Judged<'_>, doubts: &mut Vec<String>) -> Option<Spot> {
+    fn counted(&self, judged: &Judged<'_>, doubts: &mut Vec<String>) -> Option<PageToken> {
         let Judged { request, spot, page, name, .. } = judged;
         if page.items == 0 && fault::planted("empty_page_ends_the_list") {
             return None;
@@ -143,7 +143,7 @@ impl Proof {
     }
 
     /// The way on where each page names the next one.
-    fn named(&self, judged: &Judged<'_>, doubts: &mut Vec<String>) -> Option<Spot> {
+    fn named(&self, judged: &Judged<'_>, doubts: &mut Vec<String>) -> Option<PageToken> {
         let Judged { request, page, name, .. } = judged;
         // A keyset always has a token: where `more` is read, its no is the end.
         let next = page.next.clone().filter(|_| page.more != Some(false));
@@ -202,36 +202,36 @@ impl Proof {
     }
 
     /// What the counts say, once the list has ended.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> CountVerdict {
         let distinct = self.distinct;
         match self.last_total {
-            None => Tally::Unstated,
-            Some(total) if total != distinct => Tally::Wrong { total, distinct },
-            Some(_) if self.greatest_total > Some(distinct) => Tally::Fell,
-            last if self.first_total == last => Tally::Steady,
-            Some(_) => Tally::Rose,
+            None => CountVerdict::Unstated,
+            Some(total) if total != distinct => CountVerdict::Wrong { total, distinct },
+            Some(_) if self.greatest_total > Some(distinct) => CountVerdict::Fell,
+            last if self.first_total == last => CountVerdict::Steady,
+            Some(_) => CountVerdict::Rose,
         }
     }
 }
 
 /// The page after one at `spot` with so many items, where pages or items are counted.
-pub fn beyond(paginate: &Paginate, spot: &Spot, items: u64) -> Option<Spot> {
+pub fn beyond(paginate: &Paginate, spot: &PageToken, items: u64) -> Option<PageToken> {
     match paginate {
-        Paginate::Page { .. } => number(paginate, spot).map(|number| Spot::Page(number.saturating_add(1))),
+        Paginate::Page { .. } => number(paginate, spot).map(|number| PageToken::Page(number.saturating_add(1))),
         Paginate::Offset { size, .. } => {
-            let so_far = if let Spot::Offset(so_far) = spot { *so_far } else { 0 };
+            let so_far = if let PageToken::Offset(so_far) = spot { *so_far } else { 0 };
             // By the items that came, not by those asked for: an API that gives fewer than asked would be read with gaps.
             let step = if items > 0 { items } else { *size };
-            Some(Spot::Offset(so_far.saturating_add(step)))
+            Some(PageToken::Offset(so_far.saturating_add(step)))
         }
         _ => None,
     }
 }
 
 /// The number of the page at `spot`, where pages are counted.
-fn number(paginate: &Paginate, spot: &Spot) -> Option<u64> {
+fn number(paginate: &Paginate, spot: &PageToken) -> Option<u64> {
     match (paginate, spot) {
-        (Paginate::Page { .. }, Spot::Page(number)) => Some(*number),
+        (Paginate::Page { .. }, PageToken::Page(number)) => Some(*number),
         (Paginate::Page { start, .. }, _) => Some(*start),
         _ => None,
     }

@@ -66,14 +66,14 @@ fn permits(bytes: usize) -> usize {
 
 /// A place that is given back when it is dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Held(#[allow(dead_code, reason = "held for its drop")] Option<Arc<OwnedSemaphorePermit>>);
+pub struct ReservedMemory(#[allow(dead_code, reason = "held for its drop")] Option<Arc<OwnedSemaphorePermit>>);
 
 /// No place within the time that is waited for one.
 #[derive(Debug)]
 pub(super) struct NoRoom;
 
 /// An answer as it comes.
-pub(super) struct Gathering {
+pub(super) struct BufferedAnswer {
     room: Room,
     bytes: Vec<u8>,
     /// Bytes that may be gathered before the next step.
@@ -83,11 +83,11 @@ pub(super) struct Gathering {
     held: Option<OwnedSemaphorePermit>,
 }
 
-impl Gathering {
+impl BufferedAnswer {
     /// Of an answer of at most so many bytes.
-    pub(super) fn new(room: &Room, most: u64) -> Gathering {
+    pub(super) fn new(room: &Room, most: u64) -> BufferedAnswer {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        Gathering { room: room.clone(), bytes: Vec::new(), granted: FREE, most, held: None }
+        BufferedAnswer { room: room.clone(), bytes: Vec::new(), granted: FREE, most, held: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -119,9 +119,9 @@ impl Gathering {
     }
 
     /// At most so many of its bytes, and their place.
-    pub(super) fn done(mut self, most: u64) -> (Bytes, Held) {
+    pub(super) fn done(mut self, most: u64) -> (Bytes, ReservedMemory) {
         self.bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-        (Bytes::from(self.bytes), Held(self.held.map(Arc::new)))
+        (Bytes::from(self.bytes), ReservedMemory(self.held.map(Arc::new)))
     }
 }
 
@@ -129,8 +129,8 @@ impl Gathering {
 mod tests {
     use super::*;
 
-    async fn gathered(room: &Room, most: usize, bytes: usize) -> Result<(Bytes, Held), NoRoom> {
-        let mut gathering = Gathering::new(room, most as u64);
+    async fn gathered(room: &Room, most: usize, bytes: usize) -> Result<(Bytes, ReservedMemory), NoRoom> {
+        let mut gathering = BufferedAnswer::new(room, most as u64);
         let chunk = vec![7; 16 << 10];
         while gathering.len() < bytes {
             gathering.add(&chunk[..chunk.len().min(bytes - gathering.len())]).await?;

@@ -5,7 +5,7 @@
 
 use super::HeaderMap;
 use super::client::{failure, shown};
-use super::paginate::{Spot, absolute, link_header};
+use super::paginate::{PageToken, absolute, link_header};
 use crate::definition::{Paginate, Request};
 use crate::expr::{Expr, Vars};
 use reqwest::Url;
@@ -43,7 +43,7 @@ pub struct Statements {
     /// Whether more follows.
     pub more: Option<bool>,
     /// Where the list goes on, by link or token.
-    pub next: Option<Spot>,
+    pub next: Option<PageToken>,
     /// A `Link` header names a next page, though links are not how this list goes on.
     pub link: bool,
     /// The status, where it is not that of a whole answer.
@@ -66,7 +66,7 @@ impl Statements {
             Paginate::LinkBody(link) => page.next = linked(link, facts)?,
             Paginate::Cursor { cursor, more, .. } => {
                 page.more = says_more(more.as_ref(), facts)?;
-                page.next = token(cursor, page.more, facts)?.map(Spot::Token);
+                page.next = token(cursor, page.more, facts)?.map(PageToken::Token);
             }
             Paginate::Offset { more, .. } => page.more = says_more(more.as_ref(), facts)?,
             Paginate::Page { more, last, .. } => {
@@ -132,7 +132,7 @@ fn says_more(more: Option<&Expr>, facts: &Facts) -> Result<Option<bool>, Failure
     })
 }
 
-fn linked(link: &Expr, facts: &Facts) -> Result<Option<Spot>, Failure> {
+fn linked(link: &Expr, facts: &Facts) -> Result<Option<PageToken>, Failure> {
     match evaluate(link, facts)? {
         Value::String(text) if !text.trim().is_empty() => absolute(text.trim(), facts.url).map(Some),
         Value::Null | Value::String(_) | Value::Bool(false) => Ok(None),

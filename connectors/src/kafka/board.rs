@@ -5,8 +5,8 @@
 
 use super::cluster::{Cluster, failure};
 use super::log::{SEEN_PATIENCE, SharedProducer};
-use super::reader::{ASK, Isolation, Reader, Step, Use};
-use super::topics::{self, Wanted, name};
+use super::reader::{ASK, Isolation, NextMessage, PartitionReader, Use};
+use super::topics::{self, TopicSpec, name};
 use rdkafka::message::{BorrowedMessage, Message};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,21 +24,21 @@ const LOOK: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// The topic of the board.
-pub fn board_topic(cluster: &Cluster) -> Wanted {
-    Wanted::new(name(&[&cluster.prefix, "log", "members"]))
+pub fn board_topic(cluster: &Cluster) -> TopicSpec {
+    TopicSpec::new(name(&[&cluster.prefix, "log", "members"]))
         .partitions(1)
         .with("cleanup.policy", "compact")
         .with("segment.ms", (24u64 * 3600 * 1000).to_string())
 }
 
 /// What is written, by key.
-pub type Notes = Arc<BTreeMap<String, String>>;
+pub type BoardEntries = Arc<BTreeMap<String, String>>;
 
 /// The board.
 pub struct Board {
     producer: SharedProducer,
     topic: String,
-    notes: watch::Receiver<Notes>,
+    notes: watch::Receiver<BoardEntries>,
     /// The place up to which it was read.
     seen: watch::Receiver<u64>,
     stop: Arc<AtomicBool>,
@@ -57,9 +57,9 @@ impl Board {
         let wanted = board_topic(cluster);
         topics::ensure(cluster, std::slice::from_ref(&wanted)).await?;
         let (stop, topic) = (Arc::new(AtomicBool::new(false)), wanted.name);
-        let (notes, all) = watch::channel(Notes::default());
+        let (notes, all) = watch::channel(BoardEntries::default());
         let (seen, mut read) = watch::channel(0);
-        let follower = Follower { cluster: cluster.clone(), topic: topic.clone(), notes, seen, stop: stop.clone() };
+        let follower = BoardReader { cluster: cluster.clone(), topic: topic.clone(), notes, seen, stop: stop.clone() };
         std::thread::Builder::new()
             .name("syncline-board".to_owned())
             .spawn(move || follower.run())
@@ -104,31 +104,32 @@ impl Board {
     }
 
     /// All there is.
-    pub fn all(&self) -> Notes {
+    pub fn all(&self) -> BoardEntries {
         self.notes.borrow().clone()
     }
 
     /// Wakes who waits for a change.
-    pub fn changed(&self) -> watch::Receiver<Notes> {
+    pub fn changed(&self) -> watch::Receiver<BoardEntries> {
         self.notes.clone()
     }
 }
 
-struct Follower {
+struct BoardReader {
     cluster: Cluster,
     topic: String,
-    notes: watch::Sender<Notes>,
+    notes: watch::Sender<BoardEntries>,
     seen: watch::Sender<u64>,
     stop: Arc<AtomicBool>,
 }
 
-impl Follower {
+impl BoardReader {
     fn run(self) {
         while !self.stop.load(Ordering::Acquire) {
-            let begun = Reader::new(&self.cluster, &self.topic, 0, Isolation::All, Use::Follow).and_then(|reader| {
-                let ends = reader.watermarks()?;
-                reader.seek(ends.0).map(|()| (reader, ends))
-            });
+            let begun =
+                PartitionReader::new(&self.cluster, &self.topic, 0, Isolation::All, Use::Follow).and_then(|reader| {
+                    let ends = reader.watermarks()?;
+                    reader.seek(ends.0).map(|()| (reader, ends))
+                });
             match begun {
                 Ok((reader, (_, high))) => self.follow(&reader, high),
                 Err(error) => {
@@ -140,14 +141,14 @@ impl Follower {
     }
 
     /// Reads along; ends where the place is not there any more, and then it is all read anew.
-    fn follow(&self, reader: &Reader, high: u64) {
+    fn follow(&self, reader: &PartitionReader, high: u64) {
         let (mut notes, mut next) = (BTreeMap::new(), 0);
         if high == 0 {
             self.publish(&notes, 0);
         }
         while !self.stop.load(Ordering::Acquire) {
             match reader.step(LOOK) {
-                Step::Message(message) => {
+                NextMessage::Message(message) => {
                     next = u64::try_from(message.offset()).unwrap_or(0) + 1;
                     apply(&mut notes, &message);
                     if next >= high {
@@ -155,9 +156,9 @@ impl Follower {
                     }
                 }
                 // What compaction removed is behind us as well.
-                Step::End => self.publish(&notes, next.max(high)),
-                Step::OutOfRange => return,
-                Step::Idle => {}
+                NextMessage::End => self.publish(&notes, next.max(high)),
+                NextMessage::OutOfRange => return,
+                NextMessage::Idle => {}
             }
         }
     }

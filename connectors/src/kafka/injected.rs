@@ -49,19 +49,19 @@ const COORDINATE: [RDKafkaRespErr; 8] = [
     RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
 ];
 
-struct Ground {
+struct BrokerFaults {
     mock: MockCluster<'static, DefaultProducerContext>,
     cluster: Cluster,
     rng: StdRng,
     injected: usize,
 }
 
-impl Ground {
+impl BrokerFaults {
     fn new(seed: u64) -> Self {
         let mock = MockCluster::new(1).expect("a mock cluster");
         mock.create_topic(TOPIC, 1, 1).expect("a topic");
         let cluster = Cluster { brokers: mock.bootstrap_servers(), ..Cluster::default() };
-        Ground { mock, cluster, rng: StdRng::seed_from_u64(seed), injected: 0 }
+        BrokerFaults { mock, cluster, rng: StdRng::seed_from_u64(seed), injected: 0 }
     }
 
     /// The next requests of this kind fail, up to this many of them.
@@ -79,7 +79,7 @@ impl Ground {
 
 #[test]
 fn the_log_survives_what_a_broker_answers() {
-    let mut ground = Ground::new(1);
+    let mut ground = BrokerFaults::new(1);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let log = Arc::new(KafkaLog::open(&ground.cluster, TOPIC, 0).await.expect("opens"));
@@ -127,7 +127,7 @@ fn the_log_survives_what_a_broker_answers() {
 
 #[test]
 fn the_changelog_survives_what_brokers_and_coordinators_answer() {
-    let mut ground = Ground::new(2);
+    let mut ground = BrokerFaults::new(2);
     let mut changelog = ground.changelog();
     let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for round in 0..36u32 {
@@ -172,7 +172,7 @@ fn the_changelog_survives_what_brokers_and_coordinators_answer() {
 
 #[test]
 fn what_cannot_be_survived_is_said_and_closes_the_changelog() {
-    let ground = Ground::new(3);
+    let ground = BrokerFaults::new(3);
     let write = Write { key: vec![1], value: Some(vec![1]) };
     let changelog = ground.changelog();
     ground.mock.request_errors(EndTxn, &[RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);

@@ -2,7 +2,7 @@
 //!
 //! Promises: a partition that the group takes back is given up only once the owner has let go of it, or after a bounded time
 //! ([`Membership::let_go`]); nobody else is given it before. Where the group has moved on without us (the process stood
-//! still, the broker was away) the owner is told [`Change::Lost`]: then another may be the owner already, and what keeps
+//! still, the broker was away) the owner is told [`Assignment::Lost`]: then another may be the owner already, and what keeps
 //! the two apart is the fence of the changelog.
 
 use super::cluster::Cluster;
@@ -46,7 +46,7 @@ impl Default for Membership {
 
 /// What the group decided.
 #[derive(Debug)]
-pub enum Change {
+pub enum Assignment {
     /// These partitions are ours from now on.
     Assigned(Vec<i32>),
     /// These are to be let go; the group waits until the release is dropped.
@@ -63,7 +63,7 @@ pub struct Release {
 
 /// A member of a group. Dropped without [`Group::leave`] it leaves all the same, a little later.
 pub struct Group {
-    changes: mpsc::Receiver<Change>,
+    changes: mpsc::Receiver<Assignment>,
     leaving: Arc<AtomicBool>,
     left: oneshot::Receiver<()>,
 }
@@ -95,7 +95,7 @@ impl Group {
     }
 
     /// The next change; `None` when the membership has ended.
-    pub async fn next(&mut self) -> Option<Change> {
+    pub async fn next(&mut self) -> Option<Assignment> {
         self.changes.recv().await
     }
 
@@ -145,7 +145,7 @@ fn take_part(consumer: &BaseConsumer<Callbacks>, stop: &AtomicBool) {
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                 tracing::error!(%error, "out of the group");
                 let ours = consumer.assignment().map(|list| partitions(&list)).unwrap_or_default();
-                consumer.context().tell(Change::Lost(ours));
+                consumer.context().tell(Assignment::Lost(ours));
                 return;
             }
             Some(Err(error)) => tracing::debug!(%error, "the group goes on"),
@@ -157,20 +157,20 @@ fn take_part(consumer: &BaseConsumer<Callbacks>, stop: &AtomicBool) {
 
 /// What the group calls.
 struct Callbacks {
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<Assignment>,
     leaving: Arc<AtomicBool>,
     let_go: Duration,
 }
 
 impl Callbacks {
-    fn tell(&self, change: Change) {
+    fn tell(&self, change: Assignment) {
         // Nobody listens any more: the membership is about to end.
         let _ = self.changes.blocking_send(change);
     }
 
     fn revoke(&self, ours: Vec<i32>) {
         let (held, released) = blocking::channel();
-        self.tell(Change::Revoked(ours.clone(), Release { _held: held }));
+        self.tell(Assignment::Revoked(ours.clone(), Release { _held: held }));
         if self.leaving.load(Ordering::Acquire) {
             return;
         }
@@ -192,7 +192,7 @@ impl ConsumerContext for Callbacks {
         }
         if consumer.assignment_lost() {
             count("lost");
-            self.tell(Change::Lost(ours));
+            self.tell(Assignment::Lost(ours));
         } else {
             count("revoked");
             self.revoke(ours);
@@ -208,7 +208,7 @@ impl ConsumerContext for Callbacks {
                 let ours = partitions(list);
                 if !ours.is_empty() {
                     count("assigned");
-                    self.tell(Change::Assigned(ours));
+                    self.tell(Assignment::Assigned(ours));
                 }
             }
             Rebalance::Revoke(_) => {}

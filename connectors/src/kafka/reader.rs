@@ -1,6 +1,6 @@
 //! One partition read in order, by place and without a group's help: what log, changelog and board share.
 //!
-//! Promises: nothing is skipped. A place that is not there is said ([`Step::OutOfRange`]), never replaced by another; a
+//! Promises: nothing is skipped. A place that is not there is said ([`NextMessage::OutOfRange`]), never replaced by another; a
 //! broker that is away is waited for by the caller, step by step, while the client reconnects.
 
 use super::cluster::Cluster;
@@ -48,7 +48,7 @@ pub(super) enum Isolation {
 }
 
 /// What one look for the next message gave.
-pub(super) enum Step<'a> {
+pub(super) enum NextMessage<'a> {
     /// The next message.
     Message(BorrowedMessage<'a>),
     /// Nothing within the time given.
@@ -60,7 +60,7 @@ pub(super) enum Step<'a> {
 }
 
 /// A reader of one partition.
-pub(super) struct Reader {
+pub(super) struct PartitionReader {
     consumer: BaseConsumer,
     topic: String,
     partition: i32,
@@ -112,7 +112,7 @@ fn passes(error: &KafkaError) -> bool {
     )
 }
 
-impl Reader {
+impl PartitionReader {
     /// A reader that is nowhere yet.
     pub fn new(
         cluster: &Cluster,
@@ -120,7 +120,7 @@ impl Reader {
         partition: i32,
         isolation: Isolation,
         purpose: Use,
-    ) -> Result<Reader, Error> {
+    ) -> Result<PartitionReader, Error> {
         let mut config = cluster.client();
         let wait = if purpose == Use::Follow { FOLLOWING_MS } else { SEEKING_MS };
         // The group's name is needed by the library and never joined: places are kept by who reads.
@@ -139,7 +139,7 @@ impl Reader {
             .set("reconnect.backoff.max.ms", "500")
             .set("queued.max.messages.kbytes", AHEAD_KIB.to_string());
         let consumer = config.create().map_err(|e| unreachable(&cluster.brokers, "the reader cannot be made", e))?;
-        Ok(Reader { consumer, topic: topic.to_owned(), partition })
+        Ok(PartitionReader { consumer, topic: topic.to_owned(), partition })
     }
 
     /// First place there and the place after the last one that can be seen.
@@ -171,17 +171,17 @@ impl Reader {
     }
 
     /// Looks for the next message for `wait`.
-    pub fn step(&self, wait: Duration) -> Step<'_> {
+    pub fn step(&self, wait: Duration) -> NextMessage<'_> {
         use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
         match self.consumer.poll(wait) {
-            None => Step::Idle,
-            Some(Ok(message)) => Step::Message(message),
-            Some(Err(KafkaError::PartitionEOF(_))) => Step::End,
-            Some(Err(KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange))) => Step::OutOfRange,
+            None => NextMessage::Idle,
+            Some(Ok(message)) => NextMessage::Message(message),
+            Some(Err(KafkaError::PartitionEOF(_))) => NextMessage::End,
+            Some(Err(KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange))) => NextMessage::OutOfRange,
             Some(Err(error)) => {
                 // Brokers that are away come back; who reads has a bound of its own.
                 tracing::debug!(topic = self.topic, partition = self.partition, %error, "reading goes on");
-                Step::Idle
+                NextMessage::Idle
             }
         }
     }

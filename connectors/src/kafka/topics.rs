@@ -41,7 +41,7 @@ fn digits(text: &str) -> String {
 
 /// A topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct TopicSpec {
     /// Its name.
     pub name: String,
     /// Its partitions if it has to be made; `None` takes the settings' number.
@@ -50,10 +50,10 @@ pub struct Wanted {
     pub config: Vec<(&'static str, String)>,
 }
 
-impl Wanted {
+impl TopicSpec {
     /// A topic that keeps what is written for the broker's time.
     pub fn new(name: impl Into<String>) -> Self {
-        Wanted { name: name.into(), partitions: None, config: Vec::new() }
+        TopicSpec { name: name.into(), partitions: None, config: Vec::new() }
     }
 
     /// With a setting of its own.
@@ -87,7 +87,7 @@ impl Wanted {
 
 /// Makes sure that these topics exist, and answers how many partitions each has. A missing topic is made, or refused
 /// (`topic_missing`) with the command that makes it where `topics.create` is off.
-pub async fn ensure(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<i32>, Failure> {
+pub async fn ensure(cluster: &Cluster, wanted: &[TopicSpec]) -> Result<Vec<i32>, Failure> {
     let admin = Arc::new(cluster.admin()?);
     let counts = ensure_with(cluster, &admin, wanted).await;
     // Its end takes up to a tenth of a second: not on a thread that serves others.
@@ -98,7 +98,7 @@ pub async fn ensure(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<i32>, Fa
 async fn ensure_with(
     cluster: &Cluster,
     admin: &Arc<AdminClient<DefaultClientContext>>,
-    wanted: &[Wanted],
+    wanted: &[TopicSpec],
 ) -> Result<Vec<i32>, Failure> {
     let mut counts = Vec::with_capacity(wanted.len());
     for topic in wanted {
@@ -122,7 +122,7 @@ async fn ensure_with(
 async fn make(
     cluster: &Cluster,
     admin: &Arc<AdminClient<DefaultClientContext>>,
-    topic: &Wanted,
+    topic: &TopicSpec,
 ) -> Result<i32, Failure> {
     let partitions = topic.partitions.unwrap_or(cluster.topics.partitions);
     let replication = TopicReplication::Fixed(cluster.topics.replication);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn the_command_says_all_that_matters() {
         let cluster = Cluster { brokers: "b:9092".into(), ..Cluster::default() };
-        let command = Wanted::new("t").partitions(3).with("cleanup.policy", "compact").command(&cluster);
+        let command = TopicSpec::new("t").partitions(3).with("cleanup.policy", "compact").command(&cluster);
         assert_eq!(
             command,
             "kafka-topics.sh --bootstrap-server b:9092 --create --topic t --partitions 3 --config cleanup.policy=compact"

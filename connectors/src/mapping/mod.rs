@@ -32,7 +32,7 @@ pub struct Mapper {
 
 /// When an item was seen.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct SeenAt {
     /// When it was true at the latest: the instant the request was sent, or the webhook's own time.
     pub observed_at: Timestamp,
     /// When it was said, by the clock of who said it if that is known.
@@ -86,7 +86,7 @@ impl Mapper {
     }
 
     /// Reads one item.
-    pub fn read(&self, item: &Value, seen: Seen, vars: &Vars) -> Mapped {
+    pub fn read(&self, item: &Value, seen: SeenAt, vars: &Vars) -> Mapped {
         self.read_given(item, None, None, seen, vars)
     }
 
@@ -96,7 +96,7 @@ impl Mapper {
         item: &Value,
         id: Option<String>,
         modified_at: Option<Timestamp>,
-        seen: Seen,
+        seen: SeenAt,
         vars: &Vars,
     ) -> Mapped {
         match self.observe(item, (id, modified_at), seen, vars) {
@@ -124,7 +124,7 @@ impl Mapper {
         &self,
         item: &Value,
         (id, given_at): (Option<String>, Option<Timestamp>),
-        seen: Seen,
+        seen: SeenAt,
         vars: &Vars,
     ) -> Result<(Observation, Option<Quarantined>), Quarantined> {
         let id = match id {
@@ -163,14 +163,14 @@ impl Mapper {
         id: String,
         modified_at: Option<Timestamp>,
         deleted_at: Option<Timestamp>,
-        seen: Seen,
+        seen: SeenAt,
     ) -> Observation {
         let clock = modified_at.max(deleted_at.map(|at| not_future(at, seen))).or(Some(seen.answered_at));
         let modified_at = clock.filter(|_| self.stream.modified_at.is_some());
         Observation { id, modified_at, observed_at: seen.observed_at, body: Body::Gone { deleted_at } }
     }
 
-    fn modified_at(&self, item: &Value, seen: Seen, vars: &Vars) -> Result<Option<Timestamp>, EvalError> {
+    fn modified_at(&self, item: &Value, seen: SeenAt, vars: &Vars) -> Result<Option<Timestamp>, EvalError> {
         let Some(time) = &self.stream.modified_at else { return Ok(None) };
         Ok(time.read(item, vars)?.map(|at| not_future(at, seen)))
     }

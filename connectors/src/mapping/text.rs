@@ -3,7 +3,7 @@
 //! Promises: the same outcome as [`Mapper::read`] gives for the parsed item (compared by test); text that needs a closer look
 //! goes that way. The text must be valid JSON, and an object.
 
-use super::{FUTURE_MAX, Mapped, Mapper, RESERVED, Seen, refuse};
+use super::{FUTURE_MAX, Mapped, Mapper, RESERVED, SeenAt, refuse};
 use crate::expr::{Vars, read_time};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -28,7 +28,7 @@ pub struct Given<'a> {
 
 /// A record as it goes into a page.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row<'a> {
+pub struct MappedRow<'a> {
     /// Its id.
     pub id: Cow<'a, str>,
     /// Its modified time, if it was given or the stream reads one.
@@ -39,7 +39,7 @@ pub struct Row<'a> {
     pub warning: Option<Quarantined>,
 }
 
-/// See [`Row::body`].
+/// See [`MappedRow::body`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowBody<'a> {
     /// The record.
@@ -54,9 +54,9 @@ impl Mapper {
         &self,
         text: &'a str,
         given: Given<'a>,
-        seen: Seen,
+        seen: SeenAt,
         vars: &mut dyn FnMut() -> Vars,
-    ) -> Result<Row<'a>, Quarantined> {
+    ) -> Result<MappedRow<'a>, Quarantined> {
         if let Some(row) = self.quick(text, &given, seen) {
             return Ok(row);
         }
@@ -72,13 +72,13 @@ impl Mapper {
         &self,
         item: &Value,
         given: Given<'a>,
-        seen: Seen,
+        seen: SeenAt,
         vars: &Vars,
-    ) -> Result<Row<'a>, Quarantined> {
+    ) -> Result<MappedRow<'a>, Quarantined> {
         let modified_at = given.modified_at.map(|at| not_future(at, seen));
         let id = given.id.map(Cow::into_owned);
         match self.read_given(item, id, modified_at, seen, vars) {
-            Mapped::Taken(observation, warning) => Ok(Row {
+            Mapped::Taken(observation, warning) => Ok(MappedRow {
                 id: Cow::Owned(observation.id),
                 modified_at: modified_at.or(observation.modified_at),
                 body: match observation.body {
@@ -92,7 +92,7 @@ impl Mapper {
     }
 
     /// The way without a tree; `None` where it does not lead to the end.
-    fn quick<'a>(&self, text: &'a str, given: &Given<'a>, seen: Seen) -> Option<Row<'a>> {
+    fn quick<'a>(&self, text: &'a str, given: &Given<'a>, seen: SeenAt) -> Option<MappedRow<'a>> {
         let plan = self.plain()?;
         // Line ends inside of a record would break readers that go by lines.
         let text = text.trim();
@@ -114,7 +114,12 @@ impl Mapper {
             },
         };
         let modified_at = modified_at.map(|at| not_future(at, seen));
-        Some(Row { body: RowBody::Whole(with_id(text, &id, found.id, found.empty)?), id, modified_at, warning: None })
+        Some(MappedRow {
+            body: RowBody::Whole(with_id(text, &id, found.id, found.empty)?),
+            id,
+            modified_at,
+            warning: None,
+        })
     }
 }
 
@@ -133,7 +138,7 @@ pub fn scalar_id(json: &str) -> Result<Cow<'_, str>, String> {
     record_id(&value).map(Cow::Owned).map_err(|e| e.to_string())
 }
 
-pub(super) fn not_future(at: Timestamp, seen: Seen) -> Timestamp {
+pub(super) fn not_future(at: Timestamp, seen: SeenAt) -> Timestamp {
     if at > seen.answered_at.plus(FUTURE_MAX) { seen.answered_at } else { at }
 }
 
@@ -159,7 +164,7 @@ fn with_id<'a>(text: &'a str, id: &str, place: Option<Range<usize>>, empty: bool
 }
 
 #[derive(Default)]
-struct Found {
+struct FoundFields {
     id: Option<Range<usize>>,
     key: Option<Range<usize>>,
     modified_at: Option<Range<usize>>,
@@ -168,10 +173,10 @@ struct Found {
 
 /// Where the top-level fields of interest lie. `None` for whatever is unusual: escaped names, a field written twice, the
 /// reserved one, great depth.
-fn scan(text: &str, key: &str, modified_at: Option<&str>) -> Option<Found> {
+fn scan(text: &str, key: &str, modified_at: Option<&str>) -> Option<FoundFields> {
     let bytes = text.as_bytes();
     let mut at = after_space(bytes, 1)?;
-    let mut found = Found { empty: bytes.get(at) == Some(&b'}'), ..Found::default() };
+    let mut found = FoundFields { empty: bytes.get(at) == Some(&b'}'), ..FoundFields::default() };
     if found.empty {
         return Some(found);
     }
@@ -266,8 +271,8 @@ mod tests {
         Mapper::new(&definition.streams[0]).expect("a mapper")
     }
 
-    fn seen() -> Seen {
-        Seen {
+    fn seen() -> SeenAt {
+        SeenAt {
             observed_at: Timestamp::from_seconds(2_000_000_000),
             answered_at: Timestamp::from_seconds(2_000_000_000),
         }
@@ -277,14 +282,14 @@ mod tests {
         mapper: &Mapper,
         text: &str,
         given: &Given<'static>,
-    ) -> (Option<Row<'static>>, Result<Row<'static>, Quarantined>) {
+    ) -> (Option<MappedRow<'static>>, Result<MappedRow<'static>, Quarantined>) {
         let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
         let item: Value = serde_json::from_str(text).expect("JSON");
         let slow = mapper.read_value(&item, given.clone(), seen(), &Vars::default());
         (mapper.quick(text, given, seen()), slow)
     }
 
-    fn value(row: &Row<'_>) -> (String, Option<Timestamp>, Value) {
+    fn value(row: &MappedRow<'_>) -> (String, Option<Timestamp>, Value) {
         let RowBody::Whole(text) = &row.body else { panic!("{row:?}") };
         (row.id.to_string(), row.modified_at, serde_json::from_str(text).expect("JSON"))
     }

@@ -14,7 +14,7 @@ use syncline_engine::source::{Connection, Failure};
 
 /// What an answer is good for.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum AnswerVerdict {
     /// A page: its body.
     Page(Value),
     /// An answer whose status says that it is not a whole one; what body there is.
@@ -50,7 +50,7 @@ pub(super) fn judge(
     answer: &Answer,
     budget: &Budget,
     vars: &Vars,
-) -> Result<(Verdict, Faults), Failure> {
+) -> Result<(AnswerVerdict, Faults), Failure> {
     let (body, faults) = match body::read(answer.header("content-type"), &answer.body) {
         Ok((body, faults)) => (Ok(body), faults),
         Err(error) => (Err(error), Faults::default()),
@@ -61,18 +61,18 @@ pub(super) fn judge(
     match action {
         Some(ResponseAction::Retry) => return Err(unwelcome(answer, true, again(true))),
         Some(ResponseAction::Fail) => return Err(unwelcome(answer, false, None)),
-        Some(ResponseAction::Skip) => return Ok((Verdict::Skipped, faults)),
-        Some(ResponseAction::Ignore) => return Ok((Verdict::Ignored, faults)),
+        Some(ResponseAction::Skip) => return Ok((AnswerVerdict::Skipped, faults)),
+        Some(ResponseAction::Ignore) => return Ok((AnswerVerdict::Ignored, faults)),
         Some(ResponseAction::Take) | None => {}
     }
     let taken = action == Some(ResponseAction::Take);
     let verdict = match (answer.status, body) {
-        (304, _) if !taken => Verdict::NotModified,
+        (304, _) if !taken => AnswerVerdict::NotModified,
         // 201 answers a search that is posted; 203 came through a proxy that changed it.
-        (200 | 201 | 203, Ok(body)) => Verdict::Page(body),
-        (_, Ok(body)) if taken => Verdict::Page(body),
-        (202 | 204..=299, _) if !taken && answer.body.trim_ascii().is_empty() => Verdict::Part(None),
-        (200..=299, Ok(body)) => Verdict::Part(Some(body)),
+        (200 | 201 | 203, Ok(body)) => AnswerVerdict::Page(body),
+        (_, Ok(body)) if taken => AnswerVerdict::Page(body),
+        (202 | 204..=299, _) if !taken && answer.body.trim_ascii().is_empty() => AnswerVerdict::Part(None),
+        (200..=299, Ok(body)) => AnswerVerdict::Part(Some(body)),
         (status, Err(error)) if taken || (200..=299).contains(&status) => {
             let retry = definition.limits.retry_status.network;
             let failure = not_json(answer, format!("something that is no JSON ({error}){}", shown(answer)), retry);

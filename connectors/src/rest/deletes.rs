@@ -2,13 +2,13 @@
 
 use crate::definition::{ConfirmRule, DeletedListing, Stream};
 use crate::expr::Vars;
-use crate::mapping::{Mapped, Mapper, Seen, key_of, refuse};
+use crate::mapping::{Mapped, Mapper, SeenAt, key_of, refuse};
 use serde_json::Value;
 use syncline_engine::model::{CLOCKS_APART, Strategy, Timestamp};
 use syncline_engine::source::{Confirm, Observation};
 
 /// Reads one item of a listing of deleted records.
-pub(super) fn read(mapper: &Mapper, listing: &DeletedListing, item: &Value, seen: Seen, vars: &Vars) -> Mapped {
+pub(super) fn read(mapper: &Mapper, listing: &DeletedListing, item: &Value, seen: SeenAt, vars: &Vars) -> Mapped {
     let composite = mapper.stream().composite;
     let id = match key_of(&listing.key, composite, item, vars) {
         Ok(id) => id,
@@ -22,7 +22,7 @@ pub(super) fn read(mapper: &Mapper, listing: &DeletedListing, item: &Value, seen
 
 /// That a record was deleted then. Where merging goes by when a page was asked for, this is no news of now: what came to
 /// life since stays, however often the list names its old delete.
-fn listed(mapper: &Mapper, id: String, at: Option<Timestamp>, seen: Seen) -> Observation {
+fn listed(mapper: &Mapper, id: String, at: Option<Timestamp>, seen: SeenAt) -> Observation {
     let mut gone = mapper.gone(id, None, at, seen);
     if let (Strategy::IgnoreIfModifiedAfter, Some(at)) = (mapper.stream().merge, at) {
         gone.observed_at = gone.observed_at.min(at.plus(CLOCKS_APART));

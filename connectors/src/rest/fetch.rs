@@ -3,7 +3,7 @@
 //! Promises: a key is called gone only by a whole answer that says so. With partitions and no hint which one, a record is gone
 //! only if every list says so.
 
-use super::answer::{self, Verdict, items, judge};
+use super::answer::{self, AnswerVerdict, items, judge};
 use super::partitions;
 use super::request::{Filling, base, draft, refused};
 use super::source::RestSource;
@@ -11,9 +11,9 @@ use crate::definition::{Fetch, Stream};
 use crate::expr::Vars;
 use crate::http::Answer;
 use crate::http::body::Faults;
-use crate::http::limits::Lane;
+use crate::http::limits::RequestPriority;
 use crate::http::statements::{Facts, Statements};
-use crate::mapping::{Mapped, Mapper, Seen};
+use crate::mapping::{Mapped, Mapper, SeenAt};
 use serde_json::Value;
 use std::collections::HashSet;
 use syncline_engine::source::{Ask, Failure, Page, Part};
@@ -32,7 +32,7 @@ pub(super) async fn fetch(source: &RestSource, ask: &Ask, keys: &[String]) -> Re
     }
     let mut page = Page::default();
     let lists = partitions::combinations(source, ask, &rule.request, None, &mut page.requests).await?;
-    let call = Call { source, ask, rule, mapper };
+    let call = FetchRequest { source, ask, rule, mapper };
     for batch in keys.chunks(rule.batch.max(1)) {
         call.batch(batch, &lists, &mut page).await?;
     }
@@ -45,7 +45,7 @@ fn stream<'a>(source: &'a RestSource, ask: &Ask) -> Result<(&'a Stream, &'a Mapp
     Ok((mapper.stream(), mapper))
 }
 
-struct Call<'a> {
+struct FetchRequest<'a> {
     source: &'a RestSource,
     ask: &'a Ask,
     rule: &'a Fetch,
@@ -54,15 +54,15 @@ struct Call<'a> {
 
 /// What one list said of some keys.
 enum Said {
-    Items(Vec<Value>, Seen),
+    Items(Vec<Value>, SeenAt),
     /// Some items, of an answer that was not all of it: keys that are not there may be in the rest.
-    Part(Vec<Value>, Seen),
-    Nothing(Seen),
+    Part(Vec<Value>, SeenAt),
+    Nothing(SeenAt),
     /// Left aside by a rule: says nothing about any key.
     Unclear,
 }
 
-impl Call<'_> {
+impl FetchRequest<'_> {
     async fn batch(&self, keys: &[String], lists: &[Value], page: &mut Page) -> Result<(), Failure> {
         let mut open: HashSet<&str> = keys.iter().map(String::as_str).collect();
         let mut last = None;
@@ -102,7 +102,8 @@ impl Call<'_> {
             .with("keys", keys.iter().copied().collect());
         let base = base(&definition.base_url, &self.ask.connection, &filling)?;
         let draft = draft(request, &base, &filling)?;
-        let exchange = self.source.exchange(&self.ask.connection, &draft, request.timeout, Lane::Fetch, None).await?;
+        let exchange =
+            self.source.exchange(&self.ask.connection, &draft, request.timeout, RequestPriority::Fetch, None).await?;
         page.requests += 1;
         let (answer, seen) = (&exchange.answer, seen(&exchange.answer));
         let vars = answer::vars(&self.ask.connection, list, answer);
@@ -111,7 +112,7 @@ impl Call<'_> {
         }
         let (verdict, faults) = judge(definition, request, answer, &exchange.budget, &vars)?;
         let said = match verdict {
-            Verdict::Page(body) => {
+            AnswerVerdict::Page(body) => {
                 let items = self.items(&body, &vars)?;
                 answer::readable(definition, answer, &faults, &items)?;
                 if self.is_whole(&body, answer, items.len(), &vars)? {
@@ -120,13 +121,13 @@ impl Call<'_> {
                     Said::Part(items, seen)
                 }
             }
-            Verdict::Part(Some(body)) => {
+            AnswerVerdict::Part(Some(body)) => {
                 let items = self.items(&body, &vars)?;
                 answer::readable(definition, answer, &faults, &items)?;
                 Said::Part(items, seen)
             }
-            Verdict::Part(None) | Verdict::Ignored => Said::Unclear,
-            Verdict::Skipped | Verdict::NotModified => {
+            AnswerVerdict::Part(None) | AnswerVerdict::Ignored => Said::Unclear,
+            AnswerVerdict::Skipped | AnswerVerdict::NotModified => {
                 return Err(refused("no_answer", format!("the answer for {} was left out by a rule", keys.join(", "))));
             }
         };
@@ -152,7 +153,7 @@ impl Call<'_> {
         &self,
         items: &[Value],
         faults: &Faults,
-        seen: Seen,
+        seen: SeenAt,
         vars: &Vars,
         open: &mut HashSet<&str>,
         page: &mut Page,
@@ -187,6 +188,6 @@ impl Call<'_> {
     }
 }
 
-fn seen(answer: &Answer) -> Seen {
-    Seen { observed_at: answer.sent_at, answered_at: answer.date().unwrap_or(answer.sent_at) }
+fn seen(answer: &Answer) -> SeenAt {
+    SeenAt { observed_at: answer.sent_at, answered_at: answer.date().unwrap_or(answer.sent_at) }
 }

@@ -6,7 +6,7 @@ use syncline_engine::model::Timestamp;
 use syncline_engine::source::Failure;
 
 /// From when, until when.
-pub(super) type Window = (Timestamp, Timestamp);
+pub(super) type TimeSpan = (Timestamp, Timestamp);
 
 /// Whether a window has brought so much that the API may have cut it off.
 pub(super) fn is_capped(rule: &Incremental, total: Option<u64>, read: u64) -> bool {
@@ -14,7 +14,7 @@ pub(super) fn is_capped(rule: &Incremental, total: Option<u64>, read: u64) -> bo
 }
 
 /// Replaces the window being read, the last of `windows`, by its halves; the earlier one is read first.
-pub(super) fn halve(rule: &Incremental, windows: &mut Vec<Window>) -> Result<(), Failure> {
+pub(super) fn halve(rule: &Incremental, windows: &mut Vec<TimeSpan>) -> Result<(), Failure> {
     let Some((since, until)) = windows.pop() else { return Ok(()) };
     let middle = middle(since, until);
     if middle.since(since) < rule.min_span || until.since(middle) < rule.min_span || middle <= since {

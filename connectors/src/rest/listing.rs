@@ -1,14 +1,14 @@
 //! A listing: page after page, list after list, window after window, and the proof that nothing was left out.
 //!
-//! The place in a listing ([`Place`]) is the bookmark; it is small. The keys read so far, needed to count distinct items
+//! The place in a listing ([`ListingPlace`]) is the bookmark; it is small. The keys read so far, needed to count distinct items
 //! and to notice circles, are kept in memory ([`Memory`]) and, page by page, in notes: a listing that goes on after a
 //! restart reads them back and loses nothing of its proof.
 //!
 //! A listing is proven complete if every page answered and everything the API stated about the end and the size of each list
 //! agrees with where we stopped ([`crate::http::proof`]). What speaks against that is a doubt, and travels to the end.
 
-use super::answer::{self, Verdict, items, judge};
-use super::incremental::{Window, halve, is_capped};
+use super::answer::{self, AnswerVerdict, items, judge};
+use super::incremental::{TimeSpan, halve, is_capped};
 use super::request::{Filling, base, draft, fingerprint, refused};
 use super::source::RestSource;
 use super::{deletes, partitions};
@@ -16,12 +16,12 @@ use crate::definition::{DeletedListing, Incremental, Request};
 use crate::expr::Vars;
 use crate::http::body::Faults;
 use crate::http::conditional::{KeptPage, Validator};
-use crate::http::limits::{HINT_MAX, Lane};
-use crate::http::paginate::{self, STALE_PAGES_MAX, Spot, Trail, loop_failure};
-use crate::http::proof::{Judged, Proof, Tally, beyond};
+use crate::http::limits::{HINT_MAX, RequestPriority};
+use crate::http::paginate::{self, PageToken, STALE_PAGES_MAX, Trail, loop_failure};
+use crate::http::proof::{CountVerdict, Judged, Proof, beyond};
 use crate::http::statements::{Facts, Statements};
 use crate::http::{Answer, Url};
-use crate::mapping::{Mapped, Mapper, Seen, refuse};
+use crate::mapping::{Mapped, Mapper, SeenAt, refuse};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -43,7 +43,7 @@ const KEYS_MAX: usize = 20_000_000;
 const SKIPPED_MAX: u32 = 3;
 
 /// Which listing is being read.
-pub(super) type Key = (DatasetName, String);
+pub(super) type ListingKey = (DatasetName, String);
 
 /// What a listing remembers besides its bookmark.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(super) struct Memory {
 
 /// Where a listing stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Place {
+struct ListingPlace {
     format: u32,
     definition: String,
     listing: i64,
@@ -67,9 +67,9 @@ struct Place {
     page: u64,
     /// The first page of the window being read.
     first_page: u64,
-    spot: Spot,
+    spot: PageToken,
     /// Windows still to be read; the last one is being read.
-    windows: Vec<Window>,
+    windows: Vec<TimeSpan>,
     /// What is known of the window being read.
     proof: Proof,
     /// Whether every list so far had a steady count.
@@ -101,11 +101,11 @@ pub(super) struct Listing<'a> {
     ask: &'a Ask,
     mapper: &'a Mapper,
     request: &'a Request,
-    kind: Kind<'a>,
+    kind: ListingKind<'a>,
     name: String,
 }
 
-enum Kind<'a> {
+enum ListingKind<'a> {
     Full,
     Incremental(&'a Incremental),
     Deleted(&'a DeletedListing),
@@ -118,13 +118,16 @@ impl<'a> Listing<'a> {
         let mapper = mapper.ok_or_else(|| refused("unknown_stream", format!("there is no stream {}", ask.stream)))?;
         let stream = mapper.stream();
         let found = match ask.part {
-            Part::Full => stream.list.as_ref().map(|list| (list, Kind::Full, "full".to_string())),
-            Part::Incremental { .. } => {
-                stream.incremental.as_ref().map(|i| (&i.request, Kind::Incremental(i), "incremental".to_string()))
-            }
-            Part::Deletes { index, .. } => {
-                stream.deletes.listings.get(index).map(|d| (&d.list, Kind::Deleted(d), format!("deletes{index}")))
-            }
+            Part::Full => stream.list.as_ref().map(|list| (list, ListingKind::Full, "full".to_string())),
+            Part::Incremental { .. } => stream
+                .incremental
+                .as_ref()
+                .map(|i| (&i.request, ListingKind::Incremental(i), "incremental".to_string())),
+            Part::Deletes { index, .. } => stream
+                .deletes
+                .listings
+                .get(index)
+                .map(|d| (&d.list, ListingKind::Deleted(d), format!("deletes{index}"))),
         };
         let missing = || refused("no_request", format!("stream {} has no listing for {:?}", stream.name, ask.part));
         let (request, kind, name) = found.ok_or_else(missing)?;
@@ -145,18 +148,18 @@ impl<'a> Listing<'a> {
         self.advance(place, &lists, sheet, page)
     }
 
-    async fn begin(&self, page: &mut Page) -> Result<(Place, Arc<Vec<Value>>), Failure> {
+    async fn begin(&self, page: &mut Page) -> Result<(ListingPlace, Arc<Vec<Value>>), Failure> {
         let since = self.started_note()?;
         let lists = partitions::combinations(self.source, self.ask, self.request, since, &mut page.requests).await?;
         let lists = Arc::new(lists);
-        let mut place = Place {
+        let mut place = ListingPlace {
             format: FORMAT,
             definition: self.source.definition().hash.clone(),
             listing: self.ask.started_at.0,
             list: 0,
             page: 0,
             first_page: 0,
-            spot: Spot::Start,
+            spot: PageToken::Start,
             windows: self.windows(),
             proof: Proof::default(),
             steady: self.request.total.is_some(),
@@ -176,25 +179,25 @@ impl<'a> Listing<'a> {
         Ok((place, lists))
     }
 
-    fn windows(&self) -> Vec<Window> {
+    fn windows(&self) -> Vec<TimeSpan> {
         match self.ask.part {
             Part::Full => Vec::new(),
             Part::Incremental { since, until } | Part::Deletes { since, until, .. } => vec![(since, until)],
         }
     }
 
-    fn key(&self) -> Key {
+    fn key(&self) -> ListingKey {
         (self.source.dataset(self.ask), self.name.clone())
     }
 
-    fn remember(&self, place: &Place, lists: &Arc<Vec<Value>>, keys: HashSet<u64>, trail: Trail) {
+    fn remember(&self, place: &ListingPlace, lists: &Arc<Vec<Value>>, keys: HashSet<u64>, trail: Trail) {
         let memory = Memory { at: place.at(), lists: Arc::clone(lists), keys, trail };
         self.source.listings().insert(self.key(), memory);
     }
 
     /// Reads a bookmark, and what belongs to it if it is not in memory.
-    fn resume(&self, bookmark: &Bookmark) -> Result<(Place, Arc<Vec<Value>>), Failure> {
-        let mut place: Place = serde_json::from_slice(&bookmark.0)
+    fn resume(&self, bookmark: &Bookmark) -> Result<(ListingPlace, Arc<Vec<Value>>), Failure> {
+        let mut place: ListingPlace = serde_json::from_slice(&bookmark.0)
             .map_err(|error| refused(Failure::BAD_BOOKMARK, format!("the bookmark cannot be read: {error}")))?;
         if place.format != FORMAT || place.definition != self.source.definition().hash {
             let message = "the bookmark was made by another version of the definition; the listing begins again";
@@ -223,7 +226,7 @@ impl<'a> Listing<'a> {
         Ok((place, lists))
     }
 
-    fn read_lists(&self, place: &Place) -> Result<Vec<Value>, Failure> {
+    fn read_lists(&self, place: &ListingPlace) -> Result<Vec<Value>, Failure> {
         if self.request.partitions.is_empty() {
             return Ok(vec![Value::Object(Default::default())]);
         }
@@ -249,8 +252,8 @@ impl<'a> Listing<'a> {
         format!("page/{}/{}/{number}", self.name, short(list))
     }
 
-    fn lane(&self) -> Lane {
-        if matches!(self.kind, Kind::Full) { Lane::Backfill } else { Lane::Poll }
+    fn lane(&self) -> RequestPriority {
+        if matches!(self.kind, ListingKind::Full) { RequestPriority::Backfill } else { RequestPriority::Poll }
     }
 
     /// What decides, besides the request, how an answer is read.
@@ -265,7 +268,7 @@ impl<'a> Listing<'a> {
     }
 
     /// Asks for the page at `place` and reads its items into `page`.
-    async fn read(&self, place: &Place, list: &Value, page: &mut Page) -> Result<Sheet, Failure> {
+    async fn read(&self, place: &ListingPlace, list: &Value, page: &mut Page) -> Result<Sheet, Failure> {
         if place.page >= self.request.max_pages {
             let message = format!("more than {} pages; raise max_pages or narrow the request", self.request.max_pages);
             return Err(refused("max_pages", message));
@@ -297,8 +300,8 @@ impl<'a> Listing<'a> {
             validator: None,
         };
         match verdict {
-            Verdict::Page(body) => self.take(&exchange.answer, (&body, &faults), &vars, &mut sheet, page)?,
-            Verdict::Part(body) => {
+            AnswerVerdict::Page(body) => self.take(&exchange.answer, (&body, &faults), &vars, &mut sheet, page)?,
+            AnswerVerdict::Part(body) => {
                 if let Some(body) = &body {
                     self.take(&exchange.answer, (body, &faults), &vars, &mut sheet, page)?;
                 }
@@ -306,15 +309,15 @@ impl<'a> Listing<'a> {
                 sheet.validator = None;
                 sheet.statements.iter_mut().for_each(|page| page.part = Some(exchange.answer.status));
             }
-            Verdict::NotModified => self.take_kept(kept, &exchange.answer, &mut sheet, page)?,
-            Verdict::Ignored => {}
-            Verdict::Skipped => sheet.statements = None,
+            AnswerVerdict::NotModified => self.take_kept(kept, &exchange.answer, &mut sheet, page)?,
+            AnswerVerdict::Ignored => {}
+            AnswerVerdict::Skipped => sheet.statements = None,
         }
         Ok(sheet)
     }
 
     /// The page as it was read last, if it was read for this very request and can be asked for conditionally.
-    fn kept(&self, list: &Value, place: &Place, request: &str) -> Result<Option<KeptPage>, Failure> {
+    fn kept(&self, list: &Value, place: &ListingPlace, request: &str) -> Result<Option<KeptPage>, Failure> {
         if !self.source.definition().limits.conditional {
             return Ok(None);
         }
@@ -336,7 +339,7 @@ impl<'a> Listing<'a> {
         sheet: &mut Sheet,
         page: &mut Page,
     ) -> Result<(), Failure> {
-        let seen = Seen { observed_at: answer.sent_at, answered_at: answer.date().unwrap_or(answer.sent_at) };
+        let seen = SeenAt { observed_at: answer.sent_at, answered_at: answer.date().unwrap_or(answer.sent_at) };
         let found = items(self.request, body, vars)?;
         answer::readable(self.source.definition(), answer, faults, &found)?;
         let (headers, url, items) = (&answer.headers, &answer.url, found.len() as u64);
@@ -366,7 +369,7 @@ impl<'a> Listing<'a> {
     }
 
     /// The fingerprint of an item's key, and what became of the item; nothing if it is not of this stream.
-    fn map(&self, item: &Value, fault: Option<&str>, seen: Seen, vars: &Vars) -> (u64, Option<Mapped>) {
+    fn map(&self, item: &Value, fault: Option<&str>, seen: SeenAt, vars: &Vars) -> (u64, Option<Mapped>) {
         let mapped = match fault {
             Some(why) => Some(Mapped::Refused(self.mapper.unreadable(item, why, vars))),
             None => self.judged(item, seen, vars),
@@ -381,12 +384,12 @@ impl<'a> Listing<'a> {
     }
 
     /// What became of an item; nothing if it is not of this stream.
-    fn judged(&self, item: &Value, seen: Seen, vars: &Vars) -> Option<Mapped> {
+    fn judged(&self, item: &Value, seen: SeenAt, vars: &Vars) -> Option<Mapped> {
         match self.request.filter.as_ref().map(|filter| filter.truthy(item, vars)).transpose() {
             Ok(Some(false)) => None,
             Ok(_) => Some(match &self.kind {
-                Kind::Deleted(listing) => deletes::read(self.mapper, listing, item, seen, vars),
-                Kind::Full | Kind::Incremental(_) => self.mapper.read(item, seen, vars),
+                ListingKind::Deleted(listing) => deletes::read(self.mapper, listing, item, seen, vars),
+                ListingKind::Full | ListingKind::Incremental(_) => self.mapper.read(item, seen, vars),
             }),
             Err(error) => Some(Mapped::Refused(refuse("bad_expression", format!("where: {error}"), None, item))),
         }
@@ -426,7 +429,7 @@ impl<'a> Listing<'a> {
     /// Moves on from a page that was read.
     fn advance(
         &self,
-        mut place: Place,
+        mut place: ListingPlace,
         lists: &Arc<Vec<Value>>,
         sheet: Sheet,
         mut page: Page,
@@ -439,9 +442,9 @@ impl<'a> Listing<'a> {
         self.keep(&list, &place, sheet, &next, &mut page);
         place.page += 1;
         match next {
-            Next::Page(spot) => place.spot = spot,
-            Next::Halved => place.open_window(),
-            Next::Over => {
+            NextPage::Page(spot) => place.spot = spot,
+            NextPage::Halved => place.open_window(),
+            NextPage::Over => {
                 self.prove(&mut place);
                 place.windows.pop();
                 place.open_window();
@@ -459,7 +462,7 @@ impl<'a> Listing<'a> {
     }
 
     /// Counts the page in and finds the way on.
-    fn step(&self, place: &mut Place, sheet: &Sheet) -> Result<Next, Failure> {
+    fn step(&self, place: &mut ListingPlace, sheet: &Sheet) -> Result<NextPage, Failure> {
         let mut listings = self.source.listings();
         let Some(memory) = listings.get_mut(&self.key()).filter(|memory| memory.at == place.at()) else {
             // Another run of the same listing moved on meanwhile, or the place in memory was needed.
@@ -479,26 +482,26 @@ impl<'a> Listing<'a> {
         memory.at = (0, usize::MAX, u64::MAX);
         let (next, doubts) = self.way_on(place, sheet, fresh);
         let total = sheet.statements.as_ref().and_then(|page| page.total);
-        if let Kind::Incremental(rule) = &self.kind
+        if let ListingKind::Incremental(rule) = &self.kind
             && is_capped(rule, total, place.proof.read)
         {
             // Its halves are asked for instead: what was found odd here is found there, or is not.
             halve(rule, &mut place.windows)?;
-            return Ok(Next::Halved);
+            return Ok(NextPage::Halved);
         }
         doubts.into_iter().for_each(|text| doubt(place, text));
-        let Some(spot) = next else { return Ok(Next::Over) };
+        let Some(spot) = next else { return Ok(NextPage::Over) };
         if !memory.trail.step(&spot) {
             return Err(loop_failure(&sheet.url, "the listing leads back to a page it has been at"));
         }
         if place.proof.stale >= STALE_PAGES_MAX && place.skipped == 0 {
             return Err(loop_failure(&sheet.url, &format!("{STALE_PAGES_MAX} pages without a new key")));
         }
-        Ok(Next::Page(spot))
+        Ok(NextPage::Page(spot))
     }
 
     /// Where the listing goes on behind the page, and what speaks against it.
-    fn way_on(&self, place: &mut Place, sheet: &Sheet, fresh: Option<u64>) -> (Option<Spot>, Vec<String>) {
+    fn way_on(&self, place: &mut ListingPlace, sheet: &Sheet, fresh: Option<u64>) -> (Option<PageToken>, Vec<String>) {
         let path = sheet.url.path();
         let Some(page) = &sheet.statements else {
             place.skipped += 1;
@@ -514,30 +517,30 @@ impl<'a> Listing<'a> {
     }
 
     /// Keeps the page as a note: for the proof of a resumed listing, and to ask conditionally next time.
-    fn keep(&self, list: &Value, place: &Place, sheet: Sheet, next: &Next, page: &mut Page) {
-        let last = !matches!(next, Next::Page(_));
+    fn keep(&self, list: &Value, place: &ListingPlace, sheet: Sheet, next: &NextPage, page: &mut Page) {
+        let last = !matches!(next, NextPage::Page(_));
         if last && sheet.validator.is_none() {
             return;
         }
         let mut kept = KeptPage::new(place.listing, sheet.request);
         // A window that was halved is not asked for again as it was.
-        kept.validator = sheet.validator.filter(|_| !matches!(next, Next::Halved));
+        kept.validator = sheet.validator.filter(|_| !matches!(next, NextPage::Halved));
         (kept.statements, kept.keys, kept.ids) = (sheet.statements.unwrap_or_default(), sheet.keys, sheet.ids);
         page.notes.push((self.page_note(list, place.page), kept.encode()));
     }
 
     /// Compares what was read with what the API says there is.
-    fn prove(&self, place: &mut Place) {
+    fn prove(&self, place: &mut ListingPlace) {
         let tally = place.proof.tally();
-        place.steady &= tally == Tally::Steady;
-        place.fell |= tally == Tally::Fell;
-        if let Tally::Wrong { total, distinct } = tally {
+        place.steady &= tally == CountVerdict::Steady;
+        place.fell |= tally == CountVerdict::Fell;
+        if let CountVerdict::Wrong { total, distinct } = tally {
             doubt(place, format!("total_mismatch: the API counts {total}, {distinct} distinct items were read"));
         }
     }
 
     /// Ends a list: notes of pages that will not be asked for again go.
-    fn close_list(&self, list: &Value, place: &mut Place, page: &mut Page) -> Result<(), Failure> {
+    fn close_list(&self, list: &Value, place: &mut ListingPlace, page: &mut Page) -> Result<(), Failure> {
         let conditional = self.source.definition().limits.conditional;
         if conditional {
             let note = format!("pages/{}/{}", self.name, short(list));
@@ -554,7 +557,7 @@ impl<'a> Listing<'a> {
         Ok(())
     }
 
-    fn move_memory(&self, place: &Place, lists: &Arc<Vec<Value>>) {
+    fn move_memory(&self, place: &ListingPlace, lists: &Arc<Vec<Value>>) {
         let mut listings = self.source.listings();
         let memory = listings.entry(self.key()).or_insert_with(|| Memory {
             at: place.at(),
@@ -568,10 +571,10 @@ impl<'a> Listing<'a> {
         }
     }
 
-    fn end(&self, mut place: Place, lists: &[Value], mut page: Page) -> Result<Page, Failure> {
+    fn end(&self, mut place: ListingPlace, lists: &[Value], mut page: Page) -> Result<Page, Failure> {
         self.source.listings().remove(&self.key());
         let mut confirm = Confirm::Never;
-        if matches!(self.kind, Kind::Full) {
+        if matches!(self.kind, ListingKind::Full) {
             confirm = deletes::confirm(self.mapper.stream(), place.steady, place.fell);
             if place.fell {
                 self.fallen(&mut place, &mut page)?;
@@ -591,7 +594,7 @@ impl<'a> Listing<'a> {
     }
 
     /// A count that fell leaves open which of its values was true. A second look settles it, unless it falls there as well.
-    fn fallen(&self, place: &mut Place, page: &mut Page) -> Result<(), Failure> {
+    fn fallen(&self, place: &mut ListingPlace, page: &mut Page) -> Result<(), Failure> {
         let note = self.source.note(self.ask, "fell/full")?;
         let before = note.and_then(|bytes| serde_json::from_slice::<i64>(&bytes).ok());
         if before == Some(place.listing) {
@@ -623,15 +626,15 @@ impl<'a> Listing<'a> {
 }
 
 /// Where a listing goes after a page.
-enum Next {
-    Page(Spot),
+enum NextPage {
+    Page(PageToken),
     /// The window was too large: its halves are asked for.
     Halved,
     /// The window, or the list, is over.
     Over,
 }
 
-impl Place {
+impl ListingPlace {
     fn at(&self) -> (i64, usize, u64) {
         (self.listing, self.list, self.page)
     }
@@ -639,12 +642,12 @@ impl Place {
     /// Begins the window on top, or the list if there are no windows.
     fn open_window(&mut self) {
         self.first_page = self.page;
-        self.spot = Spot::Start;
+        self.spot = PageToken::Start;
         (self.proof, self.skipped) = (Proof::default(), 0);
     }
 }
 
-fn doubt(place: &mut Place, text: String) {
+fn doubt(place: &mut ListingPlace, text: String) {
     if place.doubts.len() < DOUBTS_MAX && !place.doubts.contains(&text) {
         place.doubts.push(text);
     }

@@ -24,5 +24,5 @@ mod request;
 mod source;
 
 pub use credentials::{AsBorne, Credentials};
-pub use notes::Notes;
+pub use notes::SourceState;
 pub use source::RestSource;

@@ -5,7 +5,7 @@ use syncline_engine::source::Failure;
 
 /// Read access to what was committed. The program implements it over the engine's marks and records.
 /// Calls may block on the disk.
-pub trait Notes: Send + Sync + 'static {
+pub trait SourceState: Send + Sync + 'static {
     /// The note that a page of this dataset carried last under `key`.
     fn note(&self, dataset: &DatasetName, key: &str) -> Result<Option<Vec<u8>>, Failure>;
 
@@ -23,7 +23,7 @@ pub trait Notes: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Forgetful;
 
-impl Notes for Forgetful {
+impl SourceState for Forgetful {
     fn note(&self, _: &DatasetName, _: &str) -> Result<Option<Vec<u8>>, Failure> {
         Ok(None)
     }

@@ -3,14 +3,14 @@
 //! The values are read once, when a listing begins, and kept with it: a listing interrupted and resumed covers the same
 //! lists. Of several partitions every combination is one list.
 
-use super::answer::{self, Verdict, items, judge};
+use super::answer::{self, AnswerVerdict, items, judge};
 use super::request::{Filling, base, draft, refused};
 use super::source::RestSource;
 use crate::definition::{Partition, PartitionValues, Request};
 use crate::expr::{Expr, Vars};
-use crate::http::limits::Lane;
-use crate::http::paginate::{self, STALE_PAGES_MAX, Spot, Trail, loop_failure};
-use crate::http::proof::{Judged, Proof, Tally};
+use crate::http::limits::RequestPriority;
+use crate::http::paginate::{self, PageToken, STALE_PAGES_MAX, Trail, loop_failure};
+use crate::http::proof::{CountVerdict, Judged, Proof};
 use crate::http::statements::{Facts, Statements};
 use crate::mapping;
 use serde_json::{Map, Value};
@@ -154,12 +154,12 @@ async fn from_request(
 ) -> Result<Vec<String>, Failure> {
     let filling = Filling::new(&ask.connection, &ask.variant);
     let base = base(&source.definition().base_url, &ask.connection, &filling)?;
-    let (mut found, mut seen, mut spot) = (Vec::new(), HashSet::new(), Spot::Start);
+    let (mut found, mut seen, mut spot) = (Vec::new(), HashSet::new(), PageToken::Start);
     let (mut trail, mut proof, mut doubts) = (Trail::default(), Proof::default(), Vec::new());
     loop {
         let mut draft = draft(request, &base, &filling)?;
         paginate::lay(&request.paginate, &spot, &mut draft)?;
-        let exchange = source.exchange(&ask.connection, &draft, request.timeout, Lane::Poll, None).await?;
+        let exchange = source.exchange(&ask.connection, &draft, request.timeout, RequestPriority::Poll, None).await?;
         *requests += 1;
         let answer = &exchange.answer;
         let vars = answer::vars(&ask.connection, &Value::Null, answer);
@@ -167,10 +167,10 @@ async fn from_request(
         // A value left out would make records look gone.
         answer::readable(source.definition(), answer, &faults, &[])?;
         let (body, part) = match verdict {
-            Verdict::Page(body) => (Some(body), None),
-            Verdict::Part(body) => (body, Some(answer.status)),
-            Verdict::Ignored => (None, None),
-            Verdict::Skipped | Verdict::NotModified => return Err(unproven(name, "a page was left out")),
+            AnswerVerdict::Page(body) => (Some(body), None),
+            AnswerVerdict::Part(body) => (body, Some(answer.status)),
+            AnswerVerdict::Ignored => (None, None),
+            AnswerVerdict::Skipped | AnswerVerdict::NotModified => return Err(unproven(name, "a page was left out")),
         };
         let before = seen.len();
         let mut page = Statements::default();
@@ -198,11 +198,13 @@ async fn from_request(
     }
     match (doubts.first(), proof.tally()) {
         (Some(doubt), _) => Err(unproven(name, doubt)),
-        (None, Tally::Wrong { total, distinct }) => {
+        (None, CountVerdict::Wrong { total, distinct }) => {
             Err(unproven(name, &format!("the API counts {total}, {distinct} distinct items were read")))
         }
-        (None, Tally::Fell) => Err(Failure { retry: true, ..unproven(name, "its count fell while it was read") }),
-        (None, Tally::Unstated | Tally::Steady | Tally::Rose) => Ok(found),
+        (None, CountVerdict::Fell) => {
+            Err(Failure { retry: true, ..unproven(name, "its count fell while it was read") })
+        }
+        (None, CountVerdict::Unstated | CountVerdict::Steady | CountVerdict::Rose) => Ok(found),
     }
 }
 

@@ -3,14 +3,14 @@
 //! One source serves all connections of its definition. It keeps, in memory, the budget of each connection and the keys of
 //! listings being read; everything that must outlive the process travels in bookmarks and notes.
 
-use super::answer::{self, Verdict, judge};
+use super::answer::{self, AnswerVerdict, judge};
 use super::credentials::{AsBorne, Credentials, bearing};
-use super::listing::{Key, Listing, Memory};
+use super::listing::{Listing, ListingKey, Memory};
 use super::request::{Filling, base, draft, refused, seal};
-use super::{Notes, fetch};
+use super::{SourceState, fetch};
 use crate::definition::Definition;
 use crate::http::conditional::Validator;
-use crate::http::limits::{Budget, Lane};
+use crate::http::limits::{Budget, RequestPriority};
 use crate::http::paginate::Draft;
 use crate::http::{Answer, Client, Veil, auth};
 use crate::mapping::Mapper;
@@ -37,11 +37,11 @@ pub struct RestSource {
     definition: Arc<Definition>,
     client: Client,
     clock: Arc<dyn Clock>,
-    notes: Arc<dyn Notes>,
+    notes: Arc<dyn SourceState>,
     credentials: Arc<dyn Credentials>,
     mappers: HashMap<String, Mapper>,
     budgets: Mutex<HashMap<(String, String), Arc<Budget>>>,
-    listings: Mutex<HashMap<Key, Memory>>,
+    listings: Mutex<HashMap<ListingKey, Memory>>,
 }
 
 /// An answer, and the budget that learns of it if the request has to be made again.
@@ -56,7 +56,7 @@ impl RestSource {
         definition: Arc<Definition>,
         client: Client,
         clock: Arc<dyn Clock>,
-        notes: Arc<dyn Notes>,
+        notes: Arc<dyn SourceState>,
     ) -> Result<RestSource, Failure> {
         let mappers = definition.streams.iter().map(|stream| Ok((stream.name.clone(), Mapper::new(stream)?)));
         let mappers = mappers.collect::<Result<_, Failure>>()?;
@@ -110,17 +110,6 @@ impl RestSource {
         Arc::clone(budgets.entry(key).or_insert_with(fresh))
     }
 
-    /// Proves that a connection can sign in, by the definition's `auth.test`, and reads its `connection_fields`.
-    /// `None` where the definition has no test.
-    pub async fn check(&self, connection: &Arc<Connection>) -> Result<Option<Map<String, Value>>, Failure> {
-        let connection = self.signed(connection).await?;
-        let fields = self.tested(&connection).await;
-        match self.signed_again(&connection, &fields).await? {
-            Some(connection) => self.tested(&connection).await,
-            None => fields,
-        }
-    }
-
     async fn tested(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
         self.test(connection).await.map_err(|why| self.veiled(connection, why))
     }
@@ -130,12 +119,12 @@ impl RestSource {
         let filling = Filling::new(connection, "base");
         let base = base(&self.definition.base_url, connection, &filling)?;
         let draft = draft(request, &base, &filling)?;
-        let exchange = self.exchange(connection, &draft, request.timeout, Lane::Fetch, None).await?;
+        let exchange = self.exchange(connection, &draft, request.timeout, RequestPriority::Fetch, None).await?;
         let vars = answer::vars(connection, &Value::Null, &exchange.answer);
         let (verdict, faults) = judge(&self.definition, request, &exchange.answer, &exchange.budget, &vars)?;
         answer::readable(&self.definition, &exchange.answer, &faults, &[])?;
         let body = match verdict {
-            Verdict::Page(body) | Verdict::Part(Some(body)) => body,
+            AnswerVerdict::Page(body) | AnswerVerdict::Part(Some(body)) => body,
             _ => Value::Null,
         };
         let mut fields = Map::new();
@@ -147,20 +136,13 @@ impl RestSource {
         Ok(Some(fields))
     }
 
-    /// Whether requests in the name of a connection may go where its base URL leads, as far as that can be said without a
-    /// request.
-    pub fn permits(&self, connection: &Connection) -> Result<(), Failure> {
-        let base = base(&self.definition.base_url, connection, &Filling::new(connection, "base"))?;
-        self.client.permits(&base).map_err(|why| self.veiled(connection, why))
-    }
-
     /// One request in the name of a connection: budget, sign-in, answer, and what it says about the budget.
     pub(super) async fn exchange(
         &self,
         connection: &Connection,
         draft: &Draft,
         timeout: Duration,
-        lane: Lane,
+        lane: RequestPriority,
         validator: Option<&Validator>,
     ) -> Result<Exchange, Failure> {
         let limits = &self.definition.limits;
@@ -214,7 +196,7 @@ impl RestSource {
         self.page(&ask.connection, page)
     }
 
-    pub(super) fn notes(&self) -> &Arc<dyn Notes> {
+    pub(super) fn notes(&self) -> &Arc<dyn SourceState> {
         &self.notes
     }
 
@@ -229,7 +211,7 @@ impl RestSource {
     }
 
     /// The listings being read. When there are too many, an arbitrary one forgets and reads its notes when it goes on.
-    pub(super) fn listings(&self) -> MutexGuard<'_, HashMap<Key, Memory>> {
+    pub(super) fn listings(&self) -> MutexGuard<'_, HashMap<ListingKey, Memory>> {
         let mut listings = lock(&self.listings);
         if listings.len() > LISTINGS_MAX {
             let one = listings.keys().next().cloned();
@@ -267,6 +249,24 @@ impl Source for RestSource {
             }
             None => page,
         }
+    }
+
+    /// Proves that a connection can sign in, by the definition's `auth.test`, and reads its `connection_fields`.
+    /// `None` where the definition has no test.
+    async fn check(&self, connection: &Arc<Connection>) -> Result<Option<Map<String, Value>>, Failure> {
+        let connection = self.signed(connection).await?;
+        let fields = self.tested(&connection).await;
+        match self.signed_again(&connection, &fields).await? {
+            Some(connection) => self.tested(&connection).await,
+            None => fields,
+        }
+    }
+
+    /// Whether requests in the name of a connection may go where its base URL leads, as far as that can be said without a
+    /// request.
+    fn permits(&self, connection: &Connection) -> Result<(), Failure> {
+        let base = base(&self.definition.base_url, connection, &Filling::new(connection, "base"))?;
+        self.client.permits(&base).map_err(|why| self.veiled(connection, why))
     }
 
     fn retry(&self) -> Retry {

@@ -1,9 +1,9 @@
 //! What an event means: `map` entries turned into observations and wishes to read a record again.
 
-use super::{Complaint, Effect, Observer, Routed};
+use super::{Effect, EventRejection, Observer, Routed};
 use crate::definition::{Hydrate, Map, WebhookEffect, WebhookMap};
 use crate::expr::{EvalError, Expr, Scope, Template, Vars};
-use crate::mapping::{Mapped, Mapper, Seen, key_of, refuse};
+use crate::mapping::{Mapped, Mapper, SeenAt, key_of, refuse};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,12 +36,12 @@ pub(super) fn apply(
                 fitting = true;
                 if let Err(quarantined) = one(observer, entry, event, vars, received_at, &mut routed) {
                     let stream = entry.stream.clone().unwrap_or_default();
-                    routed.complaints.push(Complaint { stream, quarantined });
+                    routed.complaints.push(EventRejection { stream, quarantined });
                 }
             }
             Err(error) => {
                 let stream = entry.stream.clone().unwrap_or_default();
-                routed.complaints.push(Complaint { stream, quarantined: bad("bad_expression", &error, event) });
+                routed.complaints.push(EventRejection { stream, quarantined: bad("bad_expression", &error, event) });
             }
         }
         if !entry.all {
@@ -70,7 +70,7 @@ fn one(
     let at = time(entry, event, vars, received_at)?;
     let partition = partition(entry, event, vars)?;
     vars.partition = Value::Object(partition.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect());
-    let about = About { mapper, entry, event, vars, at, received_at };
+    let about = EffectContext { mapper, entry, event, vars, at, received_at };
     let mut seen = match &entry.effect {
         WebhookEffect::Nothing => None,
         WebhookEffect::Record(item) => Some(record(&about, item, routed)?),
@@ -95,7 +95,7 @@ fn one(
     Ok(())
 }
 
-struct About<'a> {
+struct EffectContext<'a> {
     mapper: &'a Mapper,
     entry: &'a WebhookMap,
     event: &'a Value,
@@ -104,10 +104,10 @@ struct About<'a> {
     received_at: Timestamp,
 }
 
-impl About<'_> {
+impl EffectContext<'_> {
     /// An event without a time of its own counts as of receipt.
-    fn seen(&self) -> Seen {
-        Seen { observed_at: self.at.unwrap_or(self.received_at), answered_at: self.received_at }
+    fn seen(&self) -> SeenAt {
+        SeenAt { observed_at: self.at.unwrap_or(self.received_at), answered_at: self.received_at }
     }
 
     fn key(&self) -> Result<String, Quarantined> {
@@ -116,11 +116,11 @@ impl About<'_> {
     }
 
     fn complain(&self, routed: &mut Routed, quarantined: Quarantined) {
-        routed.complaints.push(Complaint { stream: self.mapper.stream().name.clone(), quarantined });
+        routed.complaints.push(EventRejection { stream: self.mapper.stream().name.clone(), quarantined });
     }
 }
 
-fn record(about: &About<'_>, item: &Expr, routed: &mut Routed) -> Result<Observation, Quarantined> {
+fn record(about: &EffectContext<'_>, item: &Expr, routed: &mut Routed) -> Result<Observation, Quarantined> {
     let item = item.first(about.event, about.vars).map_err(|e| bad("bad_expression", &e, about.event))?;
     match about.mapper.read(&item, about.seen(), about.vars) {
         Mapped::Taken(observation, warning) => {
@@ -133,7 +133,7 @@ fn record(about: &About<'_>, item: &Expr, routed: &mut Routed) -> Result<Observa
 
 /// Patches are written in item paths; the fields of the record are those whose `map` line reads that path.
 fn patch(
-    about: &About<'_>,
+    about: &EffectContext<'_>,
     lines: &[(Template, Expr)],
     routed: &mut Routed,
 ) -> Result<Option<Observation>, Quarantined> {

@@ -14,7 +14,7 @@ mod verify;
 
 pub use content::reply;
 pub use dedupe::{EventId, GIVEN_FOR, HASH_FOR};
-pub use observe::{Complaint, Effect, Observer, Outcome, Routed, Verdict};
-pub use route::{Accounts, owns};
+pub use observe::{Effect, EventOutcome, EventRejection, Observer, Routed, Verdict};
+pub use route::{SourceConnections, owns};
 pub use stored::{BadEntry, Head, StoredWebhook, kept_headers, kept_query};
-pub use verify::{Parts, Refusal, Verified, verify, verify_head};
+pub use verify::{RawRequest, Verified, VerifyRefusal, verify, verify_head};

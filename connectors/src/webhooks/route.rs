@@ -9,14 +9,14 @@ use std::sync::Arc;
 use syncline_engine::source::Connection;
 
 /// The connections of one source in one environment.
-pub trait Accounts {
+pub trait SourceConnections {
     /// The connection of this id.
     fn by_id(&self, id: &str) -> Option<Arc<Connection>>;
     /// Connections whose `field` reads as `text`; see [`owns`].
     fn by_field(&self, field: &str, text: &str) -> Vec<Arc<Connection>>;
 }
 
-impl Accounts for Vec<Arc<Connection>> {
+impl SourceConnections for Vec<Arc<Connection>> {
     fn by_id(&self, id: &str) -> Option<Arc<Connection>> {
         self.iter().find(|c| c.id == id).cloned()
     }
@@ -49,7 +49,7 @@ fn plain(value: &Value) -> Option<String> {
 }
 
 /// Where an event goes.
-pub(super) enum Way {
+pub(super) enum EventRoute {
     To(Vec<Arc<Connection>>),
     Nobody { field: String, value: String },
     Contradicts(String),
@@ -60,29 +60,29 @@ pub(super) fn route(
     path_connection: Option<&str>,
     event: &Value,
     vars: &Vars,
-    accounts: &dyn Accounts,
-) -> Way {
+    accounts: &dyn SourceConnections,
+) -> EventRoute {
     let value = webhooks.route.as_ref().and_then(|rule| value_of(rule, event, vars));
     if let Some(id) = path_connection {
         return on_path(webhooks, id, value, accounts);
     }
     let field = webhooks.route.as_ref().map(|r| r.field.clone()).unwrap_or_default();
-    let Some(value) = value else { return Way::Nobody { field, value: String::new() } };
+    let Some(value) = value else { return EventRoute::Nobody { field, value: String::new() } };
     let owners = accounts.by_field(&field, &value);
-    if owners.is_empty() { Way::Nobody { field, value } } else { Way::To(owners) }
+    if owners.is_empty() { EventRoute::Nobody { field, value } } else { EventRoute::To(owners) }
 }
 
 /// The path says whose it is; a body that says otherwise is refused.
-fn on_path(webhooks: &Webhooks, id: &str, value: Option<String>, accounts: &dyn Accounts) -> Way {
+fn on_path(webhooks: &Webhooks, id: &str, value: Option<String>, accounts: &dyn SourceConnections) -> EventRoute {
     let Some(connection) = accounts.by_id(id) else {
-        return Way::Nobody { field: "id".to_owned(), value: id.to_owned() };
+        return EventRoute::Nobody { field: "id".to_owned(), value: id.to_owned() };
     };
     match (&webhooks.route, value) {
-        (Some(rule), Some(value)) if !owns(&connection, &rule.field, &value) => Way::Contradicts(format!(
+        (Some(rule), Some(value)) if !owns(&connection, &rule.field, &value) => EventRoute::Contradicts(format!(
             "the event is of {} {value}, but it came on the path of connection {id}",
             rule.field
         )),
-        _ => Way::To(vec![connection]),
+        _ => EventRoute::To(vec![connection]),
     }
 }
 

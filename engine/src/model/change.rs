@@ -2,11 +2,13 @@
 
 use super::{Cause, Position, Timestamp};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// What happened to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +30,12 @@ impl Action {
             Action::Updated => "UPDATED",
             Action::Deleted => "DELETED",
         }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -79,6 +87,12 @@ impl Change {
         super::id_of(payload).unwrap_or_default()
     }
 
+    /// The record after the change; of a deleted one the last that was known. Fails where it does not fit `T`: a record that was
+    /// pruned has nothing but its `id`.
+    pub fn record<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(self.after.as_deref().or(self.before.as_deref()).unwrap_or(b"null"))
+    }
+
     /// Top-level fields that differ between before and after of an update, in alphabetical order; none for other changes.
     pub fn changed_fields(&self) -> Vec<String> {
         let (Action::Updated, Some(before), Some(after)) = (self.meta.action, &self.before, &self.after) else {
@@ -90,6 +104,14 @@ impl Change {
         names.extend(after.keys().filter(|name| !before.contains_key(*name)).cloned());
         names.sort();
         names
+    }
+}
+
+/// `ADDED {"id":"1","name":"Ada"}`: what happened, and the record after it.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.after.as_deref().or(self.before.as_deref()).unwrap_or_default();
+        write!(f, "{} {}", self.meta.action, String::from_utf8_lossy(record))
     }
 }
 

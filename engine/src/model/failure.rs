@@ -1,4 +1,4 @@
-//! Why an attempt at the outside failed, in words that sources and sinks share.
+//! Why an attempt at the outside failed, and how often it is repeated, in words that sources and sinks share.
 
 use std::time::Duration;
 
@@ -30,5 +30,25 @@ impl Failure {
     /// One that no further attempt will mend.
     pub fn lasting(code: &'static str, message: impl Into<String>) -> Failure {
         Failure { retry: false, ..Failure::passing(code, message) }
+    }
+}
+
+/// How failed attempts are repeated: waits double from `from` to `to`, with full jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts after the first.
+    pub max: u32,
+    /// First wait.
+    pub from: Duration,
+    /// Longest wait.
+    pub to: Duration,
+    /// A uniformly random part of the wait instead of all of it.
+    pub jitter: bool,
+}
+
+impl Default for Retry {
+    /// Five further attempts, after waits of one second to one minute.
+    fn default() -> Retry {
+        Retry { max: 5, from: Duration::from_secs(1), to: Duration::from_secs(60), jitter: true }
     }
 }

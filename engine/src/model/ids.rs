@@ -115,6 +115,11 @@ impl Cause {
         Cause { via: Via::Webhook, number: position }
     }
 
+    /// The push with this number.
+    pub fn push(number: u64) -> Self {
+        Cause { via: Via::Push, number }
+    }
+
     /// Reads `run_…`, `whk_…`, `psh_…`, `viw_…`.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, digits) = text.split_once('_')?;

@@ -14,7 +14,7 @@ mod timestamp;
 pub use change::{Action, Change, Counts, Meta, Record};
 pub use cursor::{Cursor, CursorError, CursorKey};
 pub use delivery::Delivery;
-pub use failure::Failure;
+pub use failure::{Failure, Retry};
 pub use ids::{BadId, Cause, DatasetId, DatasetName, Position, Via, id_of, is_model, record_id};
 pub use observation::{CLOCKS_APART, Strategy, Version};
 pub use timestamp::Timestamp;

@@ -18,8 +18,10 @@ mod views;
 mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
-pub use engine::{Engine, Underway};
-pub use feed::{ChangePage, Fed, Feed, feed};
+pub use engine::{
+    ChangeStream, DatasetFilter, Engine, FOLLOW_CHANGES, FollowedChange, SyncBuilder, SyncRun, Underway, WriteBuilder,
+};
+pub use feed::{ChangePage, Fed, PAGE_BYTES};
 pub use quarantine::{
     DroppedEntries, QUARANTINE_AGE, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX, Quarantine, QuarantineEntry,
     QuarantineRow, QuarantineWriter, expire_quarantine, quarantine_entry, quarantined, remove_from_quarantine,
@@ -176,6 +178,11 @@ pub enum Error {
     /// Another process has taken over.
     #[error("fenced: {0}")]
     Fenced(String),
+    /// A dataset was emptied after the cursor was handed out.
+    #[error(
+        "emptied: {0} was emptied after this cursor was handed out, so what was dropped is told nowhere; begin anew with `Cursor::START`"
+    )]
+    Emptied(String),
     /// What is to be derived cannot be.
     #[error("bad_views: {0}")]
     BadViews(String),

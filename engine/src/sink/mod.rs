@@ -3,14 +3,42 @@
 //! The seam towards Kafka and other outputs is [`Sink`].
 
 pub use crate::model::Delivery;
-use crate::model::{Cause, Change, Counts, DatasetName, Failure, Position, Timestamp};
+use crate::model::{Cause, Change, Counts, DatasetName, Position, Timestamp};
+pub use crate::model::{Failure, Retry};
 use async_trait::async_trait;
+use std::sync::Arc;
 
 /// One attempt to hand on a consistent set of changes. Retrying and remembering the place is the pipeline's work.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Hands on all changes of one engine time of one dataset.
     async fn deliver(&self, batch: &ChangeBatch) -> Result<(), Failure>;
+
+    /// Whether the changes of this dataset are wanted; those of all if nothing is said. The answer for a name must not change.
+    fn takes(&self, _dataset: &DatasetName) -> bool {
+        true
+    }
+
+    /// How failed attempts of this sink are retried.
+    fn retry(&self) -> Retry {
+        Retry::default()
+    }
+}
+
+/// A sink that is shared is a sink.
+#[async_trait]
+impl<S: Sink + ?Sized> Sink for Arc<S> {
+    async fn deliver(&self, batch: &ChangeBatch) -> Result<(), Failure> {
+        (**self).deliver(batch).await
+    }
+
+    fn takes(&self, dataset: &DatasetName) -> bool {
+        (**self).takes(dataset)
+    }
+
+    fn retry(&self) -> Retry {
+        (**self).retry()
+    }
 }
 
 /// All changes one engine time made in one dataset.

@@ -5,11 +5,13 @@
 
 mod repeats;
 
-pub use crate::model::Failure;
 use crate::model::Timestamp;
+pub use crate::model::{Failure, Retry};
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use repeats::REPEATED_KEY;
+use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One attempt at a page of a stream.
@@ -25,9 +27,44 @@ pub trait Source: Send + Sync + 'static {
         Ok(Page::default())
     }
 
+    /// Tries the sign-in of an account, and gives what the outside system tells of it, by field; `None` if there is nothing to
+    /// try. Asked when a connection is made.
+    async fn check(&self, _connection: &Arc<Connection>) -> Result<Option<Map<String, Value>>, Failure> {
+        Ok(None)
+    }
+
+    /// Refuses an account that must not be asked for, before anything is asked.
+    fn permits(&self, _connection: &Connection) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// How failed attempts of this source are retried.
     fn retry(&self) -> Retry {
         Retry::default()
+    }
+}
+
+/// A source that is shared is a source.
+#[async_trait]
+impl<S: Source + ?Sized> Source for Arc<S> {
+    async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
+        (**self).poll(ask, after).await
+    }
+
+    async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
+        (**self).fetch(ask, keys).await
+    }
+
+    async fn check(&self, connection: &Arc<Connection>) -> Result<Option<Map<String, Value>>, Failure> {
+        (**self).check(connection).await
+    }
+
+    fn permits(&self, connection: &Connection) -> Result<(), Failure> {
+        (**self).permits(connection)
+    }
+
+    fn retry(&self) -> Retry {
+        (**self).retry()
     }
 }
 
@@ -37,13 +74,22 @@ pub struct Ask {
     /// The stream (model) by name.
     pub stream: String,
     /// The account the request is made for.
-    pub connection: std::sync::Arc<Connection>,
+    pub connection: Arc<Connection>,
     /// `base` or another configuration of the same sync.
     pub variant: String,
     /// A complete listing, what changed, or what was deleted.
     pub part: Part,
     /// The run's start by our clock.
     pub started_at: Timestamp,
+}
+
+impl Ask {
+    /// A whole record as it is seen now: `record` is an object whose `id` is `id`. A source that knows when the record was
+    /// modified adds [`modified`](Observation::modified).
+    pub fn seen(&self, id: impl Into<String>, record: Value) -> Observation {
+        let body = Body::Whole(record.to_string());
+        Observation { id: id.into(), modified_at: None, observed_at: self.started_at, body }
+    }
 }
 
 /// Which listing of a stream.
@@ -145,6 +191,13 @@ pub struct Observation {
     pub body: Body,
 }
 
+impl Observation {
+    /// The same, with the source's modified time.
+    pub fn modified(self, at: Timestamp) -> Observation {
+        Observation { modified_at: Some(at), ..self }
+    }
+}
+
 /// What was seen of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
@@ -192,24 +245,4 @@ pub enum Confirm {
     Twice,
     /// This stream does not take deletes from listings.
     Never,
-}
-
-/// How failed attempts are repeated: waits double from `from` to `to`, with full jitter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Attempts after the first.
-    pub max: u32,
-    /// First wait.
-    pub from: Duration,
-    /// Longest wait.
-    pub to: Duration,
-    /// A uniformly random part of the wait instead of all of it.
-    pub jitter: bool,
-}
-
-impl Default for Retry {
-    /// Five further attempts, after waits of one second to one minute.
-    fn default() -> Retry {
-        Retry { max: 5, from: Duration::from_secs(1), to: Duration::from_secs(60), jitter: true }
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! With `--json` a change is a JSON object a line and nothing else is printed.
 
-use super::stage::Stage;
+use super::stage::DemoStage;
 use crate::engine::Engine;
 use crate::engine::model::{Action, Change, Counts, Cursor, DatasetId, Position, Timestamp, Via};
 use crate::engine::pipeline::Dataset;
@@ -60,7 +60,7 @@ impl Lines {
     }
 
     /// Last lines.
-    pub fn tail(&self, stage: &Stage, polls: &Counts, runs: u64, equal: bool) {
+    pub fn tail(&self, stage: &DemoStage, polls: &Counts, runs: u64, equal: bool) {
         let figures = stage.fake.figures();
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let (added, updated, deleted) = (read(&self.added), read(&self.updated), read(&self.deleted));

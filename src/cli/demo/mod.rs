@@ -13,7 +13,7 @@ use super::exit::{Fail, code};
 use crate::engine::model::Counts;
 use crate::engine::time::{Clock, SystemClock};
 use lines::Lines;
-use stage::Stage;
+use stage::DemoStage;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Arguments of `demo`.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Args {
+pub(crate) struct DemoArgs {
     /// Ends by itself after so long; Ctrl-C ends it sooner
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the demo.
-pub(crate) fn run(args: Args) -> ExitCode {
+pub(crate) fn run(args: DemoArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return Fail::new(code::INTERNAL, format!("the runtime could not be started: {e}")).end(),
@@ -55,11 +55,11 @@ pub(crate) fn run(args: Args) -> ExitCode {
     ended.unwrap_or_else(|fail| fail.end())
 }
 
-async fn play(args: &Args) -> Result<ExitCode, Fail> {
+async fn play(args: &DemoArgs) -> Result<ExitCode, Fail> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let end = clock.now().plus(Duration::from_secs(args.seconds));
     let whole = Duration::from_secs(args.seconds);
-    let stage = Arc::new(Stage::set(args.seed, whole.saturating_sub(TAIL).max(whole / 2), clock.clone()).await?);
+    let stage = Arc::new(DemoStage::set(args.seed, whole.saturating_sub(TAIL).max(whole / 2), clock.clone()).await?);
     let lines = Arc::new(Lines::new(args.json));
     lines.head(&stage.fake.url(), &stage.hook);
     let (over, shown, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
@@ -90,7 +90,7 @@ async fn play(args: &Args) -> Result<ExitCode, Fail> {
 }
 
 /// Waits for the webhooks that are still on their way, and for one more poll of each account; not long.
-async fn settle(stage: &Stage, hurried: bool) {
+async fn settle(stage: &DemoStage, hurried: bool) {
     let clock = stage.app.engine.clock();
     let limit = clock.now().plus(if hurried { SETTLE_MAX / 5 } else { SETTLE_MAX });
     while stage.fake.webhooks_waiting() > 0 && clock.now() < limit {
@@ -103,9 +103,9 @@ async fn settle(stage: &Stage, hurried: bool) {
 
 /// What the polls found so far.
 #[derive(Clone, Default)]
-struct Polled(Arc<std::sync::Mutex<(Counts, u64)>>);
+struct PolledSoFar(Arc<std::sync::Mutex<(Counts, u64)>>);
 
-impl Polled {
+impl PolledSoFar {
     fn add(&self, counts: &Counts) {
         let mut sums = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         sums.0.add(counts);
@@ -122,8 +122,8 @@ impl Polled {
 }
 
 /// Polls every account again and again until it is over.
-fn poll_all(stage: &Arc<Stage>, over: &CancellationToken, tasks: &TaskTracker) -> Polled {
-    let polled = Polled::default();
+fn poll_all(stage: &Arc<DemoStage>, over: &CancellationToken, tasks: &TaskTracker) -> PolledSoFar {
+    let polled = PolledSoFar::default();
     for key in stage.app.syncs.keys() {
         let (stage, over, polled) = (stage.clone(), over.clone(), polled.clone());
         tasks.spawn(async move {

@@ -3,7 +3,7 @@
 //! It plays with a contact that chance leaves alone, so it does not disturb what the seed decides.
 
 use super::lines::Lines;
-use super::stage::Stage;
+use super::stage::DemoStage;
 use super::{LOOK_EVERY, SETTLE_MAX};
 use crate::engine::model::{Timestamp, Via};
 use crate::engine::pipeline::Dataset;
@@ -21,7 +21,7 @@ const CONTACT: u64 = 2;
 const PAGE_MAX: Duration = Duration::from_secs(8);
 
 /// Plays it once, if there is time.
-pub(super) async fn play(stage: Arc<Stage>, lines: Arc<Lines>, over: CancellationToken) {
+pub(super) async fn play(stage: Arc<DemoStage>, lines: Arc<Lines>, over: CancellationToken) {
     let clock = stage.app.engine.clock();
     tokio::select! {
         () = clock.sleep(BEGINS) => {}
@@ -62,7 +62,7 @@ pub(super) async fn play(stage: Arc<Stage>, lines: Arc<Lines>, over: Cancellatio
 }
 
 /// Waits until the newer version is committed, by the webhook.
-async fn seen_by_webhook(stage: &Stage, dataset: &Dataset, at: Timestamp, clock: &dyn Clock) -> bool {
+async fn seen_by_webhook(stage: &DemoStage, dataset: &Dataset, at: Timestamp, clock: &dyn Clock) -> bool {
     let limit = clock.now().plus(SETTLE_MAX);
     while clock.now() < limit {
         if let Ok(Some(record)) = stage.app.engine.record(dataset, &CONTACT.to_string()).await
@@ -76,7 +76,12 @@ async fn seen_by_webhook(stage: &Stage, dataset: &Dataset, at: Timestamp, clock:
 }
 
 /// Waits for the run with the held page to end; true if it skipped a record and the newer version still stands.
-async fn lost(stage: &Stage, dataset: &Dataset, (at, released_at): (Timestamp, Timestamp), clock: &dyn Clock) -> bool {
+async fn lost(
+    stage: &DemoStage,
+    dataset: &Dataset,
+    (at, released_at): (Timestamp, Timestamp),
+    clock: &dyn Clock,
+) -> bool {
     let limit = clock.now().plus(SETTLE_MAX);
     let keys: Vec<_> =
         stage.app.syncs.keys().into_iter().filter(|k| *k.connection == *dataset.name.connection).collect();

@@ -31,7 +31,7 @@ const CHANGE_EVERY: Duration = Duration::from_millis(800);
 const COOLDOWN: Duration = Duration::from_millis(5_500);
 
 /// Everything the demo needs.
-pub(super) struct Stage {
+pub(super) struct DemoStage {
     /// The provider.
     pub fake: Fake,
     /// The program.
@@ -42,9 +42,9 @@ pub(super) struct Stage {
     folder: TempDir,
 }
 
-impl Stage {
+impl DemoStage {
     /// Sets everything up; changes happen for `span`.
-    pub async fn set(seed: u64, span: Duration, clock: Arc<dyn Clock>) -> Result<Stage, Fail> {
+    pub async fn set(seed: u64, span: Duration, clock: Arc<dyn Clock>) -> Result<DemoStage, Fail> {
         let folder =
             tempfile::Builder::new().prefix("syncline-demo-").tempdir().map_err(|e| broken("a temporary folder", e))?;
         let listener = server::bind("127.0.0.1:0").await?;
@@ -62,7 +62,7 @@ impl Stage {
         let app = App::open(settings, clock).await?;
         let running = app.start();
         tokio::spawn(server::serve(listener, api::router_until(app.clone(), running.stopping()), running.stopping()));
-        Ok(Stage { fake, app, hook, running: Mutex::new(Some(running)), folder })
+        Ok(DemoStage { fake, app, hook, running: Mutex::new(Some(running)), folder })
     }
 
     /// One run, to its end.

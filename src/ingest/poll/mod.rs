@@ -23,7 +23,7 @@ mod state;
 pub use held::{HeldDeletes, HeldError};
 pub use resolve::{SyncName, Unresolved};
 pub use run::{RunError, RunOptions, Tell};
-pub use state::{LastRun, Outcome, RunKind};
+pub use state::{LastOutcome, LastRun, RunKind};
 
 use crate::connectors::definition::{Definition, Schedule, Stream, Tick};
 use crate::engine::Engine;
@@ -33,7 +33,7 @@ use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, Table};
 use crate::engine::source::Source;
 use crate::engine::time::Clock;
 use crate::registry::connections::{Account, Connections};
-use plan::{BadSchedule, Due, Past, Plan};
+use plan::{BadSchedule, Due, Past, SchedulePlan};
 use run::REST;
 use sha2::{Digest, Sha256};
 use state::SyncState;
@@ -172,16 +172,16 @@ pub enum SyncError {
 /// All syncs. Cheap to clone.
 #[derive(Clone)]
 pub struct Syncs {
-    inner: Arc<Inner>,
+    inner: Arc<SyncsInner>,
 }
 
-struct Inner {
+struct SyncsInner {
     engine: Engine,
     clock: Arc<dyn Clock>,
     definitions: BTreeMap<String, Arc<Definition>>,
     sources: BTreeMap<String, Arc<dyn Source>>,
     connections: Arc<Connections>,
-    table: Mutex<BTreeMap<SyncKey, Entry>>,
+    table: Mutex<BTreeMap<SyncKey, SyncEntry>>,
     /// Held from reading a state to the commit of the new one.
     writing: tokio::sync::Mutex<()>,
     /// Rises with each change that may move a tick: the scheduler waits on it.
@@ -193,9 +193,9 @@ struct Inner {
 }
 
 /// A sync in memory.
-struct Entry {
+struct SyncEntry {
     state: SyncState,
-    plan: Plan,
+    plan: SchedulePlan,
     schedule: Schedule,
     sync: String,
     /// Whether its source can be asked; if not it is fed, and never due.
@@ -207,7 +207,7 @@ struct Entry {
     record: Option<RunRecord>,
     /// The run the program ended under.
     interrupted: Option<RunRecord>,
-    running: Option<Running>,
+    running: Option<RunInProgress>,
     /// Asked for while a run was in progress.
     pending: Option<TriggerOptions>,
     /// After a run the engine refused: no tick before this.
@@ -215,18 +215,18 @@ struct Entry {
 }
 
 /// A run in progress.
-struct Running {
+struct RunInProgress {
     kind: RunKind,
     /// Tells it to end.
     halt: watch::Sender<Halt>,
 }
 
-impl Running {
+impl RunInProgress {
     /// A run that begins, and where it hears that it is to end.
-    fn new() -> (Running, watch::Receiver<Halt>) {
+    fn new() -> (RunInProgress, watch::Receiver<Halt>) {
         let halt = watch::Sender::new(Halt::No);
         let heard = halt.subscribe();
-        (Running { kind: RunKind::Incremental, halt }, heard)
+        (RunInProgress { kind: RunKind::Incremental, halt }, heard)
     }
 }
 
@@ -296,7 +296,7 @@ impl Syncs {
         connections: Arc<Connections>,
     ) -> Result<Syncs, SyncError> {
         let clock = engine.clock();
-        let inner = Inner {
+        let inner = SyncsInner {
             clock,
             engine,
             definitions: definitions.clone(),
@@ -403,7 +403,7 @@ impl Syncs {
         let text = {
             let mut table = self.table();
             let entry = table.get_mut(key).ok_or_else(|| SyncError::Unknown(key.clone()))?;
-            entry.plan = Plan::new(&entry.schedule, every, entry.state.created_at, key.seed())?;
+            entry.plan = SchedulePlan::new(&entry.schedule, every, entry.state.created_at, key.seed())?;
             frequency_of(entry)
         };
         self.wake();
@@ -469,7 +469,7 @@ impl Syncs {
     /// Syncs whose tick has come by `now`.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<SyncKey> {
         let table = self.table();
-        let come = |entry: &Entry| due_of(entry, now).is_some_and(|due| due.at <= now);
+        let come = |entry: &SyncEntry| due_of(entry, now).is_some_and(|due| due.at <= now);
         table.iter().filter(|(_, entry)| come(entry)).map(|(key, _)| key.clone()).collect()
     }
 
@@ -542,15 +542,21 @@ impl Syncs {
         takes(&account, stream).then(|| (account, stream.clone()))
     }
 
-    fn entry(&self, key: &SyncKey, state: SyncState, schedule: Schedule, stream: &Stream) -> Result<Entry, SyncError> {
+    fn entry(
+        &self,
+        key: &SyncKey,
+        state: SyncState,
+        schedule: Schedule,
+        stream: &Stream,
+    ) -> Result<SyncEntry, SyncError> {
         let spec = DatasetSpec { strategy: stream.merge, ignore_in_diff: stream.ignore_in_diff.clone() };
         let dataset = self.inner.engine.dataset(&key.dataset(), &spec)?;
         let every = state.every.map(Duration::from_secs);
-        let plan = Plan::new(&schedule, every, state.created_at, key.seed())?;
+        let plan = SchedulePlan::new(&schedule, every, state.created_at, key.seed())?;
         let (progress, record) = self.achieved(key)?;
         let interrupted = driver::interrupted(&self.inner.engine, &dataset.name)?;
         let sync = stream.sync.clone();
-        Ok(Entry {
+        Ok(SyncEntry {
             state,
             plan,
             schedule,
@@ -575,7 +581,7 @@ impl Syncs {
         Ok((progress, stored.and_then(|bytes| serde_json::from_slice(&bytes).ok())))
     }
 
-    fn describe(&self, key: &SyncKey, entry: &Entry) -> SyncStatus {
+    fn describe(&self, key: &SyncKey, entry: &SyncEntry) -> SyncStatus {
         let last = entry.record.as_ref().and_then(LastRun::of);
         SyncStatus {
             key: key.clone(),
@@ -595,7 +601,7 @@ impl Syncs {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<SyncKey, Entry>> {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<SyncKey, SyncEntry>> {
         self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -608,12 +614,12 @@ fn takes(account: &Account, stream: &Stream) -> bool {
     account.streams.as_ref().is_none_or(|names| names.contains(&stream.name))
 }
 
-fn past_of(entry: &Entry) -> Past {
+fn past_of(entry: &SyncEntry) -> Past {
     let progress = &entry.progress;
     Past { ended_at: progress.last_ended_at, full_at: progress.last_full_at, not_before: progress.not_before }
 }
 
-fn due_of(entry: &Entry, now: Timestamp) -> Option<Due> {
+fn due_of(entry: &SyncEntry, now: Timestamp) -> Option<Due> {
     if entry.state.paused || entry.running.is_some() || !entry.polled {
         return None;
     }
@@ -627,7 +633,7 @@ fn due_of(entry: &Entry, now: Timestamp) -> Option<Due> {
     Some(Due { at: rest.map_or(due.at, |until| until.max(due.at)), ..due })
 }
 
-fn status_of(entry: &Entry) -> Status {
+fn status_of(entry: &SyncEntry) -> Status {
     if entry.running.is_some() {
         return Status::Running;
     }
@@ -641,7 +647,7 @@ fn status_of(entry: &Entry) -> Status {
     }
 }
 
-fn frequency_of(entry: &Entry) -> String {
+fn frequency_of(entry: &SyncEntry) -> String {
     match (entry.state.every, &entry.schedule.tick) {
         (Some(seconds), _) => plan::frequency_text(Duration::from_secs(seconds)),
         (None, Tick::Every(every)) => plan::frequency_text(*every),

@@ -41,7 +41,7 @@ pub enum BadSchedule {
 
 /// A schedule made ready: compiled, anchored, with its spread.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct SchedulePlan {
     tick: Rhythm,
     full: Option<Rhythm>,
     anchor: Timestamp,
@@ -87,7 +87,7 @@ enum Rhythm {
     Cron(Box<Cron>),
 }
 
-impl Plan {
+impl SchedulePlan {
     /// Makes `schedule` ready. `frequency` replaces its usual ticks, `anchor` is the sync's creation, `seed` a number that
     /// belongs to the sync.
     pub fn new(
@@ -95,14 +95,14 @@ impl Plan {
         frequency: Option<Duration>,
         anchor: Timestamp,
         seed: u64,
-    ) -> Result<Plan, BadSchedule> {
+    ) -> Result<SchedulePlan, BadSchedule> {
         let (tick, jitter) = match frequency {
             // The spread of the file belongs to the interval of the file; a tenth is the rule for all.
             Some(every) => (Rhythm::Every(every.max(MIN_INTERVAL)), every / 10),
             None => (Rhythm::compile(&schedule.tick)?, schedule.jitter),
         };
         let full = schedule.full.as_ref().map(Rhythm::compile).transpose()?;
-        Ok(Plan { tick, full, anchor, spread: spread(jitter, seed) })
+        Ok(SchedulePlan { tick, full, anchor, spread: spread(jitter, seed) })
     }
 
     /// The next tick, as it is seen at `now`. It may lie in the past: then the run is due now.
@@ -218,13 +218,13 @@ mod tests {
 
     #[test]
     fn the_first_run_is_at_creation_and_full() {
-        let plan = Plan::new(&schedule(every(60), None, 6), None, T0, 12345).expect("valid");
+        let plan = SchedulePlan::new(&schedule(every(60), None, 6), None, T0, 12345).expect("valid");
         assert_eq!(plan.next(&Past::default(), T0), Some(Due { at: T0, full: true }));
     }
 
     #[test]
     fn ticks_stand_on_the_grid_and_one_inside_a_run_is_skipped() {
-        let plan = Plan::new(&schedule(every(60), None, 0), None, T0, 1).expect("valid");
+        let plan = SchedulePlan::new(&schedule(every(60), None, 0), None, T0, 1).expect("valid");
         assert_eq!(plan.next(&ended(1), at(1)).map(|d| d.at), Some(at(60)));
         assert_eq!(plan.next(&ended(59), at(59)).map(|d| d.at), Some(at(60)));
         // The run of tick 60 took until 130: the tick at 120 is not made up for.
@@ -236,7 +236,7 @@ mod tests {
     fn spread_is_constant_for_a_sync_and_below_the_jitter() {
         let jitter = 30;
         for seed in [0, 7, 29_999_999, u64::MAX] {
-            let plan = Plan::new(&schedule(every(300), None, jitter), None, T0, seed).expect("valid");
+            let plan = SchedulePlan::new(&schedule(every(300), None, jitter), None, T0, seed).expect("valid");
             let first = plan.next(&ended(1), at(1)).expect("ticks").at;
             let off = first.since(at(300));
             assert!(first >= at(300) && off < Duration::from_secs(jitter), "{seed}: {off:?}");
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn cron_is_in_utc() {
-        let plan = Plan::new(&schedule(Tick::Cron("0 3 * * 0".into()), None, 0), None, T0, 1).expect("valid");
+        let plan = SchedulePlan::new(&schedule(Tick::Cron("0 3 * * 0".into()), None, 0), None, T0, 1).expect("valid");
         // 2026-09-21 is a Monday.
         let monday = Timestamp::parse("2026-09-21T12:00:00Z").expect("valid");
         let past = Past { ended_at: Some(monday), full_at: Some(monday), not_before: None };
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_full_schedule_counts_from_the_last_full_listing() {
-        let plan = Plan::new(&schedule(every(60), Some(every(3600)), 0), None, T0, 1).expect("valid");
+        let plan = SchedulePlan::new(&schedule(every(60), Some(every(3600)), 0), None, T0, 1).expect("valid");
         assert_eq!(plan.next(&ended(61), at(61)), Some(Due { at: at(120), full: false }));
         assert_eq!(plan.next(&ended(3541), at(3541)), Some(Due { at: at(3600), full: true }));
         // A run that ended late, or a full listing that failed: it is due with the next tick.
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_poll_hint_moves_the_next_run_back_but_not_forward() {
-        let plan = Plan::new(&schedule(every(60), None, 0), None, T0, 1).expect("valid");
+        let plan = SchedulePlan::new(&schedule(every(60), None, 0), None, T0, 1).expect("valid");
         let far = Past { not_before: Some(at(500)), ..ended(1) };
         assert_eq!(plan.next(&far, at(1)).map(|d| d.at), Some(at(500)));
         let near = Past { not_before: Some(at(2)), ..ended(1) };
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_ahead_holds_nothing_up() {
         let year = 365 * DAY;
-        let plan = Plan::new(&schedule(every(60), Some(every(3600)), 6), None, T0, 12345).expect("valid");
+        let plan = SchedulePlan::new(&schedule(every(60), Some(every(3600)), 6), None, T0, 12345).expect("valid");
         let ahead = Past { ended_at: Some(at(year)), full_at: Some(at(year)), not_before: Some(at(year + 300)) };
         for now in [at(100), at(7200)] {
             // The end counts as long ago; the provider's wish came with it.
@@ -297,7 +297,7 @@ mod tests {
         // A clock that is moved back a little causes no run.
         assert!(plan.next(&ended(130), at(129)).expect("ticks").at > at(130));
         // Created while the clock was ahead.
-        let young = Plan::new(&schedule(every(60), None, 0), None, at(year), 1).expect("valid");
+        let young = SchedulePlan::new(&schedule(every(60), None, 0), None, at(year), 1).expect("valid");
         assert_eq!(young.next(&Past::default(), at(5)), Some(Due { at: at(5), full: true }));
         let next = young.next(&ended(10), at(11)).expect("ticks").at;
         assert!(next > at(10) && next <= at(70), "{next}");
@@ -328,14 +328,14 @@ mod tests {
     #[test]
     fn a_frequency_override_keeps_the_anchor() {
         let over = Some(Duration::from_secs(300));
-        let plan = Plan::new(&schedule(every(60), None, 0), over, T0, 0).expect("valid");
+        let plan = SchedulePlan::new(&schedule(every(60), None, 0), over, T0, 0).expect("valid");
         assert_eq!(plan.next(&ended(100), at(100)).map(|d| d.at), Some(at(300)));
         assert_eq!(plan.next(&ended(301), at(301)).map(|d| d.at), Some(at(600)));
     }
 
     #[test]
     fn a_bad_cron_expression_is_refused() {
-        let bad = Plan::new(&schedule(Tick::Cron("61 * * * *".into()), None, 0), None, T0, 1);
+        let bad = SchedulePlan::new(&schedule(Tick::Cron("61 * * * *".into()), None, 0), None, T0, 1);
         assert!(matches!(bad, Err(BadSchedule::Cron { .. })));
     }
 }

@@ -5,13 +5,13 @@
 //! whose run could not even be stored rests before the next try.
 
 use super::state::{RunKind, shape};
-use super::{Running, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
+use super::{RunInProgress, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
 use crate::connectors::definition::Stream;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::run::{self as driver, Guard, Halt, Order, Progress, RunRecord, RunReport};
 use crate::engine::pipeline::{Batch, Error, WindowOp};
 use crate::engine::source::Part;
-use crate::telemetry::told::{Owner, RunMeter};
+use crate::telemetry::told::{MetricLabels, RunMeter};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -56,7 +56,7 @@ pub enum RunError {
 }
 
 /// The right to run a sync; gives it back when dropped, even by a task that died.
-struct Turn {
+struct RunTurn {
     syncs: Syncs,
     key: SyncKey,
     halt: watch::Receiver<Halt>,
@@ -64,7 +64,7 @@ struct Turn {
     over: bool,
 }
 
-impl Drop for Turn {
+impl Drop for RunTurn {
     fn drop(&mut self) {
         if let Some(entry) = self.syncs.table().get_mut(&self.key).filter(|_| !self.over) {
             entry.running = None;
@@ -110,7 +110,7 @@ impl Syncs {
         }
     }
 
-    fn begin(&self, mut turn: Turn, options: TriggerOptions) {
+    fn begin(&self, mut turn: RunTurn, options: TriggerOptions) {
         let syncs = self.clone();
         self.inner.tasks.spawn(async move { syncs.work(&mut turn, options).await });
     }
@@ -148,7 +148,7 @@ impl Syncs {
     }
 
     /// A run, and what was asked for meanwhile.
-    async fn work(&self, turn: &mut Turn, mut options: TriggerOptions) {
+    async fn work(&self, turn: &mut RunTurn, mut options: TriggerOptions) {
         loop {
             let mut left = TriggerOptions::default();
             match self.execute(turn, RunOptions { trigger: options, since: None }, &|_, _| {}).await {
@@ -169,18 +169,18 @@ impl Syncs {
 
     /// What was asked for during a run. If nothing was, the turn is given back in the same moment: nobody can leave anything to
     /// a run that does not look any more.
-    fn next(&self, turn: &mut Turn) -> Option<TriggerOptions> {
+    fn next(&self, turn: &mut RunTurn) -> Option<TriggerOptions> {
         let mut table = self.table();
         let entry = table.get_mut(&turn.key)?;
         let next = entry.pending.take().filter(|_| !self.inner.stopping.is_cancelled());
-        let (running, halt) = Running::new();
+        let (running, halt) = RunInProgress::new();
         turn.over = next.is_none();
         turn.halt = halt;
         entry.running = next.map(|_| running);
         next
     }
 
-    fn take_turn(&self, key: &SyncKey) -> Result<Turn, RunError> {
+    fn take_turn(&self, key: &SyncKey) -> Result<RunTurn, RunError> {
         if self.inner.stopping.is_cancelled() {
             return Err(RunError::Stopping);
         }
@@ -192,14 +192,14 @@ impl Syncs {
         if entry.running.is_some() {
             return Err(RunError::Busy(key.clone()));
         }
-        let (running, halt) = Running::new();
+        let (running, halt) = RunInProgress::new();
         entry.running = Some(running);
         drop(table);
         // A stop that came in between has not met this run.
         if self.inner.stopping.is_cancelled() {
             self.halt(key, Halt::Stop);
         }
-        Ok(Turn { syncs: self.clone(), key: key.clone(), halt, over: false })
+        Ok(RunTurn { syncs: self.clone(), key: key.clone(), halt, over: false })
     }
 
     fn rest(&self, key: &SyncKey) {
@@ -208,7 +208,7 @@ impl Syncs {
         }
     }
 
-    async fn execute(&self, turn: &mut Turn, options: RunOptions, tell: Tell<'_>) -> Result<RunReport, RunError> {
+    async fn execute(&self, turn: &mut RunTurn, options: RunOptions, tell: Tell<'_>) -> Result<RunReport, RunError> {
         let mut halt = turn.halt.clone();
         let _place = tokio::select! {
             place = self.inner.places.acquire() => place.map_err(|_| RunError::Stopping)?,
@@ -222,7 +222,7 @@ impl Syncs {
         let listed_before = self.table().get(key).and_then(|entry| entry.progress.last_full_at);
         let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?.clone();
         let earlier = self.table().get(key).and_then(|entry| entry.interrupted.clone());
-        let meter = RunMeter::new(Owner::of(&order.dataset.name), earlier);
+        let meter = RunMeter::new(MetricLabels::of(&order.dataset.name), earlier);
         let heard = |record: &RunRecord, expected: Option<u64>| {
             meter.upto(record);
             if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
@@ -316,7 +316,7 @@ fn next_part(stream: &Stream, progress: &Progress, full: bool, now: Timestamp) -
     let window = stream.incremental.as_ref();
     let start = window.and_then(|incremental| incremental.start);
     let lookback = window.map_or(Duration::ZERO, |incremental| incremental.lookback);
-    progress.next_part(stream.list.is_some(), window.is_some(), full, start, lookback, now)
+    progress.next_part(stream.lists(), window.is_some(), full, start, lookback, now)
 }
 
 fn kind_of(progress: &Progress, part: Part) -> RunKind {

@@ -74,7 +74,7 @@ impl RunKind {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum LastOutcome {
     /// Everything was read, and proven where proof was wanted.
     Complete,
     /// Something is missing: quarantined records, skipped pages, no proof.
@@ -99,7 +99,7 @@ pub struct LastRun {
     /// Its end.
     pub finished_at: Timestamp,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: LastOutcome,
     /// What it did.
     pub counts: Counts,
     /// Why it failed or is not complete.
@@ -112,11 +112,11 @@ impl LastRun {
     pub(crate) fn of(record: &RunRecord) -> Option<LastRun> {
         let outcome = match record.status {
             run::Outcome::Running => return None,
-            run::Outcome::Complete => Outcome::Complete,
-            run::Outcome::Incomplete => Outcome::Incomplete,
-            run::Outcome::Failed => Outcome::Failed,
-            run::Outcome::Held => Outcome::Held,
-            run::Outcome::Cancelled => Outcome::Cancelled,
+            run::Outcome::Complete => LastOutcome::Complete,
+            run::Outcome::Incomplete => LastOutcome::Incomplete,
+            run::Outcome::Failed => LastOutcome::Failed,
+            run::Outcome::Held => LastOutcome::Held,
+            run::Outcome::Cancelled => LastOutcome::Cancelled,
         };
         let failure = record.error.as_ref().map(|(code, text)| format!("{code}: {text}"));
         Some(LastRun {

@@ -1,11 +1,11 @@
 //! Whose connections an input is about: this part's, and those of the others.
 
-use super::Inner;
-use super::spec::{Feed, Spec};
+use super::InputsInner;
+use super::spec::{InputSpec, MessageKind};
 use std::collections::{BTreeSet, HashSet};
 
 /// Who has connections of the source, as far as an input is about them.
-pub(super) struct Accounts {
+pub(super) struct InputConnections {
     /// (environment, id) of all of them.
     pub all: Vec<(String, String)>,
     /// Whether messages of nobody are this part's to keep.
@@ -14,10 +14,10 @@ pub(super) struct Accounts {
     pub elsewhere: HashSet<String>,
 }
 
-impl Accounts {
-    pub fn of(inner: &Inner, spec: &Spec) -> Accounts {
+impl InputConnections {
+    pub fn of(inner: &InputsInner, spec: &InputSpec) -> InputConnections {
         let source = &spec.definition.source;
-        let ours = matches!(spec.feed, Feed::Messages);
+        let ours = matches!(spec.feed, MessageKind::Messages);
         // An input topic is one environment's; a topic of somebody else's may be about all.
         let concerned = |(environment, _): &(String, String)| !ours || *environment == spec.environment;
         let own = inner.parts.connections.of_source(source);
@@ -29,6 +29,6 @@ impl Accounts {
         let all: Vec<_> = own.iter().cloned().chain(others).collect();
         // The part with the first of the connections keeps what is nobody's.
         let keeps_strays = all.iter().min().is_none_or(|first| own.contains(first));
-        Accounts { all, keeps_strays, elsewhere }
+        InputConnections { all, keeps_strays, elsewhere }
     }
 }

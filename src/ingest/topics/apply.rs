@@ -1,11 +1,11 @@
 //! One message of an input topic: whose it is, whether it is new, what it says.
 
-use super::group::Group;
+use super::group::TopicBatch;
 use super::repeats::Numbered;
 use super::target::{ELSEWHERE, Name};
-use super::task::Work;
-use crate::connectors::kafka::input::{Bad, Entry, Input, Message, Op, glance, message};
-use crate::connectors::mapping::Seen;
+use super::task::TopicWork;
+use crate::connectors::kafka::input::{Bad, Message, MessageRecord, Op, ParsedMessage, glance, message};
+use crate::connectors::mapping::SeenAt;
 use crate::connectors::mapping::text::{Given, RowBody, refuse_text};
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::Error;
@@ -24,7 +24,7 @@ const TIMES: [i64; 2] = [-377_705_023_201_000_000, 253_402_207_200_000_000];
 const RESERVED: &str = "_nango_metadata";
 
 /// What became of a message.
-pub(super) enum Outcome {
+pub(super) enum MessageOutcome {
     /// It has effects, or is about to.
     Applied,
     /// It was met before.
@@ -39,13 +39,13 @@ pub(super) enum Outcome {
     Nobodys(Bad),
 }
 
-impl Outcome {
+impl MessageOutcome {
     /// Of a message for which there is no target.
-    pub fn stray(bad: Bad) -> Outcome {
+    pub fn stray(bad: Bad) -> MessageOutcome {
         match bad.code {
-            ELSEWHERE => Outcome::Ignored,
-            "unknown_connection" | "ambiguous_connection" => Outcome::Nobodys(bad),
-            _ => Outcome::Dead(bad),
+            ELSEWHERE => MessageOutcome::Ignored,
+            "unknown_connection" | "ambiguous_connection" => MessageOutcome::Nobodys(bad),
+            _ => MessageOutcome::Dead(bad),
         }
     }
 }
@@ -57,22 +57,22 @@ pub(super) enum Met {
     Bad(Bad),
 }
 
-impl Work {
+impl TopicWork {
     /// Takes a message of an input topic into the group.
     pub fn message<'c>(
         &mut self,
-        group: &mut Group<'c>,
+        group: &mut TopicBatch<'c>,
         message: Message<'c>,
         at: Timestamp,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<MessageOutcome, Error> {
         let input = match message.value() {
             Some(value) => message::parse(value),
             None => message::parse_gone(message.key()),
         };
         let input = match input {
             Ok(input) => input,
-            Err(bad) if self.is_own(message) => return Ok(Outcome::Dead(bad)),
-            Err(bad) => return Ok(Outcome::Nobodys(bad)),
+            Err(bad) if self.is_own(message) => return Ok(MessageOutcome::Dead(bad)),
+            Err(bad) => return Ok(MessageOutcome::Nobodys(bad)),
         };
         let environment = self.spec.environment.clone();
         let name = Name {
@@ -83,18 +83,18 @@ impl Work {
         };
         let target = match self.targets.find(&self.inner.parts, &self.spec, name)? {
             Ok(target) => target,
-            Err(bad) => return Ok(Outcome::stray(bad)),
+            Err(bad) => return Ok(MessageOutcome::stray(bad)),
         };
         if let Some(bad) = self.listing_refused(target, &input) {
-            return Ok(Outcome::Dead(bad));
+            return Ok(MessageOutcome::Dead(bad));
         }
         if self.begins_listing(target, &input) && !group.is_blank() {
-            return Ok(Outcome::Later);
+            return Ok(MessageOutcome::Later);
         }
         match self.met(group, &input.connection, input.id.as_deref(), message)? {
             Met::New => {}
-            Met::Before => return Ok(Outcome::Duplicate),
-            Met::Bad(bad) => return Ok(Outcome::Dead(bad)),
+            Met::Before => return Ok(MessageOutcome::Duplicate),
+            Met::Bad(bad) => return Ok(MessageOutcome::Dead(bad)),
         }
         self.enter_listing(group, target, &input, message)?;
         let listed = input.listing.is_some();
@@ -105,7 +105,7 @@ impl Work {
             self.account(group, target, taken, (listed, n), message, at)?;
         }
         self.leave_listing(group, target, &input, message);
-        Ok(Outcome::Applied)
+        Ok(MessageOutcome::Applied)
     }
 
     /// Whether a message that cannot be read is this part's all the same: the others pass it by.
@@ -118,7 +118,7 @@ impl Work {
     /// Whether the message was met, by its id or its producer's number; takes both up if not.
     pub fn met<'c>(
         &mut self,
-        group: &mut Group<'c>,
+        group: &mut TopicBatch<'c>,
         connection: &str,
         id: Option<&str>,
         message: Message<'c>,
@@ -149,9 +149,9 @@ impl Work {
     /// One entry: the id it is about, or why it cannot be taken.
     fn entry(
         &mut self,
-        group: &mut Group<'_>,
+        group: &mut TopicBatch<'_>,
         at: usize,
-        entry: &Entry<'_>,
+        entry: &MessageRecord<'_>,
         message: Message<'_>,
         when: Timestamp,
     ) -> Result<String, Quarantined> {
@@ -173,7 +173,7 @@ impl Work {
                 item,
             ));
         }
-        let seen = Seen { observed_at: when, answered_at: self.now };
+        let seen = SeenAt { observed_at: when, answered_at: self.now };
         let engine = &self.inner.parts.engine;
         match (entry.op, id) {
             (Op::Upsert(text), id) => {
@@ -207,7 +207,7 @@ impl Work {
     /// Notes what became of an entry.
     pub fn account<'c>(
         &mut self,
-        group: &mut Group<'c>,
+        group: &mut TopicBatch<'c>,
         target: usize,
         taken: Result<String, Quarantined>,
         (listed, n): (bool, usize),
@@ -237,7 +237,7 @@ impl Work {
     }
 
     /// Lists are for streams that nobody polls in full.
-    fn listing_refused(&self, target: usize, input: &Input<'_>) -> Option<Bad> {
+    fn listing_refused(&self, target: usize, input: &ParsedMessage<'_>) -> Option<Bad> {
         let target = self.targets.get(target)?;
         let both = input.listing.is_some() && target.stream().list.is_some();
         both.then(|| {
@@ -249,7 +249,7 @@ impl Work {
         })
     }
 
-    fn begins_listing(&self, target: usize, input: &Input<'_>) -> bool {
+    fn begins_listing(&self, target: usize, input: &ParsedMessage<'_>) -> bool {
         match (&input.listing, self.targets.get(target)) {
             (Some(page), Some(target)) => self.listings.begins(&target.dataset, page),
             _ => false,
@@ -258,9 +258,9 @@ impl Work {
 
     fn enter_listing(
         &mut self,
-        group: &mut Group<'_>,
+        group: &mut TopicBatch<'_>,
         target: usize,
-        input: &Input<'_>,
+        input: &ParsedMessage<'_>,
         message: Message<'_>,
     ) -> Result<(), Error> {
         let (Some(page), Some(target)) = (&input.listing, self.targets.get(target)) else { return Ok(()) };
@@ -273,7 +273,13 @@ impl Work {
         Ok(())
     }
 
-    fn leave_listing(&mut self, group: &mut Group<'_>, target: usize, input: &Input<'_>, message: Message<'_>) {
+    fn leave_listing(
+        &mut self,
+        group: &mut TopicBatch<'_>,
+        target: usize,
+        input: &ParsedMessage<'_>,
+        message: Message<'_>,
+    ) {
         let (Some(page), Some(target)) = (&input.listing, self.targets.get(target)) else { return };
         let dataset = target.dataset.id;
         group.listings.insert(dataset);
@@ -297,7 +303,7 @@ impl Work {
         let Some(target) = self.targets.get(at).filter(|target| !self.listings.begins(&target.dataset, page)) else {
             return Ok(());
         };
-        let seen = Seen { observed_at: self.now, answered_at: self.now };
+        let seen = SeenAt { observed_at: self.now, answered_at: self.now };
         for entry in &input.entries {
             let Ok(id) = entry.key.map(|key| key.id(target.stream().composite)).transpose() else { continue };
             let id = match (entry.op, id) {

@@ -1,14 +1,14 @@
 //! One message of somebody else's topic (`streams[].topic`): its value is an item, no value is the delete of its key.
 
-use super::apply::{Met, Outcome};
-use super::group::Group;
+use super::apply::{MessageOutcome, Met};
+use super::group::TopicBatch;
 use super::target::{Name, headers};
-use super::task::Work;
+use super::task::TopicWork;
 use crate::connectors::definition::Topic;
 use crate::connectors::expr::Vars;
-use crate::connectors::kafka::input::{Bad, Key, Message};
-use crate::connectors::mapping::Seen;
-use crate::connectors::mapping::text::{Given, Row, RowBody, refuse_text};
+use crate::connectors::kafka::input::{Bad, Message, MessageKey};
+use crate::connectors::mapping::SeenAt;
+use crate::connectors::mapping::text::{Given, MappedRow, RowBody, refuse_text};
 use crate::engine::model::{Timestamp, record_id};
 use crate::engine::pipeline::Error;
 use serde_json::Value;
@@ -24,54 +24,54 @@ enum Item<'a> {
     Nothing,
 }
 
-impl Work {
+impl TopicWork {
     /// Takes a message of a stream's topic into the group.
     pub fn record<'c>(
         &mut self,
-        group: &mut Group<'c>,
+        group: &mut TopicBatch<'c>,
         (stream, topic): (&str, &Topic),
         message: Message<'c>,
         at: Timestamp,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<MessageOutcome, Error> {
         let (item, account) = match self.item(topic, message) {
             Ok(read) => read,
-            Err(bad) => return Ok(Outcome::Nobodys(bad)),
+            Err(bad) => return Ok(MessageOutcome::Nobodys(bad)),
         };
         if matches!(item, Item::Nothing) {
-            return Ok(Outcome::Ignored);
+            return Ok(MessageOutcome::Ignored);
         }
         let (environment, connection) = account;
         let name = Name { environment: &environment, connection: &connection, stream, variant: None };
         let target = match self.targets.find(&self.inner.parts, &self.spec, name)? {
             Ok(target) => target,
-            Err(bad) => return Ok(Outcome::stray(bad)),
+            Err(bad) => return Ok(MessageOutcome::stray(bad)),
         };
         match self.met(group, &connection, None, message)? {
             Met::New => {}
-            Met::Before => return Ok(Outcome::Duplicate),
-            Met::Bad(bad) => return Ok(Outcome::Dead(bad)),
+            Met::Before => return Ok(MessageOutcome::Duplicate),
+            Met::Bad(bad) => return Ok(MessageOutcome::Dead(bad)),
         }
         if let Item::Gone = item {
             let id = self.targets.get(target).map_or_else(|| Err(String::new()), |target| id_of_key(message, target));
             let id = match id {
                 Ok(id) => id,
-                Err(why) => return Ok(Outcome::Dead(Bad::new("bad_key", format!("a delete by key: {why}")))),
+                Err(why) => return Ok(MessageOutcome::Dead(Bad::new("bad_key", format!("a delete by key: {why}")))),
             };
             if let Some(target) = self.targets.get_mut(target) {
                 group.release(target, &id);
                 group.page(&self.inner.parts.engine, &target.dataset).delete(&id, None, at, None);
             }
             group.tally.records += 1;
-            return Ok(Outcome::Applied);
+            return Ok(MessageOutcome::Applied);
         }
         let taken = self.lay(group, target, &item, message, at);
         self.account(group, target, taken, (false, 0), message, at)?;
-        Ok(Outcome::Applied)
+        Ok(MessageOutcome::Applied)
     }
 
     fn lay(
         &mut self,
-        group: &mut Group<'_>,
+        group: &mut TopicBatch<'_>,
         target: usize,
         item: &Item<'_>,
         message: Message<'_>,
@@ -79,8 +79,8 @@ impl Work {
     ) -> Result<String, crate::engine::source::Quarantined> {
         let stray = || refuse_text("bad_record", "no target".into(), None, "");
         let target = self.targets.get_mut(target).ok_or_else(stray)?;
-        let seen = Seen { observed_at: at, answered_at: self.now };
-        let row: Row<'_> = match item {
+        let seen = SeenAt { observed_at: at, answered_at: self.now };
+        let row: MappedRow<'_> = match item {
             Item::Text(text) => {
                 let mapper = target.mapper.clone();
                 mapper.read_text(text, Given::default(), seen, &mut || target.vars(message)).map(own)?
@@ -172,19 +172,19 @@ impl Work {
     }
 }
 
-fn own(row: Row<'_>) -> Row<'static> {
+fn own(row: MappedRow<'_>) -> MappedRow<'static> {
     let body = match row.body {
         RowBody::Whole(text) => RowBody::Whole(text.into_owned().into()),
         RowBody::Gone(at) => RowBody::Gone(at),
     };
-    Row { id: row.id.into_owned().into(), body, modified_at: row.modified_at, warning: row.warning }
+    MappedRow { id: row.id.into_owned().into(), body, modified_at: row.modified_at, warning: row.warning }
 }
 
 /// The id in a message's key: a string, number or list of them as JSON; an object is read by the stream's `key`; any other
 /// text is the id itself.
-fn id_of_key(message: Message<'_>, target: &super::target::Target) -> Result<String, String> {
+fn id_of_key(message: Message<'_>, target: &super::target::RecordTarget) -> Result<String, String> {
     let key = message.key().ok_or_else(|| "the message has no key".to_owned())?;
-    if let Some(key) = Key::of_bytes(key) {
+    if let Some(key) = MessageKey::of_bytes(key) {
         return key.id(target.stream().composite).map(|id| id.into_owned());
     }
     let text = std::str::from_utf8(key).map_err(|_| "the key is not UTF-8 text".to_owned())?;

@@ -1,8 +1,8 @@
 //! A stretch of messages of one partition as one batch: one commit, one engine time, one cause. Each message is in it whole.
 
 use super::repeats::{self, Numbered};
-use super::spec::Spec;
-use super::target::Target;
+use super::spec::InputSpec;
+use super::target::RecordTarget;
 use crate::connectors::kafka::input::{Bad, Message};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(super) const GROUP_BYTES: usize = 1 << 20;
 
 /// A batch in the making.
-pub(super) struct Group<'c> {
+pub(super) struct TopicBatch<'c> {
     pub partition: i32,
     pub first: i64,
     pub cause: Cause,
@@ -32,14 +32,14 @@ pub(super) struct Group<'c> {
     /// Lists that end with it.
     pub ended: Vec<DatasetId>,
     pub dead: Vec<(Message<'c>, Bad)>,
-    pub tally: Tally,
+    pub tally: TopicTally,
     /// Entries of the message last taken.
     pub entries: u64,
 }
 
 /// What became of messages and records.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct TopicTally {
     pub applied: u64,
     pub duplicate: u64,
     pub ignored: u64,
@@ -48,9 +48,9 @@ pub(super) struct Tally {
     pub quarantined: u64,
 }
 
-impl<'c> Group<'c> {
-    pub fn new(partition: i32, first: i64, cause: Cause) -> Group<'c> {
-        Group {
+impl<'c> TopicBatch<'c> {
+    pub fn new(partition: i32, first: i64, cause: Cause) -> TopicBatch<'c> {
+        TopicBatch {
             partition,
             first,
             cause,
@@ -64,7 +64,7 @@ impl<'c> Group<'c> {
             listings: BTreeSet::new(),
             ended: Vec::new(),
             dead: Vec::new(),
-            tally: Tally::default(),
+            tally: TopicTally::default(),
             entries: 1,
         }
     }
@@ -91,7 +91,7 @@ impl<'c> Group<'c> {
     pub fn keep(
         &mut self,
         engine: &Engine,
-        target: &mut Target,
+        target: &mut RecordTarget,
         what: &Quarantined,
         n: usize,
         offset: i64,
@@ -107,14 +107,14 @@ impl<'c> Group<'c> {
     }
 
     /// A record of this id was taken: what was kept of it goes.
-    pub fn release(&mut self, target: &mut Target, id: &str) {
+    pub fn release(&mut self, target: &mut RecordTarget, id: &str) {
         self.marks.extend(target.quarantine.release(id));
     }
 
     /// The batch, its datasets, and the ids it used up.
     pub fn finish(
         mut self,
-        spec: &Spec,
+        spec: &InputSpec,
         marks: Vec<Mark>,
         now: Timestamp,
     ) -> (Batch, Vec<(DatasetId, Arc<DatasetName>)>, Vec<Reserved>) {

@@ -4,10 +4,10 @@
 //! through the stream's guard, and is held for approval where that says so. The list's state is a mark in the commits of its
 //! pages; the keys it has seen are read again from the topic after a crash.
 
-use super::place::Place;
-use super::spec::Spec;
+use super::place::PartitionPlace;
+use super::spec::InputSpec;
 use crate::connectors::definition::Stream;
-use crate::connectors::kafka::input::Listing as Page;
+use crate::connectors::kafka::input::ListPage as Page;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName};
 use crate::engine::pipeline::run::{self as driver, Guard, Hold};
@@ -27,7 +27,7 @@ const DOUBTS_MAX: usize = 5;
 
 /// What is stored of an open list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct State {
+struct ListState {
     format: u32,
     id: String,
     /// Partition of the topic its messages come from.
@@ -42,15 +42,15 @@ struct State {
 }
 
 /// An open list.
-struct Open {
+struct OpenList {
     dataset: Dataset,
-    state: State,
+    state: ListState,
     seen: HashSet<u64>,
 }
 
 /// All open lists of an input: one per dataset.
 #[derive(Default)]
-pub(super) struct Listings(HashMap<DatasetId, Open>);
+pub(super) struct OpenLists(HashMap<DatasetId, OpenList>);
 
 /// How a list ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,20 +60,20 @@ pub(super) enum Ended {
     Aborted,
 }
 
-impl Listings {
+impl OpenLists {
     /// What was open when the program stopped.
-    pub fn load(engine: &Engine, spec: &Spec) -> Result<Listings, Error> {
+    pub fn load(engine: &Engine, spec: &InputSpec) -> Result<OpenLists, Error> {
         let mut open = HashMap::new();
         for (rest, value) in engine.marks(Table::Place, &[LISTING, &spec.name])? {
-            let state = serde_json::from_slice::<State>(&value).ok().filter(|state| state.format == FORMAT);
+            let state = serde_json::from_slice::<ListState>(&value).ok().filter(|state| state.format == FORMAT);
             let [environment, connection, stream, variant] = rest.as_slice() else { continue };
             let mut name = DatasetName::base(environment, &spec.definition.source, connection, stream);
             name.variant = variant.as_str().into();
             if let (Some(state), Some(dataset)) = (state, engine.find(&name)) {
-                open.insert(dataset.id, Open { dataset, state, seen: HashSet::new() });
+                open.insert(dataset.id, OpenList { dataset, state, seen: HashSet::new() });
             }
         }
-        Ok(Listings(open))
+        Ok(OpenLists(open))
     }
 
     /// Where each partition has to be read again from, so that the keys of its open lists are known.
@@ -94,7 +94,7 @@ impl Listings {
     }
 
     /// Marks that give all open lists up: their topic is not what it was.
-    pub fn give_up(&mut self, spec: &Spec) -> Vec<Mark> {
+    pub fn give_up(&mut self, spec: &InputSpec) -> Vec<Mark> {
         let open = std::mem::take(&mut self.0);
         open.values().map(|open| Mark::delete(Table::Place, &key(spec, &open.dataset.name))).collect()
     }
@@ -122,7 +122,7 @@ impl Listings {
         page: &Page<'_>,
         (partition, offset): (i32, i64),
     ) -> Result<(WindowOp, Vec<Mark>), Error> {
-        let state = State {
+        let state = ListState {
             format: FORMAT,
             id: page.id.to_string(),
             partition,
@@ -131,7 +131,7 @@ impl Listings {
             doubts: Vec::new(),
             ended: false,
         };
-        let open = Open { dataset: dataset.clone(), state, seen: HashSet::new() };
+        let open = OpenList { dataset: dataset.clone(), state, seen: HashSet::new() };
         if let Some(older) = self.0.insert(dataset.id, open) {
             tracing::warn!(dataset = %dataset.name, older = older.state.id, newer = %page.id, "a list is given up for a newer one");
             count(Ended::Aborted);
@@ -181,7 +181,7 @@ impl Listings {
     }
 
     /// The mark of a list as it stands.
-    pub fn mark(&self, spec: &Spec, dataset: DatasetId) -> Option<Mark> {
+    pub fn mark(&self, spec: &InputSpec, dataset: DatasetId) -> Option<Mark> {
         let open = self.0.get(&dataset)?;
         let value = serde_json::to_vec(&open.state).unwrap_or_default();
         Some(Mark::put(Table::Place, &key(spec, &open.dataset.name), value))
@@ -191,10 +191,10 @@ impl Listings {
     pub async fn settle(
         &mut self,
         engine: &Engine,
-        spec: &Spec,
+        spec: &InputSpec,
         dataset: DatasetId,
         stream: &Stream,
-        places: &BTreeMap<i32, Place>,
+        places: &BTreeMap<i32, PartitionPlace>,
     ) -> Result<Option<Ended>, Error> {
         let Some(open) = self.0.remove(&dataset) else { return Ok(None) };
         let (dataset, state) = (open.dataset, open.state);
@@ -222,7 +222,7 @@ impl Listings {
     }
 }
 
-impl Open {
+impl OpenList {
     fn doubt(&mut self, why: &str) {
         let doubts = &mut self.state.doubts;
         if doubts.len() < DOUBTS_MAX && !doubts.iter().any(|known| known == why) {
@@ -240,7 +240,7 @@ fn hold(dataset: &Dataset, run: String, (live, missing): (u64, u64), engine: &En
     Mark::put(Table::Held, &[&name.environment, &name.source, &name.model, &run], value)
 }
 
-fn key<'a>(spec: &'a Spec, name: &'a DatasetName) -> [&'a str; 6] {
+fn key<'a>(spec: &'a InputSpec, name: &'a DatasetName) -> [&'a str; 6] {
     [LISTING, &spec.name, &name.environment, &name.connection, &name.model, &name.variant]
 }
 

@@ -32,7 +32,7 @@ mod task;
 
 use crate::connectors::definition::Definition;
 use crate::connectors::kafka::Cluster;
-use crate::connectors::kafka::input::Start;
+use crate::connectors::kafka::input::StartOffset;
 use crate::connectors::kafka::input::reader::FINAL;
 use crate::engine::Engine;
 use crate::engine::pipeline::Error;
@@ -44,7 +44,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What inputs need of the program.
-pub struct Parts {
+pub struct InputsParts {
     /// The engine.
     pub engine: Engine,
     /// Where topics are.
@@ -62,15 +62,15 @@ pub struct Parts {
 /// All topics that are read. Cheap to clone.
 #[derive(Clone)]
 pub struct Inputs {
-    inner: Arc<Inner>,
+    inner: Arc<InputsInner>,
 }
 
-struct Inner {
-    parts: Parts,
-    numbers: place::Numbers,
+struct InputsInner {
+    parts: InputsParts,
+    numbers: place::SlotNumbers,
     states: Mutex<BTreeMap<String, InputState>>,
     /// Where stopped inputs shall begin anew, by name and topic.
-    restarts: watch::Sender<BTreeMap<(String, String), Start>>,
+    restarts: watch::Sender<BTreeMap<(String, String), StartOffset>>,
 }
 
 /// How one input stands.
@@ -90,10 +90,15 @@ pub struct InputState {
 
 impl Inputs {
     /// Looks up what is to be read. Nothing runs yet; see [`run`](Inputs::run).
-    pub fn open(parts: Parts) -> Result<Inputs, Error> {
-        let numbers = place::Numbers::load(&parts.engine)?;
+    pub fn open(parts: InputsParts) -> Result<Inputs, Error> {
+        let numbers = place::SlotNumbers::load(&parts.engine)?;
         Ok(Inputs {
-            inner: Arc::new(Inner { parts, numbers, states: Mutex::default(), restarts: watch::Sender::default() }),
+            inner: Arc::new(InputsInner {
+                parts,
+                numbers,
+                states: Mutex::default(),
+                restarts: watch::Sender::default(),
+            }),
         })
     }
 
@@ -111,7 +116,7 @@ impl Inputs {
 
     /// Lets inputs of this topic that have stopped for good begin anew, without the places they had: from the oldest message
     /// there is, or from what is written from now on. How many there are.
-    pub fn restart(&self, environment: &str, topic: &str, start: Start) -> usize {
+    pub fn restart(&self, environment: &str, topic: &str, start: StartOffset) -> usize {
         let states = self.states().into_iter();
         let mut count = 0;
         for state in states.filter(|s| s.environment == environment && s.topic == topic && s.is_final()) {
@@ -135,7 +140,7 @@ impl InputState {
     }
 }
 
-impl Inner {
+impl InputsInner {
     fn tell(&self, state: InputState) {
         let code = state.stopped.as_ref().map_or("", |(code, _)| code);
         let stopped = if state.stopped.is_some() { 1.0 } else { 0.0 };

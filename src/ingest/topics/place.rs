@@ -1,6 +1,6 @@
 //! Where each partition stands. The mark is committed with what the messages before it did.
 
-use super::spec::Spec;
+use super::spec::InputSpec;
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp, Via};
 use crate::engine::pipeline::{Error, Mark, Table};
@@ -19,7 +19,7 @@ const NUMBERS_MAX: u64 = 1 << 16;
 
 /// Where a partition stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct PartitionPlace {
     format: u32,
     /// The offset after the last message that has had its effects.
     pub next: i64,
@@ -31,9 +31,9 @@ pub(super) struct Place {
     pub at: Timestamp,
 }
 
-impl Place {
-    pub fn new(next: i64, topic_id: &str, number: u64) -> Place {
-        Place { format: FORMAT, next, topic_id: topic_id.to_owned(), number, at: Timestamp(0) }
+impl PartitionPlace {
+    pub fn new(next: i64, topic_id: &str, number: u64) -> PartitionPlace {
+        PartitionPlace { format: FORMAT, next, topic_id: topic_id.to_owned(), number, at: Timestamp(0) }
     }
 
     /// What the message at `offset` of this partition causes is known by.
@@ -42,23 +42,23 @@ impl Place {
         Cause { via: Via::Push, number: (self.number % NUMBERS_MAX) << OFFSET_BITS | offset }
     }
 
-    pub fn mark(&self, spec: &Spec, partition: i32) -> Mark {
+    pub fn mark(&self, spec: &InputSpec, partition: i32) -> Mark {
         let value = serde_json::to_vec(self).unwrap_or_default();
         Mark::put(Table::Place, &[PLACE, &spec.name, &spec.topic, &partition.to_string()], value)
     }
 }
 
 /// Marks that forget where an input stood.
-pub(super) fn forget(places: &BTreeMap<i32, Place>, spec: &Spec) -> Vec<Mark> {
+pub(super) fn forget(places: &BTreeMap<i32, PartitionPlace>, spec: &InputSpec) -> Vec<Mark> {
     let key = |partition: &i32| [PLACE.to_owned(), spec.name.clone(), spec.topic.clone(), partition.to_string()];
     places.keys().map(|p| Mark::delete(Table::Place, &key(p).each_ref().map(String::as_str))).collect()
 }
 
 /// Places of all partitions of an input.
-pub(super) fn load(engine: &Engine, spec: &Spec) -> Result<BTreeMap<i32, Place>, Error> {
+pub(super) fn load(engine: &Engine, spec: &InputSpec) -> Result<BTreeMap<i32, PartitionPlace>, Error> {
     let mut places = BTreeMap::new();
     for (rest, value) in engine.marks(Table::Place, &[PLACE, &spec.name, &spec.topic])? {
-        let place = serde_json::from_slice::<Place>(&value).ok().filter(|place| place.format == FORMAT);
+        let place = serde_json::from_slice::<PartitionPlace>(&value).ok().filter(|place| place.format == FORMAT);
         let partition = rest.first().and_then(|text| text.parse().ok());
         match (partition, place) {
             (Some(partition), Some(place)) => _ = places.insert(partition, place),
@@ -69,13 +69,13 @@ pub(super) fn load(engine: &Engine, spec: &Spec) -> Result<BTreeMap<i32, Place>,
 }
 
 /// Hands out numbers of partitions.
-pub(super) struct Numbers(AtomicU64);
+pub(super) struct SlotNumbers(AtomicU64);
 
-impl Numbers {
-    pub fn load(engine: &Engine) -> Result<Numbers, Error> {
+impl SlotNumbers {
+    pub fn load(engine: &Engine) -> Result<SlotNumbers, Error> {
         let known = engine.marks(Table::Place, &[PLACE])?;
-        let numbers = known.iter().filter_map(|(_, value)| serde_json::from_slice::<Place>(value).ok());
-        Ok(Numbers(AtomicU64::new(numbers.map(|place| place.number + 1).max().unwrap_or(1))))
+        let numbers = known.iter().filter_map(|(_, value)| serde_json::from_slice::<PartitionPlace>(value).ok());
+        Ok(SlotNumbers(AtomicU64::new(numbers.map(|place| place.number + 1).max().unwrap_or(1))))
     }
 
     pub fn next(&self) -> u64 {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn causes_are_unique_and_fit() {
-        let (one, two) = (Place::new(0, "", 1), Place::new(0, "", 65_535));
+        let (one, two) = (PartitionPlace::new(0, "", 1), PartitionPlace::new(0, "", 65_535));
         let causes = [one.cause(0), one.cause(1), one.cause((1 << 40) - 1), two.cause(0), two.cause((1 << 40) - 1)];
         for (n, cause) in causes.iter().enumerate() {
             assert!(cause.number < 1 << 56);

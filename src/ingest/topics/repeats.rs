@@ -2,7 +2,7 @@
 //!
 //! Per partition, because only there a producer's messages keep their order: a lower number in another partition may be new.
 
-use super::spec::Spec;
+use super::spec::InputSpec;
 use crate::engine::Engine;
 use crate::engine::pipeline::{Error, Mark, Table};
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub(super) type Numbered = (i32, String, String);
 
 impl Sequences {
     /// Whether this number is new. The caller commits [`mark`] for it, or forgets everything.
-    pub fn reserved(&mut self, engine: &Engine, spec: &Spec, by: &Numbered, number: i64) -> Result<bool, Error> {
+    pub fn reserved(&mut self, engine: &Engine, spec: &InputSpec, by: &Numbered, number: i64) -> Result<bool, Error> {
         let highest = match self.0.get(by) {
             Some(highest) => Some(*highest),
             None => {
@@ -45,10 +45,10 @@ impl Sequences {
 }
 
 /// The mark of a number that has had its effects.
-pub(super) fn mark(spec: &Spec, by: &Numbered, number: i64) -> Mark {
+pub(super) fn mark(spec: &InputSpec, by: &Numbered, number: i64) -> Mark {
     Mark::put(Table::Place, &key(spec, &by.0.to_string(), by), number.to_string())
 }
 
-fn key<'a>(spec: &'a Spec, partition: &'a str, by: &'a Numbered) -> [&'a str; 6] {
+fn key<'a>(spec: &'a InputSpec, partition: &'a str, by: &'a Numbered) -> [&'a str; 6] {
     [SEQUENCE, &spec.name, &spec.topic, partition, &by.1, &by.2]
 }

@@ -1,7 +1,7 @@
 //! Connection and stream of a message: looked up once, used for all that follow.
 
-use super::Parts;
-use super::spec::Spec;
+use super::InputsParts;
+use super::spec::InputSpec;
 use crate::connectors::definition::Stream;
 use crate::connectors::expr::Vars;
 use crate::connectors::kafka::input::{Bad, Message};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 const BASE: &str = "base";
 
 /// Where records of a message go.
-pub(super) struct Target {
+pub(super) struct RecordTarget {
     pub dataset: Dataset,
     pub mapper: Arc<Mapper>,
     pub account: Arc<Account>,
@@ -25,7 +25,7 @@ pub(super) struct Target {
     pub quarantine: Quarantine,
 }
 
-impl Target {
+impl RecordTarget {
     pub fn stream(&self) -> &Stream {
         self.mapper.stream()
     }
@@ -49,7 +49,7 @@ pub(super) fn headers(message: Message<'_>) -> Value {
 /// Targets by (environment, connection, stream, variant).
 #[derive(Default)]
 pub(super) struct Targets {
-    known: Vec<Target>,
+    known: Vec<RecordTarget>,
     by_name: HashMap<String, usize>,
     mappers: HashMap<String, Arc<Mapper>>,
     name: String,
@@ -68,16 +68,16 @@ pub(super) struct Name<'a> {
 pub(super) const ELSEWHERE: &str = "elsewhere";
 
 impl Targets {
-    pub fn get(&self, at: usize) -> Option<&Target> {
+    pub fn get(&self, at: usize) -> Option<&RecordTarget> {
         self.known.get(at)
     }
 
-    pub fn get_mut(&mut self, at: usize) -> Option<&mut Target> {
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut RecordTarget> {
         self.known.get_mut(at)
     }
 
     /// Takes up what changed of the accounts.
-    pub fn refresh(&mut self, parts: &Parts) {
+    pub fn refresh(&mut self, parts: &InputsParts) {
         for target in &mut self.known {
             let key = &target.account.key;
             if let Some(account) = parts.connections.get(&key.environment, &key.source, &key.id) {
@@ -87,7 +87,7 @@ impl Targets {
     }
 
     /// The place of a target, found by name; or why there is none.
-    pub fn find(&mut self, parts: &Parts, spec: &Spec, name: Name<'_>) -> Result<Result<usize, Bad>, Error> {
+    pub fn find(&mut self, parts: &InputsParts, spec: &InputSpec, name: Name<'_>) -> Result<Result<usize, Bad>, Error> {
         self.name.clear();
         for part in [name.environment, name.connection, name.stream, name.variant.unwrap_or(BASE)] {
             self.name.push_str(part);
@@ -106,7 +106,12 @@ impl Targets {
         }
     }
 
-    fn make(&mut self, parts: &Parts, spec: &Spec, name: Name<'_>) -> Result<Result<Target, Bad>, Error> {
+    fn make(
+        &mut self,
+        parts: &InputsParts,
+        spec: &InputSpec,
+        name: Name<'_>,
+    ) -> Result<Result<RecordTarget, Bad>, Error> {
         let source = &spec.definition.source;
         let Some(account) = parts.connections.get(name.environment, source, name.connection) else {
             let others = parts.other_shards.as_ref().map(|n| n.of_source(source)).unwrap_or_default();
@@ -147,6 +152,6 @@ impl Targets {
         };
         let place = [name.environment, source, name.connection, &stream.name];
         let quarantine = Quarantine::load(&parts.engine, place, QuarantineWriter::Topic)?;
-        Ok(Ok(Target { dataset, mapper, account, quarantine }))
+        Ok(Ok(RecordTarget { dataset, mapper, account, quarantine }))
     }
 }

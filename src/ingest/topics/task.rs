@@ -1,18 +1,18 @@
 //! One topic from its opening to its end: chunk → groups → commits, again after every trouble that may pass.
 
-use super::accounts::Accounts;
-use super::apply::Outcome;
-use super::group::{GROUP_BYTES, Group, Tally};
+use super::accounts::InputConnections;
+use super::apply::MessageOutcome;
+use super::group::{GROUP_BYTES, TopicBatch, TopicTally};
 use super::in_flight::{InFlight, InFlightCommit};
-use super::listing::Listings;
-use super::place::{self, Place};
+use super::listing::OpenLists;
+use super::place::{self, PartitionPlace};
 use super::repeats::{self, Sequences};
-use super::spec::{Feed, Spec};
+use super::spec::{InputSpec, MessageKind};
 use super::target::Targets;
-use super::{Inner, InputState};
+use super::{InputState, InputsInner};
 use crate::connectors::kafka::input::dead::Dead;
-use crate::connectors::kafka::input::reader::{FINAL, Wanted};
-use crate::connectors::kafka::input::{Bad, Chunk, Message, Reader, Start};
+use crate::connectors::kafka::input::reader::{FINAL, Subscription};
+use crate::connectors::kafka::input::{Bad, Chunk, Message, StartOffset, TopicReader};
 use crate::connectors::kafka::topics;
 use crate::engine::model::{Failure, Timestamp};
 use crate::engine::pipeline::{Error, Mark};
@@ -28,14 +28,14 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)
 const REPORT: Duration = Duration::from_secs(5);
 
 /// Everything the messages of one topic are worked on with.
-pub(super) struct Work {
-    pub inner: Arc<Inner>,
-    pub spec: Spec,
+pub(super) struct TopicWork {
+    pub inner: Arc<InputsInner>,
+    pub spec: InputSpec,
     pub targets: Targets,
-    pub listings: Listings,
+    pub listings: OpenLists,
     pub sequences: Sequences,
     pub dedup: Dedup,
-    pub places: BTreeMap<i32, Place>,
+    pub places: BTreeMap<i32, PartitionPlace>,
     /// (environment, id) of the source's connections, those of other parts included.
     pub accounts: Vec<(String, String)>,
     /// Whether messages of nobody are this part's to keep.
@@ -50,25 +50,25 @@ pub(super) struct Work {
 }
 
 /// Why reading ends.
-enum Trouble {
+enum ReadTrouble {
     Engine(Error),
     Kafka(Failure),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for ReadTrouble {
     fn from(error: Error) -> Self {
-        Trouble::Engine(error)
+        ReadTrouble::Engine(error)
     }
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for ReadTrouble {
     fn from(failure: Failure) -> Self {
-        Trouble::Kafka(failure)
+        ReadTrouble::Kafka(failure)
     }
 }
 
 /// Reads a topic until `stop` is cancelled or the store fails.
-pub(super) async fn run(inner: Arc<Inner>, mut spec: Spec, stop: CancellationToken) -> Result<(), Error> {
+pub(super) async fn run(inner: Arc<InputsInner>, mut spec: InputSpec, stop: CancellationToken) -> Result<(), Error> {
     let clock = inner.parts.engine.clock();
     let mut wait = AGAIN[0];
     let mut said = "";
@@ -79,9 +79,9 @@ pub(super) async fn run(inner: Arc<Inner>, mut spec: Spec, stop: CancellationTok
             () = async { stop.cancelled().await; clock.sleep(AGAIN[1]).await } => return Ok(()),
         };
         let failure = match ended {
-            Ok(()) | Err(Trouble::Engine(Error::Stopped)) => return Ok(()),
-            Err(Trouble::Engine(error)) => return Err(error),
-            Err(Trouble::Kafka(failure)) => failure,
+            Ok(()) | Err(ReadTrouble::Engine(Error::Stopped)) => return Ok(()),
+            Err(ReadTrouble::Engine(error)) => return Err(error),
+            Err(ReadTrouble::Kafka(failure)) => failure,
         };
         let stopped = Some((failure.code.to_owned(), failure.message.clone()));
         inner.tell(state(&spec, stopped));
@@ -105,19 +105,19 @@ pub(super) async fn run(inner: Arc<Inner>, mut spec: Spec, stop: CancellationTok
     }
 }
 
-fn state(spec: &Spec, stopped: Option<(String, String)>) -> InputState {
+fn state(spec: &InputSpec, stopped: Option<(String, String)>) -> InputState {
     let (topic, name, environment) = (spec.topic.clone(), spec.name.clone(), spec.environment.clone());
     InputState { topic, name, environment, reading: stopped.is_none(), stopped }
 }
 
 /// Waits until somebody says where to begin anew, and forgets the places of before.
-async fn restarted(inner: &Inner, spec: &Spec) -> Result<Start, Error> {
+async fn restarted(inner: &InputsInner, spec: &InputSpec) -> Result<StartOffset, Error> {
     let key = (spec.name.clone(), spec.topic.clone());
     let mut restarts = inner.restarts.subscribe();
     let start = restarts.wait_for(|all| all.contains_key(&key)).await.map_err(|_| Error::Stopped)?.get(&key).copied();
     inner.restarts.send_modify(|all| _ = all.remove(&key));
     let engine = &inner.parts.engine;
-    let mut listings = Listings::load(engine, spec)?;
+    let mut listings = OpenLists::load(engine, spec)?;
     let mut marks = place::forget(&place::load(engine, spec)?, spec);
     marks.extend(listings.give_up(spec));
     engine.put_marks(marks).await?;
@@ -125,35 +125,35 @@ async fn restarted(inner: &Inner, spec: &Spec) -> Result<Start, Error> {
 }
 
 async fn attempt(
-    inner: &Arc<Inner>,
-    spec: &Spec,
+    inner: &Arc<InputsInner>,
+    spec: &InputSpec,
     stop: &CancellationToken,
     wait: &mut Duration,
-) -> Result<(), Trouble> {
-    let (mut work, mut reader) = Work::open(inner.clone(), spec.clone()).await?;
+) -> Result<(), ReadTrouble> {
+    let (mut work, mut reader) = TopicWork::open(inner.clone(), spec.clone()).await?;
     *wait = AGAIN[0];
     inner.tell(state(spec, None));
     work.settle_all(work.listings.unsettled()).await?;
     let ended = work.read(&mut reader, stop).await;
     // What was handed over is committed in any case; the marks say so when the topic is opened again.
     let completed = work.in_flight.complete_all(&inner.parts.engine, &work.dedup).await;
-    ended.and(completed.map_err(Trouble::from))
+    ended.and(completed.map_err(ReadTrouble::from))
 }
 
-impl Work {
-    async fn open(inner: Arc<Inner>, spec: Spec) -> Result<(Work, Reader), Trouble> {
+impl TopicWork {
+    async fn open(inner: Arc<InputsInner>, spec: InputSpec) -> Result<(TopicWork, TopicReader), ReadTrouble> {
         let (engine, cluster) = (&inner.parts.engine, &inner.parts.cluster);
         let places = place::load(engine, &spec)?;
-        let mut listings = Listings::load(engine, &spec)?;
-        if let (Feed::Messages, true) = (&spec.feed, places.is_empty()) {
-            topics::ensure(cluster, &[topics::Wanted::new(&spec.topic)]).await?;
+        let mut listings = OpenLists::load(engine, &spec)?;
+        if let (MessageKind::Messages, true) = (&spec.feed, places.is_empty()) {
+            topics::ensure(cluster, &[topics::TopicSpec::new(&spec.topic)]).await?;
         }
         let dead = Dead::open(cluster, &spec.environment, engine.clock()).await?;
-        let accounts = Accounts::of(&inner, &spec);
+        let accounts = InputConnections::of(&inner, &spec);
         let reader = open_reader(&inner, &spec, (&places, accounts.elsewhere), &mut listings).await?;
         let now = engine.clock().now();
         let topic_id = reader.id().to_owned();
-        let mut work = Work {
+        let mut work = TopicWork {
             inner,
             spec,
             targets: Targets::default(),
@@ -174,11 +174,11 @@ impl Work {
     }
 
     /// Where partitions begin is stored before anything is read: after a crash they begin there again, and not later.
-    async fn store_begins(&mut self, reader: &Reader) -> Result<(), Error> {
+    async fn store_begins(&mut self, reader: &TopicReader) -> Result<(), Error> {
         let mut marks = Vec::new();
         for (partition, begin) in reader.begins() {
             if !self.places.contains_key(partition) {
-                let place = Place::new(*begin, &self.topic_id, self.inner.numbers.next());
+                let place = PartitionPlace::new(*begin, &self.topic_id, self.inner.numbers.next());
                 marks.push(place.mark(&self.spec, *partition));
                 self.places.insert(*partition, place);
             }
@@ -186,7 +186,7 @@ impl Work {
         if marks.is_empty() { Ok(()) } else { self.inner.parts.engine.put_marks(marks).await }
     }
 
-    async fn read(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Result<(), Trouble> {
+    async fn read(&mut self, reader: &mut TopicReader, stop: &CancellationToken) -> Result<(), ReadTrouble> {
         let clock = self.inner.parts.engine.clock();
         let mut reported = Timestamp(0);
         loop {
@@ -220,7 +220,7 @@ impl Work {
         }
     }
 
-    fn report(&self, reader: &Reader) {
+    fn report(&self, reader: &TopicReader) {
         for (partition, lag) in reader.lag() {
             let labels = [("topic", self.spec.topic.clone()), ("partition", partition.to_string())];
             metrics::gauge!("syncline_kafka_input_lag_messages", &labels).set(lag as f64);
@@ -229,10 +229,11 @@ impl Work {
 
     /// Everything in a chunk.
     async fn work(&mut self, chunk: &Chunk) -> Result<(), Error> {
-        let mut group: Option<Group<'_>> = None;
+        let mut group: Option<TopicBatch<'_>> = None;
         for message in chunk.messages() {
-            let full =
-                |g: &Group<'_>| g.partition != message.partition() || g.bytes >= GROUP_BYTES || !g.ended.is_empty();
+            let full = |g: &TopicBatch<'_>| {
+                g.partition != message.partition() || g.bytes >= GROUP_BYTES || !g.ended.is_empty()
+            };
             if group.as_ref().is_some_and(full) {
                 self.launch(group.take()).await?;
             }
@@ -261,11 +262,11 @@ impl Work {
     fn pass(&mut self, chunk: &Chunk) {
         for (partition, next) in chunk.passed() {
             let (id, numbers) = (&self.topic_id, &self.inner.numbers);
-            let place = self.places.entry(partition).or_insert_with(|| Place::new(next, id, numbers.next()));
+            let place = self.places.entry(partition).or_insert_with(|| PartitionPlace::new(next, id, numbers.next()));
             place.next = place.next.max(next);
             self.passed.insert(partition);
         }
-        self.count(&Tally { ignored: chunk.passes(), ..Tally::default() });
+        self.count(&TopicTally { ignored: chunk.passes(), ..TopicTally::default() });
     }
 
     /// Marks of all places that have moved past messages without effect.
@@ -285,30 +286,30 @@ impl Work {
         self.places.get(&message.partition()).map(|place| place.next)
     }
 
-    fn group<'c>(&mut self, message: Message<'c>) -> Result<Group<'c>, Error> {
+    fn group<'c>(&mut self, message: Message<'c>) -> Result<TopicBatch<'c>, Error> {
         let (partition, offset) = (message.partition(), message.offset());
         let (id, numbers) = (&self.topic_id, &self.inner.numbers);
-        let place = self.places.entry(partition).or_insert_with(|| Place::new(offset, id, numbers.next()));
-        Ok(Group::new(partition, offset, place.cause(offset)))
+        let place = self.places.entry(partition).or_insert_with(|| PartitionPlace::new(offset, id, numbers.next()));
+        Ok(TopicBatch::new(partition, offset, place.cause(offset)))
     }
 
     /// Takes a message into the group and moves the place behind it. True if it has to wait for the next group.
-    fn take<'c>(&mut self, group: &mut Group<'c>, message: Message<'c>) -> Result<bool, Error> {
+    fn take<'c>(&mut self, group: &mut TopicBatch<'c>, message: Message<'c>) -> Result<bool, Error> {
         let at = self.observed(message);
         let feed = self.spec.feed.clone();
         let outcome = match &feed {
-            Feed::Messages => self.message(group, message, at),
-            Feed::Records { stream, topic } => self.record(group, (stream, topic), message, at),
+            MessageKind::Messages => self.message(group, message, at),
+            MessageKind::Records { stream, topic } => self.record(group, (stream, topic), message, at),
         };
         let outcome = outcome.inspect_err(|_| self.dedup.release(&group.reserved))?;
         let mut has_effect = true;
         match outcome {
-            Outcome::Later => return Ok(true),
-            Outcome::Applied => group.tally.applied += 1,
-            Outcome::Duplicate => group.tally.duplicate += 1,
-            Outcome::Ignored => has_effect = false,
-            Outcome::Nobodys(_) if !self.keeps_strays => has_effect = false,
-            Outcome::Dead(bad) | Outcome::Nobodys(bad) => {
+            MessageOutcome::Later => return Ok(true),
+            MessageOutcome::Applied => group.tally.applied += 1,
+            MessageOutcome::Duplicate => group.tally.duplicate += 1,
+            MessageOutcome::Ignored => has_effect = false,
+            MessageOutcome::Nobodys(_) if !self.keeps_strays => has_effect = false,
+            MessageOutcome::Dead(bad) | MessageOutcome::Nobodys(bad) => {
                 group.tally.dead += 1;
                 group.dead.push((message, bad));
             }
@@ -335,7 +336,7 @@ impl Work {
     }
 
     /// Hands a group over: first what cannot be taken is buried, then everything else is committed with the place.
-    async fn launch(&mut self, group: Option<Group<'_>>) -> Result<(), Error> {
+    async fn launch(&mut self, group: Option<TopicBatch<'_>>) -> Result<(), Error> {
         let Some(mut group) = group else { return Ok(()) };
         if group.messages.is_empty() {
             self.passed.insert(group.partition);
@@ -390,7 +391,7 @@ impl Work {
         Ok(())
     }
 
-    fn count(&self, tally: &Tally) {
+    fn count(&self, tally: &TopicTally) {
         let outcomes = [
             ("applied", tally.applied),
             ("duplicate", tally.duplicate),
@@ -413,28 +414,28 @@ async fn bury(to: &Dead, topic: &str, dead: &[(Message<'_>, Bad)]) {
 }
 
 async fn open_reader(
-    inner: &Inner,
-    spec: &Spec,
-    (places, elsewhere): (&BTreeMap<i32, Place>, HashSet<String>),
-    listings: &mut Listings,
-) -> Result<Reader, Failure> {
+    inner: &InputsInner,
+    spec: &InputSpec,
+    (places, elsewhere): (&BTreeMap<i32, PartitionPlace>, HashSet<String>),
+    listings: &mut OpenLists,
+) -> Result<TopicReader, Failure> {
     let clock = inner.parts.engine.clock();
     let rewinds = listings.rewinds();
-    let wanted = |rewinds: &BTreeMap<i32, i64>| Wanted {
+    let wanted = |rewinds: &BTreeMap<i32, i64>| Subscription {
         topic: spec.topic.clone(),
         id: places.values().next().map(|place| place.topic_id.clone()),
         partitions: places
             .iter()
-            .map(|(p, place)| (*p, Start::At(rewinds.get(p).map_or(place.next, |first| place.next.min(*first)))))
+            .map(|(p, place)| (*p, StartOffset::At(rewinds.get(p).map_or(place.next, |first| place.next.min(*first)))))
             .collect(),
         // Partitions that appear later are read whole, wherever the topic was begun.
-        rest: Some(if places.is_empty() { spec.start } else { Start::Earliest }),
+        rest: Some(if places.is_empty() { spec.start } else { StartOffset::Earliest }),
         elsewhere: elsewhere.clone(),
     };
-    match Reader::open(&inner.parts.cluster, wanted(&rewinds), clock.clone()).await {
+    match TopicReader::open(&inner.parts.cluster, wanted(&rewinds), clock.clone()).await {
         Err(failure) if failure.code == "offset_out_of_range" && !rewinds.is_empty() => {
             listings.lose_keys();
-            Reader::open(&inner.parts.cluster, wanted(&BTreeMap::new()), clock).await
+            TopicReader::open(&inner.parts.cluster, wanted(&BTreeMap::new()), clock).await
         }
         opened => opened,
     }

@@ -30,7 +30,7 @@ pub use retry::Retried;
 
 use crate::admission::Bounds;
 use crate::connectors::definition::Definition;
-use crate::connectors::webhooks::{Observer, Refusal, owns};
+use crate::connectors::webhooks::{Observer, VerifyRefusal, owns};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineRow, QuarantineWriter};
@@ -46,7 +46,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What hooks need of the program.
-pub struct Parts {
+pub struct HooksParts {
     /// What outsiders may use up.
     pub bounds: Arc<Bounds>,
     /// The engine.
@@ -91,11 +91,11 @@ impl OtherShards {
 /// Webhooks on their way in. Cheap to clone.
 #[derive(Clone)]
 pub struct Hooks {
-    inner: Arc<Inner>,
+    inner: Arc<HooksInner>,
 }
 
-struct Inner {
-    parts: Parts,
+struct HooksInner {
+    parts: HooksParts,
     paths: paths::Paths,
     /// Definitions made ready to read webhooks, by source.
     observers: BTreeMap<String, Observer>,
@@ -143,7 +143,7 @@ pub struct Tally {
 
 impl Hooks {
     /// Reads what is waiting. Nothing runs yet; see [`run`](Hooks::run).
-    pub fn open(parts: Parts) -> Result<Hooks, Error> {
+    pub fn open(parts: HooksParts) -> Result<Hooks, Error> {
         let paths = paths::Paths::new(&parts);
         let refetches = refetch::Refetches::load(&parts.engine)?;
         let unrouted = unrouted::Unrouted::load(&parts.engine)?;
@@ -153,7 +153,7 @@ impl Hooks {
             Ok((source.clone(), observer.map_err(|why| Error::BadBatch(format!("definition of {source}: {why}")))?))
         });
         let observers = observers.collect::<Result<_, Error>>()?;
-        let inner = Inner {
+        let inner = HooksInner {
             parts,
             paths,
             observers,
@@ -211,7 +211,7 @@ impl Hooks {
     }
 }
 
-impl Inner {
+impl HooksInner {
     fn definition(&self, source: &str) -> Option<&Arc<Definition>> {
         self.parts.definitions.get(source)
     }
@@ -260,7 +260,7 @@ impl Inner {
         self.commits.send_modify(|n| *n += 1);
     }
 
-    fn count_refusal(&self, source: &str, why: Refusal) {
+    fn count_refusal(&self, source: &str, why: VerifyRefusal) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         *refused.entry((source.to_owned(), why.to_string())).or_insert(0) += 1;
     }

@@ -3,7 +3,7 @@
 //! A token is derived from the installation's secret, so that it can be shown again at any time, survives restarts and is
 //! stored nowhere. Requests are matched by its hash.
 
-use super::{Hooks, Parts};
+use super::{Hooks, HooksParts};
 use crate::connectors::definition::{Definition, Verify};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -54,25 +54,25 @@ pub struct HookUrl {
 /// All paths, by the hash of their token or as they are.
 pub(super) struct Paths {
     key: [u8; 32],
-    table: RwLock<Table>,
+    table: RwLock<PathTable>,
 }
 
 #[derive(Default)]
-struct Table {
+struct PathTable {
     tokens: HashMap<[u8; 32], Arc<Entrance>>,
     fixed: HashMap<String, Arc<Entrance>>,
 }
 
 impl Paths {
-    pub fn new(parts: &Parts) -> Self {
+    pub fn new(parts: &HooksParts) -> Self {
         let paths = Paths { key: parts.engine.secret("webhook paths"), table: RwLock::default() };
         paths.refresh(parts);
         paths
     }
 
     /// Lists all paths anew, e.g. after a connection was added.
-    pub fn refresh(&self, parts: &Parts) {
-        let mut table = Table::default();
+    pub fn refresh(&self, parts: &HooksParts) {
+        let mut table = PathTable::default();
         for definition in parts.definitions.values() {
             for entrance in entrances(parts, definition) {
                 let entrance = Arc::new(entrance);
@@ -114,7 +114,7 @@ impl Paths {
 }
 
 /// The paths of one definition: one for each connection, or one for each environment.
-fn entrances(parts: &Parts, definition: &Definition) -> Vec<Entrance> {
+fn entrances(parts: &HooksParts, definition: &Definition) -> Vec<Entrance> {
     let Some(webhooks) = &definition.webhooks else { return Vec::new() };
     let accounts = parts.connections.of_source(&definition.source);
     let source = &definition.source;

@@ -1,9 +1,11 @@
 //! One log entry as one batch: its observations, the ids it used up, the records to be read again, what could not be taken.
 
-use super::refetch::{RefetchRequest, Row};
-use super::{Inner, add};
+use super::refetch::{RefetchRequest, RefetchRow};
+use super::{HooksInner, add};
 use crate::connectors::definition::{Definition, Hydrate};
-use crate::connectors::webhooks::{Complaint, Effect, EventId, Observer, Outcome, Routed, StoredWebhook, Verdict};
+use crate::connectors::webhooks::{
+    Effect, EventId, EventOutcome, EventRejection, Observer, Routed, StoredWebhook, Verdict,
+};
 use crate::engine::fault::pass;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
@@ -23,8 +25,8 @@ pub(super) struct Prepared {
 }
 
 /// A batch in the making.
-pub(super) struct Draft<'a> {
-    inner: &'a Inner,
+pub(super) struct WebhookBatch<'a> {
+    inner: &'a HooksInner,
     position: u64,
     now: Timestamp,
     environment: &'a str,
@@ -41,14 +43,14 @@ pub(super) struct Draft<'a> {
 }
 
 /// The batch of a log entry, its place included.
-pub(super) fn prepare(inner: &Inner, position: u64, bytes: &[u8]) -> Result<Prepared, Error> {
+pub(super) fn prepare(inner: &HooksInner, position: u64, bytes: &[u8]) -> Result<Prepared, Error> {
     let place = super::process::mark(position);
     let now = inner.parts.engine.clock().now();
     let stored = match StoredWebhook::decode(bytes) {
         Ok(stored) => stored,
         Err(why) => return refused(inner, position, place, "bad_entry", &why.to_string()),
     };
-    let mut draft = Draft::new(inner, position, &stored, now);
+    let mut draft = WebhookBatch::new(inner, position, &stored, now);
     let taken = match inner.observers.get(&stored.head.source) {
         Some(observer) => observe_all(inner, observer, &stored, &mut draft),
         None => draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source)),
@@ -57,7 +59,12 @@ pub(super) fn prepare(inner: &Inner, position: u64, bytes: &[u8]) -> Result<Prep
     draft.finish(taken)
 }
 
-fn observe_all(inner: &Inner, observer: &Observer, stored: &StoredWebhook, draft: &mut Draft<'_>) -> Result<(), Error> {
+fn observe_all(
+    inner: &HooksInner,
+    observer: &Observer,
+    stored: &StoredWebhook,
+    draft: &mut WebhookBatch<'_>,
+) -> Result<(), Error> {
     let accounts = inner.accounts(&stored.head.environment, &stored.head.source);
     for outcome in observer.observe(stored, &accounts) {
         draft.take(observer.definition(), outcome)?;
@@ -67,7 +74,7 @@ fn observe_all(inner: &Inner, observer: &Observer, stored: &StoredWebhook, draft
 
 /// A batch that says only why the entry could not be taken.
 pub(super) fn refused(
-    inner: &Inner,
+    inner: &HooksInner,
     position: u64,
     place: Mark,
     code: &'static str,
@@ -80,9 +87,9 @@ pub(super) fn refused(
     Ok(Prepared { batch: Batch { marks, ..Batch::default() }, reserved: Vec::new(), refetches: Vec::new() })
 }
 
-impl<'a> Draft<'a> {
-    pub fn new(inner: &'a Inner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
-        Draft {
+impl<'a> WebhookBatch<'a> {
+    pub fn new(inner: &'a HooksInner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
+        WebhookBatch {
             inner,
             position,
             now,
@@ -99,14 +106,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Of a request that was processed before.
-    pub fn again(inner: &'a Inner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
-        Draft { again: true, ..Draft::new(inner, position, stored, now) }
+    pub fn again(inner: &'a HooksInner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
+        WebhookBatch { again: true, ..WebhookBatch::new(inner, position, stored, now) }
     }
 
     /// Adds what an event says, unless it was met before.
-    pub fn take(&mut self, definition: &Definition, outcome: Outcome) -> Result<(), Error> {
+    pub fn take(&mut self, definition: &Definition, outcome: EventOutcome) -> Result<(), Error> {
         add(&self.inner.tally.events, 1);
-        let Outcome { index, event_id, verdict } = outcome;
+        let EventOutcome { index, event_id, verdict } = outcome;
         match verdict {
             // A request to all parts is complained about once.
             Verdict::Rejected(_) if self.is_elsewhere() => Ok(()),
@@ -214,7 +221,7 @@ impl<'a> Draft<'a> {
             value,
             "an event is nobody's: it waits for a connection with this value"
         );
-        let unrouted = super::unrouted::Row { index, field, value, at: self.received_at.0 };
+        let unrouted = super::unrouted::UnroutedEvent { index, field, value, at: self.received_at.0 };
         match self.inner.unrouted.keep(environment, source, self.position, &unrouted) {
             Some(mark) => self.marks.push(mark),
             None => {
@@ -229,7 +236,7 @@ impl<'a> Draft<'a> {
 
     fn apply(&mut self, definition: &Definition, index: usize, nth: usize, routed: Routed) -> Result<(), Error> {
         let connection = &routed.connection;
-        for (n, Complaint { stream, quarantined }) in routed.complaints.iter().enumerate() {
+        for (n, EventRejection { stream, quarantined }) in routed.complaints.iter().enumerate() {
             add(&self.inner.tally.rejected, 1);
             let stream = if stream.is_empty() { WHOLE } else { stream };
             self.keep(&connection.id, stream, index, nth * 1_000 + n, quarantined)?;
@@ -281,7 +288,7 @@ impl<'a> Draft<'a> {
             Hydrate::Now => (Duration::ZERO, Duration::ZERO),
             Hydrate::Debounce { quiet, max_wait } => (quiet, max_wait),
         };
-        let row = Row::new(self.received_at, quiet, max_wait, partition);
+        let row = RefetchRow::new(self.received_at, quiet, max_wait, partition);
         let key = [self.environment, self.source, &connection.id, &stream, &key].map(str::to_owned);
         let refetch = RefetchRequest { key, position: self.position, row };
         self.marks.push(refetch.mark()?);
@@ -322,7 +329,7 @@ impl<'a> Draft<'a> {
 
 /// The dataset of a stream, registered if this is its first record.
 pub(super) fn dataset(
-    inner: &Inner,
+    inner: &HooksInner,
     definition: &Definition,
     environment: &str,
     source: &str,

@@ -1,7 +1,7 @@
 //! From the log to commits: every entry once and in order, several commits on their way at a time.
 
 use super::prepare::{Prepared, prepare, refused};
-use super::{Inner, add, refetch::RefetchRequest};
+use super::{HooksInner, add, refetch::RefetchRequest};
 use crate::engine::fault::pass;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
@@ -49,7 +49,7 @@ struct PendingWebhook {
 }
 
 /// Processes entries as they come until `stop` is cancelled or the store fails.
-pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<(), Error> {
+pub(super) async fn run(inner: Arc<HooksInner>, stop: CancellationToken) -> Result<(), Error> {
     let mut end = inner.parts.engine.log().end();
     loop {
         // Marked as seen before reading: an entry appended while reading wakes the wait below.
@@ -69,7 +69,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<()
 }
 
 /// Processes what is in the log now.
-pub(super) async fn catch_up(inner: &Inner) -> Result<(), Error> {
+pub(super) async fn catch_up(inner: &HooksInner) -> Result<(), Error> {
     let _turn = inner.turn.lock().await;
     let mut pending = PendingWebhooks::default();
     let log = inner.parts.engine.log();
@@ -95,14 +95,14 @@ struct PendingWebhooks {
 }
 
 impl PendingWebhooks {
-    async fn make_room(&mut self, inner: &Inner) -> Result<(), Error> {
+    async fn make_room(&mut self, inner: &HooksInner) -> Result<(), Error> {
         while self.queue.len() >= FLIGHT || self.bytes >= FLIGHT_BYTES {
             self.land(inner).await?;
         }
         Ok(())
     }
 
-    async fn launch(&mut self, inner: &Inner, position: u64, bytes: &Bytes) -> Result<(), Error> {
+    async fn launch(&mut self, inner: &HooksInner, position: u64, bytes: &Bytes) -> Result<(), Error> {
         if is_own(bytes) {
             return self.enter(inner, position, bytes).await;
         }
@@ -127,7 +127,7 @@ impl PendingWebhooks {
     }
 
     /// An entry that the engine had put there itself: a batch of a run that goes through the log.
-    async fn enter(&mut self, inner: &Inner, position: u64, bytes: &Bytes) -> Result<(), Error> {
+    async fn enter(&mut self, inner: &HooksInner, position: u64, bytes: &Bytes) -> Result<(), Error> {
         match inner.parts.engine.enter(bytes, vec![mark(position)]).await {
             Ok(commit) => {
                 let bytes = bytes.len();
@@ -146,7 +146,7 @@ impl PendingWebhooks {
         }
     }
 
-    async fn land(&mut self, inner: &Inner) -> Result<(), Error> {
+    async fn land(&mut self, inner: &HooksInner) -> Result<(), Error> {
         let Some(oldest) = self.queue.pop_front() else { return Ok(()) };
         let result = oldest.commit.receipt().await;
         self.bytes = self.bytes.saturating_sub(oldest.bytes);
@@ -167,7 +167,7 @@ impl PendingWebhooks {
         Ok(())
     }
 
-    async fn land_all(&mut self, inner: &Inner) -> Result<(), Error> {
+    async fn land_all(&mut self, inner: &HooksInner) -> Result<(), Error> {
         while !self.queue.is_empty() {
             self.land(inner).await?;
         }
@@ -176,7 +176,7 @@ impl PendingWebhooks {
 }
 
 /// Says what of a committed batch was no record; `batch` names it among all of its request.
-pub(super) async fn rejected(inner: &Inner, batch: &str, receipt: &Receipt) -> Result<(), Error> {
+pub(super) async fn rejected(inner: &HooksInner, batch: &str, receipt: &Receipt) -> Result<(), Error> {
     if receipt.rejected.is_empty() {
         return Ok(());
     }
@@ -193,7 +193,7 @@ pub(super) async fn rejected(inner: &Inner, batch: &str, receipt: &Receipt) -> R
 }
 
 /// The engine refused the batch as such: say so in its place, and go on behind it.
-async fn give_up(inner: &Inner, position: u64, why: &str) -> Result<(), Error> {
+async fn give_up(inner: &HooksInner, position: u64, why: &str) -> Result<(), Error> {
     tracing::error!(webhook = %Cause::webhook(position), why, "webhook could not be committed");
     let prepared = refused(inner, position, mark(position), "bad_batch", why)?;
     inner.parts.engine.commit(prepared.batch).await.map(drop)

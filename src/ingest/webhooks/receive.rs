@@ -142,7 +142,7 @@ impl Hooks {
         if request.body.len() as u64 > webhooks.max_body {
             return self.turned_away(entrance, 413);
         }
-        let proof = |scheme: &Scheme, secrets: &[String], parts: &webhooks::Parts<'_>, now| {
+        let proof = |scheme: &Scheme, secrets: &[String], parts: &webhooks::RawRequest<'_>, now| {
             webhooks::verify(scheme, secrets, parts, now).map(drop)
         };
         if let Err(reply) = self.prove(webhooks, entrance, &request, proof) {
@@ -176,12 +176,12 @@ impl Hooks {
         webhooks: &Webhooks,
         entrance: &Entrance,
         request: &Incoming,
-        proof: impl Fn(&Scheme, &[String], &webhooks::Parts<'_>, Timestamp) -> Result<(), webhooks::Refusal>,
+        proof: impl Fn(&Scheme, &[String], &webhooks::RawRequest<'_>, Timestamp) -> Result<(), webhooks::VerifyRefusal>,
     ) -> Result<(), Reply> {
         let base = self.inner.parts.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
         let mark = if request.query.is_empty() { "" } else { "?" };
         let url = format!("{base}{}{mark}{}", request.path, request.query);
-        let parts = webhooks::Parts {
+        let parts = webhooks::RawRequest {
             method: &request.method,
             url: &url,
             path: &request.path,

@@ -4,7 +4,7 @@
 //! request. A hint that comes while its record is being read is not lost: the record is read once more.
 
 use super::prepare::{dataset, lay};
-use super::{Inner, add};
+use super::{HooksInner, add};
 use crate::connectors::definition::Definition;
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
@@ -29,17 +29,17 @@ pub(super) type WishKey = [String; 5];
 
 /// What is stored of a hint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Row {
+pub(super) struct RefetchRow {
     at: i64,
     quiet_ms: u64,
     max_wait_ms: u64,
     partition: Vec<(String, String)>,
 }
 
-impl Row {
+impl RefetchRow {
     pub fn new(at: Timestamp, quiet: Duration, max_wait: Duration, partition: Vec<(String, String)>) -> Self {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Row { at: at.0, quiet_ms: ms(quiet), max_wait_ms: ms(max_wait), partition }
+        RefetchRow { at: at.0, quiet_ms: ms(quiet), max_wait_ms: ms(max_wait), partition }
     }
 }
 
@@ -47,7 +47,7 @@ impl Row {
 pub(super) struct RefetchRequest {
     pub key: WishKey,
     pub position: u64,
-    pub row: Row,
+    pub row: RefetchRow,
 }
 
 impl RefetchRequest {
@@ -65,7 +65,7 @@ fn position_text(position: u64) -> String {
 
 /// A record that is to be read.
 #[derive(Clone, Debug)]
-struct Waiting {
+struct WaitingRecord {
     first: Timestamp,
     last: Timestamp,
     quiet: Duration,
@@ -79,7 +79,7 @@ struct Waiting {
     busy: bool,
 }
 
-impl Waiting {
+impl WaitingRecord {
     fn due(&self) -> Timestamp {
         let quiet = self.last.plus(self.quiet).min(self.first.plus(self.max_wait));
         self.not_before.map_or(quiet, |wait| wait.max(quiet))
@@ -88,13 +88,13 @@ impl Waiting {
 
 /// All records that are to be read.
 pub(super) struct Refetches {
-    table: Mutex<BTreeMap<WishKey, Waiting>>,
+    table: Mutex<BTreeMap<WishKey, WaitingRecord>>,
     changed: Notify,
 }
 
 /// Records of one stream, connection and partition, read by one request.
 #[derive(Clone, Debug)]
-struct Group {
+struct RefetchGroup {
     place: [String; 4],
     partition: Vec<(String, String)>,
     /// Key and the hints it answers for.
@@ -121,7 +121,7 @@ impl Refetches {
             any = true;
             let at = Timestamp(row.at);
             let (quiet, max_wait) = (Duration::from_millis(row.quiet_ms), Duration::from_millis(row.max_wait_ms));
-            let waiting = table.entry(key).or_insert_with(|| Waiting {
+            let waiting = table.entry(key).or_insert_with(|| WaitingRecord {
                 first: at,
                 last: at,
                 quiet,
@@ -146,16 +146,16 @@ impl Refetches {
     }
 
     /// Takes records that are due and can share a request; `most` says how many a request of that place may read.
-    fn take(&self, now: Timestamp, most: impl Fn(&[String; 4]) -> usize) -> Option<Group> {
+    fn take(&self, now: Timestamp, most: impl Fn(&[String; 4]) -> usize) -> Option<RefetchGroup> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut group: Option<(Group, usize)> = None;
+        let mut group: Option<(RefetchGroup, usize)> = None;
         for (key, waiting) in table.iter_mut().filter(|(_, w)| !w.busy && w.due() <= now) {
             let [environment, source, connection, stream, id] = key;
             let here = [environment, source, connection, stream].map(String::clone);
             let (group, room) = group.get_or_insert_with(|| {
                 let room = most(&here).max(1);
                 let partition = waiting.partition.clone();
-                (Group { place: here.clone(), partition, keys: Vec::new(), tries: waiting.tries }, room)
+                (RefetchGroup { place: here.clone(), partition, keys: Vec::new(), tries: waiting.tries }, room)
             });
             if group.keys.len() >= *room || group.place != here {
                 break;
@@ -171,11 +171,11 @@ impl Refetches {
 
     fn next_due(&self) -> Option<Timestamp> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.values().filter(|w| !w.busy).map(Waiting::due).min()
+        table.values().filter(|w| !w.busy).map(WaitingRecord::due).min()
     }
 
     /// The hints of a group are answered for; those that came meanwhile stay.
-    fn done(&self, group: &Group) {
+    fn done(&self, group: &RefetchGroup) {
         self.each(group, |waiting, hints| {
             waiting.hints.retain(|hint| !hints.contains(hint));
             waiting.first = waiting.last;
@@ -184,14 +184,14 @@ impl Refetches {
     }
 
     /// A group is to be tried again.
-    fn postpone(&self, group: &Group, until: Timestamp) {
+    fn postpone(&self, group: &RefetchGroup, until: Timestamp) {
         self.each(group, |waiting, _| {
             waiting.tries += 1;
             waiting.not_before = Some(until);
         });
     }
 
-    fn each(&self, group: &Group, change: impl Fn(&mut Waiting, &[u64])) {
+    fn each(&self, group: &RefetchGroup, change: impl Fn(&mut WaitingRecord, &[u64])) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, hints) in &group.keys {
             let [a, b, c, d] = group.place.clone();
@@ -210,7 +210,7 @@ impl Refetches {
 }
 
 /// Reads records as they become due, until `stop` is cancelled or the store fails.
-pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<(), Error> {
+pub(super) async fn run(inner: Arc<HooksInner>, stop: CancellationToken) -> Result<(), Error> {
     let clock = inner.parts.engine.clock();
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     loop {
@@ -241,14 +241,14 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<()
     }
 }
 
-fn batch(inner: &Inner, place: &[String; 4]) -> usize {
+fn batch(inner: &HooksInner, place: &[String; 4]) -> usize {
     let [_, source, _, stream] = place;
     let stream = inner.definition(source).and_then(|d| d.stream(stream));
     stream.and_then(|s| s.fetch.as_ref()).map_or(1, |fetch| fetch.batch)
 }
 
 /// One request and its commit.
-async fn read(inner: Arc<Inner>, group: Group) -> Result<(), Error> {
+async fn read(inner: Arc<HooksInner>, group: RefetchGroup) -> Result<(), Error> {
     let [environment, source, connection, stream] = &group.place;
     let account = inner.parts.connections.get(environment, source, connection);
     let (Some(account), Some(from), Some(definition)) =
@@ -277,7 +277,7 @@ async fn read(inner: Arc<Inner>, group: Group) -> Result<(), Error> {
     }
 }
 
-fn wait(inner: &Inner, group: &Group, from: &dyn Source, why: &Failure) -> Timestamp {
+fn wait(inner: &HooksInner, group: &RefetchGroup, from: &dyn Source, why: &Failure) -> Timestamp {
     let retry = from.retry();
     let doubled = retry.from.saturating_mul(1u32.checked_shl(group.tries).unwrap_or(u32::MAX)).min(retry.to);
     // The provider's own word may be longer than any wait of ours; sources bound it.
@@ -296,7 +296,12 @@ fn with_partition(connection: &Arc<Connection>, partition: &[(String, String)]) 
     Arc::new(changed)
 }
 
-async fn commit(inner: &Inner, definition: &Definition, group: &Group, mut page: Page) -> Result<(), Error> {
+async fn commit(
+    inner: &HooksInner,
+    definition: &Definition,
+    group: &RefetchGroup,
+    mut page: Page,
+) -> Result<(), Error> {
     let repeats = page.keep_one_each();
     page.warnings.extend(repeats);
     let [environment, source, connection, stream] = &group.place;
@@ -326,7 +331,7 @@ async fn commit(inner: &Inner, definition: &Definition, group: &Group, mut page:
 }
 
 /// The record could not be read: say so where it is seen, and stop asking.
-async fn give_up(inner: &Inner, group: &Group, why: &Failure) -> Result<(), Error> {
+async fn give_up(inner: &HooksInner, group: &RefetchGroup, why: &Failure) -> Result<(), Error> {
     let [environment, source, connection, stream] = &group.place;
     tracing::warn!(source, connection, stream, %why, "a record could not be read after a webhook");
     let mut marks = answered(group);
@@ -341,12 +346,12 @@ async fn give_up(inner: &Inner, group: &Group, why: &Failure) -> Result<(), Erro
     Ok(())
 }
 
-fn newest(group: &Group) -> u64 {
+fn newest(group: &RefetchGroup) -> u64 {
     group.keys.iter().flat_map(|(_, hints)| hints).copied().max().unwrap_or(0)
 }
 
 /// Names a group in complaints: a request may leave hints of many groups, but the first key of each is its own.
-fn name(group: &Group) -> String {
+fn name(group: &RefetchGroup) -> String {
     let first = group.keys.first().map(|(key, _)| key);
     let mut hash = Sha256::new();
     for part in group.place.iter().chain(first) {
@@ -357,7 +362,7 @@ fn name(group: &Group) -> String {
 }
 
 /// Marks that take the group's hints away.
-fn answered(group: &Group) -> Vec<Mark> {
+fn answered(group: &RefetchGroup) -> Vec<Mark> {
     let [a, b, c, d] = group.place.each_ref().map(String::as_str);
     let each = |(key, hint): (&str, u64)| Mark::delete(Table::Refetch, &[a, b, c, d, key, &position_text(hint)]);
     group.keys.iter().flat_map(|(key, hints)| hints.iter().map(|hint| (key.as_str(), *hint))).map(each).collect()

@@ -4,7 +4,7 @@
 //! merge as they did then; what cannot be taken now either is in quarantine with its new reason.
 
 use super::Hooks;
-use super::prepare::Draft;
+use super::prepare::WebhookBatch;
 use crate::connectors::webhooks::StoredWebhook;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::{Error, QuarantineRow, quarantine_entry, remove_from_quarantine};
@@ -38,7 +38,7 @@ impl Hooks {
         let Some(observer) = inner.observers.get(&stored.head.source).filter(|_| own) else {
             return Ok(Retried::Impossible("its source has no definition any more: drop it"));
         };
-        let mut draft = Draft::again(inner, position, &stored, inner.parts.engine.clock().now());
+        let mut draft = WebhookBatch::again(inner, position, &stored, inner.parts.engine.clock().now());
         // First: what is refused again is put under the same key behind it.
         draft.mark(remove_from_quarantine(environment, row));
         let accounts = inner.accounts(environment, &stored.head.source);

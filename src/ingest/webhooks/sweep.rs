@@ -1,6 +1,6 @@
 //! Forgets what is past its time: entries of the log, delivery ids, events nobody reserved, entries of the quarantine.
 
-use super::{Inner, unrouted};
+use super::{HooksInner, unrouted};
 use crate::connectors::webhooks::StoredWebhook;
 use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
@@ -25,7 +25,7 @@ const MINUTES: i64 = 20_000;
 const PLACE: &str = "webhook ids";
 
 /// Sweeps at the start and once a minute until `stop` is cancelled or the store fails.
-pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<(), Error> {
+pub(super) async fn run(inner: Arc<HooksInner>, stop: CancellationToken) -> Result<(), Error> {
     let clock = inner.parts.engine.clock();
     let (mut trimmed, mut quarantine_at) = (0, Timestamp::NONE);
     loop {
@@ -49,13 +49,13 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) -> Result<()
     }
 }
 
-async fn once(inner: &Inner, now: Timestamp, trimmed: &mut u64) -> Result<(), Error> {
+async fn once(inner: &HooksInner, now: Timestamp, trimmed: &mut u64) -> Result<(), Error> {
     forget_ids(inner, now).await?;
     unrouted::expire(inner, now).await?;
     trim(inner, now, trimmed)
 }
 
-async fn forget_quarantined(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+async fn forget_quarantined(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
     let old = expire_quarantine(&inner.parts.engine, now).await?;
     if old > 0 {
         told::quarantine_dropped("too_old", old);
@@ -65,7 +65,7 @@ async fn forget_quarantined(inner: &Inner, now: Timestamp) -> Result<(), Error> 
 }
 
 /// Forgets ids minute by minute, so that no more than a minute's worth is in memory.
-async fn forget_ids(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+async fn forget_ids(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
     let engine = &inner.parts.engine;
     let stored = engine.mark(Table::Place, &[PLACE])?;
     let stored = stored.and_then(|value| String::from_utf8_lossy(&value).parse::<i64>().ok());
@@ -88,7 +88,7 @@ async fn forget_ids(inner: &Inner, now: Timestamp) -> Result<(), Error> {
 }
 
 /// Trims entries of the log that were processed and are old.
-fn trim(inner: &Inner, now: Timestamp, trimmed: &mut u64) -> Result<(), Error> {
+fn trim(inner: &HooksInner, now: Timestamp, trimmed: &mut u64) -> Result<(), Error> {
     let log = inner.parts.engine.log();
     let processed = inner.processed.load(Ordering::Acquire);
     let storage = |e: crate::engine::log::Error| Error::Storage(e.to_string());

@@ -3,9 +3,9 @@
 //! Promises: what waits is looked at again at the start and after each change of a connection of its source, in the
 //! background; an event that is being processed while a connection changes is not missed.
 
-use super::prepare::Draft;
-use super::{Hooks, Inner};
-use crate::connectors::webhooks::{Accounts, StoredWebhook, Verdict};
+use super::prepare::WebhookBatch;
+use super::{Hooks, HooksInner};
+use crate::connectors::webhooks::{SourceConnections, StoredWebhook, Verdict};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
@@ -23,7 +23,7 @@ const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What is kept of a unrouted event; the event itself is in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Row {
+pub(super) struct UnroutedEvent {
     /// Place of the event in its request.
     pub index: usize,
     /// Field connections were compared by.
@@ -55,7 +55,7 @@ impl Unrouted {
     }
 
     /// The mark that parks an event; `None` when too many wait.
-    pub fn keep(&self, environment: &str, source: &str, position: u64, row: &Row) -> Option<Mark> {
+    pub fn keep(&self, environment: &str, source: &str, position: u64, row: &UnroutedEvent) -> Option<Mark> {
         let value = serde_json::to_vec(row).ok()?;
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry((environment.to_owned(), source.to_owned())).or_insert(0);
@@ -127,7 +127,9 @@ impl Hooks {
         let accounts = inner.accounts(environment, source);
         let mut found = 0;
         for (rest, value) in waiting {
-            let ([name], Ok(row)) = (rest.as_slice(), serde_json::from_slice::<Row>(&value)) else { continue };
+            let ([name], Ok(row)) = (rest.as_slice(), serde_json::from_slice::<UnroutedEvent>(&value)) else {
+                continue;
+            };
             let owned = match row.field.as_str() {
                 "id" => accounts.by_id(&row.value).is_some(),
                 field => !accounts.by_field(field, &row.value).is_empty(),
@@ -164,7 +166,13 @@ pub(super) async fn run(hooks: Hooks, stop: CancellationToken) -> Result<(), Err
 }
 
 /// Runs one unrouted event again; false if it still belongs to nobody.
-async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: &Row) -> Result<bool, Error> {
+async fn again(
+    inner: &HooksInner,
+    environment: &str,
+    source: &str,
+    name: &str,
+    row: &UnroutedEvent,
+) -> Result<bool, Error> {
     let done = Mark::delete(Table::Unrouted, &[environment, source, name]);
     let log = inner.parts.engine.log();
     let position = position_of(name).unwrap_or(0);
@@ -174,7 +182,7 @@ async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: 
     let accounts = inner.accounts(environment, source);
     let outcome = observer.observe(&stored, &accounts).into_iter().find(|o| o.index == row.index);
     let Some(outcome) = outcome.filter(|o| matches!(o.verdict, Verdict::Routed(_))) else { return Ok(false) };
-    let mut draft = Draft::new(inner, position, &stored, inner.parts.engine.clock().now());
+    let mut draft = WebhookBatch::new(inner, position, &stored, inner.parts.engine.clock().now());
     let taken = draft.take(observer.definition(), outcome);
     draft.mark(done);
     let prepared = draft.finish(taken)?;
@@ -188,10 +196,10 @@ async fn again(inner: &Inner, environment: &str, source: &str, name: &str, row: 
 }
 
 /// Drops what has waited too long.
-pub(super) async fn expire(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+pub(super) async fn expire(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
     let mut marks = Vec::new();
     for (key, value) in inner.parts.engine.marks(Table::Unrouted, &[])? {
-        let old = serde_json::from_slice::<Row>(&value).is_ok_and(|row| Timestamp(row.at).plus(KEEP) <= now);
+        let old = serde_json::from_slice::<UnroutedEvent>(&value).is_ok_and(|row| Timestamp(row.at).plus(KEEP) <= now);
         if let ([environment, source, name], true) = (key.as_slice(), old) {
             tracing::warn!(
                 environment,

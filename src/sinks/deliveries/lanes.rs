@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// All lanes.
 pub(super) struct Lanes {
-    lanes: HashMap<Arc<str>, Lane>,
+    lanes: HashMap<Arc<str>, DeliveryQueue>,
     /// Most deliveries of one lane.
     pub room: usize,
     /// Heads that wait, by time: (next attempt, lane).
@@ -21,7 +21,7 @@ pub(super) struct Lanes {
     hungry: BTreeMap<String, Arc<str>>,
 }
 
-struct Lane {
+struct DeliveryQueue {
     endpoint: Arc<str>,
     /// Id and earliest attempt, oldest first.
     queue: VecDeque<(String, Timestamp)>,
@@ -42,7 +42,7 @@ impl Lanes {
     /// passed over.
     pub fn push(&mut self, delivery: &Delivery) {
         let name: Arc<str> = delivery.lane.as_str().into();
-        let lane = self.lanes.entry(name.clone()).or_insert_with(|| Lane {
+        let lane = self.lanes.entry(name.clone()).or_insert_with(|| DeliveryQueue {
             endpoint: delivery.endpoint.as_str().into(),
             queue: VecDeque::new(),
             beyond: None,

@@ -22,7 +22,7 @@ pub use dead::DeadLetter;
 pub use outbox::{EndpointStatus, Outbox};
 
 use crate::config::Endpoint;
-use crate::connectors::deliveries::Target;
+use crate::connectors::deliveries::DeliveryTarget;
 use crate::engine::sink::Delivery;
 use crate::registry::connections::Connections;
 use std::collections::BTreeMap;
@@ -46,7 +46,11 @@ fn environment_of(delivery: &Delivery) -> Option<&str> {
 }
 
 /// Where deliveries of an endpoint name go; `None` if it is not there any more.
-fn target(endpoints: &BTreeMap<String, Endpoint>, connections: &Connections, name: &str) -> Option<(Target, Vec<u64>)> {
+fn target(
+    endpoints: &BTreeMap<String, Endpoint>,
+    connections: &Connections,
+    name: &str,
+) -> Option<(DeliveryTarget, Vec<u64>)> {
     let (url, endpoint) = match name.strip_prefix(OVERRIDE) {
         None => endpoints.get(name).map(|endpoint| (endpoint.url.clone(), endpoint))?,
         Some(place) => {
@@ -56,6 +60,6 @@ fn target(endpoints: &BTreeMap<String, Endpoint>, connections: &Connections, nam
             (account.webhook_url_override.clone()?, first_of(endpoints, environment)?)
         }
     };
-    let target = Target { url, secrets: endpoint.secrets.clone(), legacy_signature: endpoint.legacy_signature };
+    let target = DeliveryTarget { url, secrets: endpoint.secrets.clone(), legacy_signature: endpoint.legacy_signature };
     Some((target, endpoint.schedule.clone()))
 }

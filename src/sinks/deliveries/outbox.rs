@@ -3,10 +3,10 @@
 //! All state is in the store: after a crash the same delivery is tried again under the same id.
 
 use super::lanes::Lanes;
-use super::schedule::{Next, next};
+use super::schedule::{AfterFailure, next};
 use super::{DeadLetter, OVERRIDE, dead, environment_of, target};
 use crate::config::Endpoint;
-use crate::connectors::deliveries::{Attempt, Failed, Post, attempt};
+use crate::connectors::deliveries::{Attempt, AttemptFailed, Post, attempt};
 use crate::connectors::http::Url;
 use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
@@ -39,10 +39,10 @@ const DISABLED: &str = "endpoint-disabled";
 /// The outgoing side. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbox {
-    inner: Arc<Inner>,
+    inner: Arc<OutboxInner>,
 }
 
-struct Inner {
+struct OutboxInner {
     engine: Engine,
     endpoints: BTreeMap<String, Endpoint>,
     connections: Arc<Connections>,
@@ -77,7 +77,7 @@ impl Outbox {
         let disabled = marks.filter_map(|(mut key, at)| Some((key.pop()?, since(&at))));
         let lanes = Mutex::new(Lanes::new(HELD, disabled.collect()));
         let enabled = Notify::new();
-        Ok(Outbox { inner: Arc::new(Inner { engine, endpoints, connections, client, lanes, enabled, commits }) })
+        Ok(Outbox { inner: Arc::new(OutboxInner { engine, endpoints, connections, client, lanes, enabled, commits }) })
     }
 
     /// Delivers until `stop` is cancelled or the store fails. An attempt cut off by a stop is made again.
@@ -205,7 +205,7 @@ fn since(mark: &[u8]) -> Timestamp {
 }
 
 /// Announces what webhooks changed: once at the start for what a crash left, then while there are commits.
-async fn announce(inner: &Inner) -> Result<(), Error> {
+async fn announce(inner: &OutboxInner) -> Result<(), Error> {
     let clock = inner.engine.clock();
     let mut commits = inner.commits.clone();
     loop {
@@ -220,7 +220,7 @@ async fn announce(inner: &Inner) -> Result<(), Error> {
 }
 
 /// Drops dead letters that are too old or too many.
-async fn expire(inner: &Inner) -> Result<(), Error> {
+async fn expire(inner: &OutboxInner) -> Result<(), Error> {
     let clock = inner.engine.clock();
     loop {
         let dropped = dead::expire(&inner.engine, clock.now()).await?;
@@ -232,7 +232,7 @@ async fn expire(inner: &Inner) -> Result<(), Error> {
     }
 }
 
-async fn deliver(inner: &Arc<Inner>) -> Result<(), Error> {
+async fn deliver(inner: &Arc<OutboxInner>) -> Result<(), Error> {
     let clock = inner.engine.clock();
     let mut changed = inner.engine.outbox_changed();
     let mut last: Option<String> = None;
@@ -268,7 +268,7 @@ async fn deliver(inner: &Arc<Inner>) -> Result<(), Error> {
 /// A lane, and when its head is to be tried again if it is.
 type Tried = (Arc<str>, Result<Option<Timestamp>, Error>);
 
-impl Inner {
+impl OutboxInner {
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -344,14 +344,19 @@ impl Inner {
         told::delivery(environment, if known { &delivery.endpoint } else { "connection" }, outcome);
     }
 
-    async fn failed(&self, delivery: Delivery, failed: Failed, schedule: &[u64]) -> Result<Option<Timestamp>, Error> {
+    async fn failed(
+        &self,
+        delivery: Delivery,
+        failed: AttemptFailed,
+        schedule: &[u64],
+    ) -> Result<Option<Timestamp>, Error> {
         let (endpoint, tries) = (&delivery.endpoint, delivery.tries + 1);
         tracing::warn!(webhook = %delivery.id, endpoint, tries, why = %failed.text, "webhook not delivered");
         self.told(&delivery, "failed");
         let after = match next(&delivery, &failed, schedule, self.engine.clock().now()) {
-            Next::Again(after) => after,
-            Next::Dead(after, reason) => return self.bury(after, reason).await,
-            Next::Disable(after) => {
+            AfterFailure::Again(after) => after,
+            AfterFailure::Dead(after, reason) => return self.bury(after, reason).await,
+            AfterFailure::Disable(after) => {
                 tracing::error!(
                     endpoint,
                     "the endpoint answered 410 and is disabled; POST /v1/endpoints/NAME/enable to go on"
@@ -385,7 +390,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connectors::deliveries::{Answer, Unsent};
+    use crate::connectors::deliveries::{ReceiverAnswer, Unsent};
     use crate::engine::model::{Cause, DatasetName, Strategy};
     use crate::engine::pipeline::{DatasetSpec, Options};
     use crate::engine::sink::{Announce, Notice, Owed};
@@ -421,11 +426,16 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Post for Receiver {
-        async fn post(&self, url: &str, _: Vec<(&'static str, String)>, body: bytes::Bytes) -> Result<Answer, Unsent> {
+        async fn post(
+            &self,
+            url: &str,
+            _: Vec<(&'static str, String)>,
+            body: bytes::Bytes,
+        ) -> Result<ReceiverAnswer, Unsent> {
             let number = std::str::from_utf8(&body).expect("text").parse().expect("a number");
             self.told.send((url.to_owned(), number)).expect("the test listens");
             let status = if url == "gone" { self.gone_says.load(Ordering::SeqCst) } else { 200 };
-            Ok(Answer { status, ..Answer::default() })
+            Ok(ReceiverAnswer { status, ..ReceiverAnswer::default() })
         }
     }
 

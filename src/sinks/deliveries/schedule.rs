@@ -1,6 +1,6 @@
 //! When the next attempt is. Pure: chance comes from the delivery's own id, so that a try can be foretold and repeated.
 
-use crate::connectors::deliveries::{Failed, Stop};
+use crate::connectors::deliveries::{AttemptFailed, Stop};
 use crate::engine::fault;
 use crate::engine::model::Timestamp;
 use crate::engine::sink::Delivery;
@@ -18,7 +18,7 @@ const LONG: u64 = 30;
 
 /// What follows a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterFailure {
     /// Another one, later.
     Again(Delivery),
     /// None; the delivery as it ended, and why.
@@ -28,32 +28,32 @@ pub enum Next {
 }
 
 /// What follows when an attempt of `delivery` failed at `now`. An empty `schedule` means [`SCHEDULE`].
-pub fn next(delivery: &Delivery, failed: &Failed, schedule: &[u64], now: Timestamp) -> Next {
+pub fn next(delivery: &Delivery, failed: &AttemptFailed, schedule: &[u64], now: Timestamp) -> AfterFailure {
     let schedule = if schedule.is_empty() { &SCHEDULE[..] } else { &schedule[..schedule.len().min(TRIES)] };
     let mut after = delivery.clone();
     after.tries = after.tries.saturating_add(1);
     after.last_error = Some(failed.text.clone());
     if after.tries > 2 && fault::planted("delivery_given_up_early") {
-        return Next::Dead(after, "exhausted");
+        return AfterFailure::Dead(after, "exhausted");
     }
     match failed.stop {
-        Some(Stop::Aborted) => return Next::Dead(after, "aborted"),
+        Some(Stop::Aborted) => return AfterFailure::Dead(after, "aborted"),
         Some(Stop::Gone) => {
             after.next_at = now;
-            return Next::Disable(after);
+            return AfterFailure::Disable(after);
         }
         None => {}
     }
     let Some(seconds) = usize::try_from(after.tries).ok().and_then(|tries| schedule.get(tries)) else {
         let rejected = matches!(failed.status, Some(400 | 401 | 403 | 404 | 413 | 422));
-        return Next::Dead(after, if rejected { "rejected" } else { "exhausted" });
+        return AfterFailure::Dead(after, if rejected { "rejected" } else { "exhausted" });
     };
     let mut wait = jittered(*seconds, &after);
     if failed.overloaded {
         wait = wait.max(OVERLOADED);
     }
     after.next_at = now.plus(wait.max(failed.retry_after.unwrap_or_default()));
-    Next::Again(after)
+    AfterFailure::Again(after)
 }
 
 /// 80 to 120 % of a long wait, 50 to 150 % of a short one.
@@ -74,20 +74,20 @@ mod tests {
         Delivery { id, endpoint, lane, body: "{}".into(), created_at: at, tries, next_at: at, last_error: None }
     }
 
-    fn failed(status: u16) -> Failed {
-        Failed { status: Some(status), retry_after: None, overloaded: false, text: "no".into(), stop: None }
+    fn failed(status: u16) -> AttemptFailed {
+        AttemptFailed { status: Some(status), retry_after: None, overloaded: false, text: "no".into(), stop: None }
     }
 
-    fn wait(next: Next) -> Duration {
+    fn wait(next: AfterFailure) -> Duration {
         match next {
-            Next::Again(after) => after.next_at.since(Timestamp(0)),
+            AfterFailure::Again(after) => after.next_at.since(Timestamp(0)),
             other => panic!("{other:?}"),
         }
     }
 
-    fn dead(next: Next) -> &'static str {
+    fn dead(next: AfterFailure) -> &'static str {
         match next {
-            Next::Dead(_, reason) => reason,
+            AfterFailure::Dead(_, reason) => reason,
             other => panic!("{other:?}"),
         }
     }
@@ -107,20 +107,20 @@ mod tests {
 
     #[test]
     fn hints_and_overload_only_lengthen() {
-        let overloaded = Failed { overloaded: true, ..failed(429) };
+        let overloaded = AttemptFailed { overloaded: true, ..failed(429) };
         assert_eq!(wait(next(&delivery(0), &overloaded, &[], Timestamp(0))), OVERLOADED);
         let hour = Duration::from_secs(3_600);
-        let hinted = Failed { retry_after: Some(hour), ..failed(503) };
+        let hinted = AttemptFailed { retry_after: Some(hour), ..failed(503) };
         assert_eq!(wait(next(&delivery(0), &hinted, &[], Timestamp(0))), hour);
-        let short = Failed { retry_after: Some(Duration::from_secs(1)), ..failed(503) };
+        let short = AttemptFailed { retry_after: Some(Duration::from_secs(1)), ..failed(503) };
         assert!(wait(next(&delivery(9), &short, &[], Timestamp(0))) > hour);
     }
 
     #[test]
     fn stops() {
-        let gone = Failed { stop: Some(Stop::Gone), ..failed(410) };
-        assert!(matches!(next(&delivery(0), &gone, &[], Timestamp(0)), Next::Disable(_)));
-        let aborted = Failed { stop: Some(Stop::Aborted), ..failed(400) };
+        let gone = AttemptFailed { stop: Some(Stop::Gone), ..failed(410) };
+        assert!(matches!(next(&delivery(0), &gone, &[], Timestamp(0)), AfterFailure::Disable(_)));
+        let aborted = AttemptFailed { stop: Some(Stop::Aborted), ..failed(400) };
         assert_eq!(dead(next(&delivery(0), &aborted, &[], Timestamp(0))), "aborted");
     }
 }

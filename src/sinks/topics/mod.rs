@@ -25,7 +25,7 @@ pub mod schemas;
 mod scribe;
 
 use crate::connectors::kafka::Cluster;
-use crate::connectors::kafka::output::writer::Trouble;
+use crate::connectors::kafka::output::writer::WriterTrouble;
 use crate::connectors::kafka::output::{Shape, places};
 use crate::engine::Engine;
 use crate::engine::model::Position;
@@ -33,7 +33,7 @@ use crate::engine::source::Failure;
 use crate::engine::time::{Backoff, Chance, entropy};
 use crate::sinks::topics::schemas::{Schemas, hex};
 use outlets::Outlets;
-use scribe::{Me, Scribe, nobody_else, superseded};
+use scribe::{Me, TransactionalWriter, nobody_else, superseded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,7 +45,7 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// What is followed, and where to.
 #[derive(Clone)]
-pub struct Order {
+pub struct ExportOrder {
     /// The engine whose changes are written.
     pub engine: Engine,
     /// The cluster.
@@ -73,7 +73,7 @@ pub struct Standing {
 }
 
 /// What is to be done about a failure.
-enum Held {
+enum FailureAction {
     /// Wait, then go on.
     Again(Failure),
     /// Wait, then begin with a new producer.
@@ -86,20 +86,24 @@ enum Held {
     Ended(Failure),
 }
 
-impl From<Failure> for Held {
+impl From<Failure> for FailureAction {
     fn from(failure: Failure) -> Self {
         // A topic that is missing may be made by somebody any time.
-        if failure.retry || failure.code == "topic_missing" { Held::Again(failure) } else { Held::Ended(failure) }
+        if failure.retry || failure.code == "topic_missing" {
+            FailureAction::Again(failure)
+        } else {
+            FailureAction::Ended(failure)
+        }
     }
 }
 
-impl From<Trouble> for Held {
-    fn from(trouble: Trouble) -> Self {
+impl From<WriterTrouble> for FailureAction {
+    fn from(trouble: WriterTrouble) -> Self {
         match trouble {
-            Trouble::Again(failure) => Held::Again(failure),
-            Trouble::Reopen(failure) if failure.retry => Held::Reopen(failure),
-            Trouble::Reopen(failure) => Held::Ended(failure),
-            Trouble::Fenced(failure) => Held::Fenced(failure),
+            WriterTrouble::Again(failure) => FailureAction::Again(failure),
+            WriterTrouble::Reopen(failure) if failure.retry => FailureAction::Reopen(failure),
+            WriterTrouble::Reopen(failure) => FailureAction::Ended(failure),
+            WriterTrouble::Fenced(failure) => FailureAction::Fenced(failure),
         }
     }
 }
@@ -108,9 +112,13 @@ impl From<Trouble> for Held {
 pub const MAIN: &str = "main";
 
 /// Follows the engine until `stop`, or until something ends it for good.
-pub async fn follow(order: Order, standing: watch::Sender<Standing>, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn follow(
+    order: ExportOrder,
+    standing: watch::Sender<Standing>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let mut watermark = order.engine.watermark();
-    let mut follower = Follower::new(order, standing);
+    let mut follower = ChangeExporter::new(order, standing);
     let halting = follower.halt.clone();
     let ended = loop {
         tokio::select! {
@@ -170,49 +178,49 @@ async fn next(
     }
 }
 
-struct Follower {
-    order: Order,
+struct ChangeExporter {
+    order: ExportOrder,
     me: Me,
     outlets: Outlets,
-    scribe: Option<Scribe>,
+    scribe: Option<TransactionalWriter>,
     halt: Arc<AtomicBool>,
     backoff: Backoff,
     standing: watch::Sender<Standing>,
 }
 
-impl Follower {
-    fn new(order: Order, standing: watch::Sender<Standing>) -> Self {
+impl ChangeExporter {
+    fn new(order: ExportOrder, standing: watch::Sender<Standing>) -> Self {
         let token = hex(&entropy());
         let me = Me { log: outlets::log_of(&order.engine, ""), token, last: None };
         let outlets = Outlets::new(&order);
         let chance = Chance::from_seed(entropy().iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)));
         let backoff = Backoff::new(WAITS.0, WAITS.1, true, chance);
-        Follower { order, me, outlets, scribe: None, halt: Arc::default(), backoff, standing }
+        ChangeExporter { order, me, outlets, scribe: None, halt: Arc::default(), backoff, standing }
     }
 
     /// How long the next round had better wait: what comes meanwhile is part of it.
     fn rest(&self) -> Duration {
-        self.scribe.as_ref().map_or(Duration::ZERO, Scribe::rest)
+        self.scribe.as_ref().map_or(Duration::ZERO, TransactionalWriter::rest)
     }
 
     /// Writes everything before `end`, with a producer made for it if there is none.
-    async fn cycle(&mut self, end: Position) -> Result<Position, Held> {
+    async fn cycle(&mut self, end: Position) -> Result<Position, FailureAction> {
         let result = match self.round(end).await {
-            Err(Held::Fenced(fence)) => Err(self.after_fence(fence).await),
+            Err(FailureAction::Fenced(fence)) => Err(self.after_fence(fence).await),
             result => result,
         };
         match result {
-            Err(Held::Superseded(failure)) if self.order.granted => {
+            Err(FailureAction::Superseded(failure)) if self.order.granted => {
                 // Whoever it was: the next attempt takes the name back.
                 self.me.last = None;
-                Err(Held::Reopen(failure))
+                Err(FailureAction::Reopen(failure))
             }
-            Err(Held::Superseded(failure)) => Err(Held::Ended(failure)),
+            Err(FailureAction::Superseded(failure)) => Err(FailureAction::Ended(failure)),
             result => result,
         }
     }
 
-    async fn round(&mut self, end: Position) -> Result<Position, Held> {
+    async fn round(&mut self, end: Position) -> Result<Position, FailureAction> {
         // Datasets are listed after the end was looked at: whatever changed before the end is among them.
         self.outlets.refresh(&self.order.engine).await?;
         let batch = self.outlets.batch();
@@ -229,8 +237,8 @@ impl Follower {
             let result = scribe.write_up_to(end, &outlets);
             (scribe, result)
         });
-        let (scribe, result) = blocking.await.map_err(|e| Held::Reopen(broken(&e)))?;
-        if matches!(result, Ok(_) | Err(Held::Again(_))) {
+        let (scribe, result) = blocking.await.map_err(|e| FailureAction::Reopen(broken(&e)))?;
+        if matches!(result, Ok(_) | Err(FailureAction::Again(_))) {
             self.scribe = Some(scribe);
         } else {
             close(scribe).await;
@@ -239,31 +247,31 @@ impl Follower {
     }
 
     /// A producer that was fenced: if nobody else has written under its name, the broker only gave it up for dead.
-    async fn after_fence(&self, fence: Failure) -> Held {
+    async fn after_fence(&self, fence: Failure) -> FailureAction {
         let (order, me, halt) = (self.order.clone(), self.me.clone(), self.halt.clone());
         match tokio::task::spawn_blocking(move || nobody_else(&order, &me, &halt)).await {
-            Ok(Ok(true)) => Held::Reopen(Failure { code: "output_given_up", retry: true, ..fence }),
-            Ok(Ok(false)) => Held::Superseded(superseded(&self.order)),
-            Ok(Err(failure)) => Held::Reopen(failure),
-            Err(error) => Held::Reopen(broken(&error)),
+            Ok(Ok(true)) => FailureAction::Reopen(Failure { code: "output_given_up", retry: true, ..fence }),
+            Ok(Ok(false)) => FailureAction::Superseded(superseded(&self.order)),
+            Ok(Err(failure)) => FailureAction::Reopen(failure),
+            Err(error) => FailureAction::Reopen(broken(&error)),
         }
     }
 
-    async fn open(&mut self, batch: usize) -> Result<Scribe, Held> {
+    async fn open(&mut self, batch: usize) -> Result<TransactionalWriter, FailureAction> {
         let order = self.order.clone();
         topics_of_places(&order.cluster).await?;
         let (mut me, halt) = (self.me.clone(), self.halt.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let scribe = Scribe::open(&order, &mut me, batch, halt);
+            let scribe = TransactionalWriter::open(&order, &mut me, batch, halt);
             (me, scribe)
         });
-        let (me, scribe) = opened.await.map_err(|e| Held::Reopen(broken(&e)))?;
+        let (me, scribe) = opened.await.map_err(|e| FailureAction::Reopen(broken(&e)))?;
         self.me = me;
         scribe
     }
 
     /// Tells how a round went, and says what to wait for.
-    fn note(&mut self, result: Result<Position, Held>) -> Wait {
+    fn note(&mut self, result: Result<Position, FailureAction>) -> Wait {
         let (failure, reopen) = match result {
             Ok(place) => {
                 let end = *self.order.engine.watermark().borrow();
@@ -273,11 +281,13 @@ impl Follower {
                 self.well();
                 return if place < end { Wait::Span(Duration::ZERO) } else { Wait::Commit };
             }
-            Err(Held::Ended(failure) | Held::Fenced(failure) | Held::Superseded(failure)) => {
+            Err(
+                FailureAction::Ended(failure) | FailureAction::Fenced(failure) | FailureAction::Superseded(failure),
+            ) => {
                 return Wait::Never(failure);
             }
-            Err(Held::Again(failure)) => (failure, false),
-            Err(Held::Reopen(failure)) => (failure, true),
+            Err(FailureAction::Again(failure)) => (failure, false),
+            Err(FailureAction::Reopen(failure)) => (failure, true),
         };
         metrics::counter!("syncline_kafka_output_errors_total", "code" => failure.code).increment(1);
         if failure.code == "message_too_large" {
@@ -311,7 +321,7 @@ async fn topics_of_places(cluster: &Cluster) -> Result<(), Failure> {
 }
 
 /// A producer says goodbye for a while: not on a thread that serves others.
-async fn close(scribe: Scribe) {
+async fn close(scribe: TransactionalWriter) {
     let _ = tokio::task::spawn_blocking(move || drop(scribe)).await;
 }
 

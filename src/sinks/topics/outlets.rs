@@ -2,12 +2,12 @@
 //!
 //! Promises: no two streams share a topic; names that Kafka's metrics cannot keep apart (`.` and `_`) are refused.
 
-use super::Order;
+use super::ExportOrder;
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::output::Shape;
-use crate::connectors::kafka::output::outlet::{Kind, Outlet, Target, dead_letters, topic_of, wanted};
+use crate::connectors::kafka::output::outlet::{OutputTopic, TopicBinding, TopicKind, dead_letters, topic_of, wanted};
 use crate::connectors::kafka::output::targets::{batch_for, targets};
-use crate::connectors::kafka::topics::Wanted;
+use crate::connectors::kafka::topics::TopicSpec;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName};
 use crate::engine::pipeline::Dataset;
@@ -21,8 +21,8 @@ use std::sync::Arc;
 const LOG_BYTES: usize = 8;
 
 /// A dataset with its topics.
-pub(super) struct Way {
-    pub outlet: Outlet,
+pub(super) struct DatasetTopics {
+    pub outlet: TopicBinding,
     /// What its cursors are bound to.
     pub scope: Vec<u8>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Way {
 #[derive(Clone, Default)]
 pub(super) struct Snapshot {
     pub datasets: Arc<Vec<Dataset>>,
-    pub ways: Arc<HashMap<DatasetId, Arc<Way>>>,
+    pub ways: Arc<HashMap<DatasetId, Arc<DatasetTopics>>>,
 }
 
 /// All datasets known so far.
@@ -39,7 +39,7 @@ pub(super) struct Outlets {
     cluster: Cluster,
     shape: Shape,
     schemas: Arc<Schemas>,
-    targets: HashMap<String, Target>,
+    targets: HashMap<String, OutputTopic>,
     /// Who has a name, by the name with `_` for `.`: the name itself and whose it is.
     owners: HashMap<String, (String, String)>,
     snapshot: Snapshot,
@@ -52,7 +52,7 @@ pub(super) fn log_of(engine: &Engine, environment: &str) -> String {
 }
 
 impl Outlets {
-    pub fn new(order: &Order) -> Self {
+    pub fn new(order: &ExportOrder) -> Self {
         Outlets {
             cluster: order.cluster.clone(),
             shape: order.shape.clone(),
@@ -103,25 +103,25 @@ impl Outlets {
                 unknown.entry(topic.clone()).or_insert_with(|| wanted(&topic, kind));
             }
             let dead = dead_letters(&self.cluster, &dataset.name.environment);
-            unknown.entry(dead.clone()).or_insert_with(|| Wanted::new(dead));
+            unknown.entry(dead.clone()).or_insert_with(|| TopicSpec::new(dead));
         }
         unknown.retain(|topic, _| !self.targets.contains_key(topic));
         if unknown.is_empty() {
             return Ok(());
         }
-        let unknown: Vec<Wanted> = unknown.into_values().collect();
+        let unknown: Vec<TopicSpec> = unknown.into_values().collect();
         let found = targets(&self.cluster, &unknown).await?;
         self.targets.extend(unknown.into_iter().map(|topic| topic.name).zip(found));
         Ok(())
     }
 
-    fn topics_of(&self, name: &DatasetName) -> Vec<(Kind, String)> {
-        let kinds = [(Kind::Changes, self.shape.changes), (Kind::State, self.shape.state)];
+    fn topics_of(&self, name: &DatasetName) -> Vec<(TopicKind, String)> {
+        let kinds = [(TopicKind::Changes, self.shape.changes), (TopicKind::State, self.shape.state)];
         let of = |kind| (kind, topic_of(&self.cluster, &self.shape, name, kind));
         kinds.into_iter().filter(|(_, on)| *on).map(|(kind, _)| of(kind)).collect()
     }
 
-    fn way(&self, engine: &Engine, name: &Arc<DatasetName>) -> Result<Way, Failure> {
+    fn way(&self, engine: &Engine, name: &Arc<DatasetName>) -> Result<DatasetTopics, Failure> {
         let found = |topic: &str| {
             let missing = || clash(format!("the broker said nothing of the topic {topic}"));
             self.targets.get(topic).cloned().ok_or_else(missing)
@@ -129,16 +129,16 @@ impl Outlets {
         let (mut changes, mut state) = (None, None);
         for (kind, topic) in self.topics_of(name) {
             match kind {
-                Kind::Changes => changes = Some(found(&topic)?),
-                Kind::State => state = Some(found(&topic)?),
+                TopicKind::Changes => changes = Some(found(&topic)?),
+                TopicKind::State => state = Some(found(&topic)?),
             }
         }
         let dead = found(&dead_letters(&self.cluster, &name.environment))?;
         let log = log_of(engine, &name.environment);
-        let mut outlet = Outlet::new(&self.shape, name.clone(), &log, (changes, state, dead));
+        let mut outlet = TopicBinding::new(&self.shape, name.clone(), &log, (changes, state, dead));
         outlet.schema = self.schemas.hash_of(&name.source, &name.model);
         let scope = changes_scope(&name.environment, &Selection::default());
-        Ok(Way { outlet, scope })
+        Ok(DatasetTopics { outlet, scope })
     }
 
     /// A name belongs to one stream, and so do all that look like it.
@@ -179,7 +179,7 @@ mod tests {
         };
         let name = |source: &str, connection: &str| DatasetName::base("default", source, connection, "Contact");
         let mut claim = |name: DatasetName| {
-            let topic = topic_of(&Cluster::default(), &Shape::default(), &name, Kind::Changes);
+            let topic = topic_of(&Cluster::default(), &Shape::default(), &name, TopicKind::Changes);
             outlets.claim(&topic, &name).map_err(|failure| failure.code)
         };
         assert_eq!(claim(name("my.crm", "a")), Ok(()));

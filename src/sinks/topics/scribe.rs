@@ -4,13 +4,13 @@
 //! time behind [`TRANSACTION_MESSAGES`] or [`TRANSACTION_BYTES`], and with the round.
 
 use super::emptied::Emptied;
-use super::outlets::{Snapshot, Way};
-use super::{Held, Order};
-use crate::connectors::kafka::output::envelope::{self, Message, Spot};
+use super::outlets::{DatasetTopics, Snapshot};
+use super::{ExportOrder, FailureAction};
+use crate::connectors::kafka::output::envelope::{self, ChangePosition, OutgoingMessage};
 use crate::connectors::kafka::output::large;
-use crate::connectors::kafka::output::outlet::Target;
-use crate::connectors::kafka::output::places::{self, Patience, Place};
-use crate::connectors::kafka::output::writer::{Trouble, Writer};
+use crate::connectors::kafka::output::outlet::OutputTopic;
+use crate::connectors::kafka::output::places::{self, Patience, ProducerPlace};
+use crate::connectors::kafka::output::writer::{TopicWriter, WriterTrouble};
 use crate::engine::model::{Cause, Change, Cursor, CursorKey, DatasetId, Position, Via};
 use crate::engine::pipeline::{self, Dataset, Table};
 use crate::engine::source::Failure;
@@ -32,13 +32,13 @@ const TRANSACTION_BYTES: usize = 32 << 20;
 const RUNS_KNOWN: usize = 10_000;
 
 /// A page of changes, and whether there is nothing behind it.
-type Page = (Vec<(Dataset, Change)>, bool);
+type ExportPage = (Vec<(Dataset, Change)>, bool);
 
 /// Writes changes.
-pub(super) struct Scribe {
-    order: Order,
+pub(super) struct TransactionalWriter {
+    order: ExportOrder,
     me: Me,
-    writer: Writer,
+    writer: TopicWriter,
     batch: usize,
     /// Everything before it is in the topics.
     place: Position,
@@ -60,17 +60,17 @@ pub(super) struct Me {
 
 /// Numbers of changes within their engine time.
 #[derive(Default)]
-struct Numbers {
+struct ChangeNumbers {
     epoch: u64,
     all: u64,
     by_dataset: HashMap<DatasetId, u64>,
 }
 
-impl Numbers {
+impl ChangeNumbers {
     /// The numbers of the next change.
     fn next(&mut self, dataset: DatasetId, epoch: u64) -> (u64, u64) {
         if self.epoch != epoch {
-            *self = Numbers { epoch, ..Numbers::default() };
+            *self = ChangeNumbers { epoch, ..ChangeNumbers::default() };
         }
         self.all += 1;
         let of_dataset = self.by_dataset.entry(dataset).or_default();
@@ -79,18 +79,19 @@ impl Numbers {
     }
 }
 
-impl Scribe {
+impl TransactionalWriter {
     /// Takes over the producer's name, unless the topics are not this log's: then nobody is disturbed. Says first of all
     /// that it has, so that an older one knows.
-    pub fn open(order: &Order, me: &mut Me, batch: usize, halt: Arc<AtomicBool>) -> Result<Self, Held> {
-        let (before, _) = places::read(&order.cluster, &order.name, Patience::Now, &halt).map_err(Held::from)?;
+    pub fn open(order: &ExportOrder, me: &mut Me, batch: usize, halt: Arc<AtomicBool>) -> Result<Self, FailureAction> {
+        let (before, _) =
+            places::read(&order.cluster, &order.name, Patience::Now, &halt).map_err(FailureAction::from)?;
         check(before.as_ref(), me, order)?;
-        let (writer, place) = Writer::open(&order.cluster, &order.name, batch, halt)?;
+        let (writer, place) = TopicWriter::open(&order.cluster, &order.name, batch, halt)?;
         check(place.as_ref(), me, order)?;
         me.last = place.as_ref().map(|place| place.writer.clone());
         let place = place.map_or(Position::START, |place| place.position);
         tracing::debug!(name = order.name, place = place.0, "topics are written from here");
-        let mut scribe = Scribe {
+        let mut scribe = TransactionalWriter {
             order: order.clone(),
             me: me.clone(),
             writer,
@@ -116,12 +117,12 @@ impl Scribe {
     }
 
     /// Writes everything before `end`; the new place.
-    pub fn write_up_to(&mut self, end: Position, known: &Snapshot) -> Result<Position, Held> {
+    pub fn write_up_to(&mut self, end: Position, known: &Snapshot) -> Result<Position, FailureAction> {
         if end <= self.place {
             return Ok(self.place);
         }
         self.emptied.look(&self.order.engine, &known.datasets, end).map_err(store)?;
-        let mut numbers = Numbers::default();
+        let mut numbers = ChangeNumbers::default();
         let mut after = Cursor { position: Position(self.place.0.saturating_sub(1)), dataset: DatasetId(u32::MAX) };
         loop {
             let (page, complete) = self.page(&known.datasets, after, end).map_err(store)?;
@@ -153,10 +154,10 @@ impl Scribe {
         messages >= TRANSACTION_MESSAGES || bytes >= TRANSACTION_BYTES
     }
 
-    fn commit(&mut self, place: Position) -> Result<(), Trouble> {
+    fn commit(&mut self, place: Position) -> Result<(), WriterTrouble> {
         let (messages, _) = self.writer.pending();
-        self.writer.commit(&Place::new(place, &self.me.log, &self.me.token)).inspect_err(|trouble| {
-            if matches!(trouble, Trouble::Again(_)) {
+        self.writer.commit(&ProducerPlace::new(place, &self.me.log, &self.me.token)).inspect_err(|trouble| {
+            if matches!(trouble, WriterTrouble::Again(_)) {
                 metrics::counter!("syncline_kafka_output_aborts_total").increment(1);
             }
         })?;
@@ -167,7 +168,7 @@ impl Scribe {
     }
 
     /// Changes after a place and before `end`, some of them.
-    fn page(&self, datasets: &[Dataset], after: Cursor, end: Position) -> Result<Page, pipeline::Error> {
+    fn page(&self, datasets: &[Dataset], after: Cursor, end: Position) -> Result<ExportPage, pipeline::Error> {
         let (mut page, mut bytes, mut complete) = (Vec::new(), 0, true);
         self.order.engine.changes(datasets, after, &mut |dataset, change| {
             if change.meta.position >= end {
@@ -182,10 +183,16 @@ impl Scribe {
         Ok((page, complete))
     }
 
-    fn write(&mut self, way: &Way, dataset: DatasetId, change: &Change, numbers: (u64, u64)) -> Result<(), Held> {
+    fn write(
+        &mut self,
+        way: &DatasetTopics,
+        dataset: DatasetId,
+        change: &Change,
+        numbers: (u64, u64),
+    ) -> Result<(), FailureAction> {
         let first_listing = self.first_listing(way, dataset, change.meta.cause).map_err(store)?;
         let cursor = self.cursors.encode(&way.scope, Cursor { position: change.meta.position, dataset });
-        let spot = Spot {
+        let spot = ChangePosition {
             producer: &self.order.name,
             cursor: &cursor,
             order: numbers.0,
@@ -205,11 +212,16 @@ impl Scribe {
                 };
             }
         });
-        sent.map_err(Held::from)
+        sent.map_err(FailureAction::from)
     }
 
     /// Whether the run behind a change was the first listing of its sync.
-    fn first_listing(&mut self, way: &Way, dataset: DatasetId, cause: Cause) -> Result<bool, pipeline::Error> {
+    fn first_listing(
+        &mut self,
+        way: &DatasetTopics,
+        dataset: DatasetId,
+        cause: Cause,
+    ) -> Result<bool, pipeline::Error> {
         if cause.via != Via::Poll {
             return Ok(false);
         }
@@ -230,7 +242,13 @@ impl Scribe {
 }
 
 /// What goes out for a message that is too large. The reference reads exactly this change.
-fn instead(message: Message, target: &Target, way: &Way, before: &str, claim_check: bool) -> Message {
+fn instead(
+    message: OutgoingMessage,
+    target: &OutputTopic,
+    way: &DatasetTopics,
+    before: &str,
+    claim_check: bool,
+) -> OutgoingMessage {
     metrics::counter!("syncline_kafka_output_too_large_total").increment(1);
     tracing::warn!(topic = &*target.name, bytes = message.bytes(), claim_check, "a message is too large for its topic");
     let reference = format!("/v1/changes?cursor={before}&limit=1");
@@ -238,21 +256,21 @@ fn instead(message: Message, target: &Target, way: &Way, before: &str, claim_che
 }
 
 /// Whether nobody else has written under this name since this follower looked or wrote last. Blocks.
-pub(super) fn nobody_else(order: &Order, me: &Me, halt: &AtomicBool) -> Result<bool, Failure> {
+pub(super) fn nobody_else(order: &ExportOrder, me: &Me, halt: &AtomicBool) -> Result<bool, Failure> {
     let (place, _) = places::read(&order.cluster, &order.name, Patience::Settled, halt)?;
     Ok(!place.is_some_and(|place| is_another(&place, me)))
 }
 
 /// Whether a place was written by somebody this follower has not met.
-fn is_another(place: &Place, me: &Me) -> bool {
+fn is_another(place: &ProducerPlace, me: &Me) -> bool {
     place.writer != me.token && me.last.as_ref().is_some_and(|last| place.writer != *last)
 }
 
 /// Topics that are not this log's, or are ahead of it, are not written to; nor those that somebody else has taken over.
-fn check(place: Option<&Place>, me: &Me, order: &Order) -> Result<(), Held> {
+fn check(place: Option<&ProducerPlace>, me: &Me, order: &ExportOrder) -> Result<(), FailureAction> {
     let Some(place) = place else { return Ok(()) };
     if is_another(place, me) {
-        return Err(Held::Superseded(superseded(order)));
+        return Err(FailureAction::Superseded(superseded(order)));
     }
     let (prefix, name) = (&order.cluster.prefix, &order.name);
     // Looked at now: another follower of this engine may have been further than when this one began.
@@ -277,11 +295,11 @@ fn check(place: Option<&Place>, me: &Me, order: &Order) -> Result<(), Held> {
     // Who has lost a partition is stopped soon.
     let retry = order.granted && code == "topic_ahead";
     let failure = Failure { code, message, status: None, retry, retry_after: None };
-    Err(if retry { Held::Reopen(failure) } else { Held::Ended(failure) })
+    Err(if retry { FailureAction::Reopen(failure) } else { FailureAction::Ended(failure) })
 }
 
 /// Somebody else writes under this name now.
-pub(super) fn superseded(order: &Order) -> Failure {
+pub(super) fn superseded(order: &ExportOrder) -> Failure {
     let name = &order.name;
     let message = if order.granted {
         format!("a former owner of partition {name} has written to its topics; it is about to stop")
@@ -294,7 +312,7 @@ pub(super) fn superseded(order: &Order) -> Failure {
 }
 
 /// The store failed: nothing can be read any more.
-fn store(error: pipeline::Error) -> Held {
+fn store(error: pipeline::Error) -> FailureAction {
     let message = format!("changes cannot be read: {error}");
-    Held::Ended(Failure { code: "store", message, status: None, retry: false, retry_after: None })
+    FailureAction::Ended(Failure { code: "store", message, status: None, retry: false, retry_after: None })
 }

@@ -9,9 +9,10 @@ struct Contact {
 }
 
 fn main() -> ExitCode {
+    let program = syncline::program();
     match std::env::var_os("VIEWS") {
-        Some(_) => syncline::cli::main_with(views),
-        None => syncline::cli::main(),
+        Some(_) => program.views(views).main(),
+        None => program.main(),
     }
 }
 

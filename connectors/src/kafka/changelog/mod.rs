@@ -25,13 +25,13 @@ pub use replay::STALE;
 use super::cluster::Cluster;
 use super::identity::topic_id;
 use super::log::MOST_BYTES;
-use super::reader::{Isolation, Reader, Use};
-use super::topics::{Wanted, name};
+use super::reader::{Isolation, PartitionReader, Use};
+use super::topics::{TopicSpec, name};
 use rdkafka::producer::Producer;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use syncline_engine::log::{Changelog, Error, Write};
-use writer::Writer;
+use writer::ChangelogWriter;
 
 /// Key of the term that is written when a changelog is opened; no family of a store has this number.
 pub const TERM_KEY: &[u8] = &[255];
@@ -41,8 +41,8 @@ const DELETES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 const OFFSET_BITS: u32 = 48;
 
 /// The topic of the stores' copies: the last write of each key is kept, writes as large as we take.
-pub fn state_topic(cluster: &Cluster) -> Wanted {
-    Wanted::new(name(&[&cluster.prefix, "log", "state"]))
+pub fn state_topic(cluster: &Cluster) -> TopicSpec {
+    TopicSpec::new(name(&[&cluster.prefix, "log", "state"]))
         .with("cleanup.policy", "compact")
         .with("min.cleanable.dirty.ratio", "0.3")
         .with("segment.bytes", (256u32 << 20).to_string())
@@ -53,14 +53,14 @@ pub fn state_topic(cluster: &Cluster) -> Wanted {
 
 /// A changelog on one partition, open for writing by this process alone.
 pub struct KafkaChangelog {
-    spot: Spot,
+    spot: StateOffset,
     term: u64,
-    writer: Mutex<Writer>,
+    writer: Mutex<ChangelogWriter>,
 }
 
 /// Where it lies.
 #[derive(Clone)]
-struct Spot {
+struct StateOffset {
     cluster: Cluster,
     topic: String,
     partition: i32,
@@ -68,7 +68,7 @@ struct Spot {
     mark: u64,
 }
 
-impl Spot {
+impl StateOffset {
     fn place(&self, offset: u64) -> u64 {
         (self.mark << OFFSET_BITS) | offset
     }
@@ -79,8 +79,8 @@ impl Spot {
         (mark == 0 || self.mark == 0 || mark == self.mark).then_some(offset)
     }
 
-    fn reader(&self) -> Result<Reader, Error> {
-        Reader::new(&self.cluster, &self.topic, self.partition, Isolation::Committed, Use::Seek)
+    fn reader(&self) -> Result<PartitionReader, Error> {
+        PartitionReader::new(&self.cluster, &self.topic, self.partition, Isolation::Committed, Use::Seek)
     }
 
     fn gone(&self, why: &str) -> Error {
@@ -96,9 +96,9 @@ impl KafkaChangelog {
     /// the broker needs to end the other's transaction, which is up to a second, or until
     /// the broker has been away for half a minute.
     pub fn open(cluster: &Cluster, topic: &str, partition: i32, transactional_id: &str) -> Result<Self, Error> {
-        let mut writer = Writer::open(cluster, topic, partition, transactional_id)?;
+        let mut writer = ChangelogWriter::open(cluster, topic, partition, transactional_id)?;
         let mark = writer.client().and_then(|client| topic_id(client.client(), topic)).map_or(0, mark_of);
-        let spot = Spot { cluster: cluster.clone(), topic: topic.to_owned(), partition, mark };
+        let spot = StateOffset { cluster: cluster.clone(), topic: topic.to_owned(), partition, mark };
         // Nobody else can write from here on, so the last term there is the last there will be.
         let term = replay::last_term(&spot)? + 1;
         writer.begin_term(term)?;
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_place_knows_its_topic() {
-        let spot = |id| Spot { cluster: Cluster::default(), topic: "t".into(), partition: 0, mark: mark_of(id) };
+        let spot = |id| StateOffset { cluster: Cluster::default(), topic: "t".into(), partition: 0, mark: mark_of(id) };
         let (one, other) = (spot(0x1234 << 40), spot(0x4321 << 40));
         assert_eq!(one.offset(one.place(77)), Some(77));
         assert_eq!(other.offset(one.place(77)), None);

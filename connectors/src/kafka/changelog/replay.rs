@@ -1,8 +1,8 @@
 //! A changelog read: as far as it reaches now, in bounded chunks.
 
 use super::writer::TERM_HEADER;
-use super::{DELETES_KEPT, Spot, TERM_KEY};
-use crate::kafka::reader::{Reader, Step};
+use super::{DELETES_KEPT, StateOffset, TERM_KEY};
+use crate::kafka::reader::{NextMessage, PartitionReader};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use std::time::Duration;
 use syncline_engine::log::{Error, Write};
@@ -25,8 +25,8 @@ const LAST_OFFSETS: u64 = 4_096;
 /// Hands out all messages with `from <= offset < to`. Control records and what compaction removed have offsets and are no
 /// messages, so the end is known by the broker's word.
 fn scan(
-    reader: &Reader,
-    spot: &Spot,
+    reader: &PartitionReader,
+    spot: &StateOffset,
     from: u64,
     to: u64,
     mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<(), Error>,
@@ -38,7 +38,7 @@ fn scan(
     let mut idle = 0;
     loop {
         match reader.step(LOOK) {
-            Step::Message(message) => {
+            NextMessage::Message(message) => {
                 idle = 0;
                 let offset = u64::try_from(message.offset()).unwrap_or(0);
                 if offset < to {
@@ -48,9 +48,9 @@ fn scan(
                     return Ok(());
                 }
             }
-            Step::End => return Ok(()),
-            Step::OutOfRange => return Err(spot.gone(&format!("offset {from} is not there any more"))),
-            Step::Idle => idle += 1,
+            NextMessage::End => return Ok(()),
+            NextMessage::OutOfRange => return Err(spot.gone(&format!("offset {from} is not there any more"))),
+            NextMessage::Idle => idle += 1,
         }
         if idle >= LOOKS {
             let what = format!(
@@ -63,7 +63,7 @@ fn scan(
 }
 
 /// The highest term among the last messages; 0 if nobody ever opened it.
-pub(super) fn last_term(spot: &Spot) -> Result<u64, Error> {
+pub(super) fn last_term(spot: &StateOffset) -> Result<u64, Error> {
     let reader = spot.reader()?;
     let (low, high) = reader.watermarks()?;
     let mut span = LAST_OFFSETS;
@@ -83,7 +83,7 @@ pub(super) fn last_term(spot: &Spot) -> Result<u64, Error> {
 
 /// See [`syncline_engine::log::Changelog::replay`].
 pub(super) fn replay(
-    spot: &Spot,
+    spot: &StateOffset,
     place: u64,
     each: &mut dyn FnMut(Vec<Write>, u64) -> Result<(), Error>,
 ) -> Result<u64, Error> {
@@ -98,7 +98,7 @@ pub(super) fn replay(
     if place > 0 && from < high {
         refuse_stale(&reader, spot, from, high)?;
     }
-    let mut chunk = Chunk::default();
+    let mut chunk = ReplayedWrites::default();
     scan(&reader, spot, from.max(low), high, |message| {
         chunk.take(message);
         if chunk.is_full() { chunk.hand_out(spot, each) } else { Ok(()) }
@@ -115,7 +115,7 @@ pub(super) fn replay(
     Ok(spot.place(from.max(high)))
 }
 
-fn refuse_stale(reader: &Reader, spot: &Spot, from: u64, high: u64) -> Result<(), Error> {
+fn refuse_stale(reader: &PartitionReader, spot: &StateOffset, from: u64, high: u64) -> Result<(), Error> {
     let since = SystemClock.now().0 / 1_000 - i64::try_from(STALE.as_millis()).unwrap_or(i64::MAX);
     let fresh = reader.first_since(since)?.unwrap_or(high);
     // The record of the commit itself lies between its last write and the next commit's first.
@@ -127,7 +127,7 @@ fn refuse_stale(reader: &Reader, spot: &Spot, from: u64, high: u64) -> Result<()
 
 /// Writes on their way to who reads.
 #[derive(Default)]
-struct Chunk {
+struct ReplayedWrites {
     writes: Vec<Write>,
     bytes: usize,
     next: u64,
@@ -135,7 +135,7 @@ struct Chunk {
     ignored: u64,
 }
 
-impl Chunk {
+impl ReplayedWrites {
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         self.next = u64::try_from(message.offset()).unwrap_or(0) + 1;
         let term = term_of(message);
@@ -159,7 +159,7 @@ impl Chunk {
 
     fn hand_out(
         &mut self,
-        spot: &Spot,
+        spot: &StateOffset,
         each: &mut dyn FnMut(Vec<Write>, u64) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if self.writes.is_empty() {

@@ -44,18 +44,18 @@ const LOOK: Duration = Duration::from_micros(20);
 /// Looks before its own flush may take the rest.
 const SETTLE_LOOKS: u32 = 5_000;
 
-type Client = Polled<Reports>;
+type FencedProducer = Polled<ChangelogReports>;
 
 /// Takes the broker's answers.
-pub(super) struct Reports;
+pub(super) struct ChangelogReports;
 
-impl ClientContext for Reports {
+impl ClientContext for ChangelogReports {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "the changelog's producer goes on");
     }
 }
 
-impl ProducerContext for Reports {
+impl ProducerContext for ChangelogReports {
     type DeliveryOpaque = Arc<Flight>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, flight: Arc<Flight>) {
@@ -124,7 +124,7 @@ impl Flight {
 }
 
 /// Why a try came to nothing.
-enum Failed {
+enum CommitFailure {
     /// Nothing of it will be seen; it may be tried again.
     Aborted(String),
     /// It is over.
@@ -132,36 +132,42 @@ enum Failed {
 }
 
 /// The one writer of a partition.
-pub(super) struct Writer {
+pub(super) struct ChangelogWriter {
     /// `Err` once it is closed, with the reason.
-    client: Result<Client, Error>,
+    client: Result<FencedProducer, Error>,
     topic: String,
     partition: i32,
     term: [u8; 8],
     pace: Pace,
 }
 
-impl Writer {
+impl ChangelogWriter {
     /// Ends the one before and takes its place.
-    pub(super) fn open(cluster: &Cluster, topic: &str, partition: i32, name: &str) -> Result<Writer, Error> {
-        let client: Client = producing(cluster, DELIVERY_PATIENCE)
+    pub(super) fn open(cluster: &Cluster, topic: &str, partition: i32, name: &str) -> Result<ChangelogWriter, Error> {
+        let client: FencedProducer = producing(cluster, DELIVERY_PATIENCE)
             .set("transactional.id", name)
             .set("transaction.timeout.ms", TRANSACTION_PATIENCE.as_millis().to_string())
             .set("retry.backoff.ms", "2")
             .set("retry.backoff.max.ms", "20")
             .set("queue.buffering.max.messages", (2 * FLIGHT_MESSAGES).to_string())
             .set("queue.buffering.max.kbytes", (2 * (FLIGHT_BYTES + WRITE_BYTES) / 1024).to_string())
-            .create_with_context(Reports)
+            .create_with_context(ChangelogReports)
             .map_err(|e| unreachable(&cluster.brokers, "the changelog's producer cannot be made", e))?;
         pass("k.init_txn");
         client
             .init_transactions(OPEN_PATIENCE)
             .map_err(|e| closing(&client, &format!("the changelog {topic}/{partition} cannot be opened"), &e))?;
-        Ok(Writer { client: Ok(client), topic: topic.to_owned(), partition, term: [0; 8], pace: Pace::default() })
+        Ok(ChangelogWriter {
+            client: Ok(client),
+            topic: topic.to_owned(),
+            partition,
+            term: [0; 8],
+            pace: Pace::default(),
+        })
     }
 
     /// The client, unless it is closed.
-    pub(super) fn client(&self) -> Option<&Client> {
+    pub(super) fn client(&self) -> Option<&FencedProducer> {
         self.client.as_ref().ok()
     }
 
@@ -183,8 +189,8 @@ impl Writer {
                     count("commit");
                     return Ok(offset);
                 }
-                Err(Failed::Closed(error)) => return Err(self.close(error)),
-                Err(Failed::Aborted(reason)) => {
+                Err(CommitFailure::Closed(error)) => return Err(self.close(error)),
+                Err(CommitFailure::Aborted(reason)) => {
                     count("abort");
                     tracing::warn!(topic = self.topic, partition = self.partition, reason, "commit written anew");
                     why = reason;
@@ -205,15 +211,15 @@ impl Writer {
     }
 
     /// One transaction, begun and ended.
-    fn once(&mut self, writes: &[Write]) -> Result<u64, Failed> {
-        let client = self.client.as_ref().map_err(|closed| Failed::Closed(closed.clone()))?;
+    fn once(&mut self, writes: &[Write]) -> Result<u64, CommitFailure> {
+        let client = self.client.as_ref().map_err(|closed| CommitFailure::Closed(closed.clone()))?;
         let size = |w: &Write| w.key.len() + w.value.as_ref().map_or(0, Vec::len);
         if let Some(size) = writes.iter().map(size).find(|size| *size > WRITE_BYTES) {
-            return Err(Failed::Closed(Error::TooLarge { size, most: WRITE_BYTES }));
+            return Err(CommitFailure::Closed(Error::TooLarge { size, most: WRITE_BYTES }));
         }
         pass("k.begin");
         let begun = client.begin_transaction();
-        begun.map_err(|e| Failed::Closed(closing(client, "a transaction cannot begin", &e)))?;
+        begun.map_err(|e| CommitFailure::Closed(closing(client, "a transaction cannot begin", &e)))?;
         let flight = Arc::new(Flight::default());
         self.pace.begin();
         let sent = self.send(client, writes, &flight).and_then(|()| flight.wait(0, 0));
@@ -226,7 +232,7 @@ impl Writer {
         Ok(u64::try_from(last).unwrap_or(0) + 1)
     }
 
-    fn send(&self, client: &Client, writes: &[Write], flight: &Arc<Flight>) -> Result<(), KafkaError> {
+    fn send(&self, client: &FencedProducer, writes: &[Write], flight: &Arc<Flight>) -> Result<(), KafkaError> {
         for (n, write) in writes.iter().enumerate() {
             if n == writes.len() / 2 {
                 pass("k.produced_half");
@@ -255,7 +261,7 @@ impl Writer {
 }
 
 /// Waits until the client has put the last answer away. Otherwise its own flush waits for it a whole tenth of a second.
-fn settle(client: &Client) {
+fn settle(client: &FencedProducer) {
     let mut looks = 0;
     while client.in_flight_count() > 0 && looks < SETTLE_LOOKS {
         std::thread::sleep(LOOK);
@@ -264,7 +270,7 @@ fn settle(client: &Client) {
 }
 
 /// Commits what was sent; asks again while the answer stays away.
-fn end(client: &Client) -> Result<(), Failed> {
+fn end(client: &FencedProducer) -> Result<(), CommitFailure> {
     let mut why = String::new();
     for _ in 0..END_TRIES {
         match client.commit_transaction(END_PATIENCE) {
@@ -275,29 +281,29 @@ fn end(client: &Client) -> Result<(), Failed> {
         }
     }
     let what = format!("whether a commit came through is not known after {END_TRIES} questions: {why}");
-    Err(Failed::Closed(Error::Unreachable(what)))
+    Err(CommitFailure::Closed(Error::Unreachable(what)))
 }
 
 /// Aborts what is begun, if the client can go on at all.
-fn undo(client: &Client, what: &str, error: &KafkaError) -> Failed {
+fn undo(client: &FencedProducer, what: &str, error: &KafkaError) -> CommitFailure {
     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
         let most = WRITE_BYTES;
         tracing::error!(%error, "a write is larger than the topic takes: raise its max.message.bytes to {MOST_BYTES}");
         let _ = client.abort_transaction(END_PATIENCE);
-        return Failed::Closed(Error::TooLarge { size: most, most });
+        return CommitFailure::Closed(Error::TooLarge { size: most, most });
     }
     if client.client().fatal_error().is_some() || is_fenced(error) {
-        return Failed::Closed(closing(client, what, error));
+        return CommitFailure::Closed(closing(client, what, error));
     }
     let mut why = String::new();
     for _ in 0..END_TRIES {
         match client.abort_transaction(END_PATIENCE) {
-            Ok(()) => return Failed::Aborted(format!("{what}: {error}")),
+            Ok(()) => return CommitFailure::Aborted(format!("{what}: {error}")),
             Err(KafkaError::Transaction(abort)) if abort.is_retriable() => why = abort.string(),
-            Err(abort) => return Failed::Closed(closing(client, &format!("{what} ({error}), and"), &abort)),
+            Err(abort) => return CommitFailure::Closed(closing(client, &format!("{what} ({error}), and"), &abort)),
         }
     }
-    Failed::Closed(Error::Unreachable(format!("{what} ({error}), and the abort has no answer: {why}")))
+    CommitFailure::Closed(Error::Unreachable(format!("{what} ({error}), and the abort has no answer: {why}")))
 }
 
 fn is_fenced(error: &KafkaError) -> bool {
@@ -310,7 +316,7 @@ fn is_fenced(error: &KafkaError) -> bool {
 }
 
 /// The error after which nothing more is accepted.
-fn closing(client: &Client, what: &str, error: &KafkaError) -> Error {
+fn closing(client: &FencedProducer, what: &str, error: &KafkaError) -> Error {
     use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
     let fatal = client.client().fatal_error();
     if let Some((Fenced | ProducerFenced | InvalidProducerEpoch, why)) = &fatal {

@@ -6,7 +6,7 @@
 use super::chunk::Message;
 use super::message::Bad;
 use crate::kafka::cluster::{Cluster, failure};
-use crate::kafka::topics::{Wanted, ensure};
+use crate::kafka::topics::{TopicSpec, ensure};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -36,7 +36,7 @@ impl Dead {
     /// Makes sure that the topic exists.
     pub async fn open(cluster: &Cluster, environment: &str, clock: Arc<dyn Clock>) -> Result<Dead, Failure> {
         let topic = format!("{}.dlq", cluster.prefix_of(environment));
-        let wanted = Wanted::new(&topic).with("max.message.bytes", MESSAGE_BYTES.to_string());
+        let wanted = TopicSpec::new(&topic).with("max.message.bytes", MESSAGE_BYTES.to_string());
         ensure(cluster, &[wanted]).await?;
         let mut config = cluster.client();
         config

@@ -39,7 +39,7 @@ impl Bad {
 
 /// A message as its writer meant it.
 #[derive(Clone, Debug)]
-pub struct Input<'a> {
+pub struct ParsedMessage<'a> {
     /// Whose records.
     pub connection: Cow<'a, str>,
     /// Which stream.
@@ -49,18 +49,18 @@ pub struct Input<'a> {
     /// By it a repeat is known.
     pub id: Option<Cow<'a, str>>,
     /// What it says, in order.
-    pub entries: Vec<Entry<'a>>,
+    pub entries: Vec<MessageRecord<'a>>,
     /// The full list it is a page of.
-    pub listing: Option<Listing<'a>>,
+    pub listing: Option<ListPage<'a>>,
 }
 
 /// One record's part of a message.
 #[derive(Clone, Debug)]
-pub struct Entry<'a> {
+pub struct MessageRecord<'a> {
     /// What is said.
     pub op: Op<'a>,
     /// The key, where the message names it.
-    pub key: Option<Key<'a>>,
+    pub key: Option<MessageKey<'a>>,
     /// The modified time, where the message names it.
     pub modified_at: Option<Timestamp>,
 }
@@ -78,11 +78,11 @@ pub enum Op<'a> {
 
 /// A key as written: a string, a number, or a list of them. JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key<'a>(&'a str);
+pub struct MessageKey<'a>(&'a str);
 
 /// A page of a full list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listing<'a> {
+pub struct ListPage<'a> {
     /// Which list.
     pub id: Cow<'a, str>,
     /// Names a part of the data; such a list finds no deletes.
@@ -115,14 +115,14 @@ struct Envelope<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     modified_at: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "some_items")]
-    records: Option<Few<Fields<'a>, RECORDS_MAX>>,
+    records: Option<Few<WireFields<'a>, RECORDS_MAX>>,
     #[serde(borrow, default, deserialize_with = "present")]
     listing: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct Fields<'a> {
+struct WireFields<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     op: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -137,7 +137,7 @@ struct Fields<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct Page<'a> {
+struct WirePage<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -150,12 +150,12 @@ struct Page<'a> {
 
 fn some_items<'de: 'a, 'a, D: serde::Deserializer<'de>>(
     from: D,
-) -> Result<Option<Few<Fields<'a>, RECORDS_MAX>>, D::Error> {
+) -> Result<Option<Few<WireFields<'a>, RECORDS_MAX>>, D::Error> {
     Few::deserialize(from).map(Some)
 }
 
 /// Reads the value of a message.
-pub fn parse(value: &[u8]) -> Result<Input<'_>, Bad> {
+pub fn parse(value: &[u8]) -> Result<ParsedMessage<'_>, Bad> {
     let json = std::str::from_utf8(value)
         .map_err(|e| Bad::new("not_utf8", format!("the value is not UTF-8 text after byte {}", e.valid_up_to())))?;
     if !json.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() {
@@ -169,19 +169,19 @@ pub fn parse(value: &[u8]) -> Result<Input<'_>, Bad> {
 }
 
 /// Reads the key of a message without value: its record is gone.
-pub fn parse_gone(key: Option<&[u8]>) -> Result<Input<'_>, Bad> {
+pub fn parse_gone(key: Option<&[u8]>) -> Result<ParsedMessage<'_>, Bad> {
     let wrong = || {
         let wanted = "a message without value needs the key [\"connection\",\"stream\",key] to be a delete";
         Bad::new("bad_key", wanted)
     };
     let parts: Few<&RawValue, KEY_PARTS> = key.and_then(|key| serde_json::from_slice(key).ok()).ok_or_else(wrong)?;
     match (parts.values.as_slice(), parts.over) {
-        ([connection, stream, key], false) => Ok(Input {
+        ([connection, stream, key], false) => Ok(ParsedMessage {
             connection: name(connection, "the key's connection")?,
             stream: name(stream, "the key's stream")?,
             variant: None,
             id: None,
-            entries: vec![Entry { op: Op::Delete, key: Some(Key::read(key)?), modified_at: None }],
+            entries: vec![MessageRecord { op: Op::Delete, key: Some(MessageKey::read(key)?), modified_at: None }],
             listing: None,
         }),
         _ => Err(wrong()),
@@ -189,7 +189,7 @@ pub fn parse_gone(key: Option<&[u8]>) -> Result<Input<'_>, Bad> {
 }
 
 impl<'a> Envelope<'a> {
-    fn check(self) -> Result<Input<'a>, Bad> {
+    fn check(self) -> Result<ParsedMessage<'a>, Bad> {
         let version = self.v.ok_or_else(|| missing("v"))?;
         if version.get().parse::<f64>().ok() != Some(1.0) {
             let shown: String = version.get().chars().take(40).collect();
@@ -200,7 +200,7 @@ impl<'a> Envelope<'a> {
         let variant = self.variant.map(|raw| name(raw, "`variant`")).transpose()?;
         let id = self.id.map(|raw| sized(raw, "`id`", 1, ID_CHARS)).transpose()?;
         let listing = self.listing.map(listing).transpose()?;
-        let single = Fields {
+        let single = WireFields {
             op: self.op,
             key: self.key,
             record: self.record,
@@ -211,11 +211,11 @@ impl<'a> Envelope<'a> {
             None => vec![single.check("")?],
             Some(few) => batch(few, &single)?,
         };
-        Ok(Input { connection, stream, variant, id, entries, listing })
+        Ok(ParsedMessage { connection, stream, variant, id, entries, listing })
     }
 }
 
-fn batch<'a>(few: Few<Fields<'a>, RECORDS_MAX>, outside: &Fields<'_>) -> Result<Vec<Entry<'a>>, Bad> {
+fn batch<'a>(few: Few<WireFields<'a>, RECORDS_MAX>, outside: &WireFields<'_>) -> Result<Vec<MessageRecord<'a>>, Bad> {
     let strays = [
         ("op", outside.op),
         ("key", outside.key),
@@ -230,12 +230,12 @@ fn batch<'a>(few: Few<Fields<'a>, RECORDS_MAX>, outside: &Fields<'_>) -> Result<
         let message = format!("more than {RECORDS_MAX} records in one message; write several");
         return Err(Bad::new("too_many_records", message));
     }
-    let check = |(n, fields): (usize, Fields<'a>)| fields.check(&format!("records[{n}]."));
+    let check = |(n, fields): (usize, WireFields<'a>)| fields.check(&format!("records[{n}]."));
     few.values.into_iter().enumerate().map(check).collect()
 }
 
-impl<'a> Fields<'a> {
-    fn check(self, place: &str) -> Result<Entry<'a>, Bad> {
+impl<'a> WireFields<'a> {
+    fn check(self, place: &str) -> Result<MessageRecord<'a>, Bad> {
         let bad = |field: &str, why: &str| Bad::new("bad_message", format!("`{place}{field}` {why}"));
         let op = self.op.ok_or_else(|| bad("op", "is missing: upsert, patch or delete, or `records` for a batch"))?;
         let op = text(op).ok_or_else(|| bad("op", "is no text"))?;
@@ -244,7 +244,7 @@ impl<'a> Fields<'a> {
                 return Err(bad(field, "is no object"));
             }
         }
-        let key = self.key.map(Key::read).transpose().map_err(|why| bad("key", &why.message))?;
+        let key = self.key.map(MessageKey::read).transpose().map_err(|why| bad("key", &why.message))?;
         let modified_at = self.modified_at.map(|raw| {
             time(raw).ok_or_else(|| {
                 bad("modified_at", "is no time: write RFC 3339 (2026-11-21T09:00:00Z) or whole milliseconds since 1970")
@@ -263,25 +263,25 @@ impl<'a> Fields<'a> {
             ("patch" | "delete", .., None) => return Err(bad("key", "is missing")),
             _ => return Err(bad("op", "is not upsert, patch or delete")),
         };
-        Ok(Entry { op, key, modified_at })
+        Ok(MessageRecord { op, key, modified_at })
     }
 }
 
-impl<'a> Key<'a> {
-    fn read(raw: &'a RawValue) -> Result<Key<'a>, Bad> {
+impl<'a> MessageKey<'a> {
+    fn read(raw: &'a RawValue) -> Result<MessageKey<'a>, Bad> {
         let scalar = |raw: &RawValue| is_number(raw) || raw.get().starts_with('"');
         let fits = scalar(raw)
             || serde_json::from_str::<Vec<&RawValue>>(raw.get())
                 .is_ok_and(|parts| !parts.is_empty() && parts.iter().all(|part| scalar(part)));
         match fits {
-            true => Ok(Key(raw.get())),
+            true => Ok(MessageKey(raw.get())),
             false => Err(Bad::new("bad_key", "is no string, number, or list of them")),
         }
     }
 
     /// Reads a key from bytes: JSON (a string, a number, a list of them), or plain text.
-    pub fn of_bytes(bytes: &'a [u8]) -> Option<Key<'a>> {
-        serde_json::from_slice::<&RawValue>(bytes).ok().and_then(|raw| Key::read(raw).ok())
+    pub fn of_bytes(bytes: &'a [u8]) -> Option<MessageKey<'a>> {
+        serde_json::from_slice::<&RawValue>(bytes).ok().and_then(|raw| MessageKey::read(raw).ok())
     }
 
     /// The id it stands for, in a stream whose key is one value or a list (`composite`).
@@ -309,12 +309,12 @@ impl<'a> Key<'a> {
     }
 }
 
-fn listing(raw: &RawValue) -> Result<Listing<'_>, Bad> {
+fn listing(raw: &RawValue) -> Result<ListPage<'_>, Bad> {
     let bad = |field: &str, why: &str| Bad::new("bad_message", format!("`listing.{field}` {why}"));
     if !is_object(raw) {
         return Err(Bad::new("bad_message", "`listing` is no object"));
     }
-    let page: Page<'_> =
+    let page: WirePage<'_> =
         serde_json::from_str(raw.get()).map_err(|e| Bad::new("bad_message", format!("`listing`: {e}")))?;
     let id = sized(page.id.ok_or_else(|| missing("listing.id"))?, "`listing.id`", 0, ID_CHARS)?;
     let partition = page.partition.map(|raw| text(raw).ok_or_else(|| bad("partition", "is no text"))).transpose()?;
@@ -327,8 +327,8 @@ fn listing(raw: &RawValue) -> Result<Listing<'_>, Bad> {
         page.total.map(|raw| whole(raw).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| bad("total", "is no count")));
     match (end, total.transpose()?) {
         (true, None) => Err(bad("total", "is missing: the last page says how many keys the list has")),
-        (true, total) => Ok(Listing { id, partition, end: total }),
-        (false, _) => Ok(Listing { id, partition, end: None }),
+        (true, total) => Ok(ListPage { id, partition, end: total }),
+        (false, _) => Ok(ListPage { id, partition, end: None }),
     }
 }
 
@@ -369,7 +369,7 @@ fn time(raw: &RawValue) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Input<'_> {
+    fn read(json: &str) -> ParsedMessage<'_> {
         parse(json.as_bytes()).unwrap_or_else(|why| panic!("{json}: {why}"))
     }
 

@@ -21,8 +21,8 @@ pub mod reader;
 mod schema;
 
 pub use chunk::{Chunk, Message};
-pub use message::{Bad, Entry, Input, Key, Listing, Op};
-pub use reader::{Reader, Start};
+pub use message::{Bad, ListPage, MessageKey, MessageRecord, Op, ParsedMessage};
+pub use reader::{StartOffset, TopicReader};
 
 /// The JSON Schema of input messages, as it is served at `/v1/schemas/input`.
 pub const SCHEMA: &str = include_str!("schema.json");

@@ -4,7 +4,7 @@
 //! [`CHUNKS`] chunks and the client's own bounded queue wait. A place that the topic does not have, a topic that is gone or
 //! was made again ends the reading with a [`Failure`] that says so (`offset_out_of_range`, `topic_missing`,
 //! `topic_recreated`); what the broker cannot answer just now is waited for. Partitions added to the topic are picked up.
-//! Messages of others ([`Wanted::elsewhere`]) are not handed out; the chunks tell that they were met, at the latest once the
+//! Messages of others ([`Subscription::elsewhere`]) are not handed out; the chunks tell that they were met, at the latest once the
 //! topic is at rest.
 
 use super::chunk::Chunk;
@@ -43,7 +43,7 @@ pub const FINAL: [&str; 2] = ["offset_out_of_range", "topic_recreated"];
 
 /// Where reading of a partition begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartOffset {
     /// The oldest message there is.
     Earliest,
     /// What is written from now on.
@@ -54,29 +54,29 @@ pub enum Start {
 
 /// What is to be read.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct Subscription {
     /// The topic.
     pub topic: String,
     /// Its id when it was first read, if it was; empty where the broker gave none.
     pub id: Option<String>,
     /// Partitions and where to begin.
-    pub partitions: BTreeMap<i32, Start>,
+    pub partitions: BTreeMap<i32, StartOffset>,
     /// Where partitions begin that are not named; `None` leaves them to others.
-    pub rest: Option<Start>,
+    pub rest: Option<StartOffset>,
     /// Connections of others: messages in our own form that are theirs at a glance are passed by.
     pub elsewhere: HashSet<String>,
 }
 
 /// A topic being read; it stops when dropped.
-pub struct Reader {
+pub struct TopicReader {
     chunks: mpsc::Receiver<Chunk>,
-    shared: Arc<Shared>,
+    shared: Arc<ReaderShared>,
     looking: tokio::task::JoinHandle<()>,
     id: String,
     begins: BTreeMap<i32, i64>,
 }
 
-struct Shared {
+struct ReaderShared {
     topic: String,
     id: String,
     rest: bool,
@@ -88,11 +88,11 @@ struct Shared {
     next: Mutex<BTreeMap<i32, i64>>,
 }
 
-impl Reader {
+impl TopicReader {
     /// Finds the topic and its ends, and begins to read.
-    pub async fn open(cluster: &Cluster, wanted: Wanted, clock: Arc<dyn Clock>) -> Result<Reader, Failure> {
+    pub async fn open(cluster: &Cluster, wanted: Subscription, clock: Arc<dyn Clock>) -> Result<TopicReader, Failure> {
         let config = config(cluster);
-        let opened = tokio::task::spawn_blocking(move || Shared::open(&config, wanted)).await;
+        let opened = tokio::task::spawn_blocking(move || ReaderShared::open(&config, wanted)).await;
         let shared = Arc::new(opened.map_err(|e| failure("kafka_unreachable", "the reader ended early", e))??);
         let (to, chunks) = mpsc::channel(CHUNKS);
         let begins = shared.next().clone();
@@ -102,7 +102,7 @@ impl Reader {
             .spawn(move || reading.read(&to))
             .map_err(|e| failure("kafka_settings", "the reading thread cannot be made", e))?;
         let looking = tokio::spawn(look(shared.clone(), clock));
-        Ok(Reader { chunks, id: shared.id.clone(), shared, looking, begins })
+        Ok(TopicReader { chunks, id: shared.id.clone(), shared, looking, begins })
     }
 
     /// The topic's id; empty where the broker gives none.
@@ -134,7 +134,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for TopicReader {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.looking.abort();
@@ -166,8 +166,8 @@ fn config(cluster: &Cluster) -> ClientConfig {
     config
 }
 
-impl Shared {
-    fn open(config: &ClientConfig, wanted: Wanted) -> Result<Shared, Failure> {
+impl ReaderShared {
+    fn open(config: &ClientConfig, wanted: Subscription) -> Result<ReaderShared, Failure> {
         let unreachable = |e: &dyn std::fmt::Display| failure("kafka_unreachable", "the topic cannot be read", e);
         let probe: BaseConsumer = config.create().map_err(|e| settings(&e))?;
         let described = match describe(probe.client(), &wanted.topic, DESCRIBED) {
@@ -204,7 +204,7 @@ impl Shared {
                 .map_err(|e| settings(&e))?;
         }
         consumer.assign(&assignment).map_err(|e| settings(&e))?;
-        Ok(Shared {
+        Ok(ReaderShared {
             topic: wanted.topic,
             id: described.id_text(),
             rest: wanted.rest.is_some(),
@@ -317,7 +317,7 @@ impl Shared {
         for (partition, next) in places {
             let ends = self.consumer.fetch_watermarks(&self.topic, partition, PATIENCE);
             if let Ok(ends) = ends
-                && let Err(reason) = begin(&self.topic, partition, Start::At(next), ends)
+                && let Err(reason) = begin(&self.topic, partition, StartOffset::At(next), ends)
             {
                 return reason;
             }
@@ -355,7 +355,7 @@ impl Shared {
 }
 
 /// Looks at the topic now and then; ends the reading if it is not the same any more.
-async fn look(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
+async fn look(shared: Arc<ReaderShared>, clock: Arc<dyn Clock>) {
     loop {
         clock.sleep(LOOK).await;
         let looked = shared.clone();
@@ -368,12 +368,12 @@ async fn look(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
 }
 
 /// The offset where a partition with these ends begins.
-fn begin(topic: &str, partition: i32, start: Start, (low, high): (i64, i64)) -> Result<i64, Failure> {
+fn begin(topic: &str, partition: i32, start: StartOffset, (low, high): (i64, i64)) -> Result<i64, Failure> {
     match start {
-        Start::Earliest => Ok(low),
-        Start::Latest => Ok(high),
-        Start::At(next) if (low..=high).contains(&next) => Ok(next),
-        Start::At(next) => {
+        StartOffset::Earliest => Ok(low),
+        StartOffset::Latest => Ok(high),
+        StartOffset::At(next) if (low..=high).contains(&next) => Ok(next),
+        StartOffset::At(next) => {
             let why = if next < low { "messages before they were read are gone" } else { "its end lies before that" };
             let message = format!("partition {partition} holds offsets {low} to {high}, {next} is next: {why}");
             Err(out_of_range(topic, message))
@@ -411,11 +411,14 @@ mod tests {
 
     #[test]
     fn a_place_outside_of_the_partition_has_a_name() {
-        assert_eq!(begin("t", 0, Start::At(5), (5, 9)), Ok(5));
-        assert_eq!(begin("t", 0, Start::At(9), (5, 9)), Ok(9));
-        assert_eq!((begin("t", 0, Start::Earliest, (5, 9)), begin("t", 0, Start::Latest, (5, 9))), (Ok(5), Ok(9)));
+        assert_eq!(begin("t", 0, StartOffset::At(5), (5, 9)), Ok(5));
+        assert_eq!(begin("t", 0, StartOffset::At(9), (5, 9)), Ok(9));
+        assert_eq!(
+            (begin("t", 0, StartOffset::Earliest, (5, 9)), begin("t", 0, StartOffset::Latest, (5, 9))),
+            (Ok(5), Ok(9))
+        );
         for gone in [4, 10] {
-            let why = begin("t", 3, Start::At(gone), (5, 9)).expect_err("gone");
+            let why = begin("t", 3, StartOffset::At(gone), (5, 9)).expect_err("gone");
             assert_eq!(why.code, "offset_out_of_range");
             assert!(why.message.contains("partition 3 holds offsets 5 to 9"), "{}", why.message);
         }

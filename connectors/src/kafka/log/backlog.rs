@@ -2,8 +2,8 @@
 //!
 //! Promises: entries in order without a hole; what was removed is said unless it was removed by trimming.
 
-use super::Shared;
-use crate::kafka::reader::{Isolation, Reader, Step, Use};
+use super::LogShared;
+use crate::kafka::reader::{Isolation, NextMessage, PartitionReader, Use};
 use bytes::Bytes;
 use rdkafka::message::Message;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ const LOOKS: u32 = 100;
 
 /// A reader that goes where it is asked, and on from there.
 pub(super) struct Backlog {
-    shared: Arc<Shared>,
+    shared: Arc<LogShared>,
     topic_id: Option<u128>,
-    reader: Reader,
+    reader: PartitionReader,
     /// Position of the last entry given; the client is behind it.
     at: Option<u64>,
 }
 
 impl Backlog {
-    pub(super) fn new(shared: Arc<Shared>, topic_id: Option<u128>) -> Result<Self, Error> {
-        let reader = Reader::new(&shared.cluster, &shared.topic, shared.partition, Isolation::All, Use::Seek)?;
+    pub(super) fn new(shared: Arc<LogShared>, topic_id: Option<u128>) -> Result<Self, Error> {
+        let reader = PartitionReader::new(&shared.cluster, &shared.topic, shared.partition, Isolation::All, Use::Seek)?;
         Ok(Backlog { shared, topic_id, reader, at: None })
     }
 
@@ -43,7 +43,7 @@ impl Backlog {
         self.at = None;
         while entries.len() < limit && bytes < PAGE_BYTES && idle < LOOKS {
             match self.reader.step(LOOK) {
-                Step::Message(message) => {
+                NextMessage::Message(message) => {
                     idle = 0;
                     let position = u64::try_from(message.offset()).unwrap_or(0) + 1;
                     let entry = Bytes::copy_from_slice(message.payload().unwrap_or_default());
@@ -53,7 +53,7 @@ impl Backlog {
                         break;
                     }
                 }
-                Step::OutOfRange => {
+                NextMessage::OutOfRange => {
                     let last = entries.last().map_or(after, |(position, _)| *position);
                     // Removed while it was read: either that is said here, or it was us.
                     if self.go(last)? >= end {
@@ -61,7 +61,7 @@ impl Backlog {
                     }
                     idle += 1;
                 }
-                Step::End | Step::Idle => idle += 1,
+                NextMessage::End | NextMessage::Idle => idle += 1,
             }
         }
         if let Some((last, _)) = entries.last() {

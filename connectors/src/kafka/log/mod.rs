@@ -23,7 +23,7 @@ pub use producer::{APPEND_PATIENCE, MOST_BYTES, SharedProducer};
 
 use super::cluster::Cluster;
 use super::reader::{ASK, unreachable};
-use super::topics::{Wanted, name};
+use super::topics::{TopicSpec, name};
 use async_trait::async_trait;
 use backlog::Backlog;
 use bytes::Bytes;
@@ -41,8 +41,8 @@ use tokio::sync::watch;
 pub const SEEN_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The topic of the log: kept until it is trimmed, entries as large as we take.
-pub fn log_topic(cluster: &Cluster) -> Wanted {
-    Wanted::new(name(&[&cluster.prefix, "log", "inbox"]))
+pub fn log_topic(cluster: &Cluster) -> TopicSpec {
+    TopicSpec::new(name(&[&cluster.prefix, "log", "inbox"]))
         .with("cleanup.policy", "delete")
         .with("retention.ms", "-1")
         .with("retention.bytes", "-1")
@@ -53,23 +53,23 @@ pub fn log_topic(cluster: &Cluster) -> Wanted {
 /// A log on one partition.
 pub struct KafkaLog {
     producer: SharedProducer,
-    shared: Arc<Shared>,
+    shared: Arc<LogShared>,
     /// Who appends does not wait to see its entries if nobody follows.
     following: AtomicBool,
     tail: OnceLock<Tail>,
     backlog: Mutex<Option<Backlog>>,
-    opened: Opened,
+    opened: OpenedPartition,
 }
 
 /// What the partition was when it was opened.
 #[derive(Clone, Copy)]
-struct Opened {
+struct OpenedPartition {
     topic_id: Option<u128>,
     low: u64,
 }
 
 /// What the log, its tail and its backlog know together.
-struct Shared {
+struct LogShared {
     cluster: Cluster,
     topic: String,
     partition: i32,
@@ -81,7 +81,7 @@ struct Shared {
     gone: OnceLock<Error>,
 }
 
-impl Shared {
+impl LogShared {
     fn gone(&self, why: &str) -> Error {
         Error::Gone(format!(
             "{why} (topic {}, partition {}); what was not read cannot be read any more: drop what was built from it and \
@@ -120,7 +120,7 @@ impl KafkaLog {
             Ok((low, high, asked.topic_id(&name)))
         });
         let (low, high, topic_id) = answer.await.map_err(|e| unreachable(topic, "the question ended early", e))??;
-        let shared = Shared {
+        let shared = LogShared {
             cluster: producer.cluster().clone(),
             topic: topic.to_owned(),
             partition,
@@ -135,7 +135,7 @@ impl KafkaLog {
             following: AtomicBool::new(false),
             tail: OnceLock::new(),
             backlog: Mutex::default(),
-            opened: Opened { topic_id, low },
+            opened: OpenedPartition { topic_id, low },
         })
     }
 

@@ -32,40 +32,40 @@ pub const APPEND_PATIENCE: Duration = Duration::from_secs(15);
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A message to be written: its key, and its value (none deletes).
-pub(in crate::kafka) type Pair = (Option<Vec<u8>>, Option<Vec<u8>>);
+pub(in crate::kafka) type KeyedMessage = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// A producer shared by all partitions of a cluster that this process writes to.
 #[derive(Clone)]
 pub struct SharedProducer {
-    inner: Arc<Inner>,
+    inner: Arc<SharedProducerInner>,
 }
 
-struct Inner {
+struct SharedProducerInner {
     cluster: Cluster,
     /// Held while one call's messages are handed over: that keeps them together.
-    client: Mutex<Arc<Polled<Reports>>>,
-    waiting: Arc<Waiting>,
+    client: Mutex<Arc<Polled<LogReports>>>,
+    waiting: Arc<WaitingAppend>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingAppend {
     bytes: AtomicUsize,
     entries: AtomicUsize,
 }
 
 /// Takes the broker's answers.
-struct Reports;
+struct LogReports;
 
-impl ClientContext for Reports {
+impl ClientContext for LogReports {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "the producer goes on");
     }
 }
 
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Arc<Call>;
+impl ProducerContext for LogReports {
+    type DeliveryOpaque = Arc<PendingAppend>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, call: Arc<Call>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, call: Arc<PendingAppend>) {
         match result {
             Ok(message) => call.landed(Ok(message.offset())),
             Err((error, message)) => call.landed(Err(refusal(error, message.payload_len() + message.key_len()))),
@@ -74,9 +74,9 @@ impl ProducerContext for Reports {
 }
 
 /// The messages of one call, on their way.
-struct Call {
+struct PendingAppend {
     state: Mutex<CallState>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<WaitingAppend>,
     bytes: usize,
     entries: usize,
 }
@@ -87,7 +87,7 @@ struct CallState {
     answer: Option<oneshot::Sender<Result<i64, Error>>>,
 }
 
-impl Call {
+impl PendingAppend {
     fn landed(&self, result: Result<i64, Error>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.left = state.left.saturating_sub(1);
@@ -104,7 +104,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for PendingAppend {
     fn drop(&mut self) {
         self.waiting.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.waiting.entries.fetch_sub(self.entries, Ordering::Relaxed);
@@ -123,7 +123,9 @@ impl SharedProducer {
     /// A producer for a cluster; nothing is asked of the broker yet.
     pub fn new(cluster: &Cluster) -> Result<Self, Error> {
         let client = Mutex::new(Arc::new(client(cluster)?));
-        Ok(SharedProducer { inner: Arc::new(Inner { cluster: cluster.clone(), client, waiting: Arc::default() }) })
+        Ok(SharedProducer {
+            inner: Arc::new(SharedProducerInner { cluster: cluster.clone(), client, waiting: Arc::default() }),
+        })
     }
 
     /// The cluster it writes to.
@@ -144,7 +146,12 @@ impl SharedProducer {
     /// Writes the messages one after the other; the place of the last once all are acknowledged.
     ///
     /// Once polled it happens, whether the caller waits on or not.
-    pub(in crate::kafka) async fn write(&self, topic: &str, partition: i32, pairs: Vec<Pair>) -> Result<u64, Error> {
+    pub(in crate::kafka) async fn write(
+        &self,
+        topic: &str,
+        partition: i32,
+        pairs: Vec<KeyedMessage>,
+    ) -> Result<u64, Error> {
         let (call, answered) = self.admit(&pairs)?;
         let client = {
             let client = self.held();
@@ -167,7 +174,10 @@ impl SharedProducer {
     }
 
     /// Room for these messages among those that wait.
-    fn admit(&self, pairs: &[Pair]) -> Result<(Arc<Call>, oneshot::Receiver<Result<i64, Error>>), Error> {
+    fn admit(
+        &self,
+        pairs: &[KeyedMessage],
+    ) -> Result<(Arc<PendingAppend>, oneshot::Receiver<Result<i64, Error>>), Error> {
         let size = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
         let sizes = pairs.iter().map(|(key, value)| size(key) + size(value));
         let most = MOST_BYTES - FRAME_BYTES;
@@ -181,23 +191,23 @@ impl SharedProducer {
         let number = waiting.entries.fetch_add(entries, Ordering::Relaxed) + entries;
         let state = Mutex::new(CallState { left: entries, result: Ok(-1), answer: Some(answer) });
         // From here on dropping it gives the room back.
-        let call = Arc::new(Call { state, waiting: waiting.clone(), bytes, entries });
+        let call = Arc::new(PendingAppend { state, waiting: waiting.clone(), bytes, entries });
         if now > WAITING_BYTES || number > WAITING_ENTRIES {
             return Err(Error::Overloaded(now));
         }
         Ok((call, answered))
     }
 
-    fn held(&self) -> MutexGuard<'_, Arc<Polled<Reports>>> {
+    fn held(&self) -> MutexGuard<'_, Arc<Polled<LogReports>>> {
         self.inner.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current(&self) -> Arc<Polled<Reports>> {
+    fn current(&self) -> Arc<Polled<LogReports>> {
         self.held().clone()
     }
 
     /// Another client in place of one that gave something up; what the old one still holds is given up as well.
-    fn replace(&self, spent: &Arc<Polled<Reports>>) {
+    fn replace(&self, spent: &Arc<Polled<LogReports>>) {
         let mut current = self.held();
         if !Arc::ptr_eq(&current, spent) {
             return;
@@ -216,11 +226,11 @@ impl SharedProducer {
     }
 }
 
-fn client(cluster: &Cluster) -> Result<Polled<Reports>, Error> {
+fn client(cluster: &Cluster) -> Result<Polled<LogReports>, Error> {
     let made = producing(cluster, APPEND_PATIENCE)
         .set("queue.buffering.max.messages", (2 * WAITING_ENTRIES).to_string())
         .set("queue.buffering.max.kbytes", (2 * WAITING_BYTES / 1024).to_string())
-        .create_with_context(Reports);
+        .create_with_context(LogReports);
     made.map_err(|e| unreachable(&cluster.brokers, "the producer cannot be made", e))
 }
 
@@ -243,7 +253,13 @@ pub(in crate::kafka) fn producing(cluster: &Cluster, patience: Duration) -> Clie
 }
 
 /// Hands the messages to the client; what it refuses counts as landed with that error.
-fn hand_over(client: &Polled<Reports>, topic: &str, partition: i32, pairs: &[Pair], call: &Arc<Call>) {
+fn hand_over(
+    client: &Polled<LogReports>,
+    topic: &str,
+    partition: i32,
+    pairs: &[KeyedMessage],
+    call: &Arc<PendingAppend>,
+) {
     let mut refused: Option<Error> = None;
     for (key, value) in pairs {
         if refused.is_none() {

@@ -3,8 +3,8 @@
 //! Promises: what the ring says it holds, it holds without a hole; it is bounded in entries and in bytes, oldest out first.
 //! A broker that goes away is waited for. A topic that is not the one we opened any more is said, for good.
 
-use super::Shared;
-use crate::kafka::reader::{Isolation, Reader, Step, Use};
+use super::LogShared;
+use crate::kafka::reader::{Isolation, NextMessage, PartitionReader, Use};
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Message};
 use std::collections::VecDeque;
@@ -73,9 +73,9 @@ impl Drop for Tail {
 }
 
 impl Tail {
-    pub(super) fn start(shared: Arc<Shared>, topic_id: Option<u128>) -> Tail {
+    pub(super) fn start(shared: Arc<LogShared>, topic_id: Option<u128>) -> Tail {
         let stop = Arc::new(AtomicBool::new(false));
-        let follower = Follower { shared, topic_id, stop: stop.clone() };
+        let follower = TailReader { shared, topic_id, stop: stop.clone() };
         let name = format!("syncline-tail-{}", follower.shared.partition);
         let started = std::thread::Builder::new().name(name).spawn(move || follower.run());
         if let Err(error) = started {
@@ -85,20 +85,20 @@ impl Tail {
     }
 }
 
-struct Follower {
-    shared: Arc<Shared>,
+struct TailReader {
+    shared: Arc<LogShared>,
     topic_id: Option<u128>,
     stop: Arc<AtomicBool>,
 }
 
-impl Follower {
+impl TailReader {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire) || self.shared.gone.get().is_some()
     }
 
     fn run(self) {
         while !self.stopped() {
-            let begun = Reader::new(
+            let begun = PartitionReader::new(
                 &self.shared.cluster,
                 &self.shared.topic,
                 self.shared.partition,
@@ -124,24 +124,24 @@ impl Follower {
     }
 
     /// Until it ends or the place has gone.
-    fn follow(&self, reader: &Reader) {
+    fn follow(&self, reader: &PartitionReader) {
         let mut idle = 0;
         let mut news = Vec::with_capacity(NEWS_ENTRIES);
         while !self.stopped() {
             match reader.step(LOOK) {
-                Step::Message(message) => {
+                NextMessage::Message(message) => {
                     idle = 0;
                     news.push(entry(&message));
                     while news.len() < NEWS_ENTRIES
-                        && let Step::Message(message) = reader.step(Duration::ZERO)
+                        && let NextMessage::Message(message) = reader.step(Duration::ZERO)
                     {
                         news.push(entry(&message));
                     }
                     self.tell(&mut news);
                 }
-                Step::OutOfRange => return self.out_of_range(reader),
-                Step::End => {}
-                Step::Idle => idle += 1,
+                NextMessage::OutOfRange => return self.out_of_range(reader),
+                NextMessage::End => {}
+                NextMessage::Idle => idle += 1,
             }
             if idle >= IDLE_LOOKS {
                 idle = 0;
@@ -161,7 +161,7 @@ impl Follower {
     }
 
     /// The place after the last entry we saw is not there: removed by someone, or never there in this topic.
-    fn out_of_range(&self, reader: &Reader) {
+    fn out_of_range(&self, reader: &PartitionReader) {
         self.compare(reader);
         let end = *self.shared.end.borrow();
         match reader.watermarks() {
@@ -174,7 +174,7 @@ impl Follower {
         }
     }
 
-    fn compare(&self, reader: &Reader) {
+    fn compare(&self, reader: &PartitionReader) {
         if let (Some(was), Some(is)) = (self.topic_id, reader.topic_id())
             && was != is
         {

@@ -7,8 +7,8 @@
 //! for every change that listing made and `false` for others. `first` and `last`, which Debezium knows too, are not said:
 //! which change is the last of a listing is not known when it is written.
 
-use super::outlet::{Outlet, Target};
-use super::{Format, Shape, Told, json};
+use super::outlet::{OutputTopic, TopicBinding};
+use super::{ChangeFormat, HeaderForm, Shape, json};
 use bytes::Bytes;
 use std::sync::Arc;
 use syncline_engine::model::{Action, Change, Position};
@@ -18,7 +18,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// One message, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct OutgoingMessage {
     /// The topic.
     pub topic: Arc<str>,
     /// The partition, where it is not the key's.
@@ -33,7 +33,7 @@ pub struct Message {
     pub timestamp: i64,
 }
 
-impl Message {
+impl OutgoingMessage {
     /// Bytes of key, value and headers.
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
@@ -43,7 +43,7 @@ impl Message {
 
 /// Where a change stands, as far as it does not know itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Spot<'a> {
+pub struct ChangePosition<'a> {
     /// Name of the producer: with the sequence it names a message for ever.
     pub producer: &'a str,
     /// The change's own place, as `/v1/changes` of the whole environment takes it.
@@ -56,7 +56,7 @@ pub struct Spot<'a> {
     pub first_listing: bool,
 }
 
-impl Spot<'_> {
+impl ChangePosition<'_> {
     /// Rises with every change of a producer, and is the same whenever the change is written.
     pub fn sequence(&self, change: &Change) -> u64 {
         Position::first_of(change.meta.position.epoch()).0.saturating_add(self.order)
@@ -64,7 +64,7 @@ impl Spot<'_> {
 }
 
 /// The letter of what happened.
-pub(super) fn op(change: &Change, spot: &Spot<'_>) -> &'static str {
+pub(super) fn op(change: &Change, spot: &ChangePosition<'_>) -> &'static str {
     match change.meta.action {
         Action::Added if spot.first_listing => "r",
         Action::Added => "c",
@@ -77,10 +77,10 @@ pub(super) fn op(change: &Change, spot: &Spot<'_>) -> &'static str {
 /// the record's latest content.
 pub fn messages(
     shape: &Shape,
-    outlet: &Outlet,
+    outlet: &TopicBinding,
     change: &Change,
-    spot: &Spot<'_>,
-    each: &mut dyn FnMut(Message, &Target),
+    spot: &ChangePosition<'_>,
+    each: &mut dyn FnMut(OutgoingMessage, &OutputTopic),
 ) {
     let key = Bytes::from(outlet.key(&change.id()));
     let gone = change.meta.action == Action::Deleted;
@@ -89,17 +89,24 @@ pub fn messages(
     let mut left =
         usize::from(outlet.changes.is_some()) + usize::from(null.is_some()) + usize::from(outlet.state.is_some());
     let mut headers = headers(shape, outlet, change, spot, &key);
-    let mut make = |target: &Target, value: Option<Vec<u8>>| {
+    let mut make = |target: &OutputTopic, value: Option<Vec<u8>>| {
         left -= 1;
         let headers = if left == 0 { std::mem::take(&mut headers) } else { headers.clone() };
         let (key, timestamp) = (key.clone(), change.meta.last_modified_at.millis());
-        Message { topic: target.name.clone(), partition: outlet.partition(target), key, value, headers, timestamp }
+        OutgoingMessage {
+            topic: target.name.clone(),
+            partition: outlet.partition(target),
+            key,
+            value,
+            headers,
+            timestamp,
+        }
     };
     if let Some(target) = &outlet.changes {
         let value = match shape.format {
-            Format::Debezium => debezium(outlet, change, spot),
-            Format::CloudEvents => cloud_event(outlet, change, spot, &key),
-            Format::Flat => flat(change, spot),
+            ChangeFormat::Debezium => debezium(outlet, change, spot),
+            ChangeFormat::CloudEvents => cloud_event(outlet, change, spot, &key),
+            ChangeFormat::Flat => flat(change, spot),
         };
         each(make(target, Some(value)), target);
     }
@@ -121,14 +128,14 @@ pub fn messages(
 /// Headers: CloudEvents in binary mode, then our own.
 fn headers(
     shape: &Shape,
-    outlet: &Outlet,
+    outlet: &TopicBinding,
     change: &Change,
-    spot: &Spot<'_>,
+    spot: &ChangePosition<'_>,
     key: &Bytes,
 ) -> Vec<(&'static str, Bytes)> {
     let content: &[u8] = match shape.format {
-        Format::CloudEvents => b"application/cloudevents+json",
-        Format::Debezium | Format::Flat => b"application/json",
+        ChangeFormat::CloudEvents => b"application/cloudevents+json",
+        ChangeFormat::Debezium | ChangeFormat::Flat => b"application/json",
     };
     let known = |text: &'static str| Bytes::from_static(text.as_bytes());
     let own = [
@@ -136,7 +143,7 @@ fn headers(
         ("syncline-producer", Bytes::copy_from_slice(spot.producer.as_bytes())),
         ("syncline-seq", Bytes::from(spot.sequence(change).to_string())),
     ];
-    if shape.headers == Told::Few {
+    if shape.headers == HeaderForm::Few {
         return std::iter::once(("content-type", Bytes::from_static(content))).chain(own).collect();
     }
     let [op, producer, sequence] = own;
@@ -169,7 +176,7 @@ fn event_type(change: &Change) -> &'static str {
 }
 
 /// Unique together with the event's source: positions are unique within a dataset.
-fn event_id(outlet: &Outlet, change: &Change) -> String {
+fn event_id(outlet: &TopicBinding, change: &Change) -> String {
     format!("{}-{}", outlet.log, change.meta.position.0)
 }
 
@@ -184,7 +191,7 @@ fn sized(change: &Change) -> Vec<u8> {
     Vec::with_capacity(size + 640)
 }
 
-fn debezium(outlet: &Outlet, change: &Change, spot: &Spot<'_>) -> Vec<u8> {
+fn debezium(outlet: &TopicBinding, change: &Change, spot: &ChangePosition<'_>) -> Vec<u8> {
     let (meta, name) = (&change.meta, &outlet.name);
     let (before, after) = images(change);
     let epoch = meta.position.epoch();
@@ -221,7 +228,7 @@ fn debezium(outlet: &Outlet, change: &Change, spot: &Spot<'_>) -> Vec<u8> {
     out
 }
 
-fn cloud_event(outlet: &Outlet, change: &Change, spot: &Spot<'_>, key: &[u8]) -> Vec<u8> {
+fn cloud_event(outlet: &TopicBinding, change: &Change, spot: &ChangePosition<'_>, key: &[u8]) -> Vec<u8> {
     let meta = &change.meta;
     let (before, after) = images(change);
     let mut out = sized(change);
@@ -253,7 +260,7 @@ fn cloud_event(outlet: &Outlet, change: &Change, spot: &Spot<'_>, key: &[u8]) ->
 }
 
 /// The content itself, for a delete the last one, with three fields more.
-fn flat(change: &Change, spot: &Spot<'_>) -> Vec<u8> {
+fn flat(change: &Change, spot: &ChangePosition<'_>) -> Vec<u8> {
     let mut out = sized(change);
     let (body, more) = json::open_object(change.after.as_deref().or(change.before.as_deref()).unwrap_or(b"{}"));
     out.extend_from_slice(body);

@@ -23,24 +23,24 @@ fn update() -> Change {
     change(Action::Updated, Some(r#"{"id":"1","email":"a@x"}"#), Some(r#"{"id":"1","email":"b@x"}"#))
 }
 
-fn target(name: &str, compacted: bool) -> Target {
-    Target { name: name.into(), partitions: 3, largest: 1_000, compacted }
+fn target(name: &str, compacted: bool) -> OutputTopic {
+    OutputTopic { name: name.into(), partitions: 3, largest: 1_000, compacted }
 }
 
-fn spot(first_listing: bool) -> Spot<'static> {
-    Spot { producer: "main", cursor: "AQ", order: 3, order_in_dataset: 2, first_listing }
+fn spot(first_listing: bool) -> ChangePosition<'static> {
+    ChangePosition { producer: "main", cursor: "AQ", order: 3, order_in_dataset: 2, first_listing }
 }
 
-fn all(shape: &Shape, change: &Change, first_listing: bool, compacted: bool) -> Vec<Message> {
+fn all(shape: &Shape, change: &Change, first_listing: bool, compacted: bool) -> Vec<OutgoingMessage> {
     let name = Arc::new(DatasetName::base("default", "hubspot", "conn_1", "Contact"));
     let topics = (Some(target("c", compacted)), shape.state.then(|| target("s", true)), target("d", false));
-    let outlet = Outlet::new(shape, name, "log", topics);
+    let outlet = TopicBinding::new(shape, name, "log", topics);
     let mut all = Vec::new();
     messages(shape, &outlet, change, &spot(first_listing), &mut |message, _| all.push(message));
     all
 }
 
-fn text(message: &Message) -> &str {
+fn text(message: &OutgoingMessage) -> &str {
     std::str::from_utf8(message.value.as_deref().expect("a value")).expect("text")
 }
 
@@ -84,14 +84,14 @@ fn headers_are_the_agreed_ones() {
 
 #[test]
 fn headers_can_be_few() {
-    let written = all(&Shape { headers: Told::Few, ..Shape::default() }, &update(), false, false);
+    let written = all(&Shape { headers: HeaderForm::Few, ..Shape::default() }, &update(), false, false);
     let names: Vec<&str> = written[0].headers.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["content-type", "syncline-op", "syncline-producer", "syncline-seq"]);
 }
 
 #[test]
 fn a_cloud_event_is_the_agreed_text() {
-    let shape = Shape { format: Format::CloudEvents, ..Shape::default() };
+    let shape = Shape { format: ChangeFormat::CloudEvents, ..Shape::default() };
     let written = all(&shape, &update(), false, false);
     let id = (8812u64 << 22) + 7;
     let wanted = format!(
@@ -106,7 +106,7 @@ fn a_cloud_event_is_the_agreed_text() {
 
 #[test]
 fn flat_is_the_content_with_three_fields() {
-    let shape = Shape { format: Format::Flat, ..Shape::default() };
+    let shape = Shape { format: ChangeFormat::Flat, ..Shape::default() };
     let written = all(&shape, &update(), false, false);
     let wanted = r#"{"id":"1","email":"b@x","__op":"u","__deleted":"false","__ts_ms":1790000000123}"#;
     assert_eq!(text(&written[0]), wanted);

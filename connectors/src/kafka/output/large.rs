@@ -1,21 +1,27 @@
 //! What does not fit into a message: to the dead letters, or a reference in its place. Pure.
 
-use super::envelope::Message;
+use super::envelope::OutgoingMessage;
 use super::json;
-use super::outlet::Target;
+use super::outlet::OutputTopic;
 use bytes::Bytes;
 
 /// What the broker adds to a message alone in its batch, at most.
 const AROUND: usize = 256;
 
 /// Whether the topic takes it.
-pub fn fits(message: &Message, target: &Target) -> bool {
+pub fn fits(message: &OutgoingMessage, target: &OutputTopic) -> bool {
     message.bytes() + AROUND <= target.largest
 }
 
 /// What is sent for a message that is too large. `reference` is where the change can be read instead. With `claim_check`
 /// it goes into the topic in the message's place; otherwise it goes to the dead letters with the reason.
-pub fn instead(message: Message, target: &Target, dead: &Target, reference: &str, claim_check: bool) -> Message {
+pub fn instead(
+    message: OutgoingMessage,
+    target: &OutputTopic,
+    dead: &OutputTopic,
+    reference: &str,
+    claim_check: bool,
+) -> OutgoingMessage {
     let bytes = message.bytes();
     if claim_check {
         return claim(message, reference, bytes);
@@ -30,16 +36,16 @@ pub fn instead(message: Message, target: &Target, dead: &Target, reference: &str
         format!("message_too_large: {bytes} bytes do not fit into {}, which takes {}", target.name, target.largest);
     headers.push(("syncline-error", Bytes::from(why)));
     headers.push(("syncline-topic", Bytes::copy_from_slice(target.name.as_bytes())));
-    Message { topic: dead.name.clone(), partition: None, value: Some(value), headers, ..message }
+    OutgoingMessage { topic: dead.name.clone(), partition: None, value: Some(value), headers, ..message }
 }
 
-fn claim(message: Message, reference: &str, bytes: usize) -> Message {
+fn claim(message: OutgoingMessage, reference: &str, bytes: usize) -> OutgoingMessage {
     let mut value = b"{\"claim_check\":{\"reference\":".to_vec();
     json::quote(&mut value, reference);
     value.extend_from_slice(format!(",\"bytes\":{bytes}}}}}").as_bytes());
     let mut headers = message.headers;
     headers.push(("syncline-claim-check", Bytes::copy_from_slice(reference.as_bytes())));
-    Message { value: Some(value), headers, ..message }
+    OutgoingMessage { value: Some(value), headers, ..message }
 }
 
 #[cfg(test)]
@@ -48,9 +54,9 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_told() {
-        let target = |name: &str| Target { name: name.into(), partitions: 3, largest: 1_000, compacted: false };
+        let target = |name: &str| OutputTopic { name: name.into(), partitions: 3, largest: 1_000, compacted: false };
         let (topic, dead) = (target("t"), target("dlq"));
-        let message = Message {
+        let message = OutgoingMessage {
             topic: topic.name.clone(),
             partition: Some(2),
             key: Bytes::from_static(b"k"),
@@ -58,7 +64,7 @@ mod tests {
             headers: vec![("h", Bytes::from_static(b"v"))],
             timestamp: 5,
         };
-        assert!(!fits(&message, &topic) && fits(&Message { value: None, ..message.clone() }, &topic));
+        assert!(!fits(&message, &topic) && fits(&OutgoingMessage { value: None, ..message.clone() }, &topic));
         let letter = instead(message.clone(), &topic, &dead, "/v1/changes?cursor=AQ&limit=1", false);
         let value: serde_json::Value = serde_json::from_slice(letter.value.as_deref().expect("a value")).expect("JSON");
         assert_eq!((&*letter.topic, letter.partition, &letter.key[..]), ("dlq", None, &b"k"[..]));

@@ -26,9 +26,9 @@ pub struct Shape {
     /// The latest content per record, compacted; a delete is a null.
     pub state: bool,
     /// How a change looks.
-    pub format: Format,
+    pub format: ChangeFormat,
     /// How a key looks.
-    pub key: KeyForm,
+    pub key: TopicKeyForm,
     /// What decides the partition.
     pub by: By,
     /// A topic for each connection instead of one for all.
@@ -36,7 +36,7 @@ pub struct Shape {
     /// What does not fit into a message is told as a reference instead of going to the dead letters.
     pub claim_check: bool,
     /// What stands in headers.
-    pub headers: Told,
+    pub headers: HeaderForm,
 }
 
 impl Default for Shape {
@@ -44,19 +44,19 @@ impl Default for Shape {
         Shape {
             changes: true,
             state: false,
-            format: Format::Debezium,
-            key: KeyForm::Json,
+            format: ChangeFormat::Debezium,
+            key: TopicKeyForm::Json,
             by: By::Record,
             per_connection: false,
             claim_check: false,
-            headers: Told::All,
+            headers: HeaderForm::All,
         }
     }
 }
 
 /// How a change looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ChangeFormat {
     /// Before, after, source and transaction.
     Debezium,
     /// A structured CloudEvent.
@@ -67,7 +67,7 @@ pub enum Format {
 
 /// What stands in headers beside the content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum HeaderForm {
     /// CloudEvents in binary mode, and all of our own.
     All,
     /// What happened, and the producer's number, by which a repeat is known.
@@ -76,7 +76,7 @@ pub enum Told {
 
 /// How a key looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyForm {
+pub enum TopicKeyForm {
     /// `["conn_1","123"]`.
     Json,
     /// `conn_1/123`.

@@ -1,5 +1,5 @@
 //! How far each producer has written, in the compacted topic `{prefix}.log.places`: key = name of the producer, value = a
-//! [`Place`] as JSON, written in the transaction of the messages before it.
+//! [`ProducerPlace`] as JSON, written in the transaction of the messages before it.
 //!
 //! Promise: a place read with [`Patience::Settled`] is the last one committed before the reading began. A transaction of
 //! another producer that is still open hides what stands behind it in a partition; it is waited for. So that producers do not
@@ -7,7 +7,7 @@
 
 use crate::kafka::cluster::{Cluster, failure};
 use crate::kafka::murmur2;
-use crate::kafka::topics::{self, Wanted};
+use crate::kafka::topics::{self, TopicSpec};
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How far a producer has written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ProducerPlace {
     /// Form of this value.
     pub format: u32,
     /// Everything before this position is in the topics.
@@ -48,10 +48,16 @@ pub struct Place {
     pub writer: String,
 }
 
-impl Place {
+impl ProducerPlace {
     /// Everything before `position` of `log` is written, says `writer`.
     pub fn new(position: Position, log: &str, writer: &str) -> Self {
-        Place { format: FORMAT, position, epoch: position.epoch(), log: log.to_owned(), writer: writer.to_owned() }
+        ProducerPlace {
+            format: FORMAT,
+            position,
+            epoch: position.epoch(),
+            log: log.to_owned(),
+            writer: writer.to_owned(),
+        }
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -69,7 +75,7 @@ impl Place {
             retry: false,
             retry_after: None,
         };
-        let place: Place = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
+        let place: ProducerPlace = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
         if place.format == FORMAT { Ok(place) } else { Err(unreadable(format!("format {}", place.format))) }
     }
 }
@@ -80,8 +86,8 @@ pub fn topic(cluster: &Cluster) -> String {
 }
 
 /// The topic of places as it should be.
-pub fn wanted(cluster: &Cluster) -> Wanted {
-    Wanted::new(topic(cluster))
+pub fn wanted(cluster: &Cluster) -> TopicSpec {
+    TopicSpec::new(topic(cluster))
         .partitions(PARTITIONS)
         .with("cleanup.policy", "compact")
         .with("segment.bytes", SEGMENT_BYTES)
@@ -122,7 +128,7 @@ pub fn read(
     name: &str,
     patience: Patience,
     halt: &AtomicBool,
-) -> Result<(Option<Place>, i32), Failure> {
+) -> Result<(Option<ProducerPlace>, i32), Failure> {
     let topic = topic(cluster);
     let lost = |e: KafkaError| failure("kafka_unreachable", &format!("places cannot be read from {topic}"), e);
     let consumer = consumer(cluster).map_err(lost)?;
@@ -140,7 +146,7 @@ pub fn read(
     let mut from = (end - TAIL).max(low);
     loop {
         if let Some(bytes) = last_of(&consumer, (&topic, partition), name, from).map_err(lost)? {
-            return Place::read(&bytes).map(|place| (Some(place), partition));
+            return ProducerPlace::read(&bytes).map(|place| (Some(place), partition));
         }
         if from <= low {
             return Ok((None, partition));
@@ -220,11 +226,11 @@ mod tests {
 
     #[test]
     fn places_are_read_back_and_others_refused() {
-        let place = Place::new(Position::first_of(5), "ab", "w");
-        assert_eq!(Place::read(&place.bytes()).expect("a place"), place);
+        let place = ProducerPlace::new(Position::first_of(5), "ab", "w");
+        assert_eq!(ProducerPlace::read(&place.bytes()).expect("a place"), place);
         assert_eq!(place.epoch, 5);
-        let newer = Place { format: 2, ..place };
-        assert_eq!(Place::read(&newer.bytes()).expect_err("newer").code, "place_unreadable");
-        assert!(Place::read(b"{}").is_err());
+        let newer = ProducerPlace { format: 2, ..place };
+        assert_eq!(ProducerPlace::read(&newer.bytes()).expect_err("newer").code, "place_unreadable");
+        assert!(ProducerPlace::read(b"{}").is_err());
     }
 }

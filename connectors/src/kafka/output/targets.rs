@@ -1,10 +1,10 @@
 //! Topics of the output, made or refused, with what the broker says of them: how large a message may be, and whether a
 //! delete is to be followed by a null.
 
-use super::outlet::Target;
+use super::outlet::OutputTopic;
 use super::writer::BATCH_BYTES;
 use crate::kafka::cluster::Cluster;
-use crate::kafka::topics::{self, Wanted};
+use crate::kafka::topics::{self, TopicSpec};
 use rdkafka::admin::{AdminOptions, ConfigResource, ResourceSpecifier};
 use std::time::Duration;
 use syncline_engine::model::Failure;
@@ -15,13 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LARGEST: usize = 1_000_000;
 
 /// The topics as they are, in the order asked for; missing ones are made, or refused with the command that makes them.
-pub async fn targets(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<Target>, Failure> {
+pub async fn targets(cluster: &Cluster, wanted: &[TopicSpec]) -> Result<Vec<OutputTopic>, Failure> {
     let counts = topics::ensure(cluster, wanted).await?;
     let found = traits(cluster, wanted).await;
     let ours = cluster.properties.get("message.max.bytes").and_then(|n| n.parse().ok()).unwrap_or(LARGEST);
     let targets = wanted.iter().zip(counts).enumerate().map(|(at, (topic, partitions))| {
         let traits = found.get(at).and_then(Option::as_ref);
-        Target {
+        OutputTopic {
             name: topic.name.as_str().into(),
             partitions,
             largest: traits.map_or(ours, |(largest, _)| ours.min(*largest)),
@@ -32,12 +32,12 @@ pub async fn targets(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<Target>
 }
 
 /// The largest batches that all these topics take.
-pub fn batch_for<'a>(targets: impl Iterator<Item = &'a Target>) -> usize {
+pub fn batch_for<'a>(targets: impl Iterator<Item = &'a OutputTopic>) -> usize {
     targets.map(|target| target.largest).min().unwrap_or(BATCH_BYTES).min(BATCH_BYTES)
 }
 
 /// Largest message, and whether the topic is compacted. Who may not ask goes on with what is usual.
-async fn traits(cluster: &Cluster, wanted: &[Wanted]) -> Vec<Option<(usize, bool)>> {
+async fn traits(cluster: &Cluster, wanted: &[TopicSpec]) -> Vec<Option<(usize, bool)>> {
     let Ok(admin) = cluster.admin() else { return Vec::new() };
     let asked: Vec<ResourceSpecifier<'_>> = wanted.iter().map(|t| ResourceSpecifier::Topic(&t.name)).collect();
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));

@@ -1,13 +1,13 @@
 //! A producer whose effects appear once: messages and the place behind them become visible together, or not at all.
 //!
-//! Promises: what was sent since the last [`Writer::commit`] is visible to `read_committed` readers if and only if the place
+//! Promises: what was sent since the last [`TopicWriter::commit`] is visible to `read_committed` readers if and only if the place
 //! of that commit is the one read back; a writer opened under a name ends all older ones of that name, wherever they run
-//! (they meet [`Trouble::Fenced`]); when an outcome is unknown that is said ([`Trouble::Reopen`]), never guessed.
+//! (they meet [`WriterTrouble::Fenced`]); when an outcome is unknown that is said ([`WriterTrouble::Reopen`]), never guessed.
 //!
 //! Everything blocks; each wait is bounded and looks at the halt flag at least once in [`TRY`].
 
-use super::envelope::Message;
-use super::places::{self, Patience, Place};
+use super::envelope::OutgoingMessage;
+use super::places::{self, Patience, ProducerPlace};
 use crate::kafka::cluster::{Cluster, failure};
 use crate::kafka::pace::Pace;
 use crate::kafka::polled::Polled;
@@ -46,7 +46,7 @@ const DEFAULTS: [(&str, &str); 7] = [
 
 /// Why a writer could not go on, by what is to be done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum WriterTrouble {
     /// Nothing since the last commit is visible or will be: write it again.
     Again(Failure),
     /// What was committed is not known, or this producer is broken: open anew and go on behind the place read then.
@@ -56,11 +56,11 @@ pub enum Trouble {
     Fenced(Failure),
 }
 
-impl Trouble {
+impl WriterTrouble {
     /// What went wrong.
     pub fn failure(&self) -> &Failure {
         match self {
-            Trouble::Again(failure) | Trouble::Reopen(failure) | Trouble::Fenced(failure) => failure,
+            WriterTrouble::Again(failure) | WriterTrouble::Reopen(failure) | WriterTrouble::Fenced(failure) => failure,
         }
     }
 }
@@ -68,39 +68,39 @@ impl Trouble {
 /// What is known of messages on their way.
 #[derive(Default)]
 struct Deliveries {
-    state: Mutex<Underway>,
+    state: Mutex<PendingSend>,
     moved: Condvar,
 }
 
 #[derive(Default)]
-struct Underway {
+struct PendingSend {
     outstanding: usize,
     failed: Option<KafkaError>,
 }
 
 impl Deliveries {
-    fn lock(&self) -> MutexGuard<'_, Underway> {
+    fn lock(&self) -> MutexGuard<'_, PendingSend> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits a bounded time for a report.
-    fn wait(&self, state: MutexGuard<'_, Underway>, longest: Duration) {
+    fn wait(&self, state: MutexGuard<'_, PendingSend>, longest: Duration) {
         drop(self.moved.wait_timeout(state, longest).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 /// Callbacks of the producer.
 #[derive(Clone)]
-struct Reports(Arc<Deliveries>);
+struct OutputReports(Arc<Deliveries>);
 
-impl ClientContext for Reports {
+impl ClientContext for OutputReports {
     fn error(&self, error: KafkaError, reason: &str) {
         // Said once by whoever meets its effect.
         tracing::debug!(%error, reason, "kafka producer");
     }
 }
 
-impl ProducerContext for Reports {
+impl ProducerContext for OutputReports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
@@ -118,8 +118,8 @@ impl ProducerContext for Reports {
 }
 
 /// See the module.
-pub struct Writer {
-    producer: Polled<Reports>,
+pub struct TopicWriter {
+    producer: Polled<OutputReports>,
     deliveries: Arc<Deliveries>,
     name: String,
     places: String,
@@ -133,7 +133,7 @@ pub struct Writer {
     bytes: usize,
 }
 
-impl Writer {
+impl TopicWriter {
     /// Takes over the name, and answers with the last place written under it. `batch` bounds batches of messages; the
     /// topic of places must exist.
     pub fn open(
@@ -141,24 +141,34 @@ impl Writer {
         name: &str,
         batch: usize,
         halt: Arc<AtomicBool>,
-    ) -> Result<(Writer, Option<Place>), Trouble> {
+    ) -> Result<(TopicWriter, Option<ProducerPlace>), WriterTrouble> {
         let deliveries = Arc::new(Deliveries::default());
         let producer = config(cluster, name, batch)
-            .create_with_context(Reports(deliveries.clone()))
-            .map_err(|e| Trouble::Reopen(failure("kafka_settings", "the Kafka producer cannot be made", e)))?;
+            .create_with_context(OutputReports(deliveries.clone()))
+            .map_err(|e| WriterTrouble::Reopen(failure("kafka_settings", "the Kafka producer cannot be made", e)))?;
         let (name, places) = (name.to_owned(), places::topic(cluster));
         let (open, messages, bytes, spot) = (false, 0, 0, 0);
-        let mut writer =
-            Writer { producer, deliveries, name, places, spot, halt, open, pace: Pace::default(), messages, bytes };
+        let mut writer = TopicWriter {
+            producer,
+            deliveries,
+            name,
+            places,
+            spot,
+            halt,
+            open,
+            pace: Pace::default(),
+            messages,
+            bytes,
+        };
         writer.begin_life()?;
         let read = places::read(cluster, &writer.name, Patience::Settled, &writer.halt);
-        let (place, spot) = read.map_err(Trouble::Reopen)?;
+        let (place, spot) = read.map_err(WriterTrouble::Reopen)?;
         writer.spot = spot;
         Ok((writer, place))
     }
 
     /// Ends older writers and what they had begun.
-    fn begin_life(&self) -> Result<(), Trouble> {
+    fn begin_life(&self) -> Result<(), WriterTrouble> {
         pass("k.out_init");
         for _ in 0..TRIES {
             match self.producer.init_transactions(TRY) {
@@ -167,7 +177,11 @@ impl Writer {
                 Err(error) => return Err(self.classify("the producer cannot begin", error)),
             }
         }
-        Err(Trouble::Reopen(failure("kafka_unreachable", "the producer cannot begin", "no answer from the broker")))
+        Err(WriterTrouble::Reopen(failure(
+            "kafka_unreachable",
+            "the producer cannot begin",
+            "no answer from the broker",
+        )))
     }
 
     /// Messages and bytes sent since the last commit.
@@ -181,7 +195,7 @@ impl Writer {
     }
 
     /// Sends a message in the current transaction, or begins one. Waits while too much is on its way.
-    pub fn send(&mut self, message: &Message) -> Result<(), Trouble> {
+    pub fn send(&mut self, message: &OutgoingMessage) -> Result<(), WriterTrouble> {
         if !self.open {
             pass("k.out_begin");
             if let Err(error) = self.producer.begin_transaction() {
@@ -212,11 +226,18 @@ impl Writer {
     }
 
     /// Makes everything sent since the last commit visible, together with the place behind it.
-    pub fn commit(&mut self, place: &Place) -> Result<(), Trouble> {
+    pub fn commit(&mut self, place: &ProducerPlace) -> Result<(), WriterTrouble> {
         let (topic, key) = (Arc::from(self.places.as_str()), Bytes::from(self.name.clone()));
         let value = Some(place.bytes());
         pass("k.out_sent");
-        self.send(&Message { topic, partition: Some(self.spot), key, value, headers: Vec::new(), timestamp: 0 })?;
+        self.send(&OutgoingMessage {
+            topic,
+            partition: Some(self.spot),
+            key,
+            value,
+            headers: Vec::new(),
+            timestamp: 0,
+        })?;
         self.delivered()?;
         self.pace.taken(self.messages);
         pass("k.out_commit_before");
@@ -232,11 +253,11 @@ impl Writer {
                 Err(error) => return Err(self.give_up("a transaction cannot be committed", error)),
             }
         }
-        Err(Trouble::Reopen(failure("commit_unknown", "a transaction may or may not be committed", "no answer")))
+        Err(WriterTrouble::Reopen(failure("commit_unknown", "a transaction may or may not be committed", "no answer")))
     }
 
     /// Forgets everything sent since the last commit.
-    pub fn abort(&mut self) -> Result<(), Trouble> {
+    pub fn abort(&mut self) -> Result<(), WriterTrouble> {
         if !self.open {
             return Ok(());
         }
@@ -251,7 +272,7 @@ impl Writer {
                 Err(error) => return Err(self.classify("a transaction cannot be aborted", error)),
             }
         }
-        Err(Trouble::Reopen(failure("kafka_unreachable", "a transaction cannot be aborted", "no answer")))
+        Err(WriterTrouble::Reopen(failure("kafka_unreachable", "a transaction cannot be aborted", "no answer")))
     }
 
     fn fresh(&mut self) {
@@ -260,7 +281,7 @@ impl Writer {
     }
 
     /// Waits until the broker has taken everything.
-    fn delivered(&mut self) -> Result<(), Trouble> {
+    fn delivered(&mut self) -> Result<(), WriterTrouble> {
         for _ in 0..DELIVERY_TRIES {
             let state = self.deliveries.lock();
             if let Some(error) = state.failed.clone() {
@@ -287,7 +308,7 @@ impl Writer {
         }
     }
 
-    fn wait_for_room(&mut self) -> Result<(), Trouble> {
+    fn wait_for_room(&mut self) -> Result<(), WriterTrouble> {
         let state = self.deliveries.lock();
         if let Some(error) = state.failed.clone() {
             drop(state);
@@ -298,25 +319,25 @@ impl Writer {
     }
 
     /// Whether it was asked to end.
-    pub fn look_at_halt(&self) -> Result<(), Trouble> {
+    pub fn look_at_halt(&self) -> Result<(), WriterTrouble> {
         if !self.halt.load(Ordering::Relaxed) {
             return Ok(());
         }
-        Err(Trouble::Reopen(failure("stopped", "the output was asked to end", "it goes on at the next start")))
+        Err(WriterTrouble::Reopen(failure("stopped", "the output was asked to end", "it goes on at the next start")))
     }
 
     /// Aborts where that helps.
-    fn give_up(&mut self, what: &str, error: KafkaError) -> Trouble {
+    fn give_up(&mut self, what: &str, error: KafkaError) -> WriterTrouble {
         match self.classify(what, error) {
-            Trouble::Again(why) => match self.abort() {
-                Ok(()) => Trouble::Again(why),
+            WriterTrouble::Again(why) => match self.abort() {
+                Ok(()) => WriterTrouble::Again(why),
                 Err(worse) => worse,
             },
             other => other,
         }
     }
 
-    fn classify(&self, what: &str, error: KafkaError) -> Trouble {
+    fn classify(&self, what: &str, error: KafkaError) -> WriterTrouble {
         let fatal = self.producer.client().fatal_error();
         let code = match (&fatal, &error) {
             (Some((code, _)), _) => *code,
@@ -327,7 +348,7 @@ impl Writer {
         let is_fenced = matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced);
         if is_fenced {
             let message = format!("the producer `{}` was fenced off ({reason})", self.name);
-            return Trouble::Fenced(Failure {
+            return WriterTrouble::Fenced(Failure {
                 code: "output_fenced",
                 message,
                 status: None,
@@ -342,7 +363,7 @@ impl Writer {
         // Told apart because something can be done about it: asking again what the topic takes.
         let too_large = code == RDKafkaErrorCode::MessageSizeTooLarge;
         let failure = failure(if too_large { "message_too_large" } else { "kafka_write" }, what, reason);
-        if fatal.is_none() && abortable { Trouble::Again(failure) } else { Trouble::Reopen(failure) }
+        if fatal.is_none() && abortable { WriterTrouble::Again(failure) } else { WriterTrouble::Reopen(failure) }
     }
 }
 
@@ -373,7 +394,7 @@ fn config(cluster: &Cluster, name: &str, batch: usize) -> rdkafka::config::Clien
     config
 }
 
-fn record(message: &Message) -> BaseRecord<'_, [u8], [u8], ()> {
+fn record(message: &OutgoingMessage) -> BaseRecord<'_, [u8], [u8], ()> {
     let mut record = BaseRecord::to(&message.topic).key(&*message.key);
     record.payload = message.value.as_deref();
     record.partition = message.partition;

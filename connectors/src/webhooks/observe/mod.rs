@@ -1,7 +1,7 @@
 //! From a stored request to what it says: split, order, route, identify, map.
 
 use super::dedupe::{EventId, Ids};
-use super::route::{Accounts, Way, route};
+use super::route::{EventRoute, SourceConnections, route};
 use super::{StoredWebhook, content, mapping};
 use crate::definition::{Definition, Hydrate, Webhooks};
 use crate::expr::{EvalError, Vars};
@@ -15,7 +15,7 @@ use syncline_engine::source::{Connection, Failure, Observation, Quarantined};
 
 /// What became of one event of a request.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct EventOutcome {
     /// Place of the event in the request, counted from 0 in order of arrival.
     pub index: usize,
     /// Which delivery it is; `None` where the request as a whole was rejected.
@@ -48,7 +48,7 @@ pub struct Routed {
     /// What follows from it, in order.
     pub effects: Vec<Effect>,
     /// What could not be taken, or was taken with a warning.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<EventRejection>,
     /// The kind of an event that no entry of `map` fits: nothing follows from it.
     pub unmapped: Option<String>,
 }
@@ -78,7 +78,7 @@ pub enum Effect {
 
 /// Something of an event that could not be taken.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Complaint {
+pub struct EventRejection {
     /// Which stream; empty for the event as a whole.
     pub stream: String,
     /// What and why.
@@ -110,7 +110,7 @@ impl Observer {
     }
 
     /// What `stored` says. Repeatable; never fails.
-    pub fn observe(&self, stored: &StoredWebhook, accounts: &dyn Accounts) -> Vec<Outcome> {
+    pub fn observe(&self, stored: &StoredWebhook, accounts: &dyn SourceConnections) -> Vec<EventOutcome> {
         match &self.definition.webhooks {
             Some(webhooks) => observe(self, webhooks, stored, accounts),
             None => vec![rejected("no_webhooks", "the definition takes no webhooks".into(), stored)],
@@ -118,7 +118,12 @@ impl Observer {
     }
 }
 
-fn observe(observer: &Observer, webhooks: &Webhooks, stored: &StoredWebhook, accounts: &dyn Accounts) -> Vec<Outcome> {
+fn observe(
+    observer: &Observer,
+    webhooks: &Webhooks,
+    stored: &StoredWebhook,
+    accounts: &dyn SourceConnections,
+) -> Vec<EventOutcome> {
     let mut vars = vars(stored);
     let (events, faults) = match content::read(kind_of(stored), &stored.body)
         .and_then(|(body, faults)| split(webhooks, body, faults, &vars))
@@ -139,7 +144,7 @@ fn observe(observer: &Observer, webhooks: &Webhooks, stored: &StoredWebhook, acc
     order(webhooks, &mut events, &vars);
     events
         .into_iter()
-        .map(|(index, event, id)| Outcome {
+        .map(|(index, event, id)| EventOutcome {
             index,
             event_id: Some(id),
             verdict: match faults.within(&event) {
@@ -156,15 +161,15 @@ fn verdict(
     stored: &StoredWebhook,
     event: &Value,
     vars: &mut Vars,
-    accounts: &dyn Accounts,
+    accounts: &dyn SourceConnections,
 ) -> Verdict {
     vars.connection = Value::Null;
     vars.partition = Value::Null;
     vars.kind = kind(webhooks, event, vars);
     match route(webhooks, stored.head.connection.as_deref(), event, vars, accounts) {
-        Way::Contradicts(why) => Verdict::Rejected(mapping::bad("wrong_connection", &EvalError(why), event)),
-        Way::Nobody { field, value } => Verdict::Unrouted { field, value },
-        Way::To(owners) => Verdict::Routed(
+        EventRoute::Contradicts(why) => Verdict::Rejected(mapping::bad("wrong_connection", &EvalError(why), event)),
+        EventRoute::Nobody { field, value } => Verdict::Unrouted { field, value },
+        EventRoute::To(owners) => Verdict::Routed(
             owners
                 .iter()
                 .map(|connection| {
@@ -176,9 +181,9 @@ fn verdict(
     }
 }
 
-fn rejected(code: &'static str, why: String, stored: &StoredWebhook) -> Outcome {
+fn rejected(code: &'static str, why: String, stored: &StoredWebhook) -> EventOutcome {
     let body = Value::String(String::from_utf8_lossy(&stored.body).into_owned());
-    Outcome { index: 0, event_id: None, verdict: Verdict::Rejected(mapping::bad(code, &EvalError(why), &body)) }
+    EventOutcome { index: 0, event_id: None, verdict: Verdict::Rejected(mapping::bad(code, &EvalError(why), &body)) }
 }
 
 fn kind(webhooks: &Webhooks, event: &Value, vars: &Vars) -> Value {

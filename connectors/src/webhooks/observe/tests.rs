@@ -58,7 +58,7 @@ fn accounts() -> Vec<Arc<Connection>> {
     vec![account("one", json!(7)), account("two", json!("7")), account("list", json!([8, 9]))]
 }
 
-fn said(events: &str, headers: &[(&str, &str)], body: &Value) -> Vec<Outcome> {
+fn said(events: &str, headers: &[(&str, &str)], body: &Value) -> Vec<EventOutcome> {
     observer(events).observe(&stored(headers, body.to_string().as_bytes()), &accounts())
 }
 

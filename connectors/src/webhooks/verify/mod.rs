@@ -5,7 +5,7 @@
 //! offered signature in constant time and the results are OR-ed, so neither rotation nor timing tells which one matched.
 
 use crate::definition::{
-    HashAlgorithm, HmacScheme, KeyForm, Part, Scheme, SignatureEncoding, SignatureFormat, StampPlace, StampRule,
+    HashAlgorithm, HmacScheme, KeyForm, Scheme, SignatureEncoding, SignatureFormat, SignedPart, StampPlace, StampRule,
     StampUnit,
 };
 use base64::Engine as _;
@@ -30,7 +30,7 @@ const STAMP_CHARS: usize = 40;
 
 /// A request as it came, before anything was decoded.
 #[derive(Clone, Copy, Debug)]
-pub struct Parts<'a> {
+pub struct RawRequest<'a> {
     /// `POST` as a rule.
     pub method: &'a str,
     /// The public URL as configured, with path and query; never built from the `Host` header.
@@ -56,7 +56,7 @@ pub struct Verified {
 
 /// Why a request is refused. For counters and logs; the sender is told nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
+pub enum VerifyRefusal {
     /// No secret is configured: nothing can be proven.
     #[error("no secret is configured; set webhooks.verify.secret or the connection's webhook_secret")]
     NoSecret,
@@ -81,7 +81,12 @@ pub enum Refusal {
 }
 
 /// Checks `parts` against `scheme` with every live secret.
-pub fn verify(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: Timestamp) -> Result<Verified, Refusal> {
+pub fn verify(
+    scheme: &Scheme,
+    secrets: &[String],
+    parts: &RawRequest<'_>,
+    now: Timestamp,
+) -> Result<Verified, VerifyRefusal> {
     if matches!(scheme, Scheme::None) {
         return Ok(Verified::default());
     }
@@ -90,7 +95,7 @@ pub fn verify(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: Times
         if fault::planted("missing_secret_accepted") {
             return Ok(Verified::default());
         }
-        return Err(Refusal::NoSecret);
+        return Err(VerifyRefusal::NoSecret);
     }
     match scheme {
         Scheme::None => Ok(Verified::default()),
@@ -101,7 +106,12 @@ pub fn verify(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: Times
 
 /// Refuses what [`verify`] would refuse whatever the body is, so that the body need not be read. Of `parts` the body is not
 /// looked at.
-pub fn verify_head(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: Timestamp) -> Result<(), Refusal> {
+pub fn verify_head(
+    scheme: &Scheme,
+    secrets: &[String],
+    parts: &RawRequest<'_>,
+    now: Timestamp,
+) -> Result<(), VerifyRefusal> {
     let scheme = match scheme {
         Scheme::None => return Ok(()),
         // All of the proof is in the head.
@@ -109,7 +119,7 @@ pub fn verify_head(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: 
         Scheme::Hmac(scheme) => scheme,
     };
     if secrets.iter().all(String::is_empty) {
-        return Err(Refusal::NoSecret);
+        return Err(VerifyRefusal::NoSecret);
     }
     let header = only(parts, &scheme.header)?;
     let length = match scheme.algorithm {
@@ -118,12 +128,12 @@ pub fn verify_head(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: 
         HashAlgorithm::Sha512 => 64,
     };
     if offered(scheme, header)?.iter().all(|signature| signature.len() != length) {
-        return Err(Refusal::Mismatch);
+        return Err(VerifyRefusal::Mismatch);
     }
     for part in &scheme.content {
         match part {
-            Part::Id => drop(only(parts, ID_HEADER)?),
-            Part::Header(name) => drop(only(parts, name)?),
+            SignedPart::Id => drop(only(parts, ID_HEADER)?),
+            SignedPart::Header(name) => drop(only(parts, name)?),
             _ => {}
         }
     }
@@ -133,19 +143,26 @@ pub fn verify_head(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: 
     }
 }
 
-fn shared(header: &str, live: &[&str], parts: &Parts<'_>) -> Result<Verified, Refusal> {
+fn shared(header: &str, live: &[&str], parts: &RawRequest<'_>) -> Result<Verified, VerifyRefusal> {
     let offered = sha2::Sha256::digest(only(parts, header)?.as_bytes());
     // Hashes have one length, so the comparison tells nothing about the secret's.
     matching(live, |secret| sha2::Sha256::digest(secret.as_bytes()).ct_eq(&offered))
         .map(|secret| Verified { secret: Some(secret), skew_ms: None })
 }
 
-fn signed(scheme: &HmacScheme, live: &[&str], parts: &Parts<'_>, now: Timestamp) -> Result<Verified, Refusal> {
+fn signed(
+    scheme: &HmacScheme,
+    live: &[&str],
+    parts: &RawRequest<'_>,
+    now: Timestamp,
+) -> Result<Verified, VerifyRefusal> {
     let header = only(parts, &scheme.header)?;
     let offered = offered(scheme, header)?;
     // A stamp inside the body is read only after the signature proved the body, unless it is signed on its own.
     let early = match &scheme.timestamp {
-        Some(rule) if !in_body(rule) || scheme.content.contains(&Part::Stamp) => Some(read_stamp(rule, header, parts)?),
+        Some(rule) if !in_body(rule) || scheme.content.contains(&SignedPart::Stamp) => {
+            Some(read_stamp(rule, header, parts)?)
+        }
         _ => None,
     };
     let pieces = pieces(scheme, early.as_ref().map(|(text, _)| text.as_str()), parts)?;
@@ -165,14 +182,14 @@ fn signed(scheme: &HmacScheme, live: &[&str], parts: &Parts<'_>, now: Timestamp)
 }
 
 /// Index of a secret that matches; all are tried whatever the first ones say.
-fn matching(live: &[&str], same: impl Fn(&str) -> Choice) -> Result<usize, Refusal> {
+fn matching(live: &[&str], same: impl Fn(&str) -> Choice) -> Result<usize, VerifyRefusal> {
     let mut found = None;
     for (index, secret) in live.iter().enumerate() {
         if bool::from(same(secret)) {
             found = found.or(Some(index));
         }
     }
-    found.ok_or(Refusal::Mismatch)
+    found.ok_or(VerifyRefusal::Mismatch)
 }
 
 fn any_equal(expected: &[u8], offered: &[Vec<u8>]) -> Choice {
@@ -188,20 +205,22 @@ fn any_equal(expected: &[u8], offered: &[Vec<u8>]) -> Choice {
 }
 
 /// The one value of a header; none or several are refused.
-fn only<'a>(parts: &Parts<'a>, name: &str) -> Result<&'a str, Refusal> {
+fn only<'a>(parts: &RawRequest<'a>, name: &str) -> Result<&'a str, VerifyRefusal> {
     let mut values = parts.headers.get_all(name).iter();
-    let value = values.next().ok_or(Refusal::Missing)?;
+    let value = values.next().ok_or(VerifyRefusal::Missing)?;
     if values.next().is_some() {
-        return Err(Refusal::Doubled);
+        return Err(VerifyRefusal::Doubled);
     }
-    value.to_str().map_err(|_| Refusal::Malformed)
+    value.to_str().map_err(|_| VerifyRefusal::Malformed)
 }
 
 /// The signatures in the header that are of the form and version we accept, decoded. What cannot be decoded matches nothing.
-fn offered(scheme: &HmacScheme, header: &str) -> Result<Vec<Vec<u8>>, Refusal> {
+fn offered(scheme: &HmacScheme, header: &str) -> Result<Vec<Vec<u8>>, VerifyRefusal> {
     let texts: Vec<&str> = match &scheme.format {
         SignatureFormat::Raw => vec![header.trim()],
-        SignatureFormat::Prefix(prefix) => vec![header.trim().strip_prefix(prefix.as_str()).ok_or(Refusal::Malformed)?],
+        SignatureFormat::Prefix(prefix) => {
+            vec![header.trim().strip_prefix(prefix.as_str()).ok_or(VerifyRefusal::Malformed)?]
+        }
         SignatureFormat::Kv(key) => kv(header, key).collect(),
         SignatureFormat::List(version) => header
             .split(' ')
@@ -211,8 +230,8 @@ fn offered(scheme: &HmacScheme, header: &str) -> Result<Vec<Vec<u8>>, Refusal> {
             .collect(),
     };
     match texts.len() {
-        0 => Err(Refusal::Missing),
-        n if n > scheme.max => Err(Refusal::TooMany),
+        0 => Err(VerifyRefusal::Missing),
+        n if n > scheme.max => Err(VerifyRefusal::TooMany),
         _ => Ok(texts.into_iter().filter_map(|text| decode(scheme.encoding, text)).collect()),
     }
 }
@@ -246,34 +265,40 @@ fn key_bytes(form: KeyForm, secret: &str) -> Option<Cow<'_, [u8]>> {
 }
 
 /// A piece of the signed content; the secret itself differs from try to try.
-enum Piece<'a> {
+enum SignedPiece<'a> {
     Bytes(Cow<'a, [u8]>),
     Secret,
 }
 
-fn pieces<'a>(scheme: &'a HmacScheme, stamp: Option<&str>, parts: &Parts<'a>) -> Result<Vec<Piece<'a>>, Refusal> {
-    let text = |t: &'a str| Piece::Bytes(Cow::Borrowed(t.as_bytes()));
+fn pieces<'a>(
+    scheme: &'a HmacScheme,
+    stamp: Option<&str>,
+    parts: &RawRequest<'a>,
+) -> Result<Vec<SignedPiece<'a>>, VerifyRefusal> {
+    let text = |t: &'a str| SignedPiece::Bytes(Cow::Borrowed(t.as_bytes()));
     scheme
         .content
         .iter()
         .map(|part| {
             Ok(match part {
-                Part::Stamp => Piece::Bytes(Cow::Owned(stamp.ok_or(Refusal::Missing)?.as_bytes().to_vec())),
-                Part::Id => text(only(parts, ID_HEADER)?),
-                Part::Method => text(parts.method),
-                Part::Url => text(parts.url),
-                Part::Path => text(parts.path),
-                Part::Query => text(parts.query),
-                Part::Body => Piece::Bytes(Cow::Borrowed(parts.body)),
-                Part::Secret => Piece::Secret,
-                Part::Header(name) => text(only(parts, name)?),
-                Part::Literal(literal) => text(literal),
+                SignedPart::Stamp => {
+                    SignedPiece::Bytes(Cow::Owned(stamp.ok_or(VerifyRefusal::Missing)?.as_bytes().to_vec()))
+                }
+                SignedPart::Id => text(only(parts, ID_HEADER)?),
+                SignedPart::Method => text(parts.method),
+                SignedPart::Url => text(parts.url),
+                SignedPart::Path => text(parts.path),
+                SignedPart::Query => text(parts.query),
+                SignedPart::Body => SignedPiece::Bytes(Cow::Borrowed(parts.body)),
+                SignedPart::Secret => SignedPiece::Secret,
+                SignedPart::Header(name) => text(only(parts, name)?),
+                SignedPart::Literal(literal) => text(literal),
             })
         })
         .collect()
 }
 
-fn mac(algorithm: HashAlgorithm, key: &[u8], pieces: &[Piece<'_>], secret: &str) -> Vec<u8> {
+fn mac(algorithm: HashAlgorithm, key: &[u8], pieces: &[SignedPiece<'_>], secret: &str) -> Vec<u8> {
     match algorithm {
         HashAlgorithm::Sha1 => sum::<Hmac<sha1::Sha1>>(key, pieces, secret),
         HashAlgorithm::Sha256 => sum::<Hmac<sha2::Sha256>>(key, pieces, secret),
@@ -281,13 +306,13 @@ fn mac(algorithm: HashAlgorithm, key: &[u8], pieces: &[Piece<'_>], secret: &str)
     }
 }
 
-fn sum<M: Mac + hmac::digest::KeyInit>(key: &[u8], pieces: &[Piece<'_>], secret: &str) -> Vec<u8> {
+fn sum<M: Mac + hmac::digest::KeyInit>(key: &[u8], pieces: &[SignedPiece<'_>], secret: &str) -> Vec<u8> {
     // HMAC takes keys of any length; if it ever did not, the empty sum matches no signature.
     let Ok(mut mac) = <M as Mac>::new_from_slice(key) else { return Vec::new() };
     for piece in pieces {
         match piece {
-            Piece::Bytes(bytes) => mac.update(bytes),
-            Piece::Secret => mac.update(secret.as_bytes()),
+            SignedPiece::Bytes(bytes) => mac.update(bytes),
+            SignedPiece::Secret => mac.update(secret.as_bytes()),
         }
     }
     mac.finalize().into_bytes().to_vec()
@@ -298,32 +323,32 @@ fn in_body(rule: &StampRule) -> bool {
 }
 
 /// The signed time, as text (it is part of the signed content) and as a time.
-fn read_stamp(rule: &StampRule, header: &str, parts: &Parts<'_>) -> Result<(String, Timestamp), Refusal> {
+fn read_stamp(rule: &StampRule, header: &str, parts: &RawRequest<'_>) -> Result<(String, Timestamp), VerifyRefusal> {
     let text = match &rule.from {
         StampPlace::Header(name) => only(parts, name)?.to_owned(),
         StampPlace::Kv(key) => {
             let mut values = kv(header, key);
-            let value = values.next().ok_or(Refusal::Missing)?;
+            let value = values.next().ok_or(VerifyRefusal::Missing)?;
             if values.next().is_some() {
-                return Err(Refusal::Doubled);
+                return Err(VerifyRefusal::Doubled);
             }
             value.to_owned()
         }
         StampPlace::Body(path) => body_text(parts, path)?,
     };
-    let at = stamp_time(rule.unit, &text).ok_or(Refusal::Malformed)?;
+    let at = stamp_time(rule.unit, &text).ok_or(VerifyRefusal::Malformed)?;
     Ok((text, at))
 }
 
-fn body_text(parts: &Parts<'_>, path: &str) -> Result<String, Refusal> {
+fn body_text(parts: &RawRequest<'_>, path: &str) -> Result<String, VerifyRefusal> {
     let kind = parts.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let (body, _) = super::content::read(kind, parts.body).map_err(|_| Refusal::Malformed)?;
+    let (body, _) = super::content::read(kind, parts.body).map_err(|_| VerifyRefusal::Malformed)?;
     let found =
         path.trim_start_matches("$.").split('.').filter(|p| !p.is_empty()).try_fold(&body, |value, key| value.get(key));
     match found {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
-        _ => Err(Refusal::Missing),
+        _ => Err(VerifyRefusal::Missing),
     }
 }
 
@@ -341,12 +366,12 @@ fn stamp_time(unit: StampUnit, text: &str) -> Option<Timestamp> {
 }
 
 /// Checks both sides; answers our clock minus the stamp in milliseconds.
-fn within(rule: &StampRule, at: Timestamp, now: Timestamp) -> Result<i64, Refusal> {
+fn within(rule: &StampRule, at: Timestamp, now: Timestamp) -> Result<i64, VerifyRefusal> {
     let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
     let age = now.0.saturating_sub(at.0);
     let ahead = if fault::planted("stamp_checked_on_one_side") { 0 } else { age.saturating_neg() };
     if age > micros(rule.past) || ahead > micros(rule.future) {
-        return Err(Refusal::OutOfTime);
+        return Err(VerifyRefusal::OutOfTime);
     }
     Ok(age / 1_000)
 }

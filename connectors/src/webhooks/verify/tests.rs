@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 fn hmac(header: &str, algorithm: HashAlgorithm, format: SignatureFormat, encoding: SignatureEncoding) -> HmacScheme {
-    let (content, key) = (vec![Part::Body], KeyForm::Text);
+    let (content, key) = (vec![SignedPart::Body], KeyForm::Text);
     HmacScheme { algorithm, header: header.into(), format, encoding, max: 8, timestamp: None, content, key }
 }
 
@@ -14,8 +14,8 @@ fn stamp(from: StampPlace, unit: StampUnit) -> Option<StampRule> {
     Some(StampRule { from, unit, past: span, future: span })
 }
 
-fn lit(text: &str) -> Part {
-    Part::Literal(text.into())
+fn lit(text: &str) -> SignedPart {
+    SignedPart::Literal(text.into())
 }
 
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
@@ -29,7 +29,7 @@ fn github() -> HmacScheme {
 fn standard() -> HmacScheme {
     HmacScheme {
         timestamp: stamp(StampPlace::Header("webhook-timestamp".into()), StampUnit::Seconds),
-        content: vec![Part::Id, lit("."), Part::Stamp, lit("."), Part::Body],
+        content: vec![SignedPart::Id, lit("."), SignedPart::Stamp, lit("."), SignedPart::Body],
         key: KeyForm::Whsec,
         ..hmac("webhook-signature", SHA256, SignatureFormat::List("v1".into()), BASE64)
     }
@@ -38,7 +38,7 @@ fn standard() -> HmacScheme {
 fn stripe() -> HmacScheme {
     HmacScheme {
         timestamp: stamp(StampPlace::Kv("t".into()), StampUnit::Seconds),
-        content: vec![Part::Stamp, lit("."), Part::Body],
+        content: vec![SignedPart::Stamp, lit("."), SignedPart::Body],
         ..hmac("Stripe-Signature", SHA256, SignatureFormat::Kv("v1".into()), HEX)
     }
 }
@@ -46,7 +46,7 @@ fn stripe() -> HmacScheme {
 fn slack() -> HmacScheme {
     HmacScheme {
         timestamp: stamp(StampPlace::Header("X-Slack-Request-Timestamp".into()), StampUnit::Seconds),
-        content: vec![lit("v0:"), Part::Stamp, lit(":"), Part::Body],
+        content: vec![lit("v0:"), SignedPart::Stamp, lit(":"), SignedPart::Body],
         ..hmac("X-Slack-Signature", SHA256, SignatureFormat::Prefix("v0=".into()), HEX)
     }
 }
@@ -54,7 +54,7 @@ fn slack() -> HmacScheme {
 fn hubspot() -> HmacScheme {
     HmacScheme {
         timestamp: stamp(StampPlace::Header("X-HubSpot-Request-Timestamp".into()), StampUnit::Millis),
-        content: vec![Part::Method, Part::Url, Part::Body, Part::Stamp],
+        content: vec![SignedPart::Method, SignedPart::Url, SignedPart::Body, SignedPart::Stamp],
         ..hmac("X-HubSpot-Signature-v3", SHA256, SignatureFormat::Raw, BASE64)
     }
 }
@@ -62,7 +62,7 @@ fn hubspot() -> HmacScheme {
 fn zendesk() -> HmacScheme {
     HmacScheme {
         timestamp: stamp(StampPlace::Header("X-Zendesk-Webhook-Signature-Timestamp".into()), StampUnit::Iso8601),
-        content: vec![Part::Stamp, Part::Body],
+        content: vec![SignedPart::Stamp, SignedPart::Body],
         ..hmac("X-Zendesk-Webhook-Signature", SHA256, SignatureFormat::Raw, BASE64)
     }
 }
@@ -86,14 +86,20 @@ fn check(
     pairs: &[(&str, &str)],
     body: &str,
     at: i64,
-) -> Result<Verified, Refusal> {
+) -> Result<Verified, VerifyRefusal> {
     let headers = headers(pairs);
-    let parts =
-        Parts { method: "POST", url: URL, path: "/webhook_uri", query: "", headers: &headers, body: body.as_bytes() };
+    let parts = RawRequest {
+        method: "POST",
+        url: URL,
+        path: "/webhook_uri",
+        query: "",
+        headers: &headers,
+        body: body.as_bytes(),
+    };
     let secrets: Vec<String> = secrets.iter().map(|s| s.to_string()).collect();
     let (scheme, now) = (Scheme::Hmac(scheme.clone()), Timestamp::from_seconds(at));
     let whole = verify(&scheme, &secrets, &parts, now);
-    let head = verify_head(&scheme, &secrets, &Parts { body: b"", ..parts }, now);
+    let head = verify_head(&scheme, &secrets, &RawRequest { body: b"", ..parts }, now);
     assert!(whole.is_err() || head.is_ok(), "what is proven is not refused before its body is read: {head:?}");
     whole
 }
@@ -102,7 +108,8 @@ fn check(
 fn what_no_body_could_prove_is_refused_by_its_head() {
     let head = |scheme: &Scheme, secrets: &[&str], pairs: &[(&str, &str)], at| {
         let headers = headers(pairs);
-        let parts = Parts { method: "POST", url: URL, path: "/webhook_uri", query: "", headers: &headers, body: b"" };
+        let parts =
+            RawRequest { method: "POST", url: URL, path: "/webhook_uri", query: "", headers: &headers, body: b"" };
         let secrets: Vec<String> = secrets.iter().map(|s| s.to_string()).collect();
         verify_head(scheme, &secrets, &parts, Timestamp::from_seconds(at))
     };
@@ -110,15 +117,15 @@ fn what_no_body_could_prove_is_refused_by_its_head() {
     let good = [("webhook-id", SW1_ID), ("webhook-timestamp", "1614265330"), ("webhook-signature", SW1)];
     let now = 1_614_265_330;
     assert_eq!(head(&scheme, &[SW1_SECRET], &good, now), Ok(()));
-    assert_eq!(head(&scheme, &[SW1_SECRET], &good[..2], now), Err(Refusal::Missing));
-    assert_eq!(head(&scheme, &[SW1_SECRET], &good[1..], now), Err(Refusal::Missing));
-    assert_eq!(head(&scheme, &[""], &good, now), Err(Refusal::NoSecret));
-    assert_eq!(head(&scheme, &[SW1_SECRET], &good, now + 301), Err(Refusal::OutOfTime));
+    assert_eq!(head(&scheme, &[SW1_SECRET], &good[..2], now), Err(VerifyRefusal::Missing));
+    assert_eq!(head(&scheme, &[SW1_SECRET], &good[1..], now), Err(VerifyRefusal::Missing));
+    assert_eq!(head(&scheme, &[""], &good, now), Err(VerifyRefusal::NoSecret));
+    assert_eq!(head(&scheme, &[SW1_SECRET], &good, now + 301), Err(VerifyRefusal::OutOfTime));
     let short = [good[0], good[1], ("webhook-signature", "v1,AAAA")];
-    assert_eq!(head(&scheme, &[SW1_SECRET], &short, now), Err(Refusal::Mismatch));
+    assert_eq!(head(&scheme, &[SW1_SECRET], &short, now), Err(VerifyRefusal::Mismatch));
     let shared = Scheme::SharedSecret { header: "x-token".into() };
     assert_eq!(head(&shared, &["s3cret"], &[("x-token", "s3cret")], 0), Ok(()));
-    assert_eq!(head(&shared, &["s3cret"], &[("x-token", "guess")], 0), Err(Refusal::Mismatch));
+    assert_eq!(head(&shared, &["s3cret"], &[("x-token", "guess")], 0), Err(VerifyRefusal::Mismatch));
     assert_eq!(head(&Scheme::None, &[], &[], 0), Ok(()));
 }
 
@@ -293,24 +300,32 @@ fn every_edit_and_loss_is_refused() {
             body[at] ^= 1;
             let body = String::from_utf8(body).expect("ascii");
             let got = check(&v.scheme, &[v.secret], &v.headers, &body, v.at);
-            assert_eq!(got, Err(Refusal::Mismatch), "{} edited at {at}", v.name);
+            assert_eq!(got, Err(VerifyRefusal::Mismatch), "{} edited at {at}", v.name);
         }
         for body in [format!("{}\r\n", v.body), String::new()] {
-            assert_eq!(check(&v.scheme, &[v.secret], &v.headers, &body, v.at), Err(Refusal::Mismatch), "{}", v.name);
+            assert_eq!(
+                check(&v.scheme, &[v.secret], &v.headers, &body, v.at),
+                Err(VerifyRefusal::Mismatch),
+                "{}",
+                v.name
+            );
         }
         for gone in 0..v.headers.len() {
             let mut headers = v.headers.clone();
             headers.remove(gone);
             let got = check(&v.scheme, &[v.secret], &headers, v.body, v.at);
-            assert_eq!(got, Err(Refusal::Missing), "{} without header {gone}", v.name);
+            assert_eq!(got, Err(VerifyRefusal::Missing), "{} without header {gone}", v.name);
             let mut headers = v.headers.clone();
             headers.push(v.headers[gone]);
             let got = check(&v.scheme, &[v.secret], &headers, v.body, v.at);
-            assert_eq!(got, Err(Refusal::Doubled), "{} with header {gone} twice", v.name);
+            assert_eq!(got, Err(VerifyRefusal::Doubled), "{} with header {gone} twice", v.name);
         }
-        assert_eq!(check(&v.scheme, &["other secret", "b3RoZXI="], &v.headers, v.body, v.at), Err(Refusal::Mismatch));
-        assert_eq!(check(&v.scheme, &[], &v.headers, v.body, v.at), Err(Refusal::NoSecret));
-        assert_eq!(check(&v.scheme, &[""], &v.headers, v.body, v.at), Err(Refusal::NoSecret));
+        assert_eq!(
+            check(&v.scheme, &["other secret", "b3RoZXI="], &v.headers, v.body, v.at),
+            Err(VerifyRefusal::Mismatch)
+        );
+        assert_eq!(check(&v.scheme, &[], &v.headers, v.body, v.at), Err(VerifyRefusal::NoSecret));
+        assert_eq!(check(&v.scheme, &[""], &v.headers, v.body, v.at), Err(VerifyRefusal::NoSecret));
     }
 }
 
@@ -329,7 +344,7 @@ fn time_is_checked_to_both_sides() {
     assert_eq!(at(t + 300).map(|v| v.skew_ms), Ok(Some(300_000)));
     assert_eq!(at(t - 300).map(|v| v.skew_ms), Ok(Some(-300_000)));
     for now in [t + 301, t - 301, i64::MAX / 2, i64::MIN / 2, 0] {
-        assert_eq!(at(now), Err(Refusal::OutOfTime), "{now}");
+        assert_eq!(at(now), Err(VerifyRefusal::OutOfTime), "{now}");
     }
 }
 
@@ -337,7 +352,7 @@ fn time_is_checked_to_both_sides() {
 fn odd_stamps_are_refused() {
     let (secret, body, now) = ("whsec_test_secret", "{}", 1_700_000_000i64);
     let sign = |t: &str| {
-        let pieces = [Piece::Bytes(Cow::Owned(format!("{t}.{body}").into_bytes()))];
+        let pieces = [SignedPiece::Bytes(Cow::Owned(format!("{t}.{body}").into_bytes()))];
         format!("t={t},v1={}", hex::encode(mac(SHA256, secret.as_bytes(), &pieces, "")))
     };
     let got = |t: &str| check(&stripe(), &[secret], &[("Stripe-Signature", &sign(t))], body, now);
@@ -354,10 +369,10 @@ fn odd_stamps_are_refused() {
         "٣",
         "99999999999999999999",
     ] {
-        assert!(matches!(got(t), Err(Refusal::Malformed)), "{t}: {:?}", got(t));
+        assert!(matches!(got(t), Err(VerifyRefusal::Malformed)), "{t}: {:?}", got(t));
     }
     for t in ["1000000000000000", "1700000000000", "1700000600", "0"] {
-        assert_eq!(got(t), Err(Refusal::OutOfTime), "{t}");
+        assert_eq!(got(t), Err(VerifyRefusal::OutOfTime), "{t}");
     }
     for t in ["2021-03-25", "2021-03-25 05:09:27Z", "20210325T050927Z", "now"] {
         assert_eq!(stamp_time(StampUnit::Iso8601, t), None, "{t}");
@@ -372,12 +387,12 @@ fn signature_lists() {
         check(&standard(), &[SW1_SECRET], &headers, SW1_BODY, 1_614_265_330)
     };
     assert!(got(&format!("v1,AAAA v1,BBBB {good} v1,CCCC")).is_ok());
-    assert_eq!(got("v1,AAAA v1,BBBB v1,CCCC v1,DDDD"), Err(Refusal::Mismatch));
-    assert_eq!(got("v1,"), Err(Refusal::Mismatch));
-    assert_eq!(got(&good[..3 + 8]), Err(Refusal::Mismatch));
-    assert_eq!(got(&good.replace("v1,", "v2,")), Err(Refusal::Missing));
-    assert_eq!(got(&[good; 9].join(" ")), Err(Refusal::TooMany));
-    assert_eq!(got(&"v1,é".repeat(2)), Err(Refusal::Malformed));
+    assert_eq!(got("v1,AAAA v1,BBBB v1,CCCC v1,DDDD"), Err(VerifyRefusal::Mismatch));
+    assert_eq!(got("v1,"), Err(VerifyRefusal::Mismatch));
+    assert_eq!(got(&good[..3 + 8]), Err(VerifyRefusal::Mismatch));
+    assert_eq!(got(&good.replace("v1,", "v2,")), Err(VerifyRefusal::Missing));
+    assert_eq!(got(&[good; 9].join(" ")), Err(VerifyRefusal::TooMany));
+    assert_eq!(got(&"v1,é".repeat(2)), Err(VerifyRefusal::Malformed));
 }
 
 #[test]
@@ -394,11 +409,11 @@ fn stamp_in_the_body() {
         timestamp: stamp(StampPlace::Body("webhookTimestamp".into()), StampUnit::Millis),
         ..hmac("Linear-Signature", SHA256, SignatureFormat::Raw, HEX)
     };
-    let sum = hex::encode(mac(SHA256, b"s", &[Piece::Bytes(Cow::Borrowed(body.as_bytes()))], ""));
+    let sum = hex::encode(mac(SHA256, b"s", &[SignedPiece::Bytes(Cow::Borrowed(body.as_bytes()))], ""));
     let at = |now| check(&scheme, &["s"], &[("Linear-Signature", &sum)], body, now);
     assert!(at(1_700_000_060).is_ok());
-    assert_eq!(at(1_700_000_301), Err(Refusal::OutOfTime));
-    assert_eq!(check(&scheme, &["s"], &[("Linear-Signature", "00")], "not json", 0), Err(Refusal::Mismatch));
+    assert_eq!(at(1_700_000_301), Err(VerifyRefusal::OutOfTime));
+    assert_eq!(check(&scheme, &["s"], &[("Linear-Signature", "00")], "not json", 0), Err(VerifyRefusal::Mismatch));
 }
 
 #[test]
@@ -406,16 +421,16 @@ fn shared_secret_and_none() {
     let scheme = Scheme::SharedSecret { header: "X-Gitlab-Token".into() };
     let got = |pairs: &[(&str, &str)], secrets: &[&str]| {
         let headers = headers(pairs);
-        let parts = Parts { method: "POST", url: URL, path: "/", query: "", headers: &headers, body: b"" };
+        let parts = RawRequest { method: "POST", url: URL, path: "/", query: "", headers: &headers, body: b"" };
         verify(&scheme, &secrets.iter().map(|s| s.to_string()).collect::<Vec<_>>(), &parts, Timestamp(0))
     };
     assert!(got(&[("x-gitlab-token", "b")], &["a", "b"]).is_ok());
-    assert_eq!(got(&[("x-gitlab-token", "bb")], &["a", "b"]), Err(Refusal::Mismatch));
-    assert_eq!(got(&[], &["a"]), Err(Refusal::Missing));
-    assert_eq!(got(&[("x-gitlab-token", "a"), ("x-gitlab-token", "a")], &["a"]), Err(Refusal::Doubled));
-    assert_eq!(got(&[("x-gitlab-token", "")], &[""]), Err(Refusal::NoSecret));
+    assert_eq!(got(&[("x-gitlab-token", "bb")], &["a", "b"]), Err(VerifyRefusal::Mismatch));
+    assert_eq!(got(&[], &["a"]), Err(VerifyRefusal::Missing));
+    assert_eq!(got(&[("x-gitlab-token", "a"), ("x-gitlab-token", "a")], &["a"]), Err(VerifyRefusal::Doubled));
+    assert_eq!(got(&[("x-gitlab-token", "")], &[""]), Err(VerifyRefusal::NoSecret));
     let headers = HeaderMap::new();
-    let parts = Parts { method: "POST", url: URL, path: "/", query: "", headers: &headers, body: b"" };
+    let parts = RawRequest { method: "POST", url: URL, path: "/", query: "", headers: &headers, body: b"" };
     assert_eq!(verify(&Scheme::None, &[], &parts, Timestamp(0)), Ok(Verified::default()));
 }
 
@@ -440,7 +455,7 @@ proptest! {
             if let Ok(value) = HeaderValue::from_bytes(&raw) {
                 map.insert(scheme.header.parse::<HeaderName>().expect("name"), value);
             }
-            let parts = Parts { method: "POST", url: URL, path: "/", query: "", headers: &map, body: &body };
+            let parts = RawRequest { method: "POST", url: URL, path: "/", query: "", headers: &map, body: &body };
             let secrets = ["secret".to_owned(), "whsec_".to_owned()];
             prop_assert!(verify(&Scheme::Hmac(scheme), &secrets, &parts, Timestamp(now)).is_err());
         }
@@ -448,14 +463,14 @@ proptest! {
 
     #[test]
     fn wrong_length_is_a_mismatch(cut in 1usize..64, body in proptest::collection::vec(any::<u8>(), 0..50)) {
-        let sum = hex::encode(mac(SHA256, b"s", &[Piece::Bytes(Cow::Borrowed(&body))], ""));
+        let sum = hex::encode(mac(SHA256, b"s", &[SignedPiece::Bytes(Cow::Borrowed(&body))], ""));
         let scheme = hmac("x-sig", SHA256, SignatureFormat::Raw, HEX);
         for text in [sum[..cut].to_owned(), format!("{sum}{}", &sum[..cut])] {
             let mut map = HeaderMap::new();
             map.insert("x-sig", HeaderValue::from_str(&text).expect("hex"));
-            let parts = Parts { method: "POST", url: URL, path: "/", query: "", headers: &map, body: &body };
+            let parts = RawRequest { method: "POST", url: URL, path: "/", query: "", headers: &map, body: &body };
             let got = verify(&Scheme::Hmac(scheme.clone()), &["s".to_owned()], &parts, Timestamp(0));
-            prop_assert_eq!(got, Err(Refusal::Mismatch));
+            prop_assert_eq!(got, Err(VerifyRefusal::Mismatch));
         }
     }
 }
@@ -483,7 +498,8 @@ fn the_documented_headers_prove_the_documented_body() {
         let (definition, _) = parsed.unwrap_or_else(|complaints| panic!("{text}{complaints:?}"));
         let scheme = &definition.webhooks.as_ref().expect("webhooks").verify.scheme;
         let headers = headers(&[("X-Signature", value)]);
-        let at = |body: &'static [u8]| Parts { method: "POST", url: "", path: "", query: "", headers: &headers, body };
+        let at =
+            |body: &'static [u8]| RawRequest { method: "POST", url: "", path: "", query: "", headers: &headers, body };
         let now = Timestamp::from_seconds(1_700_000_000);
         let secrets = ["key".to_owned()];
         assert!(verify_at(scheme, &secrets, &at(br#"{"a":1}"#), now).is_ok(), "{line}");
@@ -493,6 +509,11 @@ fn the_documented_headers_prove_the_documented_body() {
     assert_eq!(proven, ["raw", "prefix", "kv", "list"]);
 }
 
-fn verify_at(scheme: &Scheme, secrets: &[String], parts: &Parts<'_>, now: Timestamp) -> Result<Verified, Refusal> {
+fn verify_at(
+    scheme: &Scheme,
+    secrets: &[String],
+    parts: &RawRequest<'_>,
+    now: Timestamp,
+) -> Result<Verified, VerifyRefusal> {
     super::verify(scheme, secrets, parts, now)
 }

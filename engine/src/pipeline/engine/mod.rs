@@ -4,13 +4,22 @@
 //! |---|---|
 //! | `catalog` | which datasets there are |
 //! | `open` | from a data folder to an engine that runs |
+//! | `write` | records by hand |
+//! | `sync` | a source, asked once |
 //! | `read` | records, changes, one record |
+//! | `follow` | changes as they come |
 
 mod catalog;
+mod follow;
 mod open;
 mod read;
+mod sync;
+mod write;
 
 pub(super) use catalog::Catalog;
+pub use follow::{ChangeStream, DatasetFilter, FOLLOW_CHANGES, FollowedChange};
+pub use sync::{SyncBuilder, SyncRun};
+pub use write::WriteBuilder;
 
 use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
 use super::committer::{Answer, Last, Live, Names, Outcome};
@@ -45,14 +54,13 @@ const PART_BITS: u32 = 40;
 /// The engine. Cheap to clone; the last clone to go stops the workers after what was accepted is committed.
 ///
 /// ```
-/// use syncline_engine::{Engine, model::*, pipeline::*, time::SystemClock};
+/// use serde_json::json;
+/// use syncline_engine::{Engine, model::*, pipeline::*};
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let engine = Engine::open(Options::default()).unwrap();
 /// let spec = DatasetSpec::of(Strategy::Latest);
 /// let contacts = engine.dataset(&DatasetName::base("default", "crm", "acme", "Contact"), &spec).unwrap();
-/// let mut page = engine.page(&contacts);
-/// page.save("1", None, Timestamp::from_seconds(1), br#"{"id":"1","name":"Ada"}"#);
-/// let receipt = engine.commit(Batch { cause: Some(Cause::run(1)), pages: vec![page], ..Batch::default() }).await.unwrap();
+/// let receipt = engine.write(&contacts).upsert(json!({"id": "1", "name": "Ada"})).commit().await.unwrap();
 /// assert_eq!(receipt.counts_of(&contacts).added, 1);
 /// assert_eq!(engine.record(&contacts, "1").await.unwrap().unwrap().meta.action, Action::Added);
 /// # });
@@ -91,7 +99,7 @@ struct Inner {
 }
 
 impl Engine {
-    /// A builder for records of `dataset`; see [`PageBuilder`].
+    /// A builder for records of `dataset` that come in bulk; see [`PageBuilder`], and [`write`](Engine::write) for a few.
     pub fn page(&self, dataset: &Dataset) -> PageBuilder {
         PageBuilder::new(dataset.id, self.inner.workers, self.inner.seed.clone())
     }

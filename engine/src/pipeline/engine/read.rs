@@ -87,9 +87,18 @@ impl Engine {
         let ids: Vec<DatasetId> = by_id.keys().copied().collect();
         let mut named = |id: DatasetId, change: Change| by_id.get(&id).is_none_or(|dataset| each(dataset, change));
         // Datasets without a change at or after this place need no look at the disk.
-        let last = || self.inner.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = |id: DatasetId| last().get(&id).is_some_and(|last| *last >= after.position.0);
+        let news = |id: DatasetId| self.changed_from(id, after.position);
         Ok(self.inner.store.changes(&ids, after, &news, &mut named)?)
+    }
+
+    /// Whether a dataset has a change behind a place.
+    pub(in crate::pipeline) fn has_news(&self, dataset: &Dataset, place: Position) -> bool {
+        self.changed_from(dataset.id, Position(place.0.saturating_add(1)))
+    }
+
+    fn changed_from(&self, dataset: DatasetId, place: Position) -> bool {
+        let last = self.inner.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.get(&dataset).is_some_and(|last| *last >= place.0)
     }
 
     /// What an open window has not seen; nothing is missing where none is open.

@@ -21,7 +21,7 @@ pub use record::{Journey, Outcome, RunRecord};
 pub use settle::{Hold, approve, held, reject};
 
 use super::{Dataset, Engine, Error, Table};
-use crate::model::DatasetName;
+use crate::model::{Counts, DatasetName};
 use crate::source::{Connection, Part, Source};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,6 +109,13 @@ pub struct RunReport {
     pub resumed: bool,
     /// What the sync knows now.
     pub progress: Progress,
+}
+
+impl RunReport {
+    /// What the run did, record by record.
+    pub fn counts(&self) -> Counts {
+        self.record.counts
+    }
 }
 
 /// The run of this dataset that the end of the process interrupted, if there is one: it goes on when the sync runs next.

@@ -1,0 +1,10 @@
+//! Connectors against servers of their own: requests, paging, proofs of the end, sizes, addresses, definition files.
+
+mod bodies;
+mod definitions;
+mod egress;
+mod endings;
+mod lies;
+mod provider;
+mod rest;
+mod sync;

@@ -1,0 +1,6 @@
+//! The engine as a library, without the program.
+
+mod engine;
+mod feed;
+mod run;
+mod views;

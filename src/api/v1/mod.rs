@@ -1,0 +1,53 @@
+//! Our own surface, under `/v1`: one file per resource.
+//!
+//! | file | routes |
+//! |---|---|
+//! | `current` | `/v1/records` |
+//! | `changes` | `/v1/changes` |
+//! | `runs` | `/v1/runs`, `/v1/deletes` |
+//! | `quarantine` | `/v1/quarantine` |
+//! | `deliveries` | `/v1/deliveries` |
+//! | `schemas` | `/v1/schemas` |
+//! | `input_schema` | `/v1/schemas/input` |
+//! | `inputs` | `/v1/inputs` |
+//! | `views` | `/v1/views` |
+//! | `endpoints` | `/v1/endpoints` |
+//! | `checkpoint` | `/v1/checkpoint` |
+//! | `webhooks` | `/v1/webhooks` |
+//!
+//! Connections are made and changed alike on both surfaces, so `/v1/connections` stands with `compat`.
+
+mod changes;
+mod checkpoint;
+mod current;
+mod deliveries;
+mod endpoints;
+mod input_schema;
+mod inputs;
+mod quarantine;
+mod runs;
+mod schemas;
+mod views;
+mod webhooks;
+
+use super::routes::Routes;
+
+/// Routes whose answers are written in one piece.
+pub(super) fn whole() -> Routes {
+    Routes::new()
+        .merge(inputs::routes())
+        .merge(runs::routes())
+        .merge(quarantine::routes())
+        .merge(deliveries::routes())
+        .merge(schemas::routes())
+        .merge(views::routes())
+        .merge(endpoints::routes())
+        .merge(checkpoint::routes())
+        .merge(webhooks::routes())
+        .merge(input_schema::routes())
+}
+
+/// Pages and streams, which count their own memory.
+pub(super) fn paged() -> Routes {
+    current::routes().merge(changes::routes())
+}

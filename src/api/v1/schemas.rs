@@ -1,0 +1,24 @@
+//! `/v1/schemas/{hash}`: the JSON Schema of a stream, by the hash that the header `syncline-schema` of its messages names.
+
+use crate::api::Api;
+use crate::api::cluster::target::local;
+use crate::api::error::Refusal;
+use crate::api::routes::Routes;
+use crate::sinks::topics::schemas::Schemas;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/v1/schemas/{hash}", show, local())
+}
+
+async fn show(State(api): State<Api>, Path(hash): Path<String>) -> Result<Response, Refusal> {
+    let schema = Schemas::of(&api.app.definitions).get(&hash);
+    let schema = schema.ok_or_else(|| {
+        let message = format!("no stream of the definitions in force has a schema with the hash `{hash}`");
+        Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
+    })?;
+    Ok(([(CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response())
+}

@@ -1,0 +1,67 @@
+//! `/v1/webhooks`: where providers post to. For admins: the URLs are hard to guess on purpose, and secrets stand beside them.
+
+use crate::api::Api;
+use crate::api::auth::Caller;
+use crate::api::cluster::target::owner_of;
+use crate::api::error::Refusal;
+use crate::api::query::Query;
+use crate::api::routes::Routes;
+use crate::api::selection::SELECTED;
+use crate::config::Role;
+use crate::ingest::webhooks::{Entrance, HookUrl};
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/v1/webhooks", list, owner_of(SELECTED))
+}
+
+/// Those of one source or all, and of a connection those that are also its own.
+async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Refusal> {
+    let mut query = Query::read(query.as_deref(), &["source", "connection"]);
+    let (source, connection) = (query.one("source"), query.one("connection"));
+    query.done()?;
+    caller.must_be(Role::Admin)?;
+    known(&api, &caller, source.as_deref(), connection.as_deref())?;
+    let wanted = |of: &Entrance| {
+        let its_own = of.connection.is_none() || connection.is_none() || of.connection == connection;
+        *of.environment == *caller.environment && its_own
+    };
+    let all = api.app.hooks.hook_urls(source.as_deref());
+    let all: Vec<Value> = all.iter().filter(|hook| wanted(&hook.entrance)).map(describe).collect();
+    Ok(Json(json!({"webhooks": all})))
+}
+
+/// Refuses a source that is not defined and a connection that is not there.
+fn known(api: &Api, caller: &Caller, source: Option<&str>, connection: Option<&str>) -> Result<(), Refusal> {
+    let refuse = |message: String| Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
+    if let Some(source) = source.filter(|source| !api.app.definitions.contains_key(*source)) {
+        let names: Vec<&str> = api.app.definitions.keys().map(String::as_str).collect();
+        return refuse(format!("no source `{source}` is defined; defined are: {}", names.join(", ")));
+    }
+    let accounts = api.app.connections.list(&caller.environment);
+    let fits = |id: &str| accounts.iter().any(|a| a.key.id == id && source.is_none_or(|source| a.key.source == source));
+    match connection {
+        Some(id) if !fits(id) => {
+            refuse(format!("no connection `{id}` in `{}`; add one to its definition", caller.environment))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn describe(hook: &HookUrl) -> Value {
+    json!({
+        "source": hook.entrance.source,
+        "environment": hook.entrance.environment,
+        "connection": hook.entrance.connection,
+        "url": hook.url,
+        "secret": hook.secret,
+        "whose": hook.entrance.to_string(),
+    })
+}

@@ -1,0 +1,25 @@
+//! The program and the engine through their public doors, with real servers and real clients: one module for each subject.
+//!
+//! One executable, since each links the database anew.
+
+mod api;
+mod connections;
+mod content;
+mod elsewhere;
+mod engine;
+mod kafka_changelog;
+mod kafka_in;
+mod kafka_members;
+mod kafka_out;
+mod kafka_secure;
+mod large;
+mod log;
+mod nango;
+mod octokit;
+mod oracle;
+mod pocketbase;
+mod quarantine;
+mod secrets;
+mod storage;
+mod syncs;
+mod webhooks;
