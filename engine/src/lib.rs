@@ -15,7 +15,7 @@
 //! | [`log`] | keeps what cannot be read again, durable before anyone is answered |
 //! | `state` | plain data the dataflow decides over and the store keeps |
 //! | `dataflow` | timely workers: merge, sweep, classify; [`views`] |
-//! | [`store`] | RocksDB: records, change history, marks; one commit per epoch |
+//! | [`store`] | RocksDB: records, change history, marks, one commit per epoch; [`store::journal`]: what happened |
 //! | [`sink`] | what is owed to the outside |
 //! | [`pipeline`] | the way through: [`Engine`] |
 //! | [`harness`] | a test kit for views |

@@ -1,6 +1,6 @@
 //! `ingress` and `trusted_proxies` of the settings: what outsiders may use up.
 
-use super::read::Wrong;
+use super::value::Wrong;
 use crate::admission::{Ingress, Proxies};
 use crate::connectors::config_text::{Content, Fields, Node, SourceSpan};
 use ipnet::IpNet;

@@ -1,6 +1,6 @@
 //! `kafka` and `log` of the settings: the cluster, the topics in and out, and where the log is kept.
 
-use super::read::{Wrong, secret_or_text};
+use super::value::{Wrong, secret_or_text};
 use super::{Kafka, LogKind, Process, Settings};
 use crate::connectors::config_text::{Content, Fields, Node};
 use crate::connectors::kafka::cluster::FIXED;

@@ -18,6 +18,7 @@ mod kafka;
 mod layers;
 mod outward;
 mod read;
+mod value;
 
 pub use extensions::Extensions;
 

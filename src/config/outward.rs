@@ -1,6 +1,6 @@
 //! `egress` and `endpoints`: where requests may go, and who is told by outgoing webhooks.
 
-use super::read::{Wrong, environment, is_name, later, secret};
+use super::value::{Wrong, environment, is_name, later, secret};
 use super::{Endpoint, SCHEDULE, Settings};
 use crate::connectors::config_text::{Content, Fields, Node, read_duration};
 use crate::connectors::egress::{Blocked, Egress};

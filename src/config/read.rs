@@ -1,7 +1,8 @@
 //! The tree of settings → [`Settings`], key by key; reading goes on after a complaint, so that all come at once.
 
+use super::value::{Wrong, environment, later, secret};
 use super::{ApiKey, LogFormat, Logs, Metrics, OF_ALL, Role, Settings};
-use crate::connectors::config_text::{Complaint, Content, Fields, Node, duration};
+use crate::connectors::config_text::{Content, Fields, Node, duration};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -50,8 +51,6 @@ const MIN_FREE_MB_MAX: u64 = 1 << 20;
 /// Most workers.
 const WORKERS_MAX: u64 = 64;
 
-pub(super) type Wrong = Vec<Complaint>;
-
 /// Reads all keys; what is wrong or absent keeps its default.
 pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     let mut settings = Settings::default();
@@ -87,14 +86,6 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     }
     top.finish(wrong);
     settings
-}
-
-/// Takes a key this release knows but does not serve, and says so.
-pub(super) fn later(fields: &mut Fields, key: &'static str, wrong: &mut Wrong) {
-    if let Some(entry) = fields.take_entry(key) {
-        let message = format!("`{key}` of {} is not served by this release and does nothing", fields.what);
-        wrong.push(entry.spot.complain("not_in_this_release", message).warn());
-    }
 }
 
 fn listen(top: &mut Fields, wrong: &mut Wrong) -> Option<String> {
@@ -194,56 +185,6 @@ fn api_key(at: usize, node: Node, wrong: &mut Wrong) -> Option<ApiKey> {
         return None;
     }
     Some(ApiKey { name, hash: Sha256::digest(text).into(), environment: environment?, role: role? })
-}
-
-pub(super) fn environment(fields: &mut Fields, wrong: &mut Wrong) -> Option<String> {
-    let Some((text, spot)) = fields.text("environment", wrong) else { return Some("default".into()) };
-    if is_name(&text) {
-        return Some(text);
-    }
-    let message = format!("`{text}` is not a name: letters, digits, _ and - are allowed, 128 at most");
-    wrong.push(spot.complain("bad_name", message));
-    None
-}
-
-pub(super) fn is_name(text: &str) -> bool {
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    (1..=128).contains(&text.len()) && text.bytes().all(word) && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-}
-
-/// A secret: text that stands elsewhere.
-pub(super) fn secret(node: &Node, what: &str, wrong: &mut Wrong) -> Option<String> {
-    let Some(text) = node.text() else {
-        wrong.push(node.spot.complain("bad_type", format!("{what} must be a reference, not {}", node.kind())));
-        return None;
-    };
-    if !node.referenced {
-        let complaint =
-            node.spot.complain("literal_secret", format!("{what} is a secret and may not stand in the file"));
-        wrong.push(complaint.hint("write env:NAME or file:PATH"));
-        return None;
-    }
-    if text.trim().is_empty() {
-        let complaint = node.spot.complain("bad_secret", format!("{what} is empty or blank"));
-        wrong.push(complaint.hint("look at what the variable or file holds"));
-        return None;
-    }
-    // What could not be found was complained about; its stand-in is no secret.
-    let missing =
-        |c: &Complaint| c.code == "unresolved_reference" && (c.line, c.col) == (node.spot.line, node.spot.col);
-    (!wrong.iter().any(missing)).then(|| text.to_owned())
-}
-
-/// Text that may stand in the file, or a secret that may not.
-pub(super) fn secret_or_text(node: &Node, is_secret: bool, what: &str, wrong: &mut Wrong) -> Option<String> {
-    if is_secret {
-        return secret(node, what, wrong);
-    }
-    let text = node.scalar_text();
-    if text.is_none() {
-        wrong.push(node.spot.complain("bad_type", format!("{what} must be text or a number, not {}", node.kind())));
-    }
-    text
 }
 
 /// Only `encryption: off` can be kept; silently storing in the clear what was asked to be encrypted would be a lie.

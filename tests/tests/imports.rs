@@ -109,6 +109,24 @@ const CLOCKS: &[(&str, &str)] = &[
 const CLOCK_ROOM: &str = "engine/src/time";
 const CLOCKLESS: &[&str] = &["engine/src", "connectors/src"];
 
+/// How RocksDB is asked for values: the beginnings of the methods' names.
+const READS: &[&str] = &[
+    "get_cf",
+    "get_opt",
+    "get_pinned",
+    "multi_get",
+    "batched_multi_get",
+    "iterator",
+    "full_iterator",
+    "prefix_iterator",
+    "raw_iterator",
+];
+/// In the store one file asks for them, so that values can be sealed in one place. What looks at whole files, or puts them in another
+/// place, takes them as they are.
+const STORE: &str = "engine/src/store";
+const READERS: &[&str] =
+    &["engine/src/store/values", "engine/src/store/check", "engine/src/store/repair", "engine/src/store/backup"];
+
 /// Folders whose files open with `//!`.
 const DOCUMENTED: &[&str] = &["engine", "connectors", "fixtures", "src", "tests", "benches", "examples"];
 
@@ -200,7 +218,9 @@ fn check(file: &str, text: &str) -> Vec<Finding> {
     let module = module_of(&file[folder.len() + 1..]);
     let own = room_of(rooms, &module);
     let mut found = Vec::new();
-    for path in paths(&tokens(&without_tests(&code_only(text)))) {
+    let tokens = tokens(&without_tests(&code_only(text)));
+    found.extend(reads_values(file, &tokens));
+    for path in paths(&tokens) {
         let mut complain = |what: String| found.push(Finding { file: file.into(), line: path.line, what });
         if let (Some(own), Some(other)) = (own, absolute(&module, &path.parts).and_then(|to| room_of(rooms, &to)))
             && own.at != other.at
@@ -228,6 +248,17 @@ fn check(file: &str, text: &str) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Where a file of the store asks the database for values, though it is none of those that may.
+fn reads_values(file: &str, tokens: &[Token]) -> Vec<Finding> {
+    if !under(file, STORE) || READERS.iter().any(|reader| under(file, reader)) {
+        return Vec::new();
+    }
+    let calls =
+        tokens.windows(2).filter(|pair| pair[0].text == "." && READS.iter().any(|r| pair[1].text.starts_with(r)));
+    let what = "values are read by `Store::get` and `Store::scan` alone";
+    calls.map(|pair| Finding { file: file.into(), line: pair[1].line, what: what.into() }).collect()
 }
 
 fn reads_a_clock(parts: &[String]) -> bool {
@@ -578,6 +609,19 @@ mod the_check_itself {
         refuses("engine/src/store/mod.rs", "use tokio::sync::oneshot;", 1, "plain threads");
         takes("engine/src/log/rocks.rs", "use rocksdb::{DB, Options};");
         takes("src/api/mod.rs", "use axum::Router; use hyper_util::rt::TokioIo;");
+    }
+
+    #[test]
+    fn values_of_the_store_are_read_in_one_place() {
+        let file = "engine/src/store/marks.rs";
+        refuses(file, "fn f() {\n self.db.get_cf(family, key); }", 2, "`Store::get`");
+        refuses(file, "fn f() { self.db.raw_iterator_cf_opt(family, options); }", 1, "`Store::get`");
+        refuses(file, "fn f() { snapshot.get_pinned_cf(family, key); }", 1, "`Store::get`");
+        takes(file, "fn f() { self.get(family, key); found.get(0); fields.iter(); }");
+        takes(file, "fn f() {}\n#[cfg(test)]\nmod tests { fn g() { db.get_cf(family, key); } }");
+        takes("engine/src/store/values.rs", "fn f() { self.db.get_pinned_cf(family, key); }");
+        takes("engine/src/store/check/tests.rs", "fn f() { db.iterator(start); }");
+        takes("engine/src/log/rocks.rs", "fn f() { db.get_cf(family, key); }");
     }
 
     #[test]

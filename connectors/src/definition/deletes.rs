@@ -1,8 +1,8 @@
 //! `deletes`: complete listings, listings of deleted records, flags, and the guard that holds too many.
 
+use super::context::StreamContext;
 use super::read::{self, ANSWER, KnownNames, Out};
 use super::request::{Level, request};
-use super::streams::StreamContext;
 use super::{ConfirmRule, DeletedListing, Deletes, Guard};
 use crate::config_text::{Content, Fields, Node, SourceSpan};
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! file, line and column; all complaints of a file come at once. The format is described in `docs/definitions.md`.
 
 mod connections;
+mod context;
 mod deletes;
 mod effects;
 mod expressions;

@@ -1,5 +1,6 @@
 //! A whole file: preset and file laid together, read from the outside in, checked across.
 
+use super::context;
 use super::limits::{limits, responses};
 use super::read::{self, KnownNames, Out};
 use super::request::Level;
@@ -84,7 +85,7 @@ fn definition(
     let names = KnownNames { partitions: known.clone(), in_stream: true, ..outermost.clone() };
     let auth = connections::auth(fields.take("auth"), &level, &outermost, out);
     let partitions = partitions::partitions(partition_node, &level, &outermost, out);
-    let around = streams::StreamContext { level: &level, names: &names, conditional: limits.conditional, lookup };
+    let around = context::StreamContext { level: &level, names: &names, conditional: limits.conditional, lookup };
     let streams = stream_list(&mut fields, &around, out);
     partitions::check(&partitions, &streams, out);
     let webhooks = fields.take("webhooks").and_then(|node| webhooks::webhooks(node, &streams, &level, &names, out));
@@ -151,7 +152,7 @@ fn source_level(fields: &mut Fields, limits: &super::Limits, names: &KnownNames,
     empty.inner(fields, names, out)
 }
 
-fn stream_list(fields: &mut Fields, around: &streams::StreamContext<'_>, out: &mut Out) -> Vec<super::Stream> {
+fn stream_list(fields: &mut Fields, around: &context::StreamContext<'_>, out: &mut Out) -> Vec<super::Stream> {
     let Some(node) = fields.require("streams", out) else { return Vec::new() };
     let Content::List(list) = node.content else {
         out.push(config_text::bad_type(&node, "`streams`", "a list"));

@@ -1,5 +1,6 @@
 //! Streams: identity, requests, windows, maps, schemas.
 
+use super::context::StreamContext;
 use super::read::{self, ANSWER, KnownNames, Out, Variables};
 use super::request::{self, Level, request};
 use super::{Deletes, Fetch, Incremental, Map, OnInvalid, Request, Schedule, Stream, deletes, schedule, topic};
@@ -14,14 +15,6 @@ const RESERVED: [&str; 1] = ["_nango_metadata"];
 /// Words YAML 1.1 took for booleans.
 const BOOLEAN_LIKE: [&str; 6] = ["yes", "no", "on", "off", "y", "n"];
 const MAX_BATCH: u64 = 1_000;
-
-/// What a stream needs to know of the file around it.
-pub(super) struct StreamContext<'a> {
-    pub(super) level: &'a Level,
-    pub(super) names: &'a KnownNames,
-    pub(super) conditional: bool,
-    pub(super) lookup: &'a dyn Fn(&Reference) -> Result<String, String>,
-}
 
 /// Reads an entry of `streams`.
 pub(super) fn stream(node: Node, around: &StreamContext<'_>, out: &mut Out) -> Option<Stream> {

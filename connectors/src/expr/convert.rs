@@ -5,6 +5,8 @@ use jaq_core::ValT as _;
 use jaq_json::{Map, Num, Val};
 use serde_json::Value;
 
+/// Most bytes one evaluation may put out.
+pub const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// Deepest input.
 pub(super) const MAX_DEPTH: usize = 64;
 /// Deepest output.
@@ -42,7 +44,7 @@ pub(super) fn to_json(value: &Val, depth: usize, budget: &mut usize) -> Result<V
     };
     *budget = budget
         .checked_sub(cost)
-        .ok_or_else(|| EvalError(format!("the result is larger than {} bytes", super::jq::MAX_OUTPUT_BYTES)))?;
+        .ok_or_else(|| EvalError(format!("the result is larger than {} bytes", MAX_OUTPUT_BYTES)))?;
     if depth > MAX_OUTPUT_DEPTH {
         return Err(EvalError(format!("the result is nested deeper than {MAX_OUTPUT_DEPTH} levels")));
     }

@@ -20,8 +20,6 @@ use std::sync::Arc;
 pub const MAX_TEXT: usize = 4 << 10;
 /// Most outputs of one evaluation.
 pub const MAX_OUTPUTS: usize = 10_000;
-/// Most bytes one evaluation may put out.
-pub const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// Deepest brackets.
 const MAX_BRACKETS: usize = 64;
 /// Stack of the thread that compiles: the parser recurses.
@@ -166,7 +164,7 @@ fn run(jq: &Jq, input: &Value, vars: &Vars, most: usize) -> Result<Vec<Value>, E
     // jaq may still panic where it believes something impossible; the value in hand is then lost, the process is not.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let context = Ctx::<JustLut<Val>>::new(&filter.lut, jaq_core::Vars::new(globals));
-        let mut budget = MAX_OUTPUT_BYTES;
+        let mut budget = convert::MAX_OUTPUT_BYTES;
         let mut outputs = Vec::new();
         for output in filter.id.run((context, input)).take(most) {
             let value = output.map_err(|exception| match exception.get_err() {

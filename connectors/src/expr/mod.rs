@@ -14,7 +14,8 @@ mod pointer;
 mod template;
 mod time;
 
-pub use jq::{Expr, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_TEXT};
+pub use convert::MAX_OUTPUT_BYTES;
+pub use jq::{Expr, MAX_OUTPUTS, MAX_TEXT};
 pub use template::{Scope, Template};
 pub use time::{TimeUnit, read_time};
 

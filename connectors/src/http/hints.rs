@@ -4,10 +4,12 @@
 
 use super::Answer;
 use super::client::read_http_date;
-use super::limits::HINT_MAX;
 use crate::definition::HintHeaders;
 use std::time::Duration;
 use syncline_engine::model::Timestamp;
+
+/// Longest wait a provider's hint can ask for.
+pub const HINT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the headers of an answer say about the budget.
 #[derive(Debug, PartialEq)]

@@ -20,9 +20,6 @@ use tokio::sync::Notify;
 /// Requests that may wait for one budget.
 const WAITING_MAX: usize = 10_000;
 
-/// Longest wait a provider's hint can ask for.
-pub const HINT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Every so many turns the lowest lane goes first: each lane keeps about a tenth.
 const LOW_TURN: u64 = 10;
 
@@ -246,6 +243,7 @@ fn compile(glob: &str) -> Option<GlobMatcher> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hints::HINT_MAX;
     use super::*;
     use crate::definition::{Rate, Statuses};
     use bytes::Bytes;

@@ -24,7 +24,7 @@ mod client;
 pub mod conditional;
 mod dial;
 mod forward;
-mod hints;
+pub(crate) mod hints;
 pub mod limits;
 pub mod paginate;
 pub mod proof;

@@ -12,39 +12,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// What stands in place of a secret.
-pub const MASK: &str = "[secret]";
+pub use syncline_engine::model::secret::{MASK, looks_secret};
+
 /// Shorter values are words and numbers that any text may hold: they are no secrets.
 const SHORTEST: usize = 4;
 /// What URLs leave as it is.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// Words that tell a secret when they stand anywhere in a name.
-const TELLING: [&str; 9] =
-    ["token", "secret", "passw", "passphrase", "apikey", "signature", "credential", "authorization", "hmac"];
-/// Words that tell a secret when they are a whole part of a name.
-const TELLING_ALONE: [&str; 7] = ["key", "sig", "auth", "pwd", "pass", "jwt", "session"];
-
-/// Whether a parameter of this name probably holds a secret: `api_key`, `accessToken`, `X-Signature`.
-pub fn looks_secret(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    let joined: String = lower.chars().filter(|c| c.is_alphanumeric()).collect();
-    if TELLING.iter().any(|word| joined.contains(word)) {
-        return true;
-    }
-    // `apiKey` has its parts told by capitals, `api_key` by what is neither letter nor digit.
-    let mut parts = vec![String::new()];
-    let mut before = ' ';
-    for c in name.chars() {
-        if !c.is_alphanumeric() || (c.is_uppercase() && before.is_lowercase()) {
-            parts.push(String::new());
-        }
-        if let (true, Some(part)) = (c.is_alphanumeric(), parts.last_mut()) {
-            part.extend(c.to_lowercase());
-        }
-        before = c;
-    }
-    parts.iter().any(|part| TELLING_ALONE.contains(&part.as_str()))
-}
 
 /// The secrets that a remote party may have been shown. Cheap to make: how they can be spelled is worked out when a text is
 /// to be shown.
@@ -182,28 +155,6 @@ pub fn on_one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_secrets() {
-        for name in [
-            "api_key",
-            "apiKey",
-            "API-KEY",
-            "key",
-            "token",
-            "access_token",
-            "X-Signature",
-            "sig",
-            "pwd",
-            "client_secret",
-        ] {
-            assert!(looks_secret(name), "{name}");
-        }
-        for name in ["keyword", "monkey", "page", "portal", "design", "author", "state", "updated_since", "", "passage"]
-        {
-            assert!(!looks_secret(name), "{name}");
-        }
-    }
 
     #[test]
     fn a_secret_is_hidden_in_every_spelling() {

@@ -9,6 +9,7 @@
 
 use super::answer::{self, AnswerVerdict, items, judge};
 use super::incremental::{TimeSpan, halve, is_capped};
+use super::memory::{ListingKey, Memory};
 use super::request::{Filling, base, draft, fingerprint, refused};
 use super::source::RestSource;
 use super::{deletes, partitions};
@@ -16,7 +17,8 @@ use crate::definition::{DeletedListing, Incremental, Request};
 use crate::expr::Vars;
 use crate::http::body::Faults;
 use crate::http::conditional::{KeptPage, Validator};
-use crate::http::limits::{HINT_MAX, RequestPriority};
+use crate::http::hints::HINT_MAX;
+use crate::http::limits::RequestPriority;
 use crate::http::paginate::{self, PageToken, STALE_PAGES_MAX, Trail, loop_failure};
 use crate::http::proof::{CountVerdict, Judged, Proof, beyond};
 use crate::http::statements::{Facts, Statements};
@@ -27,7 +29,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-use syncline_engine::model::{DatasetName, Timestamp};
+use syncline_engine::model::Timestamp;
 use syncline_engine::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part};
 
 /// Version of the bookmark.
@@ -41,19 +43,6 @@ const KEYS_MAX: usize = 20_000_000;
 
 /// Pages in a row that may be left out before the rest of a counted list is given up.
 const SKIPPED_MAX: u32 = 3;
-
-/// Which listing is being read.
-pub(super) type ListingKey = (DatasetName, String);
-
-/// What a listing remembers besides its bookmark.
-#[derive(Debug)]
-pub(super) struct Memory {
-    /// The page these are the facts for: those of another one are of no use.
-    at: (i64, usize, u64),
-    lists: Arc<Vec<Value>>,
-    keys: HashSet<u64>,
-    trail: Trail,
-}
 
 /// Where a listing stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]

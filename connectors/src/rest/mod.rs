@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `source` | [`RestSource`]: the engine's `Source` over a definition; budgets, one exchange with the provider |
+//! | `poll` | the engine's questions |
 //! | `credentials` | what a request is signed in with, asked for at the request |
 //! | `listing` | one page of a listing: bookmark, proof, way on |
 //! | `incremental` | time windows and their halving |
@@ -18,8 +19,10 @@ mod deletes;
 mod fetch;
 mod incremental;
 mod listing;
+mod memory;
 pub mod notes;
 mod partitions;
+mod poll;
 mod request;
 mod source;
 

@@ -3,24 +3,23 @@
 //! One source serves all connections of its definition. It keeps, in memory, the budget of each connection and the keys of
 //! listings being read; everything that must outlive the process travels in bookmarks and notes.
 
+use super::SourceState;
 use super::answer::{self, AnswerVerdict, judge};
 use super::credentials::{AsBorne, Credentials, bearing};
-use super::listing::{Listing, ListingKey, Memory};
+use super::memory::{ListingKey, Memory};
 use super::request::{Filling, base, draft, refused, seal};
-use super::{SourceState, fetch};
 use crate::definition::Definition;
 use crate::http::conditional::Validator;
 use crate::http::limits::{Budget, RequestPriority};
 use crate::http::paginate::Draft;
 use crate::http::{Answer, Client, Veil, auth};
 use crate::mapping::Mapper;
-use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use syncline_engine::model::DatasetName;
-use syncline_engine::source::{Ask, Bookmark, Connection, Failure, Page, Retry, Source};
+use syncline_engine::source::{Ask, Connection, Failure, Page};
 use syncline_engine::time::Clock;
 
 /// Listings whose keys are kept in memory. One more makes another forget; that one reads its notes again.
@@ -34,8 +33,8 @@ const UNAUTHORIZED: u16 = 401;
 
 /// A polled REST API as a definition describes it.
 pub struct RestSource {
-    definition: Arc<Definition>,
-    client: Client,
+    pub(super) definition: Arc<Definition>,
+    pub(super) client: Client,
     clock: Arc<dyn Clock>,
     notes: Arc<dyn SourceState>,
     credentials: Arc<dyn Credentials>,
@@ -70,14 +69,14 @@ impl RestSource {
     }
 
     /// The connection with the credentials it has now.
-    async fn signed(&self, connection: &Arc<Connection>) -> Result<Arc<Connection>, Failure> {
+    pub(super) async fn signed(&self, connection: &Arc<Connection>) -> Result<Arc<Connection>, Failure> {
         let now = self.credentials.current(&self.definition.source, connection).await?;
         Ok(now.map_or_else(|| connection.clone(), |now| bearing(connection, now)))
     }
 
     /// The connection with other credentials, if the provider has refused those it bears and there are any: then it is asked once
     /// more.
-    async fn signed_again<T>(
+    pub(super) async fn signed_again<T>(
         &self,
         connection: &Arc<Connection>,
         answer: &Result<T, Failure>,
@@ -110,7 +109,7 @@ impl RestSource {
         Arc::clone(budgets.entry(key).or_insert_with(fresh))
     }
 
-    async fn tested(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
+    pub(super) async fn tested(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
         self.test(connection).await.map_err(|why| self.veiled(connection, why))
     }
 
@@ -171,12 +170,12 @@ impl RestSource {
     }
 
     /// A failure as it may be kept and shown: whatever quotes the provider passes here.
-    fn veiled(&self, connection: &Connection, why: Failure) -> Failure {
+    pub(super) fn veiled(&self, connection: &Connection, why: Failure) -> Failure {
         Failure { message: self.veil(connection).veiled(&why.message), ..why }
     }
 
     /// A page whose complaints may be kept and shown; its records are the provider's own.
-    fn page(&self, connection: &Connection, page: Result<Page, Failure>) -> Result<Page, Failure> {
+    pub(super) fn page(&self, connection: &Connection, page: Result<Page, Failure>) -> Result<Page, Failure> {
         let mut page = page.map_err(|why| self.veiled(connection, why))?;
         let doubts = page.end.iter_mut().flat_map(|end| &mut end.doubts);
         let kept = page.quarantined.iter_mut().chain(&mut page.warnings).map(|what| &mut what.message);
@@ -186,14 +185,6 @@ impl RestSource {
             said.for_each(|text| *text = veil.veiled(text));
         }
         Ok(page)
-    }
-
-    async fn polled(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
-        let page = match Listing::of(self, ask) {
-            Ok(listing) => listing.page(after).await,
-            Err(why) => Err(why),
-        };
-        self.page(&ask.connection, page)
     }
 
     pub(super) fn notes(&self) -> &Arc<dyn SourceState> {
@@ -224,52 +215,4 @@ impl RestSource {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept under these locks can be read again; a panic elsewhere does not make it wrong.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[async_trait]
-impl Source for RestSource {
-    async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure> {
-        let ask = Ask { connection: self.signed(&ask.connection).await?, ..ask.clone() };
-        let page = self.polled(&ask, after).await;
-        match self.signed_again(&ask.connection, &page).await? {
-            Some(connection) => self.polled(&Ask { connection, ..ask }, after).await,
-            None => page,
-        }
-    }
-
-    /// While `ask.part` is [`Part::Full`](syncline_engine::source::Part::Full) a missing key is being confirmed: then 404
-    /// and 410 always are a delete. Otherwise the stream's `fetch.not_found` decides.
-    async fn fetch(&self, ask: &Ask, keys: &[String]) -> Result<Page, Failure> {
-        let ask = Ask { connection: self.signed(&ask.connection).await?, ..ask.clone() };
-        let page = self.page(&ask.connection, fetch::fetch(self, &ask, keys).await);
-        match self.signed_again(&ask.connection, &page).await? {
-            Some(connection) => {
-                let ask = Ask { connection, ..ask };
-                self.page(&ask.connection, fetch::fetch(self, &ask, keys).await)
-            }
-            None => page,
-        }
-    }
-
-    /// Proves that a connection can sign in, by the definition's `auth.test`, and reads its `connection_fields`.
-    /// `None` where the definition has no test.
-    async fn check(&self, connection: &Arc<Connection>) -> Result<Option<Map<String, Value>>, Failure> {
-        let connection = self.signed(connection).await?;
-        let fields = self.tested(&connection).await;
-        match self.signed_again(&connection, &fields).await? {
-            Some(connection) => self.tested(&connection).await,
-            None => fields,
-        }
-    }
-
-    /// Whether requests in the name of a connection may go where its base URL leads, as far as that can be said without a
-    /// request.
-    fn permits(&self, connection: &Connection) -> Result<(), Failure> {
-        let base = base(&self.definition.base_url, connection, &Filling::new(connection, "base"))?;
-        self.client.permits(&base).map_err(|why| self.veiled(connection, why))
-    }
-
-    fn retry(&self) -> Retry {
-        self.definition.limits.retry
-    }
 }

@@ -1,7 +1,8 @@
 //! One worker's dataflow, and how an epoch is pushed through it.
 
+use super::updates::{LiveUpdate, RecordUpdate};
 use super::upsert::{Shared, upsert};
-use super::view::{Desk, LiveUpdate, Published, RecordUpdate, count_row, live_counts, publish};
+use super::view::{Desk, Published, count_row, live_counts, publish};
 use super::views::{self, Definition, Registry};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};

@@ -14,6 +14,7 @@
 mod epochs;
 mod graph;
 mod merge;
+mod updates;
 mod upsert;
 mod view;
 pub mod views;

@@ -5,7 +5,7 @@
 //! `((dataset, key), content)` with old rows retracted.
 
 use super::merge::{Merge, Outcome, Place};
-use super::view::{LiveUpdate, RecordUpdate};
+use super::updates::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Strategy, Timestamp};
 use crate::state::{AHEAD, DEAD, HIDDEN, Kept, PATCHED, PRUNED, Rows, Seen, Stage, Tables, Window, Work};

@@ -6,19 +6,15 @@
 
 use super::epochs::each_epoch;
 use super::merge::{Merge, Outcome, Place};
+use super::updates::LiveUpdate;
 use super::upsert::{Shared, count};
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp, Via};
-use crate::state::{Kind, Row, Rows, Seen, Stage, Tables};
+use crate::state::{Kind, Row, Rows, Stage, Tables};
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timely::dataflow::Stream;
-
-/// Net live records of a dataset.
-pub type LiveUpdate = (DatasetId, u64, isize);
-/// A record of a watched dataset.
-pub type RecordUpdate = (((DatasetId, Key), Seen), u64, isize);
 
 /// A row of a view: its id and its JSON text.
 pub type ViewRow = (String, String);

@@ -57,7 +57,7 @@ impl fmt::Display for Full {
 }
 
 /// Measures the disk a folder is on.
-type Measure = dyn Fn(&Path) -> Option<Disk> + Send + Sync;
+pub(crate) type Measure = dyn Fn(&Path) -> Option<Disk> + Send + Sync;
 
 /// The disk of a data folder, watched by those who write to it.
 pub struct Space {
@@ -77,7 +77,7 @@ impl Space {
         Space::measured_by(folder, least, Box::new(statvfs))
     }
 
-    fn measured_by(folder: &Path, least: Option<u64>, measure: Box<Measure>) -> Space {
+    pub(crate) fn measured_by(folder: &Path, least: Option<u64>, measure: Box<Measure>) -> Space {
         let size = measure(folder).map_or(0, |disk| disk.size);
         let space = Space {
             folder: folder.to_owned(),

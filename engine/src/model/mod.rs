@@ -9,6 +9,7 @@ mod delivery;
 mod failure;
 mod ids;
 mod observation;
+pub mod secret;
 mod timestamp;
 
 pub use change::{Action, Change, Counts, Meta, Record};

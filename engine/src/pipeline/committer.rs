@@ -2,76 +2,25 @@
 //!
 //! What an ended run or a second of webhooks changed becomes owed deliveries in the very batch that makes it visible.
 
-use super::batch::{Mark, Receipt};
+use super::batch::Receipt;
+use super::messages::{BatchReply, CommitterMessage, EpochPlan, SequencerMessage};
 use super::through::Through;
-use super::{Dataset, Error, sequencer};
+use super::{Dataset, Error};
 use crate::fault::hit;
 use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
 use crate::sink::{Announce, Delivery, Notice, RunEnd};
 use crate::state::OF_VIEWS;
-use crate::store::catalog::{LANE, LAST_AT, RUNS, Unannounced, WEBHOOKS, WINDOW, WindowState};
+use crate::store::catalog::{LANE, LAST_AT, RUNS, Unannounced, WEBHOOKS, WINDOW};
 use crate::store::outbox::delivery_id;
 use crate::store::write::Sealed;
 use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
-
-/// Who waits for a batch: whoever handed it over, and, where it came through the log, whoever had put it there.
-pub(super) struct Answer {
-    to: oneshot::Sender<Result<Receipt, Error>>,
-    also: Option<oneshot::Sender<Result<Receipt, Error>>>,
-}
-
-impl Answer {
-    /// An answer and the end where it arrives.
-    pub(super) fn new(also: Option<oneshot::Sender<Result<Receipt, Error>>>) -> (Answer, Outcome) {
-        let (to, outcome) = oneshot::channel();
-        (Answer { to, also }, outcome)
-    }
-
-    /// Tells the outcome. Callers that have gone away no longer wait for it.
-    pub(super) fn send(self, outcome: Result<Receipt, Error>) {
-        if let Some(also) = self.also {
-            let _ = also.send(outcome.clone());
-        }
-        let _ = self.to.send(outcome);
-    }
-}
-
-/// Where an answer arrives.
-pub(super) type Outcome = oneshot::Receiver<Result<Receipt, Error>>;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// Epochs one synced write may cover.
 const GROUP: usize = 16;
-
-/// What reaches the committer.
-pub(super) enum Input {
-    /// An epoch that was handed to the workers.
-    Plan(Plan),
-    /// One worker's part of an epoch.
-    Part(u64, Result<Sealed, store::Error>),
-}
-
-/// An epoch: what was asked of it.
-pub(super) struct Plan {
-    pub epoch: u64,
-    pub next: u64,
-    pub at: Timestamp,
-    pub batches: Vec<PlannedBatch>,
-}
-
-/// A batch within an epoch.
-pub(super) struct PlannedBatch {
-    pub cause: Cause,
-    pub marks: Vec<Mark>,
-    pub windows: Vec<(DatasetId, WindowState)>,
-    pub end_run: Option<(Dataset, RunEnd)>,
-    pub announce: bool,
-    pub answer: Answer,
-    pub _room: Option<OwnedSemaphorePermit>,
-}
 
 /// Live records by dataset, as the counting view last said.
 pub(super) type Live = Arc<Mutex<HashMap<DatasetId, i64>>>;
@@ -85,7 +34,7 @@ pub(super) struct Committer {
     /// Where batches of runs wait for their turn in the log.
     pub through: Option<Arc<Through>>,
     pub workers: usize,
-    pub sequencer: Sender<sequencer::Input>,
+    pub sequencer: Sender<SequencerMessage>,
     pub watermark: watch::Sender<Position>,
     pub outbox: watch::Sender<u64>,
     pub live: Live,
@@ -102,12 +51,12 @@ pub(super) struct Committer {
 
 #[derive(Default)]
 struct Gathering {
-    plan: Option<Plan>,
+    plan: Option<EpochPlan>,
     parts: Vec<Sealed>,
 }
 
 impl Committer {
-    pub(super) fn run(mut self, inbox: &Receiver<Input>) {
+    pub(super) fn run(mut self, inbox: &Receiver<CommitterMessage>) {
         let mut gathering: BTreeMap<u64, Gathering> = BTreeMap::new();
         let mut poison: Option<Error> = None;
         while let Ok(input) = inbox.recv() {
@@ -155,8 +104,8 @@ impl Committer {
 
     /// After a failure nobody is left waiting.
     fn refuse(&self, gathering: BTreeMap<u64, Gathering>, error: &Error) {
-        let plans: Vec<Plan> = gathering.into_values().filter_map(|g| g.plan).collect();
-        let _ = self.sequencer.send(sequencer::Input::Done(plans.len()));
+        let plans: Vec<EpochPlan> = gathering.into_values().filter_map(|g| g.plan).collect();
+        let _ = self.sequencer.send(SequencerMessage::Done(plans.len()));
         for batch in plans.into_iter().flat_map(|plan| plan.batches) {
             batch.answer.send(Err(error.clone()));
         }
@@ -182,13 +131,13 @@ impl Committer {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
         if let Err(error) = gathered.and_then(|()| self.store.commit(batch, end)) {
             let error = self.give_up(&Error::from(error));
-            let _ = self.sequencer.send(sequencer::Input::Done(epochs));
+            let _ = self.sequencer.send(SequencerMessage::Done(epochs));
             answers.into_iter().for_each(|(answer, _, _)| answer.send(Err(error.clone())));
             return Err(error);
         }
         self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(live);
         self.watermark.send_replace(Position::first_of(end));
-        let _ = self.sequencer.send(sequencer::Input::Done(epochs));
+        let _ = self.sequencer.send(SequencerMessage::Done(epochs));
         for (answer, receipt, _room) in answers {
             answer.send(Ok(receipt));
         }
@@ -202,9 +151,9 @@ impl Committer {
     fn add(
         &mut self,
         batch: &mut store::Batch,
-        plan: Plan,
+        plan: EpochPlan,
         mut parts: Vec<Sealed>,
-        answers: &mut Vec<(Answer, Receipt, Option<OwnedSemaphorePermit>)>,
+        answers: &mut Vec<(BatchReply, Receipt, Option<OwnedSemaphorePermit>)>,
         live: &mut Vec<(DatasetId, i64)>,
         last: &mut BTreeMap<DatasetId, u64>,
     ) -> store::Result<u64> {
@@ -420,13 +369,13 @@ fn stored_lane(store: &Store, lane: &str) -> u64 {
     bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
-fn take(gathering: &mut BTreeMap<u64, Gathering>, input: Input, poison: &mut Option<Error>) {
+fn take(gathering: &mut BTreeMap<u64, Gathering>, input: CommitterMessage, poison: &mut Option<Error>) {
     match input {
-        Input::Plan(plan) => {
+        CommitterMessage::Plan(plan) => {
             let epoch = plan.epoch;
             gathering.entry(epoch).or_default().plan = Some(plan);
         }
-        Input::Part(epoch, Ok(sealed)) => gathering.entry(epoch).or_default().parts.push(sealed),
-        Input::Part(_, Err(error)) => *poison = Some(error.into()),
+        CommitterMessage::Part(epoch, Ok(sealed)) => gathering.entry(epoch).or_default().parts.push(sealed),
+        CommitterMessage::Part(_, Err(error)) => *poison = Some(error.into()),
     }
 }

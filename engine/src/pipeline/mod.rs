@@ -10,6 +10,7 @@ mod committer;
 mod engine;
 mod entry;
 mod feed;
+mod messages;
 mod quarantine;
 pub mod run;
 mod sequencer;
@@ -34,6 +35,7 @@ use crate::log::{Changelog, Log};
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;
 use crate::store;
+use crate::store::journal::JournalBounds;
 use crate::time::{Clock, SystemClock};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub struct Options {
     /// Bytes of the disk to keep free: with less nothing new is taken (see [`Engine::refusing`]). `None` is 512 MiB, or a tenth
     /// of a smaller disk; 0 watches nothing.
     pub min_free: Option<u64>,
+    /// How much is kept of what happened; see [`Engine::journal`].
+    pub journal: JournalBounds,
 }
 
 /// Bytes of [`Options::table_bytes`] where nothing else is said: some 20 million records.
@@ -91,6 +95,7 @@ impl Options {
             table_bytes: TABLE_BYTES,
             block_least: BLOCK_LEAST,
             min_free: Some(0),
+            journal: JournalBounds::default(),
         }
     }
 }

@@ -5,8 +5,9 @@
 //! that would not find room on the disk is not begun until there is some: a write that fails closes the store.
 
 use super::batch::{Batch, WindowOp};
-use super::committer::{Answer, Plan, PlannedBatch};
-use super::worker::{Job, Query};
+use super::messages::{
+    CommitterMessage, EpochPlan, PlannedBatch, SequencerMessage, Submission, WorkerJob, WorkerQuery,
+};
 use super::{Dataset, Error};
 use crate::log::Space;
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
@@ -17,7 +18,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Epochs on their way at most.
 pub const IN_FLIGHT: usize = 3;
@@ -30,42 +30,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Epochs skipped after one that sweeps, so that any number of deletes has places.
 const SWEEP_EPOCHS: u64 = 1 << 8;
 
-/// What reaches the sequencer.
-pub(super) enum Input {
-    /// A batch to commit.
-    Submit(Submission),
-    /// A question to the workers, after everything submitted before it.
-    Ask(Query),
-    /// This dataset takes too much memory.
-    Spill(DatasetId),
-    /// The committer has finished so many epochs.
-    Done(usize),
-    /// No more submissions.
-    Stop,
-}
-
 /// What waits for its turn.
 pub(super) enum Waiting {
     Batch(Submission),
-    Ask(Query),
-}
-
-/// A batch with who waits for it.
-pub(super) struct Submission {
-    pub batch: Batch,
-    /// Work of the engine itself: treatment, pruning, clearing.
-    pub extra: Vec<Work>,
-    /// Webhook-made changes are announced.
-    pub announce: bool,
-    pub answer: Answer,
-    /// Room taken until the commit.
-    pub room: Option<OwnedSemaphorePermit>,
-}
-
-impl Submission {
-    fn prunes(&self) -> bool {
-        self.extra.iter().any(|work| matches!(work, Work::Prune { .. }))
-    }
+    Ask(WorkerQuery),
 }
 
 /// Windows of all datasets, shared with who asks whether one is open.
@@ -74,8 +42,8 @@ pub(super) type Windows = Arc<Mutex<HashMap<DatasetId, WindowState>>>;
 pub(super) struct Sequencer {
     pub clock: Arc<dyn Clock>,
     pub windows: Windows,
-    pub rings: Vec<Sender<Job>>,
-    pub committer: Sender<super::committer::Input>,
+    pub rings: Vec<Sender<WorkerJob>>,
+    pub committer: Sender<CommitterMessage>,
     pub next: u64,
     /// Engine times an epoch takes up: the first one, and all others.
     pub spans: (u64, u64),
@@ -92,7 +60,7 @@ pub(super) struct Sequencer {
 }
 
 impl Sequencer {
-    pub(super) fn run(mut self, inbox: &Receiver<Input>) {
+    pub(super) fn run(mut self, inbox: &Receiver<SequencerMessage>) {
         // An empty first epoch lets the counting view publish what was there before the start.
         self.close();
         let mut stopping = false;
@@ -145,8 +113,8 @@ impl Sequencer {
         }
     }
 
-    fn ask(&self, query: &Query) {
-        self.rings.iter().for_each(|ring| drop(ring.send(Job::Ask(query.clone()))));
+    fn ask(&self, query: &WorkerQuery) {
+        self.rings.iter().for_each(|ring| drop(ring.send(WorkerJob::Ask(query.clone()))));
     }
 
     /// While nothing can be committed, readers do not wait for what nobody was told is there. Who stops does not wait at all.
@@ -172,13 +140,13 @@ impl Sequencer {
         !self.alone && !next.prunes() && (asked() || (self.in_flight < IN_FLIGHT && self.full()))
     }
 
-    fn take(&mut self, input: Input) -> bool {
+    fn take(&mut self, input: SequencerMessage) -> bool {
         match input {
-            Input::Submit(submission) => self.waiting.push_back(Waiting::Batch(submission)),
-            Input::Spill(dataset) => self.spill.push(dataset),
-            Input::Done(epochs) => self.in_flight = self.in_flight.saturating_sub(epochs),
-            Input::Ask(query) => self.waiting.push_back(Waiting::Ask(query)),
-            Input::Stop => return true,
+            SequencerMessage::Submit(submission) => self.waiting.push_back(Waiting::Batch(submission)),
+            SequencerMessage::Spill(dataset) => self.spill.push(dataset),
+            SequencerMessage::Done(epochs) => self.in_flight = self.in_flight.saturating_sub(epochs),
+            SequencerMessage::Ask(query) => self.waiting.push_back(Waiting::Ask(query)),
+            SequencerMessage::Stop => return true,
         }
         false
     }
@@ -223,10 +191,16 @@ impl Sequencer {
         let spill = std::mem::take(&mut self.spill);
         for ring in &self.rings {
             // A worker that is gone has told the committer; the answers come from there.
-            let _ = ring.send(Job::Epoch { epoch, next: self.next, at, work: cut.work.clone(), spill: spill.clone() });
+            let _ = ring.send(WorkerJob::Epoch {
+                epoch,
+                next: self.next,
+                at,
+                work: cut.work.clone(),
+                spill: spill.clone(),
+            });
         }
-        let plan = Plan { epoch, next: self.next, at, batches: cut.batches };
-        let _ = self.committer.send(super::committer::Input::Plan(plan));
+        let plan = EpochPlan { epoch, next: self.next, at, batches: cut.batches };
+        let _ = self.committer.send(CommitterMessage::Plan(plan));
     }
 }
 

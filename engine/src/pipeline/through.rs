@@ -6,13 +6,14 @@
 //! one still appends is passed over. The log's order is the same for every reader, so all agree.
 
 use super::batch::{Batch, Mark, Receipt, Table};
-use super::committer::Outcome;
+use super::messages::ReplyReceiver;
 use super::{Error, entry};
 use crate::log::{self, Log};
 use crate::model::content::KeySeed;
 use crate::model::{DatasetId, DatasetName};
 use crate::store::Store;
-use crate::store::catalog::{DATASET, DatasetEntry};
+use crate::store::catalog::DatasetEntry;
+use crate::store::keys::DATASET;
 use crate::time::entropy;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,7 +75,7 @@ impl Through {
     }
 
     /// Appends a batch; its outcome arrives once it was entered and committed.
-    pub(super) async fn append(&self, log: &dyn Log, batch: &Batch) -> Result<Outcome, Error> {
+    pub(super) async fn append(&self, log: &dyn Log, batch: &Batch) -> Result<ReplyReceiver, Error> {
         let reign = self.ours.load(Ordering::Acquire);
         if reign == 0 || reign != self.reign.load(Ordering::Acquire) {
             return Err(Error::Fenced("this process does not own the partition (any more)".to_owned()));

@@ -1,9 +1,9 @@
 //! A timely worker: takes epochs from its ring, pushes them through its dataflow, writes its bulk, hands the rest on.
 
-use super::{committer, sequencer};
+use super::messages::{CommitterMessage, SequencerMessage, WorkerJob, WorkerQuery};
 use crate::dataflow::{Derived, Graph, Worker, build};
 use crate::fault::hit;
-use crate::model::content::{Key, KeySeed};
+use crate::model::content::KeySeed;
 use crate::model::{DatasetId, Timestamp};
 use crate::state::{Entry, HIDDEN, Part, Shelf, Stage, Tables, Touch, Work};
 use crate::store::read::Asked;
@@ -11,7 +11,6 @@ use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc::UnboundedSender;
 
 /// Epochs and questions a ring holds at most.
 pub(super) const RING: usize = 16;
@@ -23,37 +22,20 @@ const FOLD_TIMES: usize = 4;
 /// A worker looks again how much memory its tables take when it has added this part of what they may take.
 const LOOK: usize = 64;
 
-/// What a worker is given.
-pub(super) enum Job {
-    /// An epoch; with it the datasets that are to be spilled at its end.
-    Epoch { epoch: u64, next: u64, at: Timestamp, work: Vec<Work>, spill: Vec<DatasetId> },
-    /// A question.
-    Ask(Query),
-}
-
-/// A question to all workers; each answers for its records.
-#[derive(Clone)]
-pub(super) enum Query {
-    /// Live records, and positions of those not seen in the open window.
-    Missing(DatasetId, UnboundedSender<(u64, Vec<u64>)>),
-    /// Where the record's last change is, unless it is hidden.
-    Locate(DatasetId, Key, UnboundedSender<Option<u64>>),
-}
-
 /// What one worker needs; taken once by the thread it is for.
 pub(super) struct Seat {
     pub store: Arc<Store>,
     pub tables: Tables,
     pub treat: Vec<Work>,
-    pub ring: Receiver<Job>,
-    pub committer: Sender<committer::Input>,
+    pub ring: Receiver<WorkerJob>,
+    pub committer: Sender<CommitterMessage>,
     pub seed: KeySeed,
     pub counts: DatasetId,
     pub derived: Option<Derived>,
     /// Bytes that the tables of this worker may take.
     pub table_bytes: usize,
     /// Who is told when they take more, if this worker is to say so.
-    pub decides: Option<Sender<sequencer::Input>>,
+    pub decides: Option<Sender<SequencerMessage>>,
     /// Set when a worker dies, shared by all: what it would have sent the others does not come any more.
     pub fallen: Arc<AtomicBool>,
 }
@@ -74,7 +56,7 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
     });
     let mut graph = build(worker, seat.tables, stage, seat.seed, seat.counts, seat.derived);
     if let Err(error) = anew(worker, &mut graph, &seat.store) {
-        let _ = seat.committer.send(committer::Input::Part(0, Err(error)));
+        let _ = seat.committer.send(CommitterMessage::Part(0, Err(error)));
         return;
     }
     let shelf = Shelf::new(seat.store.clone(), (index, worker.peers()), seat.table_bytes);
@@ -82,8 +64,8 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
     let (mut treat, mut added) = (seat.treat, look);
     while let Ok(job) = seat.ring.recv() {
         match job {
-            Job::Ask(query) => answer(&graph, query, (index, worker.peers())),
-            Job::Epoch { epoch, next, at, mut work, spill } => {
+            WorkerJob::Ask(query) => answer(&graph, query, (index, worker.peers())),
+            WorkerJob::Epoch { epoch, next, at, mut work, spill } => {
                 if !treat.is_empty() {
                     work.splice(0..0, std::mem::take(&mut treat));
                 }
@@ -97,7 +79,7 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
                 let sealed = to_disk(&graph, &mut part, (epoch, next), &spill, &seat.store, &shelf)
                     .and_then(|()| seat.store.seal(epoch, index as u16, at, part, &asked))
                     .and_then(|sealed| Ok(hit("proc.step_half").map(|()| sealed)?));
-                if seat.committer.send(committer::Input::Part(epoch, sealed)).is_err() {
+                if seat.committer.send(CommitterMessage::Part(epoch, sealed)).is_err() {
                     break;
                 }
             }
@@ -118,16 +100,16 @@ fn anew(worker: &mut Worker, graph: &mut Graph, store: &Store) -> store::Result<
     Ok(())
 }
 
-fn answer(graph: &Graph, query: Query, (worker, workers): (usize, usize)) {
+fn answer(graph: &Graph, query: WorkerQuery, (worker, workers): (usize, usize)) {
     let mut tables = graph.tables.borrow_mut();
     // Who asked may have gone away; then nobody misses the answer.
     match query {
-        Query::Missing(dataset, to) => {
+        WorkerQuery::Missing(dataset, to) => {
             let table = tables.table(dataset);
             let missing = if table.window.is_some() { table.missing() } else { Vec::new() };
             let _ = to.send((u64::try_from(table.live).unwrap_or(0), missing));
         }
-        Query::Locate(dataset, key, to) => {
+        WorkerQuery::Locate(dataset, key, to) => {
             // A spilled record would be found by any worker; it is the business of one.
             let mine = key[1] % workers as u64 == worker as u64;
             let entry = if mine { tables.table(dataset).get(&key) } else { None };
@@ -157,13 +139,13 @@ fn fold(graph: &Graph, part: &mut Part) {
 }
 
 /// Has the largest table spilled if all together take too much memory. Records are spread evenly, so one worker speaks for all.
-fn ask_to_spill(graph: &Graph, decides: &Sender<sequencer::Input>, limit: usize) {
+fn ask_to_spill(graph: &Graph, decides: &Sender<SequencerMessage>, limit: usize) {
     let tables = graph.tables.borrow();
     if tables.bytes().map(|(_, bytes)| bytes).sum::<usize>() <= limit {
         return;
     }
     if let Some((dataset, _)) = tables.bytes().max_by_key(|(_, bytes)| *bytes) {
-        let _ = decides.send(sequencer::Input::Spill(dataset));
+        let _ = decides.send(SequencerMessage::Spill(dataset));
     }
 }
 
@@ -194,14 +176,14 @@ fn to_disk(
 }
 
 /// Tells the committer when the worker dies, so that nobody waits for it.
-struct Alarm(Sender<committer::Input>, Arc<AtomicBool>);
+struct Alarm(Sender<CommitterMessage>, Arc<AtomicBool>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.1.store(true, Ordering::Release);
             let _ =
-                self.0.send(committer::Input::Part(0, Err(store::Error::Poisoned("a worker has failed".to_owned()))));
+                self.0.send(CommitterMessage::Part(0, Err(store::Error::Poisoned("a worker has failed".to_owned()))));
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Promises: an entry used by an epoch that is not committed stays in memory, because the store does not have it yet; of all
 //! others at most twice [`Shelf::kept`] stay. An entry that cannot be read is an error of the epoch, never an unknown record.
 
+use super::entry::Entry;
 use super::split::Split;
-use super::table::Entry;
 use crate::model::DatasetId;
 use crate::model::content::Key;
 use std::sync::Arc;

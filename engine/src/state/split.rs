@@ -1,6 +1,6 @@
 //! Many entries in hash tables of their own, so that a resize never doubles the whole.
 
-use super::table::Entry;
+use super::entry::Entry;
 use crate::model::content::Key;
 use hashbrown::HashTable;
 

@@ -3,8 +3,8 @@
 //! The operators fill a [`Stage`]; when the frontier has passed the epoch the pipeline takes the [`Part`] out of it. The
 //! only thing a stage is asked for is an older payload (for patches and views), which the pipeline answers from the store.
 
+use super::entry::Entry;
 use super::rows::{Row, Rows};
-use super::table::Entry;
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Timestamp};
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@
 //! copying. Copying, reading and comparing is done by whoever wants the backup, in the speed of his disk.
 
 use super::check::unreadable;
+use super::files::{CHECKPOINT, remove};
 use super::marker::{Marker, RESTORING};
 use super::open::{self, Lock};
 use super::repair::{LEFT_OUT_UNKNOWN, free, go_on, log_end, read_all};
@@ -23,8 +24,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Folder of the checkpoint, in the data folder.
-pub const CHECKPOINT: &str = "checkpoint";
 /// The list of a backup's files.
 const LIST: &str = "BACKUP.json";
 /// Ending of a backup that is not complete.
@@ -286,13 +285,6 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
 /// Whether a name of a list leads nowhere else.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
-}
-
-pub(super) fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|e| unreadable(folder, &e)),
-    }
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -3,7 +3,6 @@
 use super::Batch;
 use super::{Family, Result, Store, keys};
 use crate::model::{Counts, DatasetId, DatasetName, Strategy, Timestamp, Via};
-use rocksdb::IteratorMode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +53,6 @@ pub(crate) struct Unannounced {
     pub via: Option<Via>,
 }
 
-pub(crate) const DATASET: &str = "dataset";
 pub(crate) const WINDOW: &str = "window";
 pub(crate) const LANE: &str = "lane";
 /// Unannounced changes of webhooks, by dataset.
@@ -94,17 +92,13 @@ impl Store {
         let mut found = Vec::new();
         let start = keys::named(prefix, 0);
         let head = &start[..prefix.len() + 1];
-        let scan =
-            self.db.iterator_cf(self.family(Family::System), IteratorMode::From(&start, rocksdb::Direction::Forward));
-        for item in scan {
-            let (key, value) = item?;
-            if !key.starts_with(head) {
-                break;
+        self.scan_from(Family::System, &start).each(|key, value| {
+            let is_named = key.starts_with(head);
+            if is_named && let Ok(value) = serde_json::from_slice(value) {
+                found.push((keys::number(key, prefix.len() + 1), value));
             }
-            if let Ok(value) = serde_json::from_slice(&value) {
-                found.push((keys::number(&key, prefix.len() + 1), value));
-            }
-        }
+            Ok(is_named)
+        })?;
         Ok(found)
     }
 
@@ -157,7 +151,7 @@ impl Store {
     /// Registers or changes a dataset, durably.
     pub(crate) fn put_dataset(&self, id: DatasetId, entry: &DatasetEntry) -> Result<()> {
         let mut batch = self.batch();
-        self.put_named(&mut batch, DATASET, u64::from(id.0), entry);
+        self.put_named(&mut batch, keys::DATASET, u64::from(id.0), entry);
         self.write_synced(batch)
     }
 }

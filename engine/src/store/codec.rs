@@ -179,6 +179,11 @@ pub(crate) fn route(bytes: &[u8]) -> u64 {
     word(bytes, 1)
 }
 
+/// A change as it is stored; what cannot be read is damage.
+pub(crate) fn decode(bytes: &[u8]) -> super::Result<Meta> {
+    Meta::decode(bytes).map_err(|what| super::Error::Damaged(format!("{what}; restore a backup")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use super::{Error, Family, Result, Store};
 use crate::fault::pass;
 use crate::log::{self, Changelog, Write};
 use crate::model::DatasetId;
-use rocksdb::{Direction, IteratorMode, WriteBatch};
+use rocksdb::{ErrorKind, WriteBatch, WriteOptions};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,12 +51,34 @@ impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.rocks.is_empty()
     }
+
+    /// What it takes in the write-ahead log.
+    pub(super) fn bytes(&self) -> u64 {
+        self.rocks.size_in_bytes() as u64
+    }
 }
 
 impl Store {
     /// An empty batch.
     pub(crate) fn batch(&self) -> Batch {
         Batch { rocks: WriteBatch::default(), copy: self.copy.as_ref().map(|_| Vec::new()) }
+    }
+
+    /// An empty batch of what concerns this machine alone: no changelog is told of it.
+    pub(super) fn batch_of_here(&self) -> Batch {
+        Batch { rocks: WriteBatch::default(), copy: None }
+    }
+
+    /// Writes what nobody depends on: not synced, nothing waits for it, and a failure closes nothing. False if the database is behind
+    /// with its tables and would have made it wait; then nothing was written.
+    pub(super) fn write_aside(&self, batch: Batch) -> Result<bool> {
+        self.check_poison()?;
+        let mut options = WriteOptions::default();
+        options.set_no_slowdown(true);
+        match self.db.write_opt(batch.rocks, &options) {
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(false),
+            written => Ok(written.map(|()| true)?),
+        }
     }
 
     /// Puts a value.
@@ -85,14 +107,13 @@ impl Store {
             let put = |write: &&Write| write.value.is_some() && (&low..&high).contains(&&write.key);
             let puts: Vec<Vec<u8>> = copy.iter().filter(put).map(|write| write.key.clone()).collect();
             copy.extend(puts.into_iter().map(|key| Write { key, value: None }));
-            let start = IteratorMode::From(from, Direction::Forward);
-            for item in self.db.iterator_cf(self.family(family), start) {
-                let (key, _) = item?;
-                if &*key >= to {
-                    break;
+            self.scan_from(family, from).each(|key, _| {
+                let is_within = key < to;
+                if is_within {
+                    copy.push(Write { key: named(family, key), value: None });
                 }
-                copy.push(Write { key: named(family, &key), value: None });
-            }
+                Ok(is_within)
+            })?;
         }
         batch.rocks.delete_range_cf(self.family(family), from, to);
         Ok(())
@@ -180,7 +201,7 @@ impl Store {
     }
 
     pub(super) fn known_datasets(&self) -> Result<Vec<DatasetId>> {
-        let known = self.named::<serde::de::IgnoredAny>(super::catalog::DATASET)?;
+        let known = self.named::<serde::de::IgnoredAny>(super::keys::DATASET)?;
         Ok(std::iter::once(0).chain(known.into_iter().map(|(id, _)| id as u32)).map(DatasetId).collect())
     }
 }

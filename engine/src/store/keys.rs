@@ -3,6 +3,9 @@
 use crate::fault;
 use crate::model::DatasetId;
 
+/// Table of datasets.
+pub(crate) const DATASET: &str = "dataset";
+
 /// (dataset, position)
 pub(crate) fn record(dataset: DatasetId, position: u64) -> [u8; 12] {
     let mut key = [0; 12];

@@ -1,25 +1,24 @@
 //! Marks: small values the program stores with its batches.
 
 use super::{Batch, Family, Result, Store, keys};
-use rocksdb::{Direction, IteratorMode};
 
 impl Store {
     /// A mark.
     pub(crate) fn mark(&self, table: u8, parts: &[&str]) -> Result<Option<Vec<u8>>> {
-        Ok(self.db.get_cf(self.family(Family::Marks), keys::mark(table, parts))?)
+        Ok(self.get(Family::Marks, keys::mark(table, parts))?.map(|value| value.to_vec()))
     }
 
     /// Marks below a prefix, in order of (length, text) part by part: (remaining parts, value).
     pub(crate) fn marks(&self, table: u8, prefix: &[&str]) -> Result<Vec<(Vec<String>, Vec<u8>)>> {
         let start = keys::mark(table, prefix);
         let mut found = Vec::new();
-        for item in self.db.iterator_cf(self.family(Family::Marks), IteratorMode::From(&start, Direction::Forward)) {
-            let (key, value) = item?;
-            if !key.starts_with(&start) {
-                break;
+        self.scan_from(Family::Marks, &start).each(|key, value| {
+            let is_below = key.starts_with(&start);
+            if is_below {
+                found.push((keys::parts(key, start.len()), value.to_vec()));
             }
-            found.push((keys::parts(&key, start.len()), value.into_vec()));
-        }
+            Ok(is_below)
+        })?;
         Ok(found)
     }
 
@@ -33,17 +32,10 @@ impl Store {
     ) -> Result<()> {
         let below = keys::mark(table, prefix);
         let start = keys::mark(table, &[prefix, after].concat());
-        for item in self.db.iterator_cf(self.family(Family::Marks), IteratorMode::From(&start, Direction::Forward)) {
-            let (key, value) = item?;
-            if !key.starts_with(&below) {
-                break;
-            }
-            let passed = *key == *start && !after.is_empty();
-            if !passed && !each(keys::parts(&key, below.len()), &value) {
-                break;
-            }
-        }
-        Ok(())
+        self.scan_from(Family::Marks, &start).each(|key, value| {
+            let passed = key == start && !after.is_empty();
+            Ok(key.starts_with(&below) && (passed || each(keys::parts(key, below.len()), value)))
+        })
     }
 
     /// Puts or removes a mark in a batch.

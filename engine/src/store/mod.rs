@@ -15,6 +15,7 @@
 //! | `marks` | table, parts | small values of the program |
 //! | `outbox` | epoch, number | owed deliveries |
 //! | `log` | position | the durable log (see `log::rocks`) |
+//! | `journal` | time | what happened, for people ([`journal`]) |
 //! | `system` | name | format, secret, catalog, windows, `committed` |
 //!
 //! Bulk puts of an epoch are written by the workers above the committed watermark, where no reader looks; the committer's
@@ -26,6 +27,8 @@ pub(crate) mod catalog;
 mod check;
 pub(crate) mod codec;
 mod copy;
+mod files;
+pub mod journal;
 pub(crate) mod keys;
 mod marker;
 pub(crate) mod marks;
@@ -37,6 +40,8 @@ pub(crate) mod recover;
 mod repair;
 mod restored;
 mod spill;
+mod touch;
+mod values;
 pub(crate) mod write;
 
 use crate::fault::{Injected, hit, pass};
@@ -50,6 +55,9 @@ use std::sync::Arc;
 
 /// Format of everything in the data folder.
 pub const FORMAT: u32 = 1;
+
+/// Tables of the journal that may wait to be moved to their level.
+const JOURNAL_TABLES: i32 = 1 << 20;
 
 /// Why the store failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -132,8 +140,9 @@ impl From<std::io::Error> for Error {
     }
 }
 
-pub use backup::{BackedUp, CHECKPOINT, Restoration, back_up, checkpoint, restore};
+pub use backup::{BackedUp, Restoration, back_up, checkpoint, restore};
 pub(crate) use copy::Batch;
+pub use files::CHECKPOINT;
 pub use repair::{Repaired, repair};
 pub(crate) use write::WORKERS_MAX;
 
@@ -171,10 +180,11 @@ pub(crate) enum Family {
     System,
     Entries,
     Blocks,
+    Journal,
 }
 
 impl Family {
-    const ALL: [Family; 11] = [
+    const ALL: [Family; 12] = [
         Family::Cur,
         Family::Pay,
         Family::History,
@@ -186,6 +196,7 @@ impl Family {
         Family::System,
         Family::Entries,
         Family::Blocks,
+        Family::Journal,
     ];
 
     /// Those whose keys are (dataset, position).
@@ -208,6 +219,7 @@ impl Family {
             Family::System => "system",
             Family::Entries => "entries",
             Family::Blocks => "blocks",
+            Family::Journal => "journal",
         }
     }
 
@@ -262,6 +274,14 @@ impl Family {
             merges.set_max_merge_width(runs * 2);
             options.set_universal_compaction_options(&merges);
         }
+        if self == Family::Journal {
+            // Written in order of its keys, so that nothing of it has to be merged; and whatever it is behind with must not slow down
+            // the writes of the others.
+            options.set_level_zero_slowdown_writes_trigger(JOURNAL_TABLES);
+            options.set_level_zero_stop_writes_trigger(JOURNAL_TABLES);
+            options.set_soft_pending_compaction_bytes_limit(0);
+            options.set_hard_pending_compaction_bytes_limit(0);
+        }
         // One compression for all levels: a denser one for the last costs more than it saves (engine/decisions/0013).
         options.set_compression_type(match self {
             // Compressed already, and hashes of keys.
@@ -302,7 +322,7 @@ impl Store {
     }
 
     pub(crate) fn system(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.db.get_cf(self.family(Family::System), key)?)
+        Ok(self.get(Family::System, key)?.map(|value| value.to_vec()))
     }
 
     fn check_poison(&self) -> Result<()> {

@@ -4,8 +4,9 @@
 //! RocksDB would take for the end of a log is cut off only where nothing that was acknowledged lies behind it, and kept aside.
 
 use super::check::{self, Findings, Listing, Torn, unreadable};
+use super::files::{CHECKPOINT, link, remove};
 use super::marker::Marker;
-use super::{Error, Family, Result, Store, backup, copy, repair};
+use super::{Error, Family, Result, Store, copy};
 use crate::log::{Acknowledged, Changelog, HighWater, Space, Synced};
 use rocksdb::{Cache, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options};
 use std::fs::{self, File};
@@ -61,7 +62,7 @@ impl Store {
         }
         store.check_format()?;
         // What a backup left that was broken off holds tables that are not needed any more.
-        backup::remove(&folder.join(backup::CHECKPOINT))?;
+        remove(&folder.join(CHECKPOINT))?;
         Ok(store)
     }
 
@@ -140,7 +141,7 @@ pub(super) fn named(folder: &Path, error: Error) -> Error {
 fn can_be_read(folder: &Path, table: &Path) -> bool {
     let Ok(alone) = tempfile::tempdir_in(folder) else { return true };
     let name = alone.path().join(table.file_name().unwrap_or_default());
-    if repair::link(table, &name).is_err() {
+    if link(table, &name).is_err() {
         return true;
     }
     // A table that cannot be read is moved aside. One whose properties cannot be read is not.

@@ -2,7 +2,6 @@
 
 use super::{Batch, Error, Family, Result, Store};
 use crate::model::Delivery;
-use rocksdb::{Direction, IteratorMode};
 
 /// Where a delivery stands: (epoch, number within it).
 fn key(epoch: u64, number: u32) -> [u8; 12] {
@@ -38,36 +37,35 @@ fn read(value: &[u8]) -> Result<Delivery> {
 impl Store {
     /// Owed deliveries in order.
     pub(crate) fn outbox(&self, limit: usize) -> Result<Vec<Delivery>> {
-        let mut found = Vec::new();
-        for item in self.db.iterator_cf(self.family(Family::Outbox), IteratorMode::Start).take(limit) {
-            let (_, value) = item?;
-            found.push(read(&value)?);
-        }
-        Ok(found)
+        self.outbox_from(&[], None, limit)
     }
 
     /// Owed deliveries that stand after the one with this id, in order.
     pub(crate) fn outbox_after(&self, after: Option<&str>, limit: usize) -> Result<Vec<Delivery>> {
         let Some(after) = after.and_then(place) else { return self.outbox(limit) };
+        self.outbox_from(&after, Some(&after), limit)
+    }
+
+    /// Owed deliveries from a place on, but for the one at `passed`.
+    fn outbox_from(&self, start: &[u8], passed: Option<&[u8]>, limit: usize) -> Result<Vec<Delivery>> {
         let mut found = Vec::new();
-        let from = IteratorMode::From(&after, Direction::Forward);
-        for item in self.db.iterator_cf(self.family(Family::Outbox), from) {
-            let (key, value) = item?;
-            if *key == after {
-                continue;
+        self.scan_from(Family::Outbox, start).each(|key, value| {
+            if passed == Some(key) {
+                return Ok(true);
             }
-            if found.len() >= limit {
-                break;
+            let has_room = found.len() < limit;
+            if has_room {
+                found.push(read(value)?);
             }
-            found.push(read(&value)?);
-        }
+            Ok(has_room)
+        })?;
         Ok(found)
     }
 
     /// One delivery, if it is still owed.
     pub(crate) fn delivery(&self, id: &str) -> Result<Option<Delivery>> {
         let Some(key) = place(id) else { return Ok(None) };
-        self.db.get_cf(self.family(Family::Outbox), key)?.map(|value| read(&value)).transpose()
+        self.get(Family::Outbox, key)?.map(|value| read(&value)).transpose()
     }
 
     /// Puts a new delivery into a batch.

@@ -7,9 +7,10 @@
 
 use super::block::{self, Block, Packer};
 use super::codec::Place;
+use super::values::Scan;
 use super::{Batch, Error, Family, Result, Store, keys};
 use crate::model::{DatasetId, Position};
-use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use rocksdb::{ReadOptions, Snapshot};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -81,15 +82,15 @@ impl Store {
     pub(crate) fn payload(&self, dataset: DatasetId, place: Place) -> Result<Option<Vec<u8>>> {
         // Where its block is known there is one place to look into, instead of one in each file.
         if let Some(first) = begin(place)
-            && let Some(block) = self.db.get_pinned_cf(self.family(Family::Blocks), keys::record(dataset, first))?
+            && let Some(block) = self.get(Family::Blocks, keys::record(dataset, first))?
             && let Some(payload) = one_of(&block, place.at)?
         {
             return Ok(Some(payload));
         }
-        if let Some(single) = self.db.get_cf(self.family(Family::Pay), keys::record(dataset, place.at))? {
-            return Ok(Some(single));
+        if let Some(single) = self.get(Family::Pay, keys::record(dataset, place.at))? {
+            return Ok(Some(single.to_vec()));
         }
-        let mut scan = self.iterator(Family::Blocks, None);
+        let mut scan = self.scan_in(Family::Blocks, None);
         match seek_block(&mut scan, dataset, place.at)? {
             true => one_of(scan.value().unwrap_or_default(), place.at),
             false => Ok(None),
@@ -102,7 +103,7 @@ impl Store {
             return Ok(());
         }
         let mut blocks: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
-        let mut scan = self.iterator(Family::Blocks, None);
+        let mut scan = self.scan_in(Family::Blocks, None);
         for (dataset, place) in places {
             if seek_block(&mut scan, *dataset, *place)? {
                 blocks.entry(scan.key().unwrap_or_default().to_vec()).or_default().push(*place);
@@ -110,7 +111,7 @@ impl Store {
         }
         let mut packer = Packer::default();
         for (key, places) in blocks {
-            let Some(block) = self.db.get_pinned_cf(self.family(Family::Blocks), &key)? else { continue };
+            let Some(block) = self.get(Family::Blocks, &key)? else { continue };
             match Block::of(&*block)?.without(&places, &mut packer)? {
                 Some(left) => self.put(batch, Family::Blocks, key, left),
                 None => self.delete(batch, Family::Blocks, key),
@@ -119,12 +120,12 @@ impl Store {
         Ok(())
     }
 
-    fn iterator<'a>(&'a self, family: Family, snapshot: Option<&Snapshot<'a>>) -> DBRawIterator<'a> {
+    fn scan_in<'a>(&'a self, family: Family, snapshot: Option<&Snapshot<'a>>) -> Scan<'a> {
         let mut options = ReadOptions::default();
         if let Some(snapshot) = snapshot {
             options.set_snapshot(snapshot);
         }
-        self.db.raw_iterator_cf_opt(self.family(family), options)
+        self.scan(family, options)
     }
 }
 
@@ -158,7 +159,7 @@ pub(super) struct Payloads<'a> {
 
 /// A dataset that is read in order.
 struct InOrder<'a> {
-    singles: DBRawIterator<'a>,
+    singles: Scan<'a>,
     blocks: Unpacked<'a>,
 }
 
@@ -182,14 +183,14 @@ impl<'a> Payloads<'a> {
         let position = place.at;
         let (key, store, snapshot) = (keys::record(dataset, position), self.store, self.snapshot);
         let InOrder { singles, blocks } = self.in_order.entry(dataset).or_insert_with(|| {
-            let mut singles = store.iterator(Family::Pay, Some(snapshot));
+            let mut singles = store.scan_in(Family::Pay, Some(snapshot));
             singles.seek(key);
             InOrder { singles, blocks: Unpacked { in_order: true, ..Unpacked::default() } }
         });
         if walk_to(singles, &key)? {
             return Ok(singles.value().unwrap_or_default());
         }
-        let found = blocks.find(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, position)?;
+        let found = blocks.find(|| store.scan_in(Family::Blocks, Some(snapshot)), dataset, position)?;
         found.ok_or_else(|| missing(position))
     }
 
@@ -198,21 +199,21 @@ impl<'a> Payloads<'a> {
         let lately = &mut self.anywhere.lately;
         if let Some(first) = begin(place)
             && lately.with(dataset, place.at).is_none()
-            && let Some(block) =
-                self.snapshot.get_pinned_cf(self.store.family(Family::Blocks), keys::record(dataset, first))?
+            && let Some(block) = self.store.get_at(self.snapshot, Family::Blocks, keys::record(dataset, first))?
         {
             lately.open(&block, dataset, place.at)?;
         }
         if let Some(open) = lately.with(dataset, place.at) {
             return self.anywhere.lately.get(open, place.at).ok_or_else(|| missing(place.at));
         }
-        let single = self.snapshot.get_cf(self.store.family(Family::Pay), keys::record(dataset, place.at))?;
+        let single = self.store.get_at(self.snapshot, Family::Pay, keys::record(dataset, place.at))?;
         if let Some(single) = single {
-            self.held = single;
+            self.held.clear();
+            self.held.extend_from_slice(&single);
             return Ok(&self.held);
         }
         let (store, snapshot) = (self.store, self.snapshot);
-        let found = self.anywhere.find(|| store.iterator(Family::Blocks, Some(snapshot)), dataset, place.at)?;
+        let found = self.anywhere.find(|| store.scan_in(Family::Blocks, Some(snapshot)), dataset, place.at)?;
         found.ok_or_else(|| missing(place.at))
     }
 }
@@ -220,7 +221,7 @@ impl<'a> Payloads<'a> {
 /// Blocks that were read lately, and where the next are looked for.
 #[derive(Default)]
 struct Unpacked<'a> {
-    scan: Option<DBRawIterator<'a>>,
+    scan: Option<Scan<'a>>,
     lately: Lately,
     /// Whether payloads are asked for in order of position.
     in_order: bool,
@@ -228,12 +229,7 @@ struct Unpacked<'a> {
 
 impl<'a> Unpacked<'a> {
     /// A payload; the first asks for the scan.
-    fn find(
-        &mut self,
-        scan: impl FnOnce() -> DBRawIterator<'a>,
-        dataset: DatasetId,
-        position: u64,
-    ) -> Result<Option<&[u8]>> {
+    fn find(&mut self, scan: impl FnOnce() -> Scan<'a>, dataset: DatasetId, position: u64) -> Result<Option<&[u8]>> {
         if let Some(at) = self.lately.with(dataset, position) {
             return Ok(self.lately.get(at, position));
         }
@@ -308,7 +304,7 @@ impl Lately {
 }
 
 /// Moves forward to the block with a payload, if it is near.
-fn walk_to_block(scan: &mut DBRawIterator<'_>, dataset: DatasetId, position: u64) -> Result<bool> {
+fn walk_to_block(scan: &mut Scan<'_>, dataset: DatasetId, position: u64) -> Result<bool> {
     let key = keys::record(dataset, position);
     for _ in 0..WALK {
         if scan.key().is_none_or(|at| at >= &key[..]) {
@@ -323,7 +319,7 @@ fn walk_to_block(scan: &mut DBRawIterator<'_>, dataset: DatasetId, position: u64
 }
 
 /// Moves to the block with a payload. Blocks of one engine time overlap: the one that begins nearest need not be it.
-fn seek_block(scan: &mut DBRawIterator<'_>, dataset: DatasetId, position: u64) -> Result<bool> {
+fn seek_block(scan: &mut Scan<'_>, dataset: DatasetId, position: u64) -> Result<bool> {
     let key = keys::record(dataset, position);
     let begin = keys::record(dataset, Position::first_of(Position(position).epoch()).0);
     scan.seek_for_prev(key);
@@ -338,7 +334,7 @@ fn seek_block(scan: &mut DBRawIterator<'_>, dataset: DatasetId, position: u64) -
 }
 
 /// Whether the block the scan stands at has it.
-fn has(scan: &DBRawIterator<'_>, key: &[u8], dataset: DatasetId, position: u64) -> Result<bool> {
+fn has(scan: &Scan<'_>, key: &[u8], dataset: DatasetId, position: u64) -> Result<bool> {
     let (Some(at), Some(value)) = (scan.key(), scan.value()) else { return Ok(false) };
     let near =
         at <= key && keys::dataset(at) == dataset && Position(keys::position(at)).epoch() == Position(position).epoch();
@@ -346,7 +342,7 @@ fn has(scan: &DBRawIterator<'_>, key: &[u8], dataset: DatasetId, position: u64) 
 }
 
 /// Moves `scan` forward to `key`, walking when it is near; whether it is there.
-fn walk_to(scan: &mut DBRawIterator<'_>, key: &[u8]) -> Result<bool> {
+fn walk_to(scan: &mut Scan<'_>, key: &[u8]) -> Result<bool> {
     for _ in 0..WALK {
         match scan.key() {
             Some(at) if at < key => scan.next(),
@@ -466,7 +462,7 @@ mod tests {
             let place = place(*at, *block, &mut chance);
             assert!(store.payload(*dataset, place).expect("read").as_ref() == left, "{dataset:?} {at}");
         }
-        let mut scan = store.iterator(Family::Blocks, None);
+        let mut scan = store.scan_in(Family::Blocks, None);
         scan.seek(keys::record(DatasetId(1), whole.start));
         assert!(scan.key().is_none_or(|key| !whole.contains(&keys::position(key))), "an empty block goes");
     }

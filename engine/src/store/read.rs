@@ -1,15 +1,15 @@
 //! Reading: scans by position over a snapshot, never past the watermark that the snapshot itself holds.
 
-use super::codec::{self, Meta};
+use super::codec::{self, Meta, decode};
 use super::payloads::Payloads;
-use super::write::decode;
+use super::values::Scan;
 use super::{Error, Family, Result, Store, keys};
 use crate::fault;
 use crate::model::content::Key;
 use crate::model::{self, Action, Cursor, DatasetId, Position};
 use crate::state::{DEAD, HIDDEN, Older, PRUNED, Seen};
 use bytes::Bytes;
-use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use rocksdb::{ReadOptions, Snapshot};
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -44,22 +44,23 @@ impl Store {
     }
 
     fn committed_in(&self, snapshot: &Snapshot<'_>) -> Result<u64> {
-        let bytes = snapshot.get_cf(self.family(Family::System), b"committed")?;
+        let bytes = self.get_at(snapshot, Family::System, b"committed")?;
         Ok(bytes.map_or(1, |bytes| keys::number(&bytes, 0)))
     }
 
-    fn scan<'a>(
+    /// A scan of what is visible behind a position.
+    fn visible<'a>(
         &'a self,
         snapshot: &'a Snapshot<'_>,
         family: Family,
         dataset: DatasetId,
         after: u64,
-    ) -> Result<DBRawIterator<'a>> {
+    ) -> Result<Scan<'a>> {
         let end = Position::first_of(self.committed_in(snapshot)?).0;
         let mut options = ReadOptions::default();
         options.set_snapshot(snapshot);
         options.set_iterate_upper_bound(keys::record(dataset, end).to_vec());
-        let mut scan = self.db.raw_iterator_cf_opt(self.family(family), options);
+        let mut scan = self.scan(family, options);
         scan.seek(keys::record(dataset, after.saturating_add(1)));
         Ok(scan)
     }
@@ -104,7 +105,7 @@ impl Store {
         wanted: &dyn Fn(&Meta) -> bool,
         each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
     ) -> Result<bool> {
-        let mut cur = self.scan(snapshot, Family::Cur, dataset, after.0)?;
+        let mut cur = self.visible(snapshot, Family::Cur, dataset, after.0)?;
         let mut payloads = Payloads::new(self, snapshot);
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             let position = keys::position(key);
@@ -135,7 +136,7 @@ impl Store {
         each: &mut dyn FnMut(Key, Seen),
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
-        let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
+        let mut cur = self.visible(&snapshot, Family::Cur, dataset, 0)?;
         let mut payloads = Payloads::new(self, &snapshot);
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             if codec::route(value) % workers.max(1) as u64 == worker as u64 {
@@ -148,7 +149,7 @@ impl Store {
             }
             cur.next();
         }
-        Ok(cur.status()?)
+        cur.status()
     }
 
     /// The visible record whose last change is at `position`.
@@ -201,7 +202,7 @@ impl Store {
             // At one position datasets come in order of their number; those up to the cursor's have been read.
             let from = if *dataset <= after.dataset { after.position.0 } else { after.position.0.saturating_sub(1) };
             for family in [Family::Cur, Family::History] {
-                let scan = self.scan(&snapshot, family, *dataset, from)?;
+                let scan = self.visible(&snapshot, family, *dataset, from)?;
                 match scan.key() {
                     Some(key) => next.push(Reverse((keys::position(key), *dataset, scans.len()))),
                     None => scan.status()?,
@@ -229,7 +230,7 @@ impl Store {
     /// Hash of the id and position of visible records from the start up to `until`: candidates for pruning.
     pub(crate) fn prunable(&self, dataset: DatasetId, until: Position, limit: usize) -> Result<Vec<([u64; 2], u64)>> {
         let snapshot = self.db.snapshot();
-        let mut cur = self.scan(&snapshot, Family::Cur, dataset, 0)?;
+        let mut cur = self.visible(&snapshot, Family::Cur, dataset, 0)?;
         let mut found = Vec::new();
         while let (Some(key), Some(value)) = (cur.key(), cur.value()) {
             let position = keys::position(key);
@@ -275,7 +276,7 @@ impl Store {
         position: u64,
     ) -> Result<Option<Bytes>> {
         let key = keys::record(dataset, position);
-        let Some(bytes) = snapshot.get_cf(self.family(Family::History), key)? else { return Ok(None) };
+        let Some(bytes) = self.get_at(snapshot, Family::History, key)? else { return Ok(None) };
         let meta = decode(&bytes)?;
         match meta.pruned_at {
             Some(_) => Ok(None),

@@ -1,12 +1,14 @@
 //! After a start: what was written above the watermark goes, and each worker's tables are read back in one scan.
 
-use super::write::{decode, decode_touch};
+use super::codec::decode;
+use super::touch::decode_touch;
+use super::values::{Scan, scan_options};
 use super::{Batch, Error, Family, Result, Store, codec, keys};
 use crate::fault;
 use crate::model::{DatasetId, Position, Timestamp};
 use crate::state::{DEAD, Entry, Fields, PATCHED, Shelf, Tables};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use rocksdb::{IteratorMode, ReadOptions};
+use rocksdb::ReadOptions;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -52,22 +54,29 @@ impl Store {
                 }
             }
         }
-        for item in self.db.iterator_cf_opt(self.family(Family::Touched), scan_options(), IteratorMode::Start) {
-            let (key, _) = item?;
-            if keys::number(&key, 6) >= epoch {
+        self.whole(Family::Touched).each(|key, _| {
+            if keys::number(key, 6) >= epoch {
                 self.delete(&mut batch, Family::Touched, key);
             }
-        }
+            Ok(true)
+        })?;
         Ok(batch)
     }
 
     fn any(&self, family: Family, from: &[u8], to: &[u8]) -> Result<bool> {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to.to_vec());
-        let mut scan = self.db.raw_iterator_cf_opt(self.family(family), options);
+        let mut scan = self.scan(family, options);
         scan.seek(from);
         scan.status()?;
-        Ok(scan.valid())
+        Ok(scan.key().is_some())
+    }
+
+    /// A family from its beginning, read once.
+    fn whole(&self, family: Family) -> Scan<'_> {
+        let mut scan = self.scan(family, scan_options());
+        scan.seek_to_first();
+        scan
     }
 
     /// The tables of all workers, with versions and generations as they were. `cur` is read once, in pieces that as many
@@ -118,7 +127,7 @@ impl Store {
         while let Ok((from, end)) = pieces.try_recv() {
             let mut options = scan_options();
             options.set_iterate_upper_bound(end);
-            let mut scan = self.db.raw_iterator_cf_opt(self.family(Family::Cur), options);
+            let mut scan = self.scan(Family::Cur, options);
             scan.seek(from);
             while let (Some(key), Some(value)) = (scan.key(), scan.value()) {
                 let owner = (codec::route(value) % to.len().max(1) as u64) as usize;
@@ -166,13 +175,12 @@ impl Store {
     }
 
     fn load_touched(&self, tables: &mut Tables) -> Result<()> {
-        for item in self.db.iterator_cf_opt(self.family(Family::Touched), scan_options(), IteratorMode::Start) {
-            let (key, value) = item?;
-            let (dataset, epoch) = (keys::dataset(&key), keys::number(&key, 6));
+        self.whole(Family::Touched).each(|key, value| {
+            let (dataset, epoch) = (keys::dataset(key), keys::number(key, 6));
             let generation = key.get(14..18).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
-            let Some(table) = tables.all.get_mut(&dataset) else { continue };
+            let Some(table) = tables.all.get_mut(&dataset) else { return Ok(true) };
             let damaged = || Error::Damaged(format!("a touch of epoch {epoch}; restore a backup"));
-            let touch = decode_touch(&value).ok_or_else(damaged)?;
+            let touch = decode_touch(value).ok_or_else(damaged)?;
             table.touched += touch.keys.len() + touch.moved.len();
             let mut keys = touch.keys.iter();
             for (observed_at, n) in &touch.runs {
@@ -187,20 +195,19 @@ impl Store {
                     seen(entry, epoch, generation, Some(*modified_at), *observed_at);
                 }
             }
-        }
-        Ok(())
+            Ok(true)
+        })
     }
 
     fn load_fields(&self, tables: &mut Tables, worker: u64, workers: u64) -> Result<()> {
-        for item in self.db.iterator_cf(self.family(Family::Fields), IteratorMode::Start) {
-            let (key, value) = item?;
-            let hash = [keys::number(&key, 4), keys::number(&key, 12)];
+        self.scan_from(Family::Fields, []).each(|key, value| {
+            let hash = keys::key_of(key);
             if hash[1] % workers != worker {
-                continue;
+                return Ok(true);
             }
-            let fields: Fields = serde_json::from_slice(&value)
+            let fields: Fields = serde_json::from_slice(value)
                 .map_err(|e| Error::Damaged(format!("field clocks, {e}; restore a backup")))?;
-            let table = tables.table(keys::dataset(&key));
+            let table = tables.table(keys::dataset(key));
             // Where the store has the entry, its flags tell already.
             if !table.is_spilled()
                 && let Some(entry) = table.get(&hash)
@@ -211,7 +218,8 @@ impl Store {
                 }
             }
             table.fields.insert(hash, fields);
-        }
+            Ok(true)
+        })?;
         // A record whose clocks are gone is no longer patched, whatever its last change said.
         for table in tables.all.values_mut() {
             let patched: std::collections::HashSet<_> = table.fields.keys().copied().collect();
@@ -244,12 +252,4 @@ fn seen(entry: &mut Entry, epoch: u64, generation: u32, modified_at: Option<Time
     if epoch >= Position(entry.position).epoch() {
         entry.generation = entry.generation.max(generation);
     }
-}
-
-/// For reading a family once, in order.
-pub(super) fn scan_options() -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.set_readahead_size(2 << 20);
-    options.fill_cache(false);
-    options
 }

@@ -9,9 +9,10 @@
 //! missing or older than they were, which the next full listing of their source mends.
 
 use super::check::{self, Findings, unreadable};
+use super::files::link;
 use super::marker::Marker;
 use super::open::{self, Lock};
-use super::recover::scan_options;
+use super::values::scan_options;
 use super::{Error, Family, Result, Store, catalog, keys};
 use crate::fault;
 use crate::log::{Acknowledged, HIGH_WATER, Synced};
@@ -120,11 +121,6 @@ fn lay_out(folder: &Path, work: &Path, found: &Findings, whole: bool) -> Result<
         Ok(())
     };
     lay().map_err(|e| unreadable(work, &e))
-}
-
-/// A second name for a file that never changes; a copy where the disk has no such thing.
-pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
 }
 
 /// Opens what was laid out, reads all of it, says what is missing, and leaves it fit to be gone on with.

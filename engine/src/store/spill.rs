@@ -5,7 +5,7 @@
 //! the commit that marks it, and a crash in between undoes it.
 
 use super::catalog::SPILLED;
-use super::recover::scan_options;
+use super::values::scan_options;
 use super::{Error, Family, Result, Store, keys};
 use crate::model::content::Key;
 use crate::model::{DatasetId, Timestamp};
@@ -44,8 +44,7 @@ impl Store {
 
 impl Entries for Store {
     fn entry(&self, dataset: DatasetId, key: &Key) -> std::result::Result<Option<Entry>, String> {
-        let stored = self.db.get_pinned_cf(self.family(Family::Entries), keys::entry(dataset, key));
-        let stored = stored.map_err(|e| e.to_string())?;
+        let stored = self.get(Family::Entries, keys::entry(dataset, key)).map_err(|e| e.to_string())?;
         stored.map(|bytes| decode(*key, &bytes)).transpose().map_err(|e| e.to_string())
     }
 
@@ -58,7 +57,7 @@ impl Entries for Store {
         let [from, to] = keys::entries(dataset);
         let mut options = scan_options();
         options.set_iterate_upper_bound(to.to_vec());
-        let mut scan = self.db.raw_iterator_cf_opt(self.family(Family::Entries), options);
+        let mut scan = self.scan(Family::Entries, options);
         scan.seek(from);
         while let (Some(key), Some(value)) = (scan.key(), scan.value()) {
             let key = keys::key_of(key);

@@ -1,11 +1,12 @@
 //! Writing an epoch: each worker's bulk puts above the watermark, and the small part the committer makes visible.
 
 use super::catalog::{EMPTIED, SPILLED};
-use super::codec::Meta;
+use super::codec::{Meta, decode};
 use super::read::Asked;
+use super::touch::encode_touch;
 use super::{Batch, Error, Family, Result, Store, keys, spill};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
-use crate::state::{Content, HIDDEN, PRUNED, Part, Staged, Touch};
+use crate::state::{Content, HIDDEN, PRUNED, Part, Staged};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What must wait for the commit: changes below the watermark.
@@ -196,7 +197,7 @@ impl Store {
     /// A deleted record shares its payload with the change that brought it: that one is pruned as well.
     fn prune_owner(&self, dataset: DatasetId, place: Option<u64>, at: Timestamp, sealed: &mut Sealed) -> Result<()> {
         let Some(key) = place.map(|place| keys::record(dataset, place)) else { return Ok(()) };
-        let Some(bytes) = self.db.get_cf(self.family(Family::History), key)? else { return Ok(()) };
+        let Some(bytes) = self.get(Family::History, key)? else { return Ok(()) };
         let mut owner = decode(&bytes)?;
         owner.pruned_at = Some(at);
         sealed.changes.push(Change::Put(Family::History, key.to_vec(), owner.encode()));
@@ -205,7 +206,7 @@ impl Store {
 
     /// The change at a position, of whatever epoch.
     pub(crate) fn meta(&self, dataset: DatasetId, position: u64) -> Result<Option<Meta>> {
-        let bytes = self.db.get_cf(self.family(Family::Cur), keys::record(dataset, position))?;
+        let bytes = self.get(Family::Cur, keys::record(dataset, position))?;
         bytes.as_deref().map(decode).transpose()
     }
 
@@ -230,10 +231,6 @@ impl Store {
         }
         self.write_synced(batch)
     }
-}
-
-pub(crate) fn decode(bytes: &[u8]) -> Result<Meta> {
-    Meta::decode(bytes).map_err(|what| Error::Damaged(format!("{what}; restore a backup")))
 }
 
 /// The change as it is stored; `block` is that of a payload of its own.
@@ -303,54 +300,3 @@ fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
 
 /// Keys of a touch that are stored together: 24 MiB at most, which a changelog takes.
 const TOUCH_KEYS: usize = 1 << 20;
-
-const TOUCH_FORMAT: u8 = 1;
-
-fn encode_touch(touch: &Touch) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(9 + touch.runs.len() * 12 + touch.keys.len() * 8 + touch.moved.len() * 24);
-    bytes.push(TOUCH_FORMAT);
-    bytes.extend_from_slice(&(touch.runs.len() as u32).to_le_bytes());
-    for (at, n) in &touch.runs {
-        bytes.extend_from_slice(&at.0.to_le_bytes());
-        bytes.extend_from_slice(&n.to_le_bytes());
-    }
-    bytes.extend_from_slice(&(touch.keys.len() as u32).to_le_bytes());
-    for key in &touch.keys {
-        bytes.extend_from_slice(&key.to_le_bytes());
-    }
-    for (key, modified_at, observed_at) in &touch.moved {
-        bytes.extend_from_slice(&key.to_le_bytes());
-        bytes.extend_from_slice(&modified_at.0.to_le_bytes());
-        bytes.extend_from_slice(&observed_at.0.to_le_bytes());
-    }
-    bytes
-}
-
-/// Reads a touch back; `None` if it is damaged.
-pub(crate) fn decode_touch(bytes: &[u8]) -> Option<Touch> {
-    let (format, mut rest) = bytes.split_first()?;
-    if *format != TOUCH_FORMAT {
-        return None;
-    }
-    let take4 = |rest: &mut &[u8]| -> Option<u32> {
-        let (n, tail) = rest.split_first_chunk::<4>()?;
-        *rest = tail;
-        Some(u32::from_le_bytes(*n))
-    };
-    let take8 = |rest: &mut &[u8]| -> Option<u64> {
-        let (n, tail) = rest.split_first_chunk::<8>()?;
-        *rest = tail;
-        Some(u64::from_le_bytes(*n))
-    };
-    let mut touch = Touch::default();
-    for _ in 0..take4(&mut rest)? {
-        touch.runs.push((Timestamp(take8(&mut rest)? as i64), take4(&mut rest)?));
-    }
-    for _ in 0..take4(&mut rest)? {
-        touch.keys.push(take8(&mut rest)?);
-    }
-    while !rest.is_empty() {
-        touch.moved.push((take8(&mut rest)?, Timestamp(take8(&mut rest)? as i64), Timestamp(take8(&mut rest)? as i64)));
-    }
-    Some(touch)
-}

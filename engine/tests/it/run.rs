@@ -10,6 +10,7 @@ use syncline_engine::pipeline::run::*;
 use syncline_engine::pipeline::*;
 use syncline_engine::sink::{Announce, Notice, Owed};
 use syncline_engine::source::*;
+use syncline_engine::store::journal::{JournalKind, JournalSelection};
 use syncline_engine::time::{Clock, ManualClock};
 use tokio::sync::watch;
 
@@ -679,6 +680,36 @@ async fn listings_of_deleted_records_are_read_after_the_main_one() {
     assert_eq!((report.record.kind.as_str(), report.record.counts.deleted), ("INCREMENTAL", 1));
     assert_eq!(bench.ids(), ["1"]);
     assert!(report.progress.deletes_read_at(1).is_some());
+}
+
+/// One line a run, at its end, and one when somebody decides on its deletes.
+#[tokio::test]
+async fn the_journal_says_how_each_run_ended() {
+    let mut bench = Bench::new();
+    bench.guard = Some(Guard { max_fraction: 0.25, min_count: 4 });
+    let first = bench.full(&["1", "2", "3", "4"], Confirm::None).await;
+    let (failed, _) = bench.run(window(1, 2), vec![fail("http_status", false, None)]).await;
+    let stopped = bench.run_halted(window(900, 1_001), vec![bench.page(&["5"], "p2"), Step::Hang], Halt::Stop).await;
+    let held = bench.full(&["1"], Confirm::None).await;
+    assert!(approve(&bench.engine, &bench.dataset, &held.record.id).await.expect("works"));
+    let journal = bench.engine.journal();
+    journal.settle();
+    let environment = Some(bench.dataset.name.environment.to_string());
+    let lines = journal.read(&JournalSelection { environment, ..Default::default() }, 9).expect("read").lines;
+    let told: Vec<_> = lines.iter().rev().map(|line| (&*line.id, &*line.outcome)).collect();
+    let ids = [&first, &failed, &stopped, &held].map(|report| report.record.id.clone());
+    let outcomes = ["complete", "failed", "failed", "held"];
+    let expected = ids.iter().map(|id| &**id).zip(outcomes).chain([(&*ids[3], "complete")]);
+    assert_eq!(told, expected.collect::<Vec<_>>());
+    let line = &lines[4];
+    assert_eq!(line.source.as_deref().zip(line.connection.as_deref()), Some(("crm", "acme")));
+    assert_eq!((line.kind, line.stream.as_deref()), (JournalKind::Run, Some("Contact")));
+    let counts = (&line.details["counts"]["added"], &line.details["pages"], &line.details["kind"]);
+    assert_eq!(counts, (&4.into(), &1.into(), &"INITIAL".into()));
+    assert!(line.details["ms"].is_u64());
+    assert_eq!(lines[3].details["error"]["code"], "http_status");
+    assert_eq!(lines[2].details["error"]["code"], "superseded");
+    assert_eq!(lines[1].details["held"]["missing"], 4);
 }
 
 #[tokio::test]

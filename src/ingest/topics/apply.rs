@@ -1,8 +1,9 @@
 //! One message of an input topic: whose it is, whether it is new, what it says.
 
 use super::group::TopicBatch;
+use super::outcome::{MessageOutcome, Met};
 use super::repeats::Numbered;
-use super::target::{ELSEWHERE, Name};
+use super::target::Name;
 use super::task::TopicWork;
 use crate::connectors::kafka::input::{Bad, Message, MessageRecord, Op, ParsedMessage, glance, message};
 use crate::connectors::mapping::SeenAt;
@@ -22,40 +23,6 @@ const PRODUCER_BYTES: usize = 255;
 const TIMES: [i64; 2] = [-377_705_023_201_000_000, 253_402_207_200_000_000];
 /// Field no record may have.
 const RESERVED: &str = "_nango_metadata";
-
-/// What became of a message.
-pub(super) enum MessageOutcome {
-    /// It has effects, or is about to.
-    Applied,
-    /// It was met before.
-    Duplicate,
-    /// It says nothing for us.
-    Ignored,
-    /// It needs a group of its own kind: what is in this one has to go first.
-    Later,
-    /// It cannot be taken.
-    Dead(Bad),
-    /// It cannot be taken, and it is nobody's: of all parts of an installation one keeps it.
-    Nobodys(Bad),
-}
-
-impl MessageOutcome {
-    /// Of a message for which there is no target.
-    pub fn stray(bad: Bad) -> MessageOutcome {
-        match bad.code {
-            ELSEWHERE => MessageOutcome::Ignored,
-            "unknown_connection" | "ambiguous_connection" => MessageOutcome::Nobodys(bad),
-            _ => MessageOutcome::Dead(bad),
-        }
-    }
-}
-
-/// Whether a message has been met.
-pub(super) enum Met {
-    New,
-    Before,
-    Bad(Bad),
-}
 
 impl TopicWork {
     /// Takes a message of an input topic into the group.

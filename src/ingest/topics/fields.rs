@@ -1,7 +1,7 @@
 //! One message of somebody else's topic (`streams[].topic`): its value is an item, no value is the delete of its key.
 
-use super::apply::{MessageOutcome, Met};
 use super::group::TopicBatch;
+use super::outcome::{MessageOutcome, Met};
 use super::target::{Name, headers};
 use super::task::TopicWork;
 use crate::connectors::definition::Topic;

@@ -24,6 +24,7 @@ mod fields;
 mod group;
 mod in_flight;
 mod listing;
+mod outcome;
 mod place;
 mod repeats;
 mod spec;

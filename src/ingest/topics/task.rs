@@ -1,10 +1,10 @@
 //! One topic from its opening to its end: chunk → groups → commits, again after every trouble that may pass.
 
 use super::accounts::InputConnections;
-use super::apply::MessageOutcome;
 use super::group::{GROUP_BYTES, TopicBatch, TopicTally};
 use super::in_flight::{InFlight, InFlightCommit};
 use super::listing::OpenLists;
+use super::outcome::MessageOutcome;
 use super::place::{self, PartitionPlace};
 use super::repeats::{self, Sequences};
 use super::spec::{InputSpec, MessageKind};

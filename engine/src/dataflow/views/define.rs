@@ -8,7 +8,7 @@ use super::registry::{Model, Plan, Registry, View};
 use super::row::{Row, Value};
 use super::table::{About, Table, shown};
 use super::{Reach, Tenant};
-use crate::dataflow::view::RecordUpdate;
+use crate::dataflow::updates::RecordUpdate;
 use crate::model::{Timestamp, id_of, is_model, record_id};
 use crate::state::Seen;
 use differential_dataflow::{AsCollection, VecCollection};

@@ -39,7 +39,7 @@ mod table;
 
 use self::packed::Scope;
 use self::publish::Line;
-use super::view::RecordUpdate;
+use super::updates::RecordUpdate;
 use crate::model::Timestamp;
 pub use aggregate::{Aggregate, Aggregates, Average, Count, Sum, average, count, sum};
 pub use define::Views;

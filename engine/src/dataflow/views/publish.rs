@@ -7,7 +7,8 @@
 use super::packed::Scope;
 use super::registry::Registry;
 use crate::dataflow::epochs::each_epoch;
-use crate::dataflow::view::{Desk, LiveUpdate, no_rows, push};
+use crate::dataflow::updates::LiveUpdate;
+use crate::dataflow::view::{Desk, no_rows, push};
 use crate::model::content::Key;
 use crate::model::{DatasetId, Position};
 use crate::state::{DEAD, OF_VIEWS, Rows};

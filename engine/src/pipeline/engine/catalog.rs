@@ -4,12 +4,13 @@ use super::Engine;
 use super::open::COUNTS;
 use crate::model::content::Ignore;
 use crate::model::{DatasetId, DatasetName};
-use crate::pipeline::committer::Answer;
+use crate::pipeline::messages::BatchReply;
 use crate::pipeline::views::{self, ViewStatus};
 use crate::pipeline::{Batch, Dataset, DatasetSpec, Error};
 use crate::state::Work;
 use crate::store::Store;
-use crate::store::catalog::{DATASET, DatasetEntry};
+use crate::store::catalog::DatasetEntry;
+use crate::store::keys::DATASET;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
@@ -71,7 +72,7 @@ impl Engine {
         self.inner.names.write().unwrap_or_else(PoisonError::into_inner).extend(new);
         // Not waited for: whatever is submitted after it is treated so. The catalog is held meanwhile, or another caller found
         // the dataset known and came first.
-        let (answer, _) = Answer::new(None);
+        let (answer, _) = BatchReply::new(None);
         self.submit(Batch::default(), vec![treat(dataset.id, spec)], false, answer, None)?;
         drop(catalog);
         Ok(dataset)

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `catalog` | which datasets there are |
+//! | `journal` | what happened, for people |
 //! | `open` | from a data folder to an engine that runs |
 //! | `write` | records by hand |
 //! | `sync` | a source, asked once |
@@ -11,6 +12,7 @@
 
 mod catalog;
 mod follow;
+mod journal;
 mod open;
 mod read;
 mod sync;
@@ -22,8 +24,9 @@ pub use sync::{SyncBuilder, SyncRun};
 pub use write::WriteBuilder;
 
 use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
-use super::committer::{Answer, Last, Live, Names, Outcome};
-use super::sequencer::{self, Submission, Windows};
+use super::committer::{Last, Live, Names};
+use super::messages::{BatchReply, ReplyReceiver, SequencerMessage, Submission};
+use super::sequencer::Windows;
 use super::through::{Taken, Through};
 use super::{Dataset, Error};
 use crate::dataflow::views::Registry;
@@ -34,6 +37,7 @@ use crate::sink::Delivery;
 use crate::state::Work;
 use crate::store::Store;
 use crate::store::catalog::RUN_NUMBER;
+use crate::store::journal::JournalThread;
 use crate::time::Clock;
 use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,8 +92,9 @@ struct Inner {
     watermark: watch::Receiver<Position>,
     outbox: watch::Receiver<u64>,
     room: Arc<Semaphore>,
-    inbox: Sender<sequencer::Input>,
+    inbox: Sender<SequencerMessage>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    journal: JournalThread,
     run_number: AtomicU64,
     run_reserved: Mutex<u64>,
     /// Which datasets views read and write, if there are any.
@@ -123,7 +128,7 @@ impl Engine {
     /// view's has nothing to do with.
     pub(super) async fn hand_over_for_view(&self, dataset: &Dataset, batch: Batch) -> Result<Option<Underway>, Error> {
         let room = self.room_for(&batch).await?;
-        let (answer, answered) = Answer::new(None);
+        let (answer, answered) = BatchReply::new(None);
         // Held until the batch has its place: whoever takes the dataset over comes behind it.
         let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
         if !catalog.of_views.contains(&dataset.id) {
@@ -145,7 +150,7 @@ impl Engine {
             Taken::Batch(mut batch, waiter) => {
                 batch.marks.extend(marks);
                 let room = self.room_for(&batch).await?;
-                let (answer, answered) = Answer::new(waiter);
+                let (answer, answered) = BatchReply::new(waiter);
                 self.submit(batch, Vec::new(), false, answer, Some(room))?;
                 Ok(Underway(answered))
             }
@@ -177,7 +182,7 @@ impl Engine {
         {
             return through.append(&*self.inner.log, &batch).await.map(Underway);
         }
-        let (answer, answered) = Answer::new(None);
+        let (answer, answered) = BatchReply::new(None);
         self.submit(batch, extra, announce, answer, Some(room))?;
         Ok(Underway(answered))
     }
@@ -198,11 +203,11 @@ impl Engine {
         batch: Batch,
         extra: Vec<Work>,
         announce: bool,
-        answer: Answer,
+        answer: BatchReply,
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Error> {
         let submission = Submission { batch, extra, announce, answer, room };
-        self.inner.inbox.send(sequencer::Input::Submit(submission)).map_err(|_| Error::Stopped)
+        self.inner.inbox.send(SequencerMessage::Submit(submission)).map_err(|_| Error::Stopped)
     }
 
     /// A number for a new run; rising, unique in this store.
@@ -387,7 +392,7 @@ impl Engine {
 
 /// A batch that was handed over. It is committed whether or not somebody waits for it.
 #[derive(Debug)]
-pub struct Underway(pub(super) Outcome);
+pub struct Underway(pub(super) ReplyReceiver);
 
 impl Underway {
     /// What the batch did, once it is durable and visible.
@@ -398,11 +403,12 @@ impl Underway {
 
 impl Inner {
     fn join(&self) {
-        let _ = self.inbox.send(sequencer::Input::Stop);
+        let _ = self.inbox.send(SequencerMessage::Stop);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
         }
+        self.journal.stop();
         // Files instead of a write-ahead log: the next start is quicker. A failure costs only that.
         let _ = self.store.flush();
     }

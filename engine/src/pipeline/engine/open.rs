@@ -14,6 +14,7 @@ use crate::pipeline::worker::{self, RING, Seat};
 use crate::pipeline::{Dataset, DatasetSpec, Error, Options, Remote, views};
 use crate::state::{Tables, Work};
 use crate::store::catalog::{RUN_NUMBER, Unannounced, WEBHOOKS, WINDOW, WindowState};
+use crate::store::journal::JournalThread;
 use crate::store::{Store, WORKERS_MAX};
 use crate::time::entropy;
 use crossbeam_channel::{bounded, unbounded};
@@ -115,6 +116,7 @@ impl Engine {
         };
         drop(committer_inbox);
         let run_reserved = store.system(RUN_NUMBER)?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let journal = JournalThread::start(&store, options.clock.clone(), options.journal)?;
         let threads = vec![
             spawn("syncline-commit", move || committer.run(&parts))?,
             spawn("syncline-epochs", move || sequencer.run(&sequencer_inbox))?,
@@ -139,6 +141,7 @@ impl Engine {
             room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
             inbox,
             threads: Mutex::new(threads),
+            journal,
             run_number: AtomicU64::new(run_reserved),
             run_reserved: Mutex::new(run_reserved),
             views: derived.map(|derived| derived.registry),

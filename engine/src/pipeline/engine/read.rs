@@ -3,8 +3,8 @@
 use super::Engine;
 use crate::model::{Action, Change, Counts, Cursor, DatasetId, Meta, Position, Record, Timestamp};
 use crate::pipeline::committer::run_prefix;
-use crate::pipeline::worker::Query;
-use crate::pipeline::{Dataset, Error, Filter, Missing, sequencer};
+use crate::pipeline::messages::{SequencerMessage, WorkerQuery};
+use crate::pipeline::{Dataset, Error, Filter, Missing};
 use crate::store::catalog::Unannounced;
 use crate::store::codec;
 use std::collections::HashMap;
@@ -56,7 +56,7 @@ impl Engine {
         let key = self.inner.seed.key(id.as_bytes());
         for _ in 0..FOLLOW {
             let (to, mut answers) = mpsc::unbounded_channel();
-            self.ask(Query::Locate(dataset.id, key, to))?;
+            self.ask(WorkerQuery::Locate(dataset.id, key, to))?;
             let mut found = None;
             for _ in 0..self.inner.workers {
                 found = answers.recv().await.ok_or(Error::Stopped)?.or(found);
@@ -104,7 +104,7 @@ impl Engine {
     /// What an open window has not seen; nothing is missing where none is open.
     pub async fn missing(&self, dataset: &Dataset) -> Result<Missing, Error> {
         let (to, mut answers) = mpsc::unbounded_channel();
-        self.ask(Query::Missing(dataset.id, to))?;
+        self.ask(WorkerQuery::Missing(dataset.id, to))?;
         let mut missing = Missing::default();
         for _ in 0..self.inner.workers {
             let (live, positions) = answers.recv().await.ok_or(Error::Stopped)?;
@@ -119,8 +119,8 @@ impl Engine {
         Ok(missing)
     }
 
-    fn ask(&self, query: Query) -> Result<(), Error> {
-        self.inner.inbox.send(sequencer::Input::Ask(query)).map_err(|_| Error::Stopped)
+    fn ask(&self, query: WorkerQuery) -> Result<(), Error> {
+        self.inner.inbox.send(SequencerMessage::Ask(query)).map_err(|_| Error::Stopped)
     }
 
     async fn visible(&self, position: Position) -> Result<(), Error> {

@@ -160,7 +160,9 @@ impl<'a> Drive<'a> {
         marks.push(self.progress.mark(&name));
         let end_run = Some((self.order.dataset.clone(), end));
         let batch = Batch { cause: Some(Cause::run(number)), marks, end_run, ..Batch::default() };
-        self.engine.commit(batch).await.map(drop)
+        self.engine.commit(batch).await?;
+        self.engine.journal().write(record.line(&name));
+        Ok(())
     }
 
     async fn way(&mut self) -> Result<Vec<WindowOp>, Stop> {
@@ -521,6 +523,7 @@ impl<'a> Drive<'a> {
             let mark = self.record_mark();
             self.engine.commit(Batch { marks: vec![mark], ..Batch::default() }).await?;
         }
+        self.engine.journal().write(self.journey.record.line(&self.order.dataset.name));
         (self.tell)(&self.journey.record, None);
         Ok(self.report())
     }

@@ -2,9 +2,11 @@
 
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::source::{Bookmark, Confirm, Part};
+use crate::store::journal::JournalLine;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Version of the stored journey.
 pub(super) const FORMAT: u32 = 1;
@@ -74,7 +76,49 @@ pub struct RunRecord {
     pub definition: String,
 }
 
+impl Outcome {
+    /// Its name outside.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Running => "running",
+            Outcome::Complete => "complete",
+            Outcome::Incomplete => "incomplete",
+            Outcome::Failed => "failed",
+            Outcome::Held => "held",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl RunRecord {
+    /// What the journal says of its end.
+    pub(super) fn line(&self, dataset: &DatasetName) -> JournalLine {
+        let took = self.ended_at.map(|ended_at| ended_at.since(self.started_at).as_millis() as u64);
+        let mut details = json!({
+            "sync": self.sync,
+            "variant": self.variant,
+            "kind": self.kind,
+            "ms": took,
+            "pages": self.pages,
+            "requests": self.requests,
+            "not_modified": self.not_modified,
+            "retries": self.retries,
+            "quarantined": self.quarantined,
+            "warnings": self.warnings,
+            "counts": self.counts,
+        });
+        if !self.doubts.is_empty() {
+            details["doubts"] = json!(self.doubts);
+        }
+        if let Some((code, text)) = &self.error {
+            details["error"] = json!({"code": code, "text": text});
+        }
+        if let Some((live, missing)) = self.held {
+            details["held"] = json!({"live": live, "missing": missing});
+        }
+        JournalLine::run(&*self.id, self.status.name()).dataset(dataset).details(details)
+    }
+
     /// The number behind the id.
     pub fn number(&self) -> Option<u64> {
         Cause::parse(&self.id).map(|cause| cause.number)

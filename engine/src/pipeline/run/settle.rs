@@ -170,13 +170,14 @@ async fn decide(engine: &Engine, dataset: &Dataset, run: &str, status: Outcome) 
         marks.extend(forget_notes(engine, &dataset.name)?);
     }
     let stored = engine.mark(Table::Run, &key)?;
-    let mut end_run = None;
+    let (mut end_run, mut line) = (None, None);
     if let Some(mut record) = stored.and_then(|bytes| serde_json::from_slice::<RunRecord>(&bytes).ok()) {
         (record.status, record.held) = (status, None);
         let started_at = Some(record.started_at);
         let end = RunEnd { sync: record.sync.clone(), kind: record.kind.clone(), started_at, error: None };
         end_run = Some((dataset.clone(), end)).filter(|_| status == Outcome::Complete);
         marks.push(Mark::put(Table::Run, &key, serde_json::to_vec(&record).unwrap_or_default()));
+        line = Some(record.line(&dataset.name));
     }
     if status == Outcome::Complete {
         let mut progress = Progress::load(engine, &dataset.name)?;
@@ -185,7 +186,10 @@ async fn decide(engine: &Engine, dataset: &Dataset, run: &str, status: Outcome) 
     }
     let batch = Batch { cause: Some(cause), close: vec![close], marks, end_run, ..Batch::default() };
     match engine.commit(batch).await {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            line.into_iter().for_each(|line| engine.journal().write(line));
+            Ok(true)
+        }
         Err(Error::NoWindow(_)) => Ok(false),
         Err(error) => Err(error),
     }
