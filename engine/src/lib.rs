@@ -19,9 +19,10 @@
 //! | [`sink`] | what is owed to the outside |
 //! | [`pipeline`] | the way through: [`Engine`] |
 //! | [`harness`] | a test kit for views |
-//! | [`fault`] | failpoints and planted bugs, for tests alone |
+//! | `fault` | failpoints and planted bugs, for tests alone |
 
 pub(crate) mod dataflow;
+#[doc(hidden)]
 pub mod fault;
 pub mod harness;
 pub mod log;

@@ -23,6 +23,8 @@ pub(super) trait EntryList {
     type Selection: Send + 'static;
     /// Names of a body.
     const NAMES: &'static [&'static str];
+    /// What a body has to say.
+    const WANTED: &'static str;
     /// Most entries of one call.
     const MOST: usize;
 
@@ -30,8 +32,6 @@ pub(super) trait EntryList {
     fn id(text: &str) -> Option<Self::Id>;
     /// Reads a selection; nothing if the body has none.
     fn selection(body: &mut Fields) -> Option<Self::Selection>;
-    /// What a body has to say.
-    const WANTED: &'static str;
     /// Finds entries of an environment that are named. Blocks.
     fn named(app: &App, environment: &str, ids: &[Self::Id]) -> Result<Vec<Self::Entry>, Error>;
     /// Finds entries of an environment that are selected, and whether there are more than [`MOST`](Self::MOST). Blocks.

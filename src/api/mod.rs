@@ -97,7 +97,7 @@ struct RouteSets {
     open: Routes,
 }
 
-fn served(settings: &Settings) -> RouteSets {
+fn route_sets(settings: &Settings) -> RouteSets {
     let whole = v1::whole().merge(compat::whole());
     let paged = v1::paged().merge(compat::paged());
     let (whole, open) = match settings.metrics.open {
@@ -109,7 +109,7 @@ fn served(settings: &Settings) -> RouteSets {
 
 /// Everything that is declared.
 fn routes(settings: &Settings) -> Routes {
-    let RouteSets { whole, paged, open } = served(settings);
+    let RouteSets { whole, paged, open } = route_sets(settings);
     whole.merge(paged).merge(open)
 }
 
@@ -120,7 +120,7 @@ fn partition_router(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Boun
     let reads = Arc::new(Semaphore::new(READS));
     let numbers = request::Numbers::new(app.engine.clock());
     let api = Api { app, reads, bounds, stopping };
-    let RouteSets { whole, paged, open } = served(&api.app.settings);
+    let RouteSets { whole, paged, open } = route_sets(&api.app.settings);
     let keyed = whole
         .router()
         .route_layer(from_fn_with_state(api.clone(), answers::count))

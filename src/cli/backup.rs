@@ -87,7 +87,7 @@ fn failed(error: store::Error) -> Fail {
     match error {
         store::Error::Damaged(what) => Fail::new(code::DAMAGED, what)
             .hint("nothing was put in place of anything; an earlier backup is named by its own folder"),
-        store::Error::Disk(what) => Fail::new(code::FAILURE, what),
+        store::Error::Disk(what) | store::Error::Io { what, .. } => Fail::new(code::FAILURE, what),
         other => Error::from(other).into(),
     }
 }

@@ -93,7 +93,7 @@ impl From<Error> for Fail {
                 "nothing was changed. `syncline repair --dry-run` says what can be saved and what is lost, \
                  `syncline restore` puts back a backup",
             ),
-            Error::Storage(_) => Fail::new(code::FAILURE, cause)
+            Error::Storage(_) | Error::Io { .. } | Error::Log(_) => Fail::new(code::FAILURE, cause)
                 .hint("look at the disk that holds the data folder: space, rights, health"),
             Error::Poisoned(_) => Fail::new(code::DISK, cause)
                 .hint("look at the disk that holds the data folder, then start again: everything acknowledged is kept"),

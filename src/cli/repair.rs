@@ -24,7 +24,7 @@ pub(crate) fn run(common: &CommonArgs, args: &RepairArgs) -> Result<ExitCode, Fa
     }
     let done = repair(&settings.data_dir, args.dry_run).map_err(|error| match error.at(&settings.data_dir) {
         store::Error::Damaged(what) => Fail::new(code::DAMAGED, what).hint("nothing was changed; `syncline restore`"),
-        store::Error::Disk(what) => Fail::new(code::FAILURE, what),
+        store::Error::Disk(what) | store::Error::Io { what, .. } => Fail::new(code::FAILURE, what),
         other => Error::from(other).into(),
     })?;
     done.damages.iter().try_for_each(|what| show::line(&format!("damaged  {what}")))?;

@@ -16,10 +16,13 @@ pub(crate) struct ValidateArgs {
 /// Checks.
 pub(crate) fn run(common: &CommonArgs, args: &ValidateArgs) -> Result<ExitCode, Fail> {
     let mut settings = settings::read(common, &[])?.settings;
-    if !args.files.is_empty() {
+    let found = if args.files.is_empty() {
+        definitions::load(&settings)
+    } else {
         settings.sources = args.files.iter().map(|file| file.display().to_string()).collect();
-    }
-    let found = definitions::load(&settings).map_err(crate::app::OpenError::from)?;
+        definitions::load_some(&settings)
+    };
+    let found = found.map_err(crate::app::OpenError::from)?;
     for (name, definition) in &found {
         let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
         let connections = definition.connections.len();

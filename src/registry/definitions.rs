@@ -27,10 +27,36 @@ const FILES_MAX: usize = 10_000;
 #[error("{}", .0.join("\n"))]
 pub struct DefinitionComplaints(pub Vec<String>);
 
-/// Reads all definitions.
+/// Definitions with the files they stand in, by source name.
+type ByName = BTreeMap<String, (PathBuf, Arc<Definition>)>;
+
+/// Reads all definitions: those of the program's code are among them.
 pub fn load(settings: &Settings) -> Result<Definitions, DefinitionComplaints> {
+    let (found, mut complaints) = read_all(settings);
+    // A file that could not be read may be the one that is missed.
+    if complaints.is_empty() {
+        complaints = undescribed(settings, &found);
+    }
+    unless_wrong(found, complaints)
+}
+
+/// Reads some definitions: the program's code may have others.
+pub fn load_some(settings: &Settings) -> Result<Definitions, DefinitionComplaints> {
+    let (found, complaints) = read_all(settings);
+    unless_wrong(found, complaints)
+}
+
+fn unless_wrong(found: ByName, complaints: Vec<String>) -> Result<Definitions, DefinitionComplaints> {
+    if complaints.is_empty() {
+        Ok(found.into_iter().map(|(name, (_, definition))| (name, definition)).collect())
+    } else {
+        Err(DefinitionComplaints(complaints))
+    }
+}
+
+fn read_all(settings: &Settings) -> (ByName, Vec<String>) {
     let mut complaints = Vec::new();
-    let mut found: BTreeMap<String, (PathBuf, Arc<Definition>)> = BTreeMap::new();
+    let mut found = ByName::new();
     for file in files(&settings.sources, &mut complaints) {
         let definition = match read(&file, settings) {
             Ok(definition) => definition,
@@ -48,16 +74,11 @@ pub fn load(settings: &Settings) -> Result<Definitions, DefinitionComplaints> {
         found.insert(name, (file, Arc::new(definition)));
     }
     complaints.extend(shared_paths(&found));
-    complaints.extend(undescribed(settings, &found));
-    if complaints.is_empty() {
-        Ok(found.into_iter().map(|(name, (_, definition))| (name, definition)).collect())
-    } else {
-        Err(DefinitionComplaints(complaints))
-    }
+    (found, complaints)
 }
 
-/// A source of code without a definition would never run. What could not be read may be the one that is missed.
-fn undescribed(settings: &Settings, found: &BTreeMap<String, (PathBuf, Arc<Definition>)>) -> Vec<String> {
+/// A source of code without a definition would never run.
+fn undescribed(settings: &Settings, found: &ByName) -> Vec<String> {
     let missed = settings.extensions.sources.keys().filter(|name| !found.contains_key(*name));
     let places = settings.sources.join(", ");
     let said = |name: &String| {
@@ -70,7 +91,7 @@ fn undescribed(settings: &Settings, found: &BTreeMap<String, (PathBuf, Arc<Defin
 }
 
 /// A webhook path is one source's: two would each take what is the other's.
-fn shared_paths(found: &BTreeMap<String, (PathBuf, Arc<Definition>)>) -> Vec<String> {
+fn shared_paths(found: &ByName) -> Vec<String> {
     let mut owners: BTreeMap<&str, &Path> = BTreeMap::new();
     let mut complaints = Vec::new();
     for (file, definition) in found.values() {
@@ -333,6 +354,7 @@ mod tests {
         std::fs::remove_file(dir.path().join("own.yaml")).expect("removed");
         let wrong = load(&settings).expect_err("code that would not run").to_string();
         assert!(wrong.contains("undescribed_source") && wrong.contains("own.yaml"), "{wrong}");
+        assert!(load_some(&settings).expect("some of the files").is_empty());
     }
 
     #[test]

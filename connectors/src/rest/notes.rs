@@ -21,6 +21,7 @@ pub trait SourceState: Send + Sync + 'static {
 
 /// Remembers nothing: every listing is read in full, none goes on after a restart.
 #[derive(Clone, Copy, Debug, Default)]
+#[doc(hidden)]
 pub struct Forgetful;
 
 impl SourceState for Forgetful {

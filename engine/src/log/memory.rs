@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Entries by position.
+#[doc(hidden)]
 pub struct MemoryLog {
     entries: Mutex<BTreeMap<u64, Bytes>>,
     end: watch::Sender<u64>,

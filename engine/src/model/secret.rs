@@ -16,9 +16,9 @@ pub fn looks_secret(name: &str) -> bool {
 
 /// Whether a name has one of the words in it, but for case and for what is neither letter nor digit.
 fn tells_anywhere(name: &str) -> bool {
-    name.char_indices().any(|(at, first)| {
+    name.bytes().enumerate().any(|(at, first)| {
         let first = first.to_ascii_lowercase();
-        TELLING.iter().filter(|word| word.starts_with(first)).any(|word| {
+        TELLING.iter().filter(|word| word.as_bytes().first() == Some(&first)).any(|word| {
             let behind = name.get(at..).unwrap_or_default().chars();
             let mut said = behind.filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_lowercase());
             word.chars().all(|c| said.next() == Some(c))

@@ -106,7 +106,13 @@ impl Engine {
         halt: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = Result<Fed, Error>> + Send + 'static {
         let feeder = Feeder { engine: self.clone(), name: name.to_owned(), sink, places: HashMap::new() };
-        feeder.run(halt)
+        async move {
+            match feeder.run(halt).await {
+                // What was handed on and not noted comes again with the next feed.
+                Err(Error::Stopped) => Ok(Fed::Halted),
+                ended => ended,
+            }
+        }
     }
 }
 

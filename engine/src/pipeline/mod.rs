@@ -31,7 +31,7 @@ pub use through::is_own;
 pub use views::{RemovedView, ViewStatus};
 
 use crate::dataflow::views::Definition;
-use crate::log::{Changelog, Log};
+use crate::log::{self, Changelog, Log};
 use crate::model::{DatasetId, DatasetName, Position, Strategy, Timestamp};
 use crate::sink::Announce;
 use crate::store;
@@ -156,6 +156,17 @@ pub enum Error {
     /// The disk failed or holds damaged data.
     #[error("storage: {0}")]
     Storage(String),
+    /// The operating system or RocksDB refused what was asked of the disk.
+    #[error("storage: {what}")]
+    Io {
+        /// What was attempted where, and what was said.
+        what: String,
+        /// The error as it was.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The log failed.
+    #[error("storage: {0}")]
+    Log(#[from] log::Error),
     /// Files of the data folder are missing or damaged; nothing was changed.
     #[error("damaged_data: {0}")]
     Damaged(String),
@@ -202,6 +213,7 @@ impl From<store::Error> for Error {
             store::Error::Locked(folder) => Error::Locked(folder),
             store::Error::NewerFormat(found) => Error::NewerFormat { found, known: store::FORMAT },
             store::Error::Disk(text) => Error::Storage(text),
+            store::Error::Io { what, source } => Error::Io { what, source },
             store::Error::Poisoned(text) => Error::Poisoned(text),
             store::Error::Full(text) => Error::Full(text),
             store::Error::Changelog(text) => Error::Remote(text),

@@ -70,7 +70,7 @@ impl BackedUp {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::Damaged(format!("{}: it is missing; this is no complete backup", path.display())));
             }
-            read => read.map_err(|e| unreadable(&path, &e))?,
+            read => read.map_err(|e| unreadable(&path, e))?,
         };
         let read: BackedUp = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
         match read.clone().summed() == read {
@@ -91,7 +91,7 @@ impl BackedUp {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Error::Damaged(format!("{}: it is missing from the backup", path.display())));
                 }
-                copied => copied.map_err(|e| unreadable(&path, &e))?,
+                copied => copied.map_err(|e| unreadable(&path, e))?,
             };
             if (is, &now) != (*bytes, sum) {
                 return Err(Error::Damaged(format!("{}: it is not what was backed up", path.display())));
@@ -117,7 +117,7 @@ impl Store {
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let to = self.lock.folder.join(CHECKPOINT);
         remove(&to)?;
-        fs::create_dir(&to).map_err(|e| unreadable(&to, &e))?;
+        fs::create_dir(&to).map_err(|e| unreadable(&to, e))?;
         Ok(Checkpoint::new(&*self.db)?.create_checkpoint(to.join("store"))?)
     }
 }
@@ -140,9 +140,9 @@ pub fn back_up(folder: &Path, to: &Path, name: &str, taken: String, keep: Option
     }
     // Those that were broken off are good for nothing.
     let broken = |path: &PathBuf| path.extension().is_some_and(|is| is == "part");
-    fs::create_dir_all(to).map_err(|e| unreadable(to, &e))?;
+    fs::create_dir_all(to).map_err(|e| unreadable(to, e))?;
     folders(to)?.iter().filter(|path| broken(path)).try_for_each(|path| remove(path))?;
-    fs::create_dir_all(part.join("store")).map_err(|e| unreadable(&part, &e))?;
+    fs::create_dir_all(part.join("store")).map_err(|e| unreadable(&part, e))?;
     let mut held = BackedUp {
         format: super::FORMAT,
         taken,
@@ -153,10 +153,10 @@ pub fn back_up(folder: &Path, to: &Path, name: &str, taken: String, keep: Option
         sum: String::new(),
     };
     let from = checkpoint.join("store");
-    for entry in fs::read_dir(&from).map_err(|e| unreadable(&from, &e))? {
-        let path = entry.map_err(|e| unreadable(&from, &e))?.path();
+    for entry in fs::read_dir(&from).map_err(|e| unreadable(&from, e))? {
+        let path = entry.map_err(|e| unreadable(&from, e))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let copied = copy(&path, Some(&part.join("store").join(&name))).map_err(|e| unreadable(&path, &e))?;
+        let copied = copy(&path, Some(&part.join("store").join(&name))).map_err(|e| unreadable(&path, e))?;
         held.files.insert(name, copied);
     }
     fault::hit("backup.copied").map_err(io::Error::from)?;
@@ -175,14 +175,14 @@ pub fn back_up(folder: &Path, to: &Path, name: &str, taken: String, keep: Option
         sync_folder(&part.join("store"))?;
         sync_folder(&part)
     };
-    write().map_err(|e| unreadable(&list, &e))?;
+    write().map_err(|e| unreadable(&list, e))?;
     BackedUp::read(&part)?.compare(&part, None)?;
     let name = || -> io::Result<()> {
         fault::hit("backup.complete")?;
         fs::rename(&part, &backup)?;
         sync_folder(to)
     };
-    name().map_err(|e| unreadable(&backup, &e))?;
+    name().map_err(|e| unreadable(&backup, e))?;
     remove(&checkpoint)?;
     if let Some(keep) = keep {
         let older = backups(to)?.into_iter().rev().skip(keep.max(1));
@@ -201,7 +201,7 @@ fn backups(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let all = fs::read_dir(folder).and_then(|all| all.map(|entry| entry.map(|entry| entry.path())).collect());
-    let all: Vec<PathBuf> = all.map_err(|e| unreadable(folder, &e))?;
+    let all: Vec<PathBuf> = all.map_err(|e| unreadable(folder, e))?;
     Ok(all.into_iter().filter(|path| path.is_dir()).collect())
 }
 
@@ -215,7 +215,7 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<Restoration>
     let held = BackedUp::read(&backup)?;
     // All of it, before anything is changed.
     held.compare(&backup, None)?;
-    fs::create_dir_all(folder).map_err(|e| unreadable(folder, &e))?;
+    fs::create_dir_all(folder).map_err(|e| unreadable(folder, e))?;
     let lock = Lock::take(folder)?;
     open::keep_private(folder)?;
     let said = Acknowledged::read(folder).ok().flatten().unwrap_or_default();
@@ -226,7 +226,7 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<Restoration>
         return Err(Error::Disk(format!("{}: it holds data already; --replace sets it aside", folder.display())));
     }
     remove(&restoring)?;
-    fs::create_dir(&restoring).map_err(|e| unreadable(&restoring, &e))?;
+    fs::create_dir(&restoring).map_err(|e| unreadable(&restoring, e))?;
     held.compare(&backup, Some(&restoring))?;
     let place = || -> io::Result<Option<PathBuf>> {
         sync_folder(&restoring)?;
@@ -244,7 +244,7 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<Restoration>
         sync_folder(folder)?;
         Ok(aside)
     };
-    let aside = place().map_err(|e| unreadable(folder, &e))?;
+    let aside = place().map_err(|e| unreadable(folder, e))?;
     // Places that were handed out after the backup must not come to mean something else.
     let db = open::open(&store, false)?;
     let known = Acknowledged { log: held.log, epoch: said.epoch, ..Acknowledged::default() };

@@ -17,6 +17,6 @@ pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
 pub(super) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|e| unreadable(folder, &e)),
+        removed => removed.map_err(|e| unreadable(folder, e)),
     }
 }

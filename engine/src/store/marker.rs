@@ -38,7 +38,7 @@ impl Marker {
             Ok(text) if text == MARKED.as_bytes() => Ok(Marker::Marked),
             Ok(_) => Err(Error::Damaged(format!("{}: it is damaged", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Marker::none(folder),
-            Err(error) => Err(unreadable(&path, &error)),
+            Err(error) => Err(unreadable(&path, error)),
         }
     }
 
@@ -75,6 +75,6 @@ impl Marker {
             fs::rename(&new, &path)?;
             File::open(folder)?.sync_all()
         };
-        write().map_err(|e| unreadable(&path, &e))
+        write().map_err(|e| unreadable(&path, e))
     }
 }

@@ -71,6 +71,14 @@ pub enum Error {
     /// The disk or the data on it.
     #[error("{0}")]
     Disk(String),
+    /// The operating system or RocksDB refused.
+    #[error("{what}")]
+    Io {
+        /// What was attempted where, and what was said.
+        what: String,
+        /// The error as it was.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// A write failed earlier.
     #[error("{0}")]
     Poisoned(String),
@@ -90,7 +98,7 @@ pub enum Error {
 
 impl From<rocksdb::Error> for Error {
     fn from(error: rocksdb::Error) -> Self {
-        let kind = error.kind();
+        let (kind, source) = (error.kind(), Arc::new(error.clone()));
         let text = error.into_string();
         match kind {
             rocksdb::ErrorKind::Corruption => {
@@ -101,7 +109,7 @@ impl From<rocksdb::Error> for Error {
             }
             // RocksDB's own words, which are the system's.
             _ if text.contains("No space left on device") => Error::Full(format!("disk_full: {text}")),
-            _ => Error::Disk(text),
+            _ => Error::Io { what: text, source },
         }
     }
 }
@@ -116,6 +124,7 @@ impl Error {
         };
         match self {
             Error::Disk(what) => Error::Disk(placed(what)),
+            Error::Io { what, source } => Error::Io { what: placed(what), source },
             Error::Full(what) => Error::Full(placed(what)),
             other => other,
         }
@@ -136,7 +145,7 @@ impl From<Full> for Error {
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Error::Disk(error.to_string())
+        Error::Io { what: error.to_string(), source: Arc::new(error) }
     }
 }
 

@@ -31,7 +31,7 @@ impl Store {
     /// it is; a folder that belongs to another changelog is refused with [`Error::Gone`]. `min_free` is the watermark of its
     /// disk, see [`Space::open`].
     pub fn open(folder: &Path, changelog: Option<Arc<dyn Changelog>>, min_free: Option<u64>) -> Result<Store> {
-        fs::create_dir_all(folder).map_err(|e| unreadable(folder, &e))?;
+        fs::create_dir_all(folder).map_err(|e| unreadable(folder, e))?;
         let lock = Lock::take(folder)?;
         keep_private(folder)?;
         let space = Space::open(folder, min_free);
@@ -109,7 +109,7 @@ fn cut(folder: &Path, torn: &Torn) -> Result<()> {
         tracing::warn!(%log, offset = torn.at, bytes, %aside, "half a record was cut off, nothing acknowledged was in it");
         Ok(())
     };
-    cut().map_err(|e| unreadable(&torn.path, &e))
+    cut().map_err(|e| unreadable(&torn.path, e))
 }
 
 /// RocksDB over a folder that may be changed from here on.
@@ -188,7 +188,7 @@ pub(super) fn begin(folder: &Path, db: &DB, before: Option<Acknowledged>) -> Res
     };
     let path = store.join(format!("MANIFEST-{manifest:06}"));
     let begun = File::open(&path).and_then(|manifest| HighWater::begin(folder, said, manifest));
-    begun.map_err(|e| unreadable(&path, &e))
+    begun.map_err(|e| unreadable(&path, e))
 }
 
 pub(super) fn keep_private(folder: &Path) -> Result<()> {
@@ -199,7 +199,7 @@ pub(super) fn keep_private(folder: &Path) -> Result<()> {
         }
         Ok(())
     };
-    keep().map_err(|e| unreadable(folder, &e))
+    keep().map_err(|e| unreadable(folder, e))
 }
 
 pub(super) fn database_options() -> Options {
@@ -230,7 +230,7 @@ impl Lock {
     pub(super) fn take(folder: &Path) -> Result<Lock> {
         let path = folder.join("LOCK");
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(|e| unreadable(&path, &e))?;
+        let file = file.map_err(|e| unreadable(&path, e))?;
         let mut lock = fd_lock::RwLock::new(file);
         match lock.try_write() {
             // Forgetting the guard keeps the lock until the file is closed.

@@ -65,9 +65,9 @@ pub fn repair(folder: &Path, dry_run: bool) -> Result<Repaired> {
     repaired.damages.extend(found.damages.iter().map(ToString::to_string));
     remake(folder, &work, &found, &mut repaired).inspect_err(|_| drop(fs::remove_dir_all(&work)))?;
     if dry_run || repaired.damages.is_empty() {
-        fs::remove_dir_all(&work).map_err(|e| unreadable(&work, &e))?;
+        fs::remove_dir_all(&work).map_err(|e| unreadable(&work, e))?;
     } else {
-        File::create(work.join(COMPLETE)).and_then(|file| file.sync_all()).map_err(|e| unreadable(&work, &e))?;
+        File::create(work.join(COMPLETE)).and_then(|file| file.sync_all()).map_err(|e| unreadable(&work, e))?;
         repaired.aside = Some(change_places(folder, &work)?);
     }
     Ok(repaired)
@@ -120,7 +120,7 @@ fn lay_out(folder: &Path, work: &Path, found: &Findings, whole: bool) -> Result<
         }
         Ok(())
     };
-    lay().map_err(|e| unreadable(work, &e))
+    lay().map_err(|e| unreadable(work, e))
 }
 
 /// Opens what was laid out, reads all of it, says what is missing, and leaves it fit to be gone on with.
@@ -235,9 +235,9 @@ fn change_places(folder: &Path, work: &Path) -> Result<PathBuf> {
         File::open(folder)?.sync_all()?;
         Ok(aside)
     };
-    let aside = change().map_err(|e| unreadable(folder, &e))?;
+    let aside = change().map_err(|e| unreadable(folder, e))?;
     Marker::Marked.write(folder)?;
-    fs::remove_dir_all(work).map_err(|e| unreadable(work, &e))?;
+    fs::remove_dir_all(work).map_err(|e| unreadable(work, e))?;
     Ok(aside)
 }
 

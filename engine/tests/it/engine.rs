@@ -283,3 +283,17 @@ async fn clearing_forgets_everything_but_positions() {
     assert_eq!(b.engine.live(&b.dataset), 0);
     assert_eq!(b.save(Cause::run(1), &[("1", 1, r#""a":1"#)]).await.added, 1);
 }
+
+#[test]
+fn an_error_keeps_what_the_system_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no folder").expect("written");
+    let refused = Engine::open(Options::in_folder(file.join("data"))).err().expect("refused");
+    let told = std::error::Error::source(&refused).expect("a source").to_string();
+    assert!(told.contains("Not a directory"), "{told}");
+    let Error::Io { source, .. } = &refused else { panic!("{refused:?}") };
+    let source = source.downcast_ref::<std::io::Error>().expect("the system's");
+    assert_eq!(source.kind(), std::io::ErrorKind::NotADirectory, "{refused}");
+    assert!(refused.to_string().contains("file/data"), "{refused}");
+}

@@ -10,7 +10,8 @@ use syncline_engine::Engine;
 use syncline_engine::model::{Cause, Cursor, DatasetName, Strategy, Timestamp, Via};
 use syncline_engine::pipeline::{Batch, Dataset, DatasetFilter, DatasetSpec, Error, Fed, Options};
 use syncline_engine::sink::{ChangeBatch, Sink};
-use syncline_engine::source::{Failure, Retry};
+use syncline_engine::source::{Ask, Bookmark, Failure, Page, Part, Retry, Source};
+use syncline_engine::time::ManualClock;
 use tokio::sync::{mpsc, oneshot};
 
 /// Longest wait for what happens soon; only a failing test waits so long.
@@ -220,4 +221,38 @@ async fn what_is_written_by_hand_is_one_batch_or_refused_with_the_record_that_is
     assert_eq!((receipt.counts_of(&notes).added, receipt.counts_of(&notes).ignored), (2, 1));
     let seven = engine.record(&notes, "7").await.expect("read").expect("there");
     assert_eq!((&seven.payload[..], seven.meta.cause.via), (&br#"{"id":"7"}"#[..], Via::Push));
+}
+
+/// Brings one record each time, and remembers what it was asked for.
+#[derive(Default)]
+struct Asked(Mutex<Vec<(Part, String)>>);
+
+#[async_trait]
+impl Source for Asked {
+    async fn poll(&self, ask: &Ask, _after: Option<&Bookmark>) -> Result<Page, Failure> {
+        let mut asked = self.0.lock().expect("lock");
+        asked.push((ask.part, ask.connection.id.clone()));
+        Ok(Page::last(vec![ask.seen(asked.len().to_string(), serde_json::json!({"id": asked.len().to_string()}))]))
+    }
+}
+
+#[tokio::test]
+async fn a_source_is_asked_for_everything_or_for_what_changed_since_the_last_run() {
+    let start = Timestamp::from_seconds(10_000);
+    let options = Options { clock: Arc::new(ManualClock::new(start)), ..Options::temporary() };
+    let engine = Engine::open(options).expect("opens");
+    let (notes, source) = (dataset(&engine, "Note"), Arc::new(Asked::default()));
+    let lookback = Duration::from_secs(60);
+    for added in [1, 1] {
+        let report = engine.sync(source.clone()).changed(&notes, lookback).run().await.expect("runs");
+        assert_eq!((report.counts().added, report.counts().deleted), (added, 0));
+    }
+    let whole = engine.sync(source.clone()).full(&notes).run().await.expect("runs").counts();
+    assert_eq!((whole.added, whole.deleted), (1, 2), "what a full listing does not name is gone");
+    let asked = source.0.lock().expect("lock").clone();
+    assert!(asked.iter().all(|(_, connection)| connection == "me"), "the account of the dataset: {asked:?}");
+    let parts: Vec<Part> = asked.into_iter().map(|(part, _)| part).collect();
+    // Its own clock is not the provider's, so that the look-back is at least five minutes.
+    let since = start.minus(Duration::from_secs(300));
+    assert_eq!(parts, [Part::Full, Part::Incremental { since, until: start }, Part::Full]);
 }

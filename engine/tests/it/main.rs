@@ -2,5 +2,6 @@
 
 mod engine;
 mod feed;
+mod journal;
 mod run;
 mod views;

@@ -353,6 +353,8 @@ async fn a_list_of_all_owners_is_that_of_one_process() {
         ("/v1/runs?limit=3", "runs", "started_at", 3),
         ("/v1/runs?source=crm&connection=zenith", "runs", "started_at", 1),
         ("/v1/runs?connection=acme", "runs", "started_at", 1),
+        ("/v1/quarantine", "entries", "connection", 4),
+        ("/v1/quarantine?limit=3", "entries", "connection", 3),
     ] {
         let request = || Request::builder().uri(path);
         let told = async |router: &Router| {
@@ -360,7 +362,7 @@ async fn a_list_of_all_owners_is_that_of_one_process() {
             assert_eq!(status, 200, "{text}");
             let mut told: Vec<Value> =
                 answer[list].as_array().expect("a list").iter().map(|one| one[field].clone()).collect();
-            if list != "runs" {
+            if field == "connection_id" {
                 // Made at one time, they have no order of their own.
                 told.sort_by_key(Value::to_string);
             }
@@ -375,7 +377,7 @@ async fn a_list_of_all_owners_is_that_of_one_process() {
     processes.stop.cancel();
 }
 
-/// A run that has ended, the later the higher its minute.
+/// A run that has ended, the later the higher its minute, and what it could not take.
 async fn ran(app: &App, connection: &str, minute: i64) {
     let started_at = Timestamp(minute * 60_000_000);
     let run = RunRecord {
@@ -401,9 +403,13 @@ async fn ran(app: &App, connection: &str, minute: i64) {
         bookmark: false,
         definition: String::new(),
     };
-    let mark =
-        Mark::put(Table::Run, &["default", "crm", "Contact", &run.id], serde_json::to_string(&run).expect("JSON"));
-    app.engine.put_marks(vec![mark]).await.expect("a commit");
+    let entry =
+        json!({"code": "bad_key", "message": "no key", "id": null, "item": "{}", "cause": run.id, "at": started_at});
+    let marks = vec![
+        Mark::put(Table::Run, &["default", "crm", "Contact", &run.id], json!(run).to_string()),
+        Mark::put(Table::Quarantine, &["default", "crm", connection, "Contact", "run/0"], entry.to_string()),
+    ];
+    app.engine.put_marks(marks).await.expect("a commit");
 }
 
 fn settings_of(folder: &tempfile::TempDir) -> Settings {

@@ -7,6 +7,7 @@
 //! | `runs` | `/v1/runs`, `/v1/deletes` |
 //! | `quarantine` | `/v1/quarantine` |
 //! | `deliveries` | `/v1/deliveries` |
+//! | `journal` | `/v1/journal` |
 //! | `schemas` | `/v1/schemas` |
 //! | `input_schema` | `/v1/schemas/input` |
 //! | `inputs` | `/v1/inputs` |
@@ -24,6 +25,7 @@ mod deliveries;
 mod endpoints;
 mod input_schema;
 mod inputs;
+mod journal;
 mod quarantine;
 mod runs;
 mod schemas;
@@ -39,6 +41,7 @@ pub(super) fn whole() -> Routes {
         .merge(runs::routes())
         .merge(quarantine::routes())
         .merge(deliveries::routes())
+        .merge(journal::routes())
         .merge(schemas::routes())
         .merge(views::routes())
         .merge(endpoints::routes())

@@ -10,8 +10,10 @@ use crate::engine::fault::pass;
 use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
 use crate::engine::source::{Body, Connection, Observation, Quarantined};
+use crate::engine::store::journal::JournalLine;
 use crate::ingest::dedup::{self, Reserved};
 use crate::telemetry::told;
+use serde_json::json;
 use std::time::Duration;
 
 /// Stream name under which complaints about a whole event are kept.
@@ -22,6 +24,17 @@ pub(super) struct Prepared {
     pub batch: Batch,
     pub reserved: Vec<Reserved>,
     pub refetches: Vec<RefetchRequest>,
+    /// What the journal says of it.
+    pub line: Option<JournalLine>,
+}
+
+/// How many events of a request went which way, as far as they are this shard's.
+#[derive(Clone, Copy, Default)]
+struct EventTally {
+    applied: u32,
+    duplicate: u32,
+    unrouted: u32,
+    rejected: u32,
 }
 
 /// A batch in the making.
@@ -40,6 +53,8 @@ pub(super) struct WebhookBatch<'a> {
     marks: Vec<Mark>,
     reserved: Vec<Reserved>,
     refetches: Vec<RefetchRequest>,
+    connection: Option<&'a str>,
+    tally: EventTally,
 }
 
 /// The batch of a log entry, its place included.
@@ -84,7 +99,8 @@ pub(super) fn refused(
     let what = Quarantined { code, message: why.to_owned(), id: None, item: String::new() };
     let id = Cause::webhook(position).to_string();
     let marks = vec![place, inner.quarantine(["", "", "", WHOLE], &id, position, &what)?];
-    Ok(Prepared { batch: Batch { marks, ..Batch::default() }, reserved: Vec::new(), refetches: Vec::new() })
+    let line = Some(JournalLine::webhook(id, "rejected").details(json!({"reason": code})));
+    Ok(Prepared { batch: Batch { marks, ..Batch::default() }, reserved: Vec::new(), refetches: Vec::new(), line })
 }
 
 impl<'a> WebhookBatch<'a> {
@@ -102,6 +118,8 @@ impl<'a> WebhookBatch<'a> {
             marks: Vec::new(),
             reserved: Vec::new(),
             refetches: Vec::new(),
+            connection: stored.head.connection.as_deref(),
+            tally: EventTally::default(),
         }
     }
 
@@ -119,6 +137,7 @@ impl<'a> WebhookBatch<'a> {
             Verdict::Rejected(_) if self.is_elsewhere() => Ok(()),
             Verdict::Rejected(what) => {
                 add(&self.inner.tally.rejected, 1);
+                self.tally.rejected += 1;
                 told::event(self.environment, self.source, "rejected");
                 self.keep("", WHOLE, index, 0, &what)
             }
@@ -127,10 +146,12 @@ impl<'a> WebhookBatch<'a> {
                 pass("in.attributed");
                 for (n, one) in routed.into_iter().enumerate() {
                     if self.reserve(&one.connection.id, event_id.as_ref())? {
+                        self.tally.applied += 1;
                         told::event(self.environment, self.source, self.outcome(&one));
                         self.apply(definition, index, n, one)?;
                     } else {
                         add(&self.inner.tally.duplicates, 1);
+                        self.tally.duplicate += 1;
                         told::event(self.environment, self.source, "duplicate");
                     }
                 }
@@ -171,12 +192,34 @@ impl<'a> WebhookBatch<'a> {
             return Err(error);
         }
         let entry = Cause::webhook(self.position).to_string();
+        let line = self.line(entry.clone());
         self.marks.extend(dedup::marks(&entry, &self.reserved, self.now));
         pass("in.deduped");
         let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
         let cause = (!pages.is_empty()).then(|| Cause::webhook(self.position));
         let batch = Batch { cause, pages, marks: self.marks, ..Batch::default() };
-        Ok(Prepared { batch, reserved: self.reserved, refetches: self.refetches })
+        Ok(Prepared { batch, reserved: self.reserved, refetches: self.refetches, line })
+    }
+
+    /// What the journal says; nothing where the request held nothing for this shard. The outcome is that of the event for which
+    /// somebody may have to act.
+    fn line(&self, id: String) -> Option<JournalLine> {
+        let EventTally { applied, duplicate, unrouted, rejected } = self.tally;
+        let outcome = match self.tally {
+            EventTally { rejected: 1.., .. } => "rejected",
+            EventTally { unrouted: 1.., .. } => "unrouted",
+            EventTally { applied: 1.., .. } => "applied",
+            EventTally { duplicate: 1.., .. } => "duplicate",
+            EventTally { .. } if self.is_elsewhere() => return None,
+            EventTally { .. } => "empty",
+        };
+        let line = JournalLine::webhook(id, outcome).environment(self.environment).source(self.source);
+        let line = line
+            .details(json!({"applied": applied, "duplicate": duplicate, "unrouted": unrouted, "rejected": rejected}));
+        Some(match self.connection {
+            Some(connection) => line.connection(connection),
+            None => line,
+        })
     }
 
     /// Whether the request went to all parts and another one keeps what is nobody's.
@@ -209,6 +252,7 @@ impl<'a> WebhookBatch<'a> {
             return Ok(());
         }
         add(&self.inner.tally.unrouted, 1);
+        self.tally.unrouted += 1;
         told::event(self.environment, self.source, "unrouted");
         if definition.webhooks.as_ref().is_some_and(|w| w.drop_unrouted) || !self.reserve("", id.as_ref())? {
             return Ok(());

@@ -6,6 +6,7 @@ use crate::engine::fault::pass;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
 use crate::engine::source::Quarantined;
+use crate::engine::store::journal::JournalLine;
 use crate::engine::{Engine, fault};
 use crate::ingest::dedup::Reserved;
 use crate::telemetry::told;
@@ -18,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// Entries read at a time.
 const PAGE: usize = 32;
 /// Commits on their way at a time.
-const FLIGHT: usize = 256;
+const IN_FLIGHT_MAX: usize = 256;
 /// Bytes of entries whose commits are on their way.
-const FLIGHT_BYTES: usize = 64 * 1024 * 1024;
+const IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
 /// Name of our place in the log.
 const PLACE: &str = "webhooks";
 
@@ -46,6 +47,7 @@ struct PendingWebhook {
     commit: Underway,
     reserved: Vec<Reserved>,
     refetches: Vec<RefetchRequest>,
+    line: Option<JournalLine>,
 }
 
 /// Processes entries as they come until `stop` is cancelled or the store fails.
@@ -75,14 +77,14 @@ pub(super) async fn catch_up(inner: &HooksInner) -> Result<(), Error> {
     let log = inner.parts.engine.log();
     let mut after = inner.processed.load(Ordering::Acquire);
     loop {
-        let entries = log.read(after, PAGE).map_err(|e| Error::Storage(e.to_string()))?;
+        let entries = log.read(after, PAGE)?;
         if entries.is_empty() {
-            return pending.land_all(inner).await;
+            return pending.complete_all(inner).await;
         }
         pass("proc.batch_read");
         for (position, bytes) in entries {
             pending.make_room(inner).await?;
-            pending.launch(inner, position, &bytes).await?;
+            pending.dispatch(inner, position, &bytes).await?;
             after = position;
         }
     }
@@ -96,17 +98,17 @@ struct PendingWebhooks {
 
 impl PendingWebhooks {
     async fn make_room(&mut self, inner: &HooksInner) -> Result<(), Error> {
-        while self.queue.len() >= FLIGHT || self.bytes >= FLIGHT_BYTES {
-            self.land(inner).await?;
+        while self.queue.len() >= IN_FLIGHT_MAX || self.bytes >= IN_FLIGHT_BYTES {
+            self.complete(inner).await?;
         }
         Ok(())
     }
 
-    async fn launch(&mut self, inner: &HooksInner, position: u64, bytes: &Bytes) -> Result<(), Error> {
+    async fn dispatch(&mut self, inner: &HooksInner, position: u64, bytes: &Bytes) -> Result<(), Error> {
         if is_own(bytes) {
             return self.enter(inner, position, bytes).await;
         }
-        let Prepared { batch, reserved, refetches } = prepare(inner, position, bytes)?;
+        let Prepared { batch, reserved, refetches, line } = prepare(inner, position, bytes)?;
         if fault::planted("dedupe_key_outside_the_batch") {
             let keys = batch.marks.iter().filter(|mark| mark.table == Table::Dedupe).cloned().collect();
             inner.parts.engine.put_marks(keys).await?;
@@ -122,7 +124,7 @@ impl PendingWebhooks {
             }
         };
         self.bytes += bytes.len();
-        self.queue.push_back(PendingWebhook { position, bytes: bytes.len(), commit, reserved, refetches });
+        self.queue.push_back(PendingWebhook { position, bytes: bytes.len(), commit, reserved, refetches, line });
         Ok(())
     }
 
@@ -138,6 +140,7 @@ impl PendingWebhooks {
                     commit,
                     reserved: Vec::new(),
                     refetches: Vec::new(),
+                    line: None,
                 });
                 Ok(())
             }
@@ -146,7 +149,7 @@ impl PendingWebhooks {
         }
     }
 
-    async fn land(&mut self, inner: &HooksInner) -> Result<(), Error> {
+    async fn complete(&mut self, inner: &HooksInner) -> Result<(), Error> {
         let Some(oldest) = self.queue.pop_front() else { return Ok(()) };
         let result = oldest.commit.receipt().await;
         self.bytes = self.bytes.saturating_sub(oldest.bytes);
@@ -156,6 +159,9 @@ impl PendingWebhooks {
                 told::committed(&inner.parts.engine, &receipt);
                 rejected(inner, &Cause::webhook(oldest.position).to_string(), &receipt).await?;
                 inner.refetches.add(oldest.refetches);
+                if let Some(line) = oldest.line {
+                    inner.parts.engine.journal().write(line);
+                }
                 inner.committed();
             }
             // The sender of the batch hears it too; here it only must not stand in the way.
@@ -167,9 +173,9 @@ impl PendingWebhooks {
         Ok(())
     }
 
-    async fn land_all(&mut self, inner: &HooksInner) -> Result<(), Error> {
+    async fn complete_all(&mut self, inner: &HooksInner) -> Result<(), Error> {
         while !self.queue.is_empty() {
-            self.land(inner).await?;
+            self.complete(inner).await?;
         }
         Ok(())
     }

@@ -27,8 +27,7 @@ impl Hooks {
         let mut parts = row.name().split('.');
         let position = parts.next().and_then(Cause::parse).map_or(0, |cause| cause.number);
         let index: Option<usize> = parts.next().and_then(|index| index.parse().ok());
-        let read = inner.parts.engine.log().read(position.saturating_sub(1), 1);
-        let read = read.map_err(|e| Error::Storage(e.to_string()))?;
+        let read = inner.parts.engine.log().read(position.saturating_sub(1), 1)?;
         let Some(stored) =
             read.first().filter(|(at, _)| *at == position).and_then(|(_, bytes)| StoredWebhook::decode(bytes).ok())
         else {

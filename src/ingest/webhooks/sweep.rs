@@ -91,16 +91,15 @@ async fn forget_ids(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
 fn trim(inner: &HooksInner, now: Timestamp, trimmed: &mut u64) -> Result<(), Error> {
     let log = inner.parts.engine.log();
     let processed = inner.processed.load(Ordering::Acquire);
-    let storage = |e: crate::engine::log::Error| Error::Storage(e.to_string());
     loop {
-        let entries = log.read(*trimmed, PAGE).map_err(storage)?;
+        let entries = log.read(*trimmed, PAGE)?;
         let old = |(position, bytes): &&(u64, bytes::Bytes)| {
             let received = StoredWebhook::decode(bytes).map_or(Timestamp::NONE, |s| s.received_at());
             *position <= processed && received.plus(KEEP) <= now
         };
         let last_old = entries.iter().take_while(old).last().map(|(position, _)| *position);
         let Some(through) = last_old else { return Ok(()) };
-        log.trim(through).map_err(storage)?;
+        log.trim(through)?;
         *trimmed = through;
         if entries.last().is_none_or(|(position, _)| *position != through) {
             return Ok(());

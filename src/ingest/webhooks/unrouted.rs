@@ -176,7 +176,7 @@ async fn again(
     let done = Mark::delete(Table::Unrouted, &[environment, source, name]);
     let log = inner.parts.engine.log();
     let position = position_of(name).unwrap_or(0);
-    let entry = log.read(position.saturating_sub(1), 1).map_err(|e| Error::Storage(e.to_string()))?;
+    let entry = log.read(position.saturating_sub(1), 1)?;
     let stored = entry.first().filter(|(at, _)| *at == position).and_then(|(_, b)| StoredWebhook::decode(b).ok());
     let (Some(stored), Some(observer)) = (stored, inner.observers.get(source)) else { return Ok(false) };
     let accounts = inner.accounts(environment, source);

@@ -12,9 +12,11 @@ use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::sink::Delivery;
+use crate::engine::store::journal::JournalLine;
 use crate::engine::{Engine, fault};
 use crate::registry::connections::Connections;
 use crate::telemetry::told;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -323,6 +325,7 @@ impl OutboxInner {
                 tracing::debug!(webhook = %delivery.id, status, "webhook delivered");
                 pass("out.got_2xx");
                 self.told(&delivery, "delivered");
+                self.log(&delivery, "delivered", json!({"try": delivery.tries + 1, "status": status}));
                 self.engine.settle(&delivery.id, None).await?;
                 pass("out.mark_after");
                 Ok(None)
@@ -344,6 +347,15 @@ impl OutboxInner {
         told::delivery(environment, if known { &delivery.endpoint } else { "connection" }, outcome);
     }
 
+    /// A line of the journal about an attempt, or about the last of them.
+    fn log(&self, delivery: &Delivery, outcome: &'static str, details: Value) {
+        let line = JournalLine::delivery(&*delivery.id, outcome).endpoint(&*delivery.endpoint).details(details);
+        self.engine.journal().write(match environment_of(delivery) {
+            Some(environment) => line.environment(environment),
+            None => line,
+        });
+    }
+
     async fn failed(
         &self,
         delivery: Delivery,
@@ -353,6 +365,8 @@ impl OutboxInner {
         let (endpoint, tries) = (&delivery.endpoint, delivery.tries + 1);
         tracing::warn!(webhook = %delivery.id, endpoint, tries, why = %failed.text, "webhook not delivered");
         self.told(&delivery, "failed");
+        let details = json!({"try": tries, "status": failed.status, "error": failed.text});
+        self.log(&delivery, "failed", details);
         let after = match next(&delivery, &failed, schedule, self.engine.clock().now()) {
             AfterFailure::Again(after) => after,
             AfterFailure::Dead(after, reason) => return self.bury(after, reason).await,
@@ -379,6 +393,7 @@ impl OutboxInner {
     async fn bury(&self, delivery: Delivery, reason: &str) -> Result<Option<Timestamp>, Error> {
         tracing::error!(webhook = %delivery.id, endpoint = %delivery.endpoint, reason, "webhook given up");
         self.told(&delivery, "dead");
+        self.log(&delivery, "dead", json!({"tries": delivery.tries, "reason": reason}));
         let letter = DeadLetter { delivery, reason: reason.to_owned(), at: self.engine.clock().now() };
         self.engine.put_marks(vec![letter.keep()?]).await?;
         pass("out.dead_letter");

@@ -181,7 +181,7 @@ struct Ground {
 
 impl Ground {
     fn open(options: &Options, remote: Option<Remote>) -> Result<Ground, Error> {
-        let unmade = |e: std::io::Error| Error::Storage(e.to_string());
+        let unmade = |e: std::io::Error| Error::Io { what: e.to_string(), source: Arc::new(e) };
         let temporary = match &options.data_dir {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("syncline-").tempdir().map_err(unmade)?),
@@ -218,7 +218,7 @@ pub(super) const COUNTS: DatasetId = DatasetId(0);
 
 fn own_log(store: &Store) -> Result<Arc<dyn Log>, Error> {
     let (db, synced, space) = store.database();
-    Ok(Arc::new(RocksLog::open(db, synced, space).map_err(|e| Error::Storage(e.to_string()))?))
+    Ok(Arc::new(RocksLog::open(db, synced, space)?))
 }
 
 /// The secret of an installation of several processes: hashes of ids depend on it, so it never changes.
@@ -232,7 +232,8 @@ fn known_secret(store: &Store, secret: [u8; 32]) -> Result<[u8; 32], Error> {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| Error::Storage(e.to_string()))
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map_err(|e| Error::Io { what: format!("the thread {name} cannot be started: {e}"), source: Arc::new(e) })
 }
 
 fn run_workers(workers: usize, seats: Vec<Option<Seat>>) {

@@ -1,8 +1,8 @@
 //! The drive: page after page, with retries, each in one commit with the place after it.
 
+use super::held::{clear_held, hold};
 use super::progress::{LOOKBACK_DELETES, forget_notes, scope};
 use super::record::{Journey, Outcome, RunRecord, Stage, run_key};
-use super::settle::clear_held;
 use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
 use crate::fault::{self, Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
@@ -555,7 +555,7 @@ impl<'a> Drive<'a> {
         }
         if let Some((live, missing)) = self.journey.record.held {
             let window = self.engine.window_opened(&self.order.dataset);
-            marks.push(super::settle::hold(&name, &self.journey.record, (live, missing), window));
+            marks.push(hold(&name, &self.journey.record, (live, missing), window));
         }
         marks.extend(self.keep_run(self.journey.number));
         marks.push(self.progress.mark(&name));

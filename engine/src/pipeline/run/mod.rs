@@ -12,13 +12,15 @@
 //! Does not: decide when a run is due, or what it asks for (see [`Progress::next_part`]).
 
 mod drive;
+mod held;
 mod progress;
 mod record;
 mod settle;
 
+pub use held::{Hold, held};
 pub use progress::{LOOKBACK_DELETES, LOOKBACK_WITHOUT_DATE, Progress, RUNS_KEPT};
 pub use record::{Journey, Outcome, RunRecord};
-pub use settle::{Hold, approve, held, reject};
+pub use settle::{approve, reject};
 
 use super::{Dataset, Engine, Error, Table};
 use crate::model::{Counts, DatasetName};

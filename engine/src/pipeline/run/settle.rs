@@ -1,15 +1,15 @@
 //! Settle: what a proven listing did not bring is deleted, unless somebody should look first.
 
 use super::drive::{Call, Drive, Stop, add_doubt};
+use super::held::held;
 use super::progress::forget_notes;
 use super::record::{RunRecord, run_key};
 use super::{Outcome, Progress};
 use crate::fault;
-use crate::model::{Cause, DatasetName, Position, Timestamp, id_of};
+use crate::model::{Cause, Position, id_of};
 use crate::pipeline::{Batch, Dataset, Engine, Error, Mark, Missing, Table, WindowOp};
 use crate::sink::RunEnd;
 use crate::source::{Ask, Body, Confirm, Page, Part};
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -18,26 +18,6 @@ const FETCHED_MAX: usize = 10_000;
 
 /// Records confirmed by one call of the source.
 const FETCH_KEYS: usize = 100;
-
-/// Deletes that wait for approval, as stored under `Table::Held` (environment, source, model, run id).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
-    /// The run that found them.
-    pub run: String,
-    /// The connection.
-    pub connection: String,
-    /// `base` or another configuration.
-    pub variant: String,
-    /// Live records of the dataset.
-    pub live: u64,
-    /// Those that were missing.
-    pub missing: u64,
-    /// When the run began.
-    pub at: Timestamp,
-    /// When the window they were found in was opened: another one is none of theirs.
-    #[serde(default)]
-    pub window: Option<Timestamp>,
-}
 
 impl Drive<'_> {
     /// What happens to the window, now that everything is read; `None` if a second listing is needed after all.
@@ -109,38 +89,6 @@ impl Drive<'_> {
         }
         Ok(ids)
     }
-}
-
-/// The mark of deletes that wait.
-pub(super) fn hold(
-    dataset: &DatasetName,
-    record: &RunRecord,
-    (live, missing): (u64, u64),
-    window: Option<Timestamp>,
-) -> Mark {
-    let hold = Hold {
-        run: record.id.clone(),
-        connection: record.connection.clone(),
-        variant: record.variant.clone(),
-        live,
-        missing,
-        at: record.started_at,
-        window,
-    };
-    Mark::put(Table::Held, &run_key(dataset, &record.id), serde_json::to_vec(&hold).unwrap_or_default())
-}
-
-/// Deletes of a dataset that wait for approval.
-pub fn held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Hold>, Error> {
-    let marks = engine.marks(Table::Held, &[&dataset.environment, &dataset.source, &dataset.model])?;
-    let holds = marks.iter().filter_map(|(_, value)| serde_json::from_slice::<Hold>(value).ok());
-    Ok(holds.filter(|hold| *hold.connection == *dataset.connection && *hold.variant == *dataset.variant).collect())
-}
-
-/// Marks that lift all holds of a dataset: a new listing begins, and finds for itself what is missing.
-pub(super) fn clear_held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Mark>, Error> {
-    let holds = held(engine, dataset)?;
-    Ok(holds.iter().map(|hold| Mark::delete(Table::Held, &run_key(dataset, &hold.run))).collect())
 }
 
 /// Lets held deletes happen: what is still missing is deleted, in the name of the run that found it. False if that run

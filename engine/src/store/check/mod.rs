@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most damages that are told of in one line.
 const TOLD: usize = 3;
@@ -110,7 +111,7 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn read(store: &Path) -> Result<Listing> {
-        let failed = |e: io::Error| unreadable(store, &e);
+        let failed = |e: io::Error| unreadable(store, e);
         let mut listing = Listing::default();
         for entry in fs::read_dir(store).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -150,8 +151,8 @@ pub(super) fn current(store: &Path) -> std::result::Result<u64, Damage> {
     number.ok_or_else(|| Damage::of(&path, "it names no manifest"))
 }
 
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
-    Error::Disk(format!("{}: {error}", path.display()))
+pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
+    Error::Io { what: format!("{}: {error}", path.display()), source: Arc::new(error) }
 }
 
 /// Looks at everything and changes nothing. `folder` is the data folder, `marked` whether it says that it has a mark.
@@ -163,7 +164,7 @@ pub(crate) fn check(folder: &Path, marked: bool) -> Result<Findings> {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             found.damages.push(Damage::of(&mark, "it is damaged; what was acknowledged is not known"));
         }
-        Err(error) => return Err(unreadable(&mark, &error)),
+        Err(error) => return Err(unreadable(&mark, error)),
     }
     if marked && found.said.is_none() && found.damages.is_empty() {
         found.damages.push(Damage::of(&mark, "it is missing; what was acknowledged is not known"));
@@ -203,10 +204,10 @@ fn check_manifest(store: &Path, listing: &Listing, found: &mut Findings) -> Resu
         found.damages.push(Damage::of(&path, "it is missing, though CURRENT names it"));
         return Ok(None);
     };
-    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    let file = File::open(path).map_err(|e| unreadable(path, e))?;
     let manifest = match Manifest::read(io::BufReader::with_capacity(1 << 18, file)) {
         Ok(manifest) => manifest,
-        Err(Unusable::Unreadable(error)) => return Err(unreadable(path, &error)),
+        Err(Unusable::Unreadable(error)) => return Err(unreadable(path, error)),
         Err(Unusable::Bad { at, why }) => {
             found.damages.push(Damage::at(path, at, format!("{why}; which tables belong to the store is not known")));
             return Ok(None);

@@ -69,7 +69,7 @@ fn read_one(path: &Path, held: &mut Held) -> Result<()> {
 }
 
 fn read_records(path: &Path, held: &mut Held, sound: &mut u64) -> Result<()> {
-    let unreadable = |e: io::Error| super::unreadable(path, &e);
+    let unreadable = |e: io::Error| super::unreadable(path, e);
     let mut frames = Frames::new(io::BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?));
     loop {
         match frames.step().map_err(unreadable)? {

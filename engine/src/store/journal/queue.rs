@@ -74,8 +74,8 @@ impl Queue {
     /// Takes a line in, or counts it.
     pub fn push(&self, line: Vec<u8>) {
         let mut state = self.state();
-        let bytes = state.bytes + line.len() + BESIDE;
-        if state.closed || bytes > QUEUE_BYTES {
+        let bytes = line.len() + BESIDE;
+        if state.closed || state.bytes + bytes > QUEUE_BYTES {
             state.overflowed += 1;
             drop(state);
             self.lose(1);
@@ -83,10 +83,11 @@ impl Queue {
         }
         let at = state.stamp(self.clock.now());
         state.lines.push((at, line));
-        state.bytes = bytes;
-        let wakes = state.lines.len() == 1 || bytes >= BATCH_BYTES;
+        state.bytes += bytes;
+        let waiting = state.bytes - state.taken;
         drop(state);
-        if wakes {
+        // With the first line, and with a full batch: waking costs more than all the rest.
+        if waiting == bytes || waiting >= BATCH_BYTES && waiting - bytes < BATCH_BYTES {
             self.filled.notify_one();
         }
     }
