@@ -102,7 +102,7 @@ fn digits(id: u64) -> usize {
 }
 
 /// Hands the pages of each connection over, as ten runs at once do: page by page, each with its bookmark.
-pub async fn hand_over(
+pub async fn submit(
     engine: &Engine,
     datasets: &[Dataset],
     runs: &[u64],

@@ -1,6 +1,6 @@
 //! W1: how much work is a new record?
 
-use crate::feed::{expect, hand_over, runs};
+use crate::feed::{expect, runs, submit};
 use crate::gauge::{self, Watch};
 use crate::report::Report;
 use crate::{Bench, Fault};
@@ -15,7 +15,7 @@ pub async fn run(bench: &Bench, report: &mut Report) -> Result<(), Fault> {
     for (from, to) in bench.feed.chunks() {
         let pages = bench.feed.pages(from, to, |_| Some(1));
         watch.start();
-        counts.add(&hand_over(&bench.engine, &bench.datasets, &runs, pages).await?);
+        counts.add(&submit(&bench.engine, &bench.datasets, &runs, pages).await?);
         watch.stop();
     }
     let n = bench.feed.records();

@@ -1,6 +1,6 @@
 //! W2: how much work is a record that is seen again, and are the changes found exactly?
 
-use crate::feed::{expect, hand_over, runs, windows};
+use crate::feed::{expect, runs, submit, windows};
 use crate::gauge::{self, Watch};
 use crate::poll::version;
 use crate::report::Report;
@@ -19,7 +19,7 @@ pub async fn run(bench: &Bench, report: &mut Report) -> Result<(), Fault> {
     for (from, to) in bench.feed.chunks() {
         let pages = bench.feed.pages(from, to, version);
         watch.start();
-        counts.add(&hand_over(&bench.engine, &bench.datasets, &runs, pages).await?);
+        counts.add(&submit(&bench.engine, &bench.datasets, &runs, pages).await?);
         watch.stop();
     }
     let mut sweep = Watch::default();

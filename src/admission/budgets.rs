@@ -6,8 +6,8 @@
 use super::Holder;
 use crate::engine::model::Timestamp;
 use crate::engine::time::TokenBucket;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Holders that are remembered: some 3 MB.
@@ -66,7 +66,7 @@ impl Budgets {
     }
 
     fn state(&self) -> MutexGuard<'_, Buckets> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -21,8 +21,8 @@ pub use ingress::Ingress;
 pub use pool::{Holder, Pool, Share};
 
 use crate::engine::model::Timestamp;
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Memory for a body that everybody gets as long as any is left.
@@ -119,7 +119,7 @@ impl Bounds {
     pub fn good_key(&self, key: Holder, from: Address, now: Timestamp) -> Result<(), Exhausted> {
         let here = Holder::of("key at address", (key, from));
         let throttled = self.wrong_keys.look(from.holder(), now).map_err(Exhausted::of("wrong_keys"));
-        let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut proven = self.proven.lock();
         if !proven.contains(&here) {
             throttled?;
             if proven.len() >= PROVEN_MAX {

@@ -5,9 +5,10 @@
 //! part is everybody's as long as any is left. What was taken is given back when its [`Share`] is dropped.
 
 use crate::engine::time::Clock;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -107,7 +108,7 @@ impl Pool {
 
 impl PoolInner {
     fn book(&self) -> MutexGuard<'_, Holdings> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock()
     }
 }
 

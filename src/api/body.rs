@@ -3,7 +3,7 @@
 
 use super::Api;
 use super::auth::Caller;
-use super::error::{Fault, Refusal};
+use super::error::{InputFault, Refusal};
 use crate::admission::{Address, Share};
 use crate::engine::fault::{self, pass};
 use crate::engine::time::Clock;
@@ -110,12 +110,12 @@ fn memory(api: &Api, request: &Request) -> Share {
 }
 
 /// A body being read; fields are taken out one by one.
-pub(super) struct Fields {
+pub(super) struct BodyFields {
     map: Map<String, Value>,
-    faults: Vec<Fault>,
+    faults: Vec<InputFault>,
 }
 
-impl Fields {
+impl BodyFields {
     /// Reads the body; names not in `known` are faults.
     pub(super) async fn read(api: &Api, request: Request, known: &[&str]) -> Result<Self, Refusal> {
         let plain = request.headers().get(CONTENT_ENCODING).is_none_or(|v| v == "identity");
@@ -129,15 +129,15 @@ impl Fields {
     }
 
     fn parse(bytes: &[u8], known: &[&str]) -> Result<Self, Refusal> {
-        let wrong = |message: String| Refusal::invalid("body", vec![Fault::new("invalid_type", &[], message)]);
+        let wrong = |message: String| Refusal::invalid("body", vec![InputFault::new("invalid_type", &[], message)]);
         let value: Value = serde_json::from_slice(bytes).map_err(|e| wrong(format!("the body is not JSON: {e}")))?;
         let Value::Object(map) = value else {
             return Err(wrong("a JSON object is wanted".into()));
         };
         let unknown = map.keys().filter(|name| !known.contains(&name.as_str()));
         let faults =
-            unknown.map(|n| Fault::new("unrecognized_key", &[n], format!("`{n}` is not known here"))).collect();
-        Ok(Fields { map, faults })
+            unknown.map(|n| InputFault::new("unrecognized_key", &[n], format!("`{n}` is not known here"))).collect();
+        Ok(BodyFields { map, faults })
     }
 
     /// A value as it is.
@@ -205,7 +205,7 @@ impl Fields {
 
     /// Notes a fault.
     pub(super) fn fault(&mut self, code: &'static str, path: &[&str], message: impl Into<String>) {
-        self.faults.push(Fault::new(code, path, message));
+        self.faults.push(InputFault::new(code, path, message));
     }
 
     /// Refuses if there were faults.
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn faults_come_all_at_once() {
-        let mut body = Fields::parse(br#"{"a": 1, "b": "", "n": 11}"#, &["b", "n", "m"]).expect("object");
+        let mut body = BodyFields::parse(br#"{"a": 1, "b": "", "n": 11}"#, &["b", "n", "m"]).expect("object");
         assert_eq!(body.text("b"), None);
         assert_eq!(body.number("n", 1, 10), None);
         assert_eq!(body.demand("m"), "");
@@ -230,8 +230,8 @@ mod tests {
 
     #[test]
     fn only_objects() {
-        assert!(Fields::parse(b"[]", &[]).is_err());
-        assert!(Fields::parse(b"", &[]).is_err());
-        assert!(Fields::parse(b"{}", &[]).is_ok());
+        assert!(BodyFields::parse(b"[]", &[]).is_err());
+        assert!(BodyFields::parse(b"", &[]).is_err());
+        assert!(BodyFields::parse(b"{}", &[]).is_ok());
     }
 }

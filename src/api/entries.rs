@@ -4,7 +4,7 @@
 
 use super::Api;
 use super::auth::Caller;
-use super::body::Fields;
+use super::body::BodyFields;
 use super::error::Refusal;
 use crate::app::App;
 use crate::config::Role;
@@ -31,7 +31,7 @@ pub(super) trait EntryList {
     /// Reads an id.
     fn id(text: &str) -> Option<Self::Id>;
     /// Reads a selection; nothing if the body has none.
-    fn selection(body: &mut Fields) -> Option<Self::Selection>;
+    fn selection(body: &mut BodyFields) -> Option<Self::Selection>;
     /// Finds entries of an environment that are named. Blocks.
     fn named(app: &App, environment: &str, ids: &[Self::Id]) -> Result<Vec<Self::Entry>, Error>;
     /// Finds entries of an environment that are selected, and whether there are more than [`MOST`](Self::MOST). Blocks.
@@ -46,7 +46,7 @@ pub(super) async fn change<L: EntryList, T, F: Future<Output = Result<T, Error>>
     act: impl FnOnce(Vec<L::Entry>, bool) -> F,
 ) -> Result<Json<T>, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = Fields::read(api, request, L::NAMES).await?;
+    let mut body = BodyFields::read(api, request, L::NAMES).await?;
     let ids = body.has("ids").then(|| ids::<L>(&mut body));
     let selection = L::selection(&mut body);
     if ids.is_some() == selection.is_some() {
@@ -63,7 +63,7 @@ pub(super) async fn change<L: EntryList, T, F: Future<Output = Result<T, Error>>
     Ok(Json(act(entries, more).await?))
 }
 
-fn ids<L: EntryList>(body: &mut Fields) -> Vec<L::Id> {
+fn ids<L: EntryList>(body: &mut BodyFields) -> Vec<L::Id> {
     let Some(Value::Array(list)) = body.take("ids") else {
         body.fault("invalid_type", &["ids"], "a list of ids is wanted");
         return Vec::new();

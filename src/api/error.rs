@@ -29,13 +29,13 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
-    faults: Vec<Fault>,
+    faults: Vec<InputFault>,
     retry_after: Option<u64>,
 }
 
 /// One thing that is wrong with a query or body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct InputFault {
     /// Stable word.
     pub code: &'static str,
     /// What is wanted.
@@ -53,10 +53,10 @@ pub(super) struct CodedMessage {
     pub message: String,
 }
 
-impl Fault {
+impl InputFault {
     /// A fault of one field.
     pub(super) fn new(code: &'static str, path: &[&str], message: impl Into<String>) -> Self {
-        Fault { code, message: message.into(), path: path.iter().map(|p| p.to_string()).collect() }
+        InputFault { code, message: message.into(), path: path.iter().map(|p| p.to_string()).collect() }
     }
 }
 
@@ -72,7 +72,7 @@ impl Refusal {
     }
 
     /// 400 with the fields that are wrong; `what` is `query`, `headers` or `body`.
-    pub(super) fn invalid(what: &'static str, faults: Vec<Fault>) -> Self {
+    pub(super) fn invalid(what: &'static str, faults: Vec<InputFault>) -> Self {
         let code = match what {
             "query" => "invalid_query_params",
             "headers" => "invalid_headers",
@@ -85,14 +85,14 @@ impl Refusal {
 
     /// A bad cursor in the field `field` of a query or body.
     pub(super) fn cursor(what: &'static str, field: &str, message: impl Into<String>) -> Self {
-        Self::invalid(what, vec![Fault::new("invalid_cursor", &[field], message)])
+        Self::invalid(what, vec![InputFault::new("invalid_cursor", &[field], message)])
     }
 
     /// The cursor is ours, but what it stands in is gone.
     pub(super) fn must_refetch(reason: &'static str) -> Self {
         let message =
             format!("{reason}: records were dropped on request after this cursor; read again from the beginning");
-        let faults = vec![Fault::new(reason, &["cursor"], message.clone())];
+        let faults = vec![InputFault::new(reason, &["cursor"], message.clone())];
         Refusal { faults, ..Self::new(StatusCode::CONFLICT, "must_refetch", message) }
     }
 

@@ -29,9 +29,9 @@ pub(super) struct Feed {
 }
 
 /// Some changes.
-pub(super) struct Page {
+pub(super) struct FeedPage {
     /// In order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<FeedRow>,
     /// Where to go on.
     pub next: Cursor,
     /// Nothing more was committed when this was read.
@@ -41,7 +41,7 @@ pub(super) struct Page {
 }
 
 /// One change.
-pub(super) struct Row {
+pub(super) struct FeedRow {
     /// Its place.
     pub cursor: String,
     /// The change as a JSON object.
@@ -98,23 +98,23 @@ impl Feed {
     }
 
     /// Changes after a place; they take `copies` times their size of `memory`. Blocks.
-    pub(super) fn read(&self, after: Cursor, memory: Share, copies: usize) -> Result<Result<Page, Starved>, Error> {
+    pub(super) fn read(&self, after: Cursor, memory: Share, copies: usize) -> Result<Result<FeedPage, Starved>, Error> {
         // Taken first: what is committed while we read lies behind it and is met at the next reading, with the datasets that
         // were new in it.
         let end = self.now();
         let datasets = self.datasets();
-        let mut page = Writer::new(self, after, end, memory, copies);
+        let mut page = PageWriter::new(self, after, end, memory, copies);
         self.engine.changes(&datasets, after, &mut |dataset, change| page.take(dataset, change))?;
         page.finish()
     }
 }
 
 /// A page being written. It stays one change behind, to know which change is the last of its engine time.
-struct Writer<'f> {
+struct PageWriter<'f> {
     feed: &'f Feed,
     scope: Vec<u8>,
     waiting: Option<(Dataset, Change)>,
-    rows: Vec<Row>,
+    rows: Vec<FeedRow>,
     bytes: usize,
     at: Cursor,
     end: Cursor,
@@ -126,9 +126,9 @@ struct Writer<'f> {
     first_listings: HashMap<(DatasetId, Cause), bool>,
 }
 
-impl<'f> Writer<'f> {
+impl<'f> PageWriter<'f> {
     fn new(feed: &'f Feed, after: Cursor, end: Cursor, memory: Share, copies: usize) -> Self {
-        Writer {
+        PageWriter {
             feed,
             scope: feed.scope(),
             waiting: None,
@@ -165,7 +165,7 @@ impl<'f> Writer<'f> {
         true
     }
 
-    fn finish(mut self) -> Result<Result<Page, Starved>, Error> {
+    fn finish(mut self) -> Result<Result<FeedPage, Starved>, Error> {
         if let Some((dataset, change)) = self.waiting.take() {
             self.more |= !self.write(&dataset, &change, true);
         }
@@ -177,7 +177,7 @@ impl<'f> Writer<'f> {
         }
         let later = |a: Cursor, b: Cursor| if (a.position, a.dataset) < (b.position, b.dataset) { b } else { a };
         let next = if self.more { self.at } else { later(self.at, self.end) };
-        Ok(Ok(Page { rows: self.rows, next, up_to_date: !self.more, memory: self.memory }))
+        Ok(Ok(FeedPage { rows: self.rows, next, up_to_date: !self.more, memory: self.memory }))
     }
 
     /// Whether there was room for it. A page has room for a first change whatever its size, if there is memory.
@@ -202,7 +202,7 @@ impl<'f> Writer<'f> {
         let first_listing = self.first_listing(dataset, change.meta.cause);
         let json = write_change(dataset, change, &cursor, last, first_listing);
         self.bytes += json.capacity();
-        self.rows.push(Row { cursor, json });
+        self.rows.push(FeedRow { cursor, json });
         true
     }
 

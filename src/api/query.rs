@@ -1,18 +1,18 @@
 //! Reads a query strictly: unknown names and repeated single values are faults, and all faults are told at once.
 
-use super::error::{Fault, Refusal};
+use super::error::{InputFault, Refusal};
 use axum::http::HeaderMap;
 
 /// Most name-value pairs of a query that are looked at.
 const MAX_PAIRS: usize = 256;
 
 /// A query being read.
-pub(super) struct Query {
+pub(super) struct QueryFields {
     pairs: Vec<(String, String)>,
-    faults: Vec<Fault>,
+    faults: Vec<InputFault>,
 }
 
-impl Query {
+impl QueryFields {
     /// Takes the pairs apart; names not in `known` are faults.
     pub(super) fn read(raw: Option<&str>, known: &[&str]) -> Self {
         Self::read_with(raw, |name| known.contains(&name))
@@ -20,7 +20,7 @@ impl Query {
 
     /// As [`read`](Self::read), for families of names.
     pub(super) fn read_with(raw: Option<&str>, known: impl Fn(&str) -> bool) -> Self {
-        let mut query = Query { pairs: Vec::new(), faults: Vec::new() };
+        let mut query = QueryFields { pairs: Vec::new(), faults: Vec::new() };
         for (name, value) in url::form_urlencoded::parse(raw.unwrap_or_default().as_bytes()) {
             if query.pairs.len() >= MAX_PAIRS {
                 query.fault("too_big", &[], format!("a query has at most {MAX_PAIRS} values"));
@@ -78,7 +78,7 @@ impl Query {
 
     /// Notes a fault.
     pub(super) fn fault(&mut self, code: &'static str, path: &[&str], message: impl Into<String>) {
-        self.faults.push(Fault::new(code, path, message));
+        self.faults.push(InputFault::new(code, path, message));
     }
 
     /// Refuses if there were faults.
@@ -100,7 +100,7 @@ pub(super) fn account_headers(headers: &HeaderMap) -> Result<(String, String), R
     let mut read = |name: &str| match header(headers, name) {
         Some(value) => value,
         None => {
-            faults.push(Fault::new("invalid_type", &[name], "the header is missing or empty"));
+            faults.push(InputFault::new("invalid_type", &[name], "the header is missing or empty"));
             String::new()
         }
     };
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn faults_come_all_at_once() {
-        let mut query = Query::read(Some("limit=0&x=1&x=2&model=A&model=B"), &["limit", "model"]);
+        let mut query = QueryFields::read(Some("limit=0&x=1&x=2&model=A&model=B"), &["limit", "model"]);
         query.number("limit", 1, 10);
         assert_eq!(query.one("model"), Some("A".into()));
         let paths: Vec<_> = query.faults.iter().map(|f| f.path.join(".")).collect();
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn values_are_decoded_and_may_repeat() {
-        let mut query = Query::read(Some("ids=a%2Fb&ids=c+d&t="), &["ids", "t"]);
+        let mut query = QueryFields::read(Some("ids=a%2Fb&ids=c+d&t="), &["ids", "t"]);
         assert_eq!(query.all("ids"), ["a/b", "c d"]);
         assert_eq!(query.one("t"), Some(String::new()));
         assert!(query.done().is_ok());

@@ -12,7 +12,7 @@ use axum::body::Bytes;
 const UTC: &str = "+00:00";
 
 /// A page being written.
-pub(super) struct Rows {
+pub(super) struct RowPage {
     page: PageBuffer,
     rows: usize,
     limit: usize,
@@ -23,11 +23,11 @@ pub(super) struct Rows {
     dataset: DatasetId,
 }
 
-impl Rows {
+impl RowPage {
     /// An empty page of at most `limit` rows.
     pub(super) fn new(memory: Share, key: CursorKey, scope: Vec<u8>, dataset: DatasetId, limit: usize) -> Self {
         let page = PageBuffer::new(memory, b"{\"records\":[");
-        Rows { page, rows: 0, limit, more: false, last: None, key, scope, dataset }
+        RowPage { page, rows: 0, limit, more: false, last: None, key, scope, dataset }
     }
 
     /// Writes a row, or notes that there is one more than fits. Returns whether to go on.
@@ -123,7 +123,7 @@ mod tests {
 
     fn page(limit: usize, payloads: &[&[u8]]) -> Value {
         let memory = Pool::new(64 << 20, 1 << 10).take([Holder::of("test", 1); 2], 1 << 10).expect("some");
-        let mut rows = Rows::new(memory, CursorKey::new(b"k"), b"scope".to_vec(), DatasetId(1), limit);
+        let mut rows = RowPage::new(memory, CursorKey::new(b"k"), b"scope".to_vec(), DatasetId(1), limit);
         for (at, payload) in payloads.iter().enumerate() {
             if !rows.push(&meta(at as u64 + 1, None), payload) {
                 break;

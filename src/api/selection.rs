@@ -3,7 +3,7 @@
 use super::Api;
 use super::auth::Caller;
 use super::cluster::target::{ConnectionNames, NamedIn};
-use super::query::Query;
+use super::query::QueryFields;
 use crate::registry::scope::Selection;
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ const TOLD_MAX: usize = 20;
 
 /// Reads a selection. A source, stream or view that nobody has ever heard of is a fault: it would be waited for in vain. A
 /// connection may come later.
-pub(super) fn selection(api: &Api, caller: &Caller, query: &mut Query) -> Selection {
+pub(super) fn selection(api: &Api, caller: &Caller, query: &mut QueryFields) -> Selection {
     let names = query.all("view");
     let selection = Selection {
         source: query.one("source"),
@@ -57,7 +57,7 @@ pub(super) fn selection(api: &Api, caller: &Caller, query: &mut Query) -> Select
 }
 
 /// Source and streams have to be in a definition, or have records from when they were.
-fn check_streams(api: &Api, caller: &Caller, selection: &Selection, query: &mut Query) {
+fn check_streams(api: &Api, caller: &Caller, selection: &Selection, query: &mut QueryFields) {
     let definitions = &api.app.definitions;
     let of_source = |source: &str| selection.source.as_deref().is_none_or(|wanted| wanted == source);
     let defined = |stream: &String| {

@@ -59,7 +59,7 @@ pub struct App {
     /// Webhooks on their way out.
     pub outbox: Outbox,
     /// Which part of the installation it is.
-    pub part: Part,
+    pub part: ShardContext,
     /// What outsiders may use up.
     pub bounds: Arc<Bounds>,
     /// Topics in, where a cluster is named.
@@ -68,16 +68,16 @@ pub struct App {
 
 /// The part of an installation that an app stands for.
 #[derive(Clone)]
-pub struct Part {
+pub struct ShardContext {
     /// Its name among the parts.
     pub name: String,
     /// What is known of the other parts; `None` if there is only one.
     pub other_shards: Option<OtherShards>,
 }
 
-impl Default for Part {
+impl Default for ShardContext {
     fn default() -> Self {
-        Part { name: topics::MAIN.to_owned(), other_shards: None }
+        ShardContext { name: topics::MAIN.to_owned(), other_shards: None }
     }
 }
 
@@ -138,7 +138,7 @@ impl App {
 
     /// Joins an engine that is open with definitions that are checked: for the demo and for tests.
     pub async fn with(engine: Engine, settings: Settings, definitions: Definitions) -> Result<Arc<App>, OpenError> {
-        Self::of_part(engine, settings, definitions, Part::default()).await
+        Self::of_part(engine, settings, definitions, ShardContext::default()).await
     }
 
     /// As [`with`](App::with), for one part of an installation that has several.
@@ -146,7 +146,7 @@ impl App {
         engine: Engine,
         settings: Settings,
         definitions: Definitions,
-        part: Part,
+        part: ShardContext,
     ) -> Result<Arc<App>, OpenError> {
         telemetry::begin(settings.metrics.per_connection);
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await?);
@@ -199,7 +199,7 @@ impl App {
         let tasks = TaskTracker::new();
         telemetry::include(Arc::downgrade(self) as Weak<dyn telemetry::Measured>);
         tasks.spawn(telemetry::sum_up(self.engine.clock(), stop.clone()));
-        tasks.spawn(reign(self.clone(), stop.clone()));
+        tasks.spawn(run_schedules(self.clone(), stop.clone()));
         let (hooks, outbox) = (self.hooks.clone(), self.outbox.clone());
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
@@ -242,12 +242,12 @@ impl App {
 
 /// Runs begin once the log says that this engine's batches count; at once where the log is the engine's own. Before them
 /// providers are asked what requests may name.
-async fn reign(app: Arc<App>, stop: CancellationToken) {
-    let claimed = tokio::select! {
-        claimed = app.engine.claim(&app.part.name) => claimed,
+async fn run_schedules(app: Arc<App>, stop: CancellationToken) {
+    let acquired = tokio::select! {
+        acquired = app.engine.acquire_term(&app.part.name) => acquired,
         () = stop.cancelled() => return,
     };
-    match claimed {
+    match acquired {
         Ok(_) => {
             let (asked, clock) = (Notify::new(), app.engine.clock());
             let runs = async {

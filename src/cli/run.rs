@@ -6,7 +6,7 @@ use super::signals::Signals;
 use super::{CommonArgs, settings, show};
 use crate::app::App;
 use crate::engine::model::Timestamp;
-use crate::engine::pipeline::run::{Outcome, RunRecord, RunReport};
+use crate::engine::pipeline::run::{Outcome, RunEndReport, RunRecord};
 use crate::ingest::poll::{RunError, RunOptions, SyncKey, TriggerOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -135,7 +135,7 @@ fn meant(app: &App, common: &CommonArgs, args: &Args) -> Result<Vec<SyncKey>, Fa
     Ok(keys)
 }
 
-fn summary(key: &SyncKey, report: &RunReport, dry: bool) -> String {
+fn summary(key: &SyncKey, report: &RunEndReport, dry: bool) -> String {
     let record = &report.record;
     let c = &record.counts;
     let seconds = record.ended_at.map_or(0.0, |end| end.since(record.started_at).as_secs_f64());

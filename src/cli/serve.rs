@@ -8,7 +8,7 @@ use super::signals::Signals;
 use super::{CommonArgs, settings, show};
 use crate::api;
 use crate::app::App;
-use crate::cluster::Node;
+use crate::cluster::ClusterNode;
 use crate::config::{LogKind, Settings};
 use crate::engine::pipeline::Error;
 use crate::engine::time::SystemClock;
@@ -87,7 +87,7 @@ async fn among_others(
     address: SocketAddr,
     mut signals: Signals,
 ) -> Result<ExitCode, Fail> {
-    let node = Node::start(settings, Arc::new(SystemClock), &format!("http://{address}")).await?;
+    let node = ClusterNode::start(settings, Arc::new(SystemClock), &format!("http://{address}")).await?;
     let stop = CancellationToken::new();
     show::line(&format!("syncline {} listening on http://{address}", env!("CARGO_PKG_VERSION")))?;
     for name in node.front().definitions.keys() {

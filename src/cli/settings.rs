@@ -4,7 +4,7 @@ use super::CommonArgs;
 use super::exit::{Fail, code};
 use super::logs;
 use crate::app::{App, OpenError};
-use crate::config::{self, Loaded, LogFormat, Origin, Settings};
+use crate::config::{self, LoadedSettings, LogFormat, Origin, Settings};
 use crate::engine::Engine;
 use crate::engine::pipeline::Options;
 use crate::engine::time::SystemClock;
@@ -16,7 +16,7 @@ pub(crate) const FILE: &str = "syncline.yaml";
 
 /// Settings in force for this command, with logging begun. `quiet` verbs log warnings only, unless told otherwise.
 pub(crate) fn load(common: &CommonArgs, flags: &[(&str, &str)], quiet: bool) -> Result<Settings, Fail> {
-    let Loaded { settings, warnings, .. } = read(common, flags)?;
+    let LoadedSettings { settings, warnings, .. } = read(common, flags)?;
     let format = common.log_format.unwrap_or(match settings.logs.format {
         LogFormat::Auto => logs::Format::Auto,
         LogFormat::Pretty => logs::Format::Pretty,
@@ -35,7 +35,7 @@ pub(crate) fn load(common: &CommonArgs, flags: &[(&str, &str)], quiet: bool) -> 
 }
 
 /// The same without logging.
-pub(crate) fn read(common: &CommonArgs, flags: &[(&str, &str)]) -> Result<Loaded, Fail> {
+pub(crate) fn read(common: &CommonArgs, flags: &[(&str, &str)]) -> Result<LoadedSettings, Fail> {
     let mut all: Vec<(String, String)> = flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     if let Some(dir) = &common.data_dir {
         all.push(("data_dir".into(), dir.display().to_string()));

@@ -11,7 +11,7 @@ use crate::connectors::kafka::log::log_topic;
 use crate::connectors::kafka::members::{Assignment, Group, Membership};
 use crate::engine::log::Error;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +101,7 @@ async fn keep(common: Arc<ClusterContext>, partition: i32, letting_go: Cancellat
 /// Serves an open partition until it is to be let go, or its engine has failed.
 async fn serve(common: &ClusterContext, partition: i32, running: Running, letting_go: &CancellationToken) {
     let app = running.app().clone();
-    common.open.write().unwrap_or_else(PoisonError::into_inner).insert(partition, app.clone());
+    common.open.write().insert(partition, app.clone());
     common.moved.send_modify(|n| *n += 1);
     if let Err(why) = common.board.put(&partition_key(partition), &common.here()).await {
         tracing::warn!(partition, %why, "the others cannot be told who owns the partition");
@@ -120,7 +120,7 @@ async fn serve(common: &ClusterContext, partition: i32, running: Running, lettin
         tracing::warn!(partition, %why, "the partition is closed");
     }
     metrics::gauge!("syncline_partitions_owned").decrement(1.0);
-    common.open.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+    common.open.write().remove(&partition);
     common.moved.send_modify(|n| *n += 1);
     drop(app);
     if let Err(why) = running.stop().await {

@@ -24,7 +24,7 @@ pub mod spread;
 
 pub use owners::Owner;
 
-use crate::app::{App, OpenError, Part};
+use crate::app::{App, OpenError, ShardContext};
 use crate::config::Settings;
 use crate::connectors::kafka::Cluster;
 use crate::connectors::kafka::board::Board;
@@ -39,9 +39,10 @@ use crate::engine::time::{Clock, entropy};
 use crate::registry::definitions::{self, Definitions};
 use crate::telemetry;
 use inbox::Inbox;
+use parking_lot::RwLock;
 use spread::Spread;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +72,7 @@ struct ClusterContext {
 }
 
 /// One process of an installation.
-pub struct Node {
+pub struct ClusterNode {
     common: Arc<ClusterContext>,
     front: Arc<App>,
     stop: CancellationToken,
@@ -79,7 +80,7 @@ pub struct Node {
 }
 
 /// Where a request about a partition is answered.
-pub enum Place {
+pub enum ShardPlace {
     /// Here.
     Here(Arc<App>),
     /// By another process, at this URL.
@@ -88,9 +89,9 @@ pub enum Place {
     Nowhere,
 }
 
-impl Node {
+impl ClusterNode {
     /// Joins the installation. `url` is where this process is reached if the settings do not say.
-    pub async fn start(settings: Settings, clock: Arc<dyn Clock>, url: &str) -> Result<Arc<Node>, OpenError> {
+    pub async fn start(settings: Settings, clock: Arc<dyn Clock>, url: &str) -> Result<Arc<ClusterNode>, OpenError> {
         let definitions = definitions::load(&settings)?;
         let common = Arc::new(common(settings, definitions, clock, url).await?);
         let front = front(&common).await?;
@@ -100,7 +101,7 @@ impl Node {
         // Also where no partition is open: requests are timed here too.
         tasks.spawn(telemetry::sum_up(common.clock.clone(), stop.clone()));
         tasks.close();
-        Ok(Arc::new(Node { common, front, stop, tasks }))
+        Ok(Arc::new(ClusterNode { common, front, stop, tasks }))
     }
 
     /// The app that knows all connections and owns none of them: it takes webhooks and describes what is configured.
@@ -114,20 +115,20 @@ impl Node {
     }
 
     /// Where requests about a partition are answered.
-    pub fn place(&self, partition: i32) -> Place {
-        let open = self.common.open.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn place(&self, partition: i32) -> ShardPlace {
+        let open = self.common.open.read();
         if let Some(app) = open.get(&partition) {
-            return Place::Here(app.clone());
+            return ShardPlace::Here(app.clone());
         }
         match owners::owner(&self.common.board, partition) {
-            Some(owner) if owner.process != self.common.process => Place::There(owner.url),
-            _ => Place::Nowhere,
+            Some(owner) if owner.process != self.common.process => ShardPlace::There(owner.url),
+            _ => ShardPlace::Nowhere,
         }
     }
 
     /// Partitions that are open here.
     pub fn owned(&self) -> Vec<i32> {
-        self.common.open.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.common.open.read().keys().copied().collect()
     }
 
     /// Changes wake who waits for partitions to be opened or closed here.
@@ -224,11 +225,11 @@ async fn front(common: &ClusterContext) -> Result<Arc<App>, OpenError> {
         .await
         .map_err(|e| pipeline::Error::Storage(format!("the engine could not be opened: {e}")))??;
     let settings = Settings { kafka: None, ..common.settings.clone() };
-    App::of_part(engine, settings, common.definitions.clone(), Part::default()).await
+    App::of_part(engine, settings, common.definitions.clone(), ShardContext::default()).await
 }
 
 fn unreachable(why: &str) -> Failure {
-    Failure { code: "kafka_unreachable", message: why.to_owned(), status: None, retry: true, retry_after: None }
+    Failure::passing("kafka_unreachable", why)
 }
 
 fn mismatch(topic: &str, found: i32, wanted: i32) -> Failure {
@@ -236,5 +237,5 @@ fn mismatch(topic: &str, found: i32, wanted: i32) -> Failure {
         "the topic {topic} has {found} partitions and `log.partitions` says {wanted}: connections would lie elsewhere than \
          their data. Set `log.partitions: {found}`"
     );
-    Failure { code: "partition_mismatch", message, status: None, retry: false, retry_after: None }
+    Failure::lasting("partition_mismatch", message)
 }

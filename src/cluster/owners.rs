@@ -57,5 +57,5 @@ fn read(text: &str) -> Result<[u8; 32], Failure> {
 
 fn failure(why: &str) -> Failure {
     let message = format!("the secret of the installation cannot be had: {why}");
-    Failure { code: "no_secret", message, status: None, retry: true, retry_after: None }
+    Failure::passing("no_secret", message)
 }

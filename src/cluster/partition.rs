@@ -1,7 +1,7 @@
 //! One partition on this machine: opened from what lies in Kafka, run, closed.
 
 use super::ClusterContext;
-use crate::app::{App, Part, Running};
+use crate::app::{App, Running, ShardContext};
 use crate::connectors::kafka::changelog::{KafkaChangelog, state_topic};
 use crate::connectors::kafka::log::{KafkaLog, log_topic};
 use crate::engine::pipeline::{Error, Options, Remote};
@@ -26,7 +26,7 @@ pub(super) async fn open(common: &ClusterContext, partition: i32) -> Result<Runn
         opened => opened.map_err(|e| failed(partition, &e))?,
     };
     let cursors = engine.cursor_key();
-    let part = Part {
+    let part = ShardContext {
         name: partition.to_string(),
         other_shards: Some(common.spread.other_shards(&common.definitions, partition)),
     };
@@ -80,5 +80,5 @@ fn remote(error: log::Error) -> Error {
 
 fn failed(partition: i32, why: &dyn std::fmt::Display) -> Failure {
     let message = format!("partition {partition} cannot be opened: {why}");
-    Failure { code: "partition_failed", message, status: None, retry: true, retry_after: None }
+    Failure::passing("partition_failed", message)
 }

@@ -159,7 +159,7 @@ pub struct Origin {
 
 /// Settings with what should be said about them.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedSettings {
     /// Settings in force.
     pub settings: Settings,
     /// Accepted, but not as written.
@@ -268,7 +268,7 @@ impl Settings {
 }
 
 /// Reads and checks the settings of all origins.
-pub fn load(origin: &Origin) -> Result<Loaded, SettingsComplaints> {
+pub fn load(origin: &Origin) -> Result<LoadedSettings, SettingsComplaints> {
     let mut complaints = Vec::new();
     let tree = layers::tree(origin, &mut complaints);
     let origins = layers::origins(&tree);
@@ -277,7 +277,7 @@ pub fn load(origin: &Origin) -> Result<Loaded, SettingsComplaints> {
     if complaints.iter().any(|c| !c.warning) {
         return Err(SettingsComplaints(complaints));
     }
-    Ok(Loaded { settings, warnings: complaints, origins })
+    Ok(LoadedSettings { settings, warnings: complaints, origins })
 }
 
 #[cfg(test)]
@@ -287,7 +287,7 @@ mod tests {
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
     /// Loads `files`, highest rank first, with an environment.
-    fn with(files: &[&str], env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
+    fn with(files: &[&str], env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<LoadedSettings, Vec<String>> {
         let dir = tempfile::tempdir().expect("dir");
         let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let mut origin = Origin { flags: owned(flags), env: owned(env), files: Vec::new() };

@@ -7,9 +7,9 @@
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark, Table};
 use crate::engine::{Engine, fault};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// First key part of the lists; no environment has this name.
@@ -69,7 +69,7 @@ impl Dedup {
     }
 
     fn on_their_way(&self) -> MutexGuard<'_, HashMap<EventKey, Timestamp>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -14,12 +14,13 @@ use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::source;
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 /// Version of the stored form; that of accounts which stand in no file is the second.
 const FORMAT: u32 = 2;
@@ -235,7 +236,7 @@ impl Connections {
         self.engine.put_marks(vec![mark(key, &stored)?]).await?;
         let kept = KeptConnection::new(key, definition, file, stored);
         let account = kept.account.clone();
-        self.accounts.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), kept);
+        self.accounts.write().insert(key.clone(), kept);
         Ok(account)
     }
 
@@ -256,7 +257,7 @@ impl Connections {
         self.engine.put_marks(vec![mark(key, &stored)?]).await?;
         let kept = KeptConnection::new(key, definition, file, stored);
         let account = kept.account.clone();
-        self.accounts.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), kept);
+        self.accounts.write().insert(key.clone(), kept);
         Ok(account)
     }
 
@@ -265,7 +266,7 @@ impl Connections {
     pub async fn hide(&self, key: &AccountKey) -> Result<(), Refused> {
         let _one_at_a_time = self.writing.lock().await;
         self.made(key)?;
-        self.accounts.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.accounts.write().remove(key);
         Ok(())
     }
 
@@ -388,7 +389,7 @@ impl Connections {
         }
         let marks = changed.iter().map(|(key, stored)| mark(key, stored)).collect::<Result<_, _>>()?;
         self.engine.commit(Batch { marks, ..Batch::default() }).await?;
-        let mut all = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.accounts.write();
         for (key, stored) in changed {
             if let Some(kept) = all.get_mut(&key) {
                 kept.account = Arc::new(assemble(&key, kept.account.provider.clone(), &kept.file, &stored));
@@ -399,7 +400,7 @@ impl Connections {
     }
 
     fn read<T>(&self, look: impl FnOnce(&BTreeMap<AccountKey, KeptConnection>) -> T) -> T {
-        look(&self.accounts.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.accounts.read())
     }
 }
 

@@ -37,5 +37,5 @@ impl SourceState for Committed {
 }
 
 fn failed(error: Error) -> Failure {
-    Failure { code: "storage", message: error.to_string(), status: None, retry: false, retry_after: None }
+    Failure::lasting("storage", error.to_string())
 }

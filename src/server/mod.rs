@@ -297,9 +297,9 @@ mod tests {
         }
         let held = Arc::new(());
         let left = Arc::downgrade(&held);
-        let held = Arc::new(std::sync::Mutex::new(Some(held)));
+        let held = Arc::new(parking_lot::Mutex::new(Some(held)));
         let large = move || {
-            let held = held.lock().ok().and_then(|mut held| held.take());
+            let held = held.lock().take();
             async move { axum::body::Bytes::from_owner(Held(vec![b'x'; 32 << 20], held)) }
         };
         let (address, clock) = by_hand(Router::new().route("/large", get(large)), 4).await;
@@ -375,13 +375,13 @@ mod tests {
     async fn a_request_in_progress_is_answered_at_a_stop_and_new_ones_are_refused() {
         let (began, begun) = tokio::sync::oneshot::channel::<()>();
         let (go, gone) = tokio::sync::watch::channel(false);
-        let began = Arc::new(std::sync::Mutex::new(Some(began)));
+        let began = Arc::new(parking_lot::Mutex::new(Some(began)));
         let router = Router::new().route(
             "/slow",
             get(move || {
                 let (began, mut gone) = (began.clone(), gone.clone());
                 async move {
-                    if let Some(began) = began.lock().ok().and_then(|mut b| b.take()) {
+                    if let Some(began) = began.lock().take() {
                         let _ = began.send(());
                     }
                     let _ = gone.wait_for(|go| *go).await;

@@ -7,10 +7,11 @@
 use crate::admission::{Address, Ingress};
 use crate::engine::model::Timestamp;
 use crate::engine::time::Clock;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -162,7 +163,7 @@ impl Peers {
 
 impl PeersInner {
     fn open(&self) -> MutexGuard<'_, OpenConnection> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 
@@ -289,7 +290,7 @@ impl Peer {
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turn.lock()
     }
 }
 

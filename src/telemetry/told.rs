@@ -6,8 +6,8 @@ use crate::engine::model::{Counts, DatasetName};
 use crate::engine::pipeline::Receipt;
 use crate::engine::pipeline::run::{Outcome, RunRecord};
 use metrics::{Label, counter, histogram};
+use parking_lot::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Whose figures they are.
@@ -108,7 +108,7 @@ impl RunMeter {
             "syncline_records_quarantined_total",
         ];
         let now = Sums::of(record);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         let before = match self.earlier.as_ref().filter(|earlier| earlier.id == record.id).map(Sums::of) {
             Some(earlier) if told.others == [0; 5] => earlier,
             _ => *told,

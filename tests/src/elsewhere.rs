@@ -47,7 +47,7 @@ pub async fn enter(engine: Engine, log: Arc<dyn Log>) {
         for (position, entry) in log.read(place, 100).expect("entries") {
             assert!(is_own(&entry), "only the engine writes here");
             let marks = vec![Mark::put(Table::Place, &PLACE, position.to_string())];
-            match engine.enter(&entry, marks.clone()).await {
+            match engine.apply_logged(&entry, marks.clone()).await {
                 Ok(underway) => match underway.receipt().await {
                     // A refused batch has no effect; the place is behind it all the same.
                     Err(Error::NoWindow(_)) => drop(engine.put_marks(marks).await),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline::api;
-use syncline::app::{App, OpenError, Part, Running};
+use syncline::app::{App, OpenError, Running, ShardContext};
 use syncline::cluster::spread::Spread;
 use syncline::config::{self, Origin, Settings};
 use syncline::engine::Engine;
@@ -181,7 +181,7 @@ async fn open_part(settings: Settings, (spread, number): (Spread, i32)) -> Resul
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = Options { data_dir: Some(settings.data_dir.clone()), workers: 1, clock, ..Options::default() };
     let other_shards = Some(spread.other_shards(&all, number));
-    let mut part = Part::default();
+    let mut part = ShardContext::default();
     (part.name, part.other_shards) = (number.to_string(), other_shards);
     App::of_part(Engine::open(options)?, settings, spread.definitions(&all, number), part).await
 }

@@ -134,12 +134,12 @@ pub struct AttemptFailed {
     /// For people.
     pub text: String,
     /// No further attempt is wanted.
-    pub stop: Option<Stop>,
+    pub stop: Option<StopReason>,
 }
 
 /// Why no further attempt is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopReason {
     /// 410: the endpoint is gone for good.
     Gone,
     /// The answer said `webhook-delivery: abort-message`.
@@ -180,8 +180,8 @@ fn judge(answer: &ReceiverAnswer, veil: &Veil, now: Timestamp) -> Attempt {
         overloaded: hint.is_none() && matches!(status, 429 | 502 | 504),
         text: format!("{status} {}", veil.beginning(&answer.body, KEPT / 4)),
         stop: match status {
-            410 => Some(Stop::Gone),
-            _ if says_abort => Some(Stop::Aborted),
+            410 => Some(StopReason::Gone),
+            _ if says_abort => Some(StopReason::Aborted),
             _ => None,
         },
     })
@@ -247,8 +247,8 @@ mod tests {
         assert_eq!(failed(500, &[("retry-after", "7")]).retry_after, None);
         assert!(failed(429, &[]).overloaded && failed(504, &[("retry-after", "x")]).overloaded);
         assert!(!failed(429, &[("retry-after", "7")]).overloaded && !failed(500, &[]).overloaded);
-        assert_eq!(failed(410, &[]).stop, Some(Stop::Gone));
-        assert_eq!(failed(400, &[("webhook-delivery", "abort-message")]).stop, Some(Stop::Aborted));
+        assert_eq!(failed(410, &[]).stop, Some(StopReason::Gone));
+        assert_eq!(failed(400, &[("webhook-delivery", "abort-message")]).stop, Some(StopReason::Aborted));
         assert_eq!(failed(404, &[]).stop, None);
     }
 }

@@ -3,5 +3,5 @@
 mod attempt;
 mod sign;
 
-pub use attempt::{Attempt, AttemptFailed, DeliveryTarget, Post, ReceiverAnswer, Stop, Unsent, attempt};
+pub use attempt::{Attempt, AttemptFailed, DeliveryTarget, Post, ReceiverAnswer, StopReason, Unsent, attempt};
 pub use sign::sign;

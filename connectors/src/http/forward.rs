@@ -76,5 +76,5 @@ fn single_hop(headers: &mut HeaderMap) {
 }
 
 fn broken(message: &str) -> Failure {
-    Failure { code: "process_unreachable", message: message.to_owned(), status: None, retry: true, retry_after: None }
+    Failure::passing("process_unreachable", message)
 }

@@ -10,7 +10,8 @@ use super::client::failure;
 use super::hints::Hints;
 use crate::definition::{HintHeaders, Limits};
 use globset::{GlobBuilder, GlobMatcher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::model::Timestamp;
 use syncline_engine::source::Failure;
@@ -187,7 +188,7 @@ impl Budget {
 
     fn lock(&self) -> MutexGuard<'_, BudgetState> {
         // Nothing panics while it is held, and every state in between is a sound one.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

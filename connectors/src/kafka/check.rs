@@ -6,12 +6,12 @@
 
 use super::cluster::Cluster;
 use crate::kafka::polled::Polled;
+use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer, ProducerContext};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use syncline_engine::model::Failure;
 
@@ -118,12 +118,12 @@ fn failed(code: &'static str, message: String, retry: bool) -> Failure {
 
 impl Witness {
     fn heard(&self) -> Option<(Obstacle, String)> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.heard.lock().clone()
     }
 
     /// Log lines begin with the thread that wrote them.
     fn keep(&self, obstacle: Obstacle, reason: &str) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.heard.lock();
         if heard.as_ref().is_none_or(|(known, _)| obstacle > *known) {
             let reason = reason.strip_prefix("[thrd:").and_then(|r| r.split_once("]: ")).map_or(reason, |(_, r)| r);
             *heard = Some((obstacle, short(reason)));

@@ -103,5 +103,5 @@ impl Cluster {
 
 /// A failure of the broker or the client, in our words.
 pub fn failure(code: &'static str, what: &str, error: impl fmt::Display) -> Failure {
-    Failure { code, message: format!("{what}: {error}"), status: None, retry: true, retry_after: None }
+    Failure::passing(code, format!("{what}: {error}"))
 }

@@ -111,7 +111,7 @@ async fn ensure_with(
                     topic.name,
                     topic.command(cluster)
                 );
-                return Err(Failure { code: "topic_missing", message, status: None, retry: false, retry_after: None });
+                return Err(Failure::lasting("topic_missing", message));
             }
         };
         counts.push(found);

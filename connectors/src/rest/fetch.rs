@@ -53,7 +53,7 @@ struct FetchRequest<'a> {
 }
 
 /// What one list said of some keys.
-enum Said {
+enum FetchAnswer {
     Items(Vec<Value>, SeenAt),
     /// Some items, of an answer that was not all of it: keys that are not there may be in the rest.
     Part(Vec<Value>, SeenAt),
@@ -73,13 +73,13 @@ impl FetchRequest<'_> {
             }
             let (said, faults, vars) = self.ask_for(&asked, list, page).await?;
             match said {
-                Said::Nothing(seen) => last = Some(seen),
-                Said::Unclear => open.clear(),
-                Said::Part(items, seen) => {
+                FetchAnswer::Nothing(seen) => last = Some(seen),
+                FetchAnswer::Unclear => open.clear(),
+                FetchAnswer::Part(items, seen) => {
                     self.take(&items, &faults, seen, &vars, &mut open, page)?;
                     open.clear();
                 }
-                Said::Items(items, seen) => {
+                FetchAnswer::Items(items, seen) => {
                     self.take(&items, &faults, seen, &vars, &mut open, page)?;
                     last = Some(seen);
                 }
@@ -94,7 +94,12 @@ impl FetchRequest<'_> {
         Ok(())
     }
 
-    async fn ask_for(&self, keys: &[&str], list: &Value, page: &mut Page) -> Result<(Said, Faults, Vars), Failure> {
+    async fn ask_for(
+        &self,
+        keys: &[&str],
+        list: &Value,
+        page: &mut Page,
+    ) -> Result<(FetchAnswer, Faults, Vars), Failure> {
         let (definition, request) = (self.source.definition(), &self.rule.request);
         let filling = Filling::new(&self.ask.connection, &self.ask.variant)
             .with("partition", list.clone())
@@ -108,7 +113,7 @@ impl FetchRequest<'_> {
         let (answer, seen) = (&exchange.answer, seen(&exchange.answer));
         let vars = answer::vars(&self.ask.connection, list, answer);
         if matches!(answer.status, 404 | 410) {
-            return Ok((Said::Nothing(seen), Faults::default(), vars));
+            return Ok((FetchAnswer::Nothing(seen), Faults::default(), vars));
         }
         let (verdict, faults) = judge(definition, request, answer, &exchange.budget, &vars)?;
         let said = match verdict {
@@ -116,17 +121,17 @@ impl FetchRequest<'_> {
                 let items = self.items(&body, &vars)?;
                 answer::readable(definition, answer, &faults, &items)?;
                 if self.is_whole(&body, answer, items.len(), &vars)? {
-                    Said::Items(items, seen)
+                    FetchAnswer::Items(items, seen)
                 } else {
-                    Said::Part(items, seen)
+                    FetchAnswer::Part(items, seen)
                 }
             }
             AnswerVerdict::Part(Some(body)) => {
                 let items = self.items(&body, &vars)?;
                 answer::readable(definition, answer, &faults, &items)?;
-                Said::Part(items, seen)
+                FetchAnswer::Part(items, seen)
             }
-            AnswerVerdict::Part(None) | AnswerVerdict::Ignored => Said::Unclear,
+            AnswerVerdict::Part(None) | AnswerVerdict::Ignored => FetchAnswer::Unclear,
             AnswerVerdict::Skipped | AnswerVerdict::NotModified => {
                 return Err(refused("no_answer", format!("the answer for {} was left out by a rule", keys.join(", "))));
             }

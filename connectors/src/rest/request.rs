@@ -188,7 +188,7 @@ fn unfilled(place: &str, error: &EvalError) -> Failure {
 
 /// A failure that another attempt would not help.
 pub(super) fn refused(code: &'static str, message: String) -> Failure {
-    Failure { code, message, status: None, retry: false, retry_after: None }
+    Failure::lasting(code, message)
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use crate::http::limits::{Budget, RequestPriority};
 use crate::http::paginate::Draft;
 use crate::http::{Answer, Client, Veil, auth};
 use crate::mapping::Mapper;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::model::DatasetName;
 use syncline_engine::source::{Ask, Connection, Failure, Page};
@@ -214,5 +215,5 @@ impl RestSource {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept under these locks can be read again; a panic elsewhere does not make it wrong.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

@@ -12,7 +12,7 @@ use syncline_connectors::http::{Client, ClientOptions};
 use syncline_connectors::rest::{RestSource, SourceState};
 use syncline_engine::Engine;
 use syncline_engine::model::{DatasetName, Meta, Position, Strategy, Timestamp};
-use syncline_engine::pipeline::run::{Halt, Order, Outcome, Progress, RunReport, run};
+use syncline_engine::pipeline::run::{Halt, Order, Outcome, Progress, RunEndReport, run};
 use syncline_engine::pipeline::{Dataset, DatasetSpec, Filter, Options, Table};
 use syncline_engine::source::{Connection, Failure, Part};
 use syncline_engine::time::{Clock, ManualClock};
@@ -101,12 +101,17 @@ impl Bench {
         Bench { engine, dataset, source: Arc::new(source), connection: Arc::new(connection), provider, clock }
     }
 
-    async fn run(&self, part: Part) -> RunReport {
+    async fn run(&self, part: Part) -> RunEndReport {
         let (_never, halt) = watch::channel(Halt::No);
         self.run_told(part, halt, &|_| {}).await
     }
 
-    async fn run_told(&self, part: Part, halt: watch::Receiver<Halt>, tell: &(dyn Fn(u64) + Send + Sync)) -> RunReport {
+    async fn run_told(
+        &self,
+        part: Part,
+        halt: watch::Receiver<Halt>,
+        tell: &(dyn Fn(u64) + Send + Sync),
+    ) -> RunEndReport {
         self.clock.advance(Duration::from_secs(60));
         let order = Order {
             dataset: self.dataset.clone(),

@@ -2,11 +2,11 @@
 
 use super::updates::{LiveUpdate, RecordUpdate};
 use super::upsert::{Shared, upsert};
-use super::view::{Desk, Published, count_row, live_counts, publish};
+use super::view::{PublishContext, Published, count_row, live_counts, publish};
 use super::views::{self, Definition, Registry};
 use crate::model::content::{Key, KeySeed};
 use crate::model::{DatasetId, Timestamp};
-use crate::state::{Part, Seen, Stage, Tables, Work};
+use crate::state::{EpochWork, SeenRecord, Stage, Tables, WorkerChanges};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -36,7 +36,7 @@ pub struct Derived {
 
 /// A worker's dataflow between epochs.
 pub struct Graph {
-    input: InputHandle<u64, CapacityContainerBuilder<Vec<Work>>>,
+    input: InputHandle<u64, CapacityContainerBuilder<Vec<EpochWork>>>,
     seeds: Option<InputHandle<u64, CapacityContainerBuilder<Vec<LiveUpdate>>>>,
     /// Records there were before the start, for the views; until the first epoch.
     anew: Option<InputHandle<u64, CapacityContainerBuilder<Vec<RecordUpdate>>>>,
@@ -73,7 +73,7 @@ pub fn build(
         let seeded = scope.input_from(&mut seeds);
         let before = scope.input_from(&mut anew);
         let (mut live, records) = upsert(work, tables.clone(), stage.clone(), watched.clone());
-        let desk = Desk { tables: tables.clone(), stage: stage.clone(), seed, clock: clock.clone() };
+        let desk = PublishContext { tables: tables.clone(), stage: stage.clone(), seed, clock: clock.clone() };
         if let Some(Derived { definition, registry, first }) = &derived {
             let lines = definition.lines(records.concat(before), registry.clone());
             live = live.concat(views::publish(lines, registry.clone(), *first, desk.clone()).probe_with(&probe));
@@ -100,9 +100,9 @@ impl Graph {
         worker: &mut Worker,
         (epoch, next): (u64, u64),
         at: Timestamp,
-        work: Vec<Work>,
+        work: Vec<EpochWork>,
         fallen: &AtomicBool,
-    ) -> Option<Part> {
+    ) -> Option<WorkerChanges> {
         *self.clock.borrow_mut() = at;
         self.watch();
         self.input.advance_to(epoch);
@@ -141,7 +141,7 @@ impl Graph {
     }
 
     /// Gives the views a record there was before the start: before the first epoch, each worker the records of its tables.
-    pub fn anew(&mut self, worker: &mut Worker, dataset: DatasetId, key: Key, seen: Seen) {
+    pub fn anew(&mut self, worker: &mut Worker, dataset: DatasetId, key: Key, seen: SeenRecord) {
         let Some(anew) = &mut self.anew else { return };
         anew.send((((dataset, key), seen), *anew.time(), 1));
         self.given += 1;

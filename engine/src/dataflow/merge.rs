@@ -6,15 +6,15 @@ use crate::fault;
 use crate::model::content::{Ignore, Key, canonical_hash};
 use crate::model::{Action, CLOCKS_APART, Cause, DatasetId, Strategy, Timestamp, Via};
 use crate::state::{
-    Content, DEAD, Entry, Fields, HIDDEN, Kept, Kind, PATCHED, PRUNED, Part, Row, Rows, Seen, Stage, Staged, Stamp,
-    Table, Touch, merge, patch_hash, writer,
+    DEAD, FieldClocks, HIDDEN, KeptFields, ObservationRow, ObservationRows, PATCHED, PRUNED, RecordEntry, RecordTable,
+    RowKind, SeenRecord, Stage, Staged, StagedContent, Stamp, Touch, WorkerChanges, merge, patch_hash, writer,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum MergeOutcome {
     /// Readers see a change; the position it replaced, if any.
     Changed(Action, Option<u64>),
     /// Seen, content as before.
@@ -30,7 +30,7 @@ pub enum Outcome {
 /// One merge in one dataset on behalf of one cause.
 pub struct Merge<'a> {
     dataset: DatasetId,
-    table: &'a mut Table,
+    table: &'a mut RecordTable,
     stage: &'a mut Stage,
     cause: Cause,
     at: Timestamp,
@@ -42,9 +42,9 @@ pub struct Merge<'a> {
 
 /// Where a row's bytes are, and its new position should it change something.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct PayloadPlace<'a> {
     /// The rows.
-    pub rows: &'a Rows,
+    pub rows: &'a ObservationRows,
     /// Their number in the part.
     pub page: u32,
     /// The position.
@@ -53,33 +53,39 @@ pub struct Place<'a> {
 
 impl<'a> Merge<'a> {
     /// A merge whose changes are committed at time `at`.
-    pub fn new(dataset: DatasetId, table: &'a mut Table, stage: &'a mut Stage, cause: Cause, at: Timestamp) -> Self {
+    pub fn new(
+        dataset: DatasetId,
+        table: &'a mut RecordTable,
+        stage: &'a mut Stage,
+        cause: Cause,
+        at: Timestamp,
+    ) -> Self {
         let (strategy, ignore, generation) = (table.spec.strategy, table.spec.ignore.clone(), table.generation);
         Merge { dataset, table, stage, cause, at, strategy, ignore, generation, touch: Touch::default() }
     }
 
     /// Applies one row.
     #[inline]
-    pub fn apply(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+    pub fn apply(&mut self, place: PayloadPlace<'_>, row: &ObservationRow) -> MergeOutcome {
         match row.kind {
-            Kind::Whole => {
+            RowKind::Whole => {
                 let version = self.version(row);
                 if let Some(entry) = self.table.get(&row.key)
                     && entry.raw == row.raw
                     && !entry.is(DEAD | HIDDEN | PATCHED | PRUNED)
                 {
                     seen(&mut self.touch, entry, version, self.strategy, self.generation);
-                    return Outcome::Unchanged;
+                    return MergeOutcome::Unchanged;
                 }
                 self.whole(place, row)
             }
-            Kind::Patch => self.patch(place, row),
-            Kind::Gone => self.gone(place, row),
+            RowKind::Patch => self.patch(place, row),
+            RowKind::Gone => self.gone(place, row),
         }
     }
 
     /// The content at a position, for the views.
-    pub fn seen(&self, position: u64) -> Option<Seen> {
+    pub fn seen(&self, position: u64) -> Option<SeenRecord> {
         self.stage.seen(self.dataset, position)
     }
 
@@ -94,7 +100,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The content of a record that is not pruned any more, for the views.
-    pub fn restored(&mut self, key: &Key) -> Option<Seen> {
+    pub fn restored(&mut self, key: &Key) -> Option<SeenRecord> {
         let position = self.table.get(key).filter(|entry| !entry.is(PRUNED | DEAD))?.position;
         self.seen(position)
     }
@@ -139,7 +145,7 @@ impl<'a> Merge<'a> {
     /// A row's version. Under `latest` a row without a modified time is as new as the observation. Under
     /// `ignore_if_modified_after` only a page's observation time says something: when it was asked for.
     #[inline]
-    fn version(&self, row: &Row) -> (Timestamp, Timestamp) {
+    fn version(&self, row: &ObservationRow) -> (Timestamp, Timestamp) {
         match (self.strategy, row.modified_at) {
             (Strategy::Latest, Timestamp::NONE) => (row.observed_at, row.observed_at),
             (Strategy::IgnoreIfModifiedAfter, at) if self.cause.via != Via::Poll => (at, Timestamp::NONE),
@@ -148,7 +154,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Whether a newer version stands.
-    fn stale(&self, entry: &Entry, version: Stamp) -> bool {
+    fn stale(&self, entry: &RecordEntry, version: Stamp) -> bool {
         let forgotten = entry.is(DEAD) && fault::planted("tombstone_forgotten");
         if forgotten || fault::planted("merge_by_arrival") {
             return false;
@@ -158,7 +164,7 @@ impl<'a> Merge<'a> {
 
     /// Whether a row lost by `ignore_if_modified_after`: a polled one to another writer that came after its page was
     /// requested, any other by the time that it states itself.
-    fn overtaken(&self, entry: &Entry, row: &Row) -> bool {
+    fn overtaken(&self, entry: &RecordEntry, row: &ObservationRow) -> bool {
         if fault::planted("older_page_undoes_a_webhook") {
             return false;
         }
@@ -175,7 +181,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Whether the row takes its place by the time that it states itself, not by its arrival.
-    fn is_dated(&self, row: &Row) -> bool {
+    fn is_dated(&self, row: &ObservationRow) -> bool {
         self.strategy == Strategy::IgnoreIfModifiedAfter
             && self.cause.via != Via::Poll
             && row.modified_at != Timestamp::NONE
@@ -183,7 +189,7 @@ impl<'a> Merge<'a> {
 
     /// Where a row stands among field clocks. But for `latest` that is the time it states itself, else behind all of them;
     /// among equal times the later arrival is the newer.
-    fn stamp(&self, position: u64, row: &Row, hash: u64, fields: &Fields) -> Stamp {
+    fn stamp(&self, position: u64, row: &ObservationRow, hash: u64, fields: &FieldClocks) -> Stamp {
         let (at, observed_at) = self.version(row);
         match self.strategy {
             Strategy::Latest => (at, observed_at, hash),
@@ -192,19 +198,19 @@ impl<'a> Merge<'a> {
         }
     }
 
-    fn whole(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+    fn whole(&mut self, place: PayloadPlace<'_>, row: &ObservationRow) -> MergeOutcome {
         let bytes = place.rows.bytes_of(row);
         let hash = match canonical_hash(bytes, &self.ignore) {
             Ok(hash) => hash,
-            Err(wrong) => return Outcome::Rejected(wrong.to_string()),
+            Err(wrong) => return MergeOutcome::Rejected(wrong.to_string()),
         };
         let version = self.version(row);
         let Some(mut entry) = self.table.get(&row.key).copied() else {
-            let entry = self.written(Entry::new(row.key), version, hash, row.raw, place.position);
+            let entry = self.written(RecordEntry::new(row.key), version, hash, row.raw, place.position);
             self.table.insert(entry);
             self.table.live += 1;
-            self.put(Action::Added, entry, None, None, Part::content(place.page, row));
-            return Outcome::Changed(Action::Added, None);
+            self.put(Action::Added, entry, None, None, WorkerChanges::content(place.page, row));
+            return MergeOutcome::Changed(Action::Added, None);
         };
         if entry.is(PATCHED) {
             return self.whole_over_fields(place, row, entry, hash);
@@ -219,19 +225,19 @@ impl<'a> Merge<'a> {
         entry.set_flags(0);
         let entry = self.written(entry, version, hash, row.raw, place.position);
         self.table.put(entry);
-        self.put(action, entry, Some(old), None, Part::content(place.page, row));
-        Outcome::Changed(action, Some(old))
+        self.put(action, entry, Some(old), None, WorkerChanges::content(place.page, row));
+        MergeOutcome::Changed(action, Some(old))
     }
 
-    fn gone(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+    fn gone(&mut self, place: PayloadPlace<'_>, row: &ObservationRow) -> MergeOutcome {
         let version = self.version(row);
         let deleted_at = deleted_at(place.rows.bytes_of(row));
         let Some(mut entry) = self.table.get(&row.key).copied() else {
-            let mut entry = self.written(Entry::new(row.key), version, 0, 0, place.position);
+            let mut entry = self.written(RecordEntry::new(row.key), version, 0, 0, place.position);
             entry.set_flags(DEAD | HIDDEN);
             self.table.insert(entry);
-            self.put(Action::Deleted, entry, None, None, Content::Nothing);
-            return Outcome::Ignored;
+            self.put(Action::Deleted, entry, None, None, StagedContent::Nothing);
+            return MergeOutcome::Ignored;
         };
         if entry.is(PATCHED) {
             return self.gone_over_fields(place, row, entry, deleted_at);
@@ -243,22 +249,22 @@ impl<'a> Merge<'a> {
                 self.touch.moved.push((entry.key[0], version.0, version.1));
                 self.table.put(entry);
             }
-            return Outcome::Ignored;
+            return MergeOutcome::Ignored;
         }
         if self.stale(&entry, (version.0, version.1, 0)) || self.overtaken(&entry, row) {
             return self.skip(entry);
         }
         let old = entry.position;
         self.delete(entry, version, place.position, deleted_at, 0);
-        Outcome::Changed(Action::Deleted, Some(old))
+        MergeOutcome::Changed(Action::Deleted, Some(old))
     }
 
-    fn patch(&mut self, place: Place<'_>, row: &Row) -> Outcome {
+    fn patch(&mut self, place: PayloadPlace<'_>, row: &ObservationRow) -> MergeOutcome {
         let bytes = place.rows.bytes_of(row);
         let (hash, text) = match (patch_hash(bytes), std::str::from_utf8(bytes)) {
             (Ok(hash), Ok(text)) => (hash, text),
-            (Err(wrong), _) => return Outcome::Rejected(wrong),
-            (_, Err(wrong)) => return Outcome::Rejected(wrong.to_string()),
+            (Err(wrong), _) => return MergeOutcome::Rejected(wrong),
+            (_, Err(wrong)) => return MergeOutcome::Rejected(wrong.to_string()),
         };
         let entry = self.table.get(&row.key).copied();
         if says_nothing(text) {
@@ -267,7 +273,7 @@ impl<'a> Merge<'a> {
         if self.strategy == Strategy::Latest {
             return self.patch_fields(place, row, entry, hash, text);
         }
-        let Some(entry) = entry.filter(|e| !e.is(DEAD)) else { return Outcome::Ignored };
+        let Some(entry) = entry.filter(|e| !e.is(DEAD)) else { return MergeOutcome::Ignored };
         if entry.is(PRUNED) {
             return self.refuse(entry);
         }
@@ -286,40 +292,48 @@ impl<'a> Merge<'a> {
         let merged = base.as_deref().and_then(|b| std::str::from_utf8(b).ok()).map(|base| merge(base, text));
         match merged {
             Some(Ok(content)) => self.settle(place, entry, version, content, 0, 0),
-            Some(Err(wrong)) => Outcome::Rejected(wrong.to_string()),
-            None => Outcome::Ignored,
+            Some(Err(wrong)) => MergeOutcome::Rejected(wrong.to_string()),
+            None => MergeOutcome::Ignored,
         }
     }
 
     /// A patch without fields: the record is there, and that is all. It has no content to be read and no clock to be kept.
-    fn there(&mut self, entry: Option<Entry>, row: &Row) -> Outcome {
+    fn there(&mut self, entry: Option<RecordEntry>, row: &ObservationRow) -> MergeOutcome {
         match entry.filter(|entry| !entry.is(DEAD)) {
-            None => Outcome::Ignored,
+            None => MergeOutcome::Ignored,
             Some(entry) if entry.is(PRUNED) => self.refuse(entry),
             Some(entry) if self.overtaken(&entry, row) => self.skip(entry),
             Some(entry) => {
                 self.skip(entry);
-                Outcome::Unchanged
+                MergeOutcome::Unchanged
             }
         }
     }
 
     /// A patch moves the clocks of its own fields only.
-    fn patch_fields(&mut self, place: Place<'_>, row: &Row, entry: Option<Entry>, hash: u64, text: &str) -> Outcome {
+    fn patch_fields(
+        &mut self,
+        place: PayloadPlace<'_>,
+        row: &ObservationRow,
+        entry: Option<RecordEntry>,
+        hash: u64,
+        text: &str,
+    ) -> MergeOutcome {
         let Some(entry) = entry else {
-            let mut fields = Fields::default();
+            let mut fields = FieldClocks::default();
             fields.patch(self.stamp(place.position, row, hash, &fields), text.to_owned());
-            let mut entry = self.written(Entry::new(row.key), (Timestamp::NONE, Timestamp::NONE), 0, 0, place.position);
+            let mut entry =
+                self.written(RecordEntry::new(row.key), (Timestamp::NONE, Timestamp::NONE), 0, 0, place.position);
             entry.set_flags(DEAD | HIDDEN | PATCHED);
             self.table.insert(entry);
-            self.put(Action::Deleted, entry, None, None, Content::Nothing);
+            self.put(Action::Deleted, entry, None, None, StagedContent::Nothing);
             self.keep(&entry, fields);
-            return Outcome::Ignored;
+            return MergeOutcome::Ignored;
         };
         let mut fields = match self.table.fields.get(&row.key) {
             Some(fields) => fields.clone(),
             None if entry.is(PRUNED) && !entry.is(DEAD) => return self.refuse(entry),
-            None => Fields {
+            None => FieldClocks {
                 base: (!entry.is(DEAD)).then(|| self.text(&entry)).flatten(),
                 base_stamp: Some(match self.strategy {
                     Strategy::Latest => entry.version(),
@@ -329,7 +343,7 @@ impl<'a> Merge<'a> {
             },
         };
         if !fields.patch(self.stamp(place.position, row, hash, &fields), text.to_owned()) {
-            return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
+            return if entry.is(DEAD) { MergeOutcome::Ignored } else { self.skip(entry) };
         }
         let content = fields.content();
         self.keep(&entry, fields);
@@ -339,13 +353,19 @@ impl<'a> Merge<'a> {
                 let mut entry = entry;
                 entry.set_flags(entry.flags() | PATCHED);
                 self.table.put(entry);
-                Outcome::Ignored
+                MergeOutcome::Ignored
             }
         }
     }
 
     /// A whole record under patches that may be newer.
-    fn whole_over_fields(&mut self, place: Place<'_>, row: &Row, entry: Entry, hash: u64) -> Outcome {
+    fn whole_over_fields(
+        &mut self,
+        place: PayloadPlace<'_>,
+        row: &ObservationRow,
+        entry: RecordEntry,
+        hash: u64,
+    ) -> MergeOutcome {
         let Some(mut fields) = self.table.fields.get(&row.key).cloned() else { return self.skip(entry) };
         if self.overtaken(&entry, row) {
             return self.skip(entry);
@@ -365,17 +385,17 @@ impl<'a> Merge<'a> {
     /// record was still there when the newest was made.
     fn gone_over_fields(
         &mut self,
-        place: Place<'_>,
-        row: &Row,
-        mut entry: Entry,
+        place: PayloadPlace<'_>,
+        row: &ObservationRow,
+        mut entry: RecordEntry,
         deleted_at: Option<Timestamp>,
-    ) -> Outcome {
+    ) -> MergeOutcome {
         let Some(mut fields) = self.table.fields.get(&entry.key).cloned() else { return self.skip(entry) };
         let stamp = self.stamp(place.position, row, 0, &fields);
         let version = (stamp.0, self.version(row).1);
         let patched_later = self.strategy != Strategy::Latest && stamp.0 < fields.newest().0;
         if patched_later || self.overtaken(&entry, row) || !fields.rebase(stamp, None) {
-            return if entry.is(DEAD) { Outcome::Ignored } else { self.skip(entry) };
+            return if entry.is(DEAD) { MergeOutcome::Ignored } else { self.skip(entry) };
         }
         let flags = if fields.patches.is_empty() { 0 } else { PATCHED };
         self.keep(&entry, fields);
@@ -384,26 +404,26 @@ impl<'a> Merge<'a> {
             entry.set_flags((entry.flags() & !PATCHED) | flags);
             self.touch.moved.push((entry.key[0], version.0, version.1));
             self.table.put(entry);
-            return Outcome::Ignored;
+            return MergeOutcome::Ignored;
         }
         let old = entry.position;
         self.delete(entry, version, place.position, deleted_at, flags);
-        Outcome::Changed(Action::Deleted, Some(old))
+        MergeOutcome::Changed(Action::Deleted, Some(old))
     }
 
     /// Gives the record merged content, if that is other content.
     fn settle(
         &mut self,
-        place: Place<'_>,
-        mut entry: Entry,
+        place: PayloadPlace<'_>,
+        mut entry: RecordEntry,
         version: (Timestamp, Timestamp),
         content: String,
         flags: u8,
         raw: u64,
-    ) -> Outcome {
+    ) -> MergeOutcome {
         let hash = match canonical_hash(content.as_bytes(), &self.ignore) {
             Ok(hash) => hash,
-            Err(wrong) => return Outcome::Rejected(wrong.to_string()),
+            Err(wrong) => return MergeOutcome::Rejected(wrong.to_string()),
         };
         if !entry.is(DEAD) && entry.hash == hash {
             entry.set_flags(flags | (entry.flags() & PRUNED));
@@ -413,12 +433,18 @@ impl<'a> Merge<'a> {
         entry.set_flags(flags);
         let entry = self.written(entry, version, hash, raw, place.position);
         self.table.put(entry);
-        self.put(action, entry, Some(old), None, Content::Owned(content.into_bytes()));
-        Outcome::Changed(action, Some(old))
+        self.put(action, entry, Some(old), None, StagedContent::Owned(content.into_bytes()));
+        MergeOutcome::Changed(action, Some(old))
     }
 
     /// The content stands; the record was seen, with these bytes.
-    fn same(&mut self, mut entry: Entry, version: (Timestamp, Timestamp), raw: u64, bytes: &[u8]) -> Outcome {
+    fn same(
+        &mut self,
+        mut entry: RecordEntry,
+        version: (Timestamp, Timestamp),
+        raw: u64,
+        bytes: &[u8],
+    ) -> MergeOutcome {
         if entry.is(PRUNED) {
             entry.set_flags(entry.flags() & !PRUNED);
             self.stage.part.restored.push((self.dataset, entry.position, bytes.to_vec()));
@@ -426,28 +452,28 @@ impl<'a> Merge<'a> {
         entry.raw = raw;
         seen(&mut self.touch, &mut entry, version, self.strategy, self.generation);
         self.table.put(entry);
-        Outcome::Unchanged
+        MergeOutcome::Unchanged
     }
 
     /// A newer version stands; the record was seen.
-    fn skip(&mut self, mut entry: Entry) -> Outcome {
+    fn skip(&mut self, mut entry: RecordEntry) -> MergeOutcome {
         let version = (entry.modified_at, entry.observed_at);
         if !entry.is(DEAD) {
             seen(&mut self.touch, &mut entry, version, self.strategy, self.generation);
             self.table.put(entry);
         }
-        Outcome::Skipped
+        MergeOutcome::Skipped
     }
 
     /// There is no content to patch any more; but the record was seen.
-    fn refuse(&mut self, entry: Entry) -> Outcome {
+    fn refuse(&mut self, entry: RecordEntry) -> MergeOutcome {
         self.skip(entry);
-        Outcome::Ignored
+        MergeOutcome::Ignored
     }
 
     fn delete(
         &mut self,
-        mut entry: Entry,
+        mut entry: RecordEntry,
         version: (Timestamp, Timestamp),
         position: u64,
         deleted_at: Option<Timestamp>,
@@ -458,11 +484,11 @@ impl<'a> Merge<'a> {
         let entry = self.written(entry, version, entry.hash, 0, position);
         self.table.put(entry);
         self.table.live -= 1;
-        self.put(Action::Deleted, entry, Some(old), Some(deleted_at.unwrap_or(self.at)), Content::Kept);
+        self.put(Action::Deleted, entry, Some(old), Some(deleted_at.unwrap_or(self.at)), StagedContent::Kept);
     }
 
     /// What writing content to this entry is called.
-    fn revive(&mut self, entry: &Entry) -> Action {
+    fn revive(&mut self, entry: &RecordEntry) -> Action {
         if entry.is(DEAD) {
             self.table.live += 1;
             Action::Added
@@ -471,7 +497,14 @@ impl<'a> Merge<'a> {
         }
     }
 
-    fn written(&self, mut entry: Entry, version: (Timestamp, Timestamp), hash: u64, raw: u64, position: u64) -> Entry {
+    fn written(
+        &self,
+        mut entry: RecordEntry,
+        version: (Timestamp, Timestamp),
+        hash: u64,
+        raw: u64,
+        position: u64,
+    ) -> RecordEntry {
         (entry.modified_at, entry.observed_at) = known(self.strategy, &entry, version);
         entry.changed_at = self.at;
         entry.hash = hash;
@@ -482,7 +515,14 @@ impl<'a> Merge<'a> {
         entry
     }
 
-    fn put(&mut self, action: Action, entry: Entry, old: Option<u64>, deleted_at: Option<Timestamp>, content: Content) {
+    fn put(
+        &mut self,
+        action: Action,
+        entry: RecordEntry,
+        old: Option<u64>,
+        deleted_at: Option<Timestamp>,
+        content: StagedContent,
+    ) {
         self.stage.part.staged.push(Staged {
             dataset: self.dataset,
             position: entry.position,
@@ -496,7 +536,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Keeps field clocks, or forgets them when no patch is left.
-    fn keep(&mut self, entry: &Entry, fields: Fields) {
+    fn keep(&mut self, entry: &RecordEntry, fields: FieldClocks) {
         let stored = if fields.patches.is_empty() {
             self.table.fields.remove(&entry.key);
             None
@@ -505,10 +545,10 @@ impl<'a> Merge<'a> {
             self.table.fields.insert(entry.key, fields);
             bytes
         };
-        self.stage.part.kept.push(Kept { dataset: self.dataset, key: entry.key, fields: stored });
+        self.stage.part.kept.push(KeptFields { dataset: self.dataset, key: entry.key, fields: stored });
     }
 
-    fn text(&self, entry: &Entry) -> Option<String> {
+    fn text(&self, entry: &RecordEntry) -> Option<String> {
         self.stage.payload(self.dataset, entry.position).and_then(|bytes| String::from_utf8(bytes).ok())
     }
 }
@@ -516,7 +556,7 @@ impl<'a> Merge<'a> {
 /// What is known of a record's times after a row of this version. Under `ignore_if_modified_after` they are two: the latest
 /// that anybody stated, and when it was last asked for; both only grow.
 #[inline]
-fn known(strategy: Strategy, entry: &Entry, version: (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+fn known(strategy: Strategy, entry: &RecordEntry, version: (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
     match strategy {
         Strategy::IgnoreIfModifiedAfter => (entry.modified_at.max(version.0), entry.observed_at.max(version.1)),
         _ => version,
@@ -530,7 +570,13 @@ fn arrival(position: u64) -> Timestamp {
 
 /// Notes that a record was seen in this generation with this version, which `override` has no use for.
 #[inline]
-fn seen(touch: &mut Touch, entry: &mut Entry, version: (Timestamp, Timestamp), strategy: Strategy, generation: u32) {
+fn seen(
+    touch: &mut Touch,
+    entry: &mut RecordEntry,
+    version: (Timestamp, Timestamp),
+    strategy: Strategy,
+    generation: u32,
+) {
     let version = known(strategy, entry, version);
     let newer = strategy != Strategy::Override && version > (entry.modified_at, entry.observed_at);
     if newer && version.0 != entry.modified_at {

@@ -2,9 +2,9 @@
 
 use crate::model::DatasetId;
 use crate::model::content::Key;
-use crate::state::Seen;
+use crate::state::SeenRecord;
 
 /// Net live records of a dataset.
 pub type LiveUpdate = (DatasetId, u64, isize);
 /// A record of a watched dataset.
-pub type RecordUpdate = (((DatasetId, Key), Seen), u64, isize);
+pub type RecordUpdate = (((DatasetId, Key), SeenRecord), u64, isize);

@@ -4,11 +4,13 @@
 //! given. Two collections leave it: net live records per dataset (always), and the records of watched datasets as
 //! `((dataset, key), content)` with old rows retracted.
 
-use super::merge::{Merge, Outcome, Place};
+use super::merge::{Merge, MergeOutcome, PayloadPlace};
 use super::updates::{LiveUpdate, RecordUpdate};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Position, Strategy, Timestamp};
-use crate::state::{AHEAD, DEAD, HIDDEN, Kept, PATCHED, PRUNED, Rows, Seen, Stage, Tables, Window, Work};
+use crate::state::{
+    AHEAD, DEAD, EpochWork, HIDDEN, KeptFields, ObservationRows, PATCHED, PRUNED, SeenRecord, Stage, Tables, Window,
+};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -28,7 +30,7 @@ const REJECTED_KEPT: usize = 16;
 
 /// Builds the operator. `watched` says which datasets' records leave it.
 pub fn upsert<'s>(
-    work: Stream<'s, u64, Vec<Work>>,
+    work: Stream<'s, u64, Vec<EpochWork>>,
     tables: Shared<Tables>,
     stage: Shared<Stage>,
     watched: Shared<BTreeSet<DatasetId>>,
@@ -43,7 +45,7 @@ pub fn upsert<'s>(
     let mut records = OutputBuilder::<u64, CapacityContainerBuilder<Vec<RecordUpdate>>>::from(records);
     builder.build(move |capabilities| {
         drop(capabilities);
-        let mut waiting: BTreeMap<u64, (Capability<u64>, Capability<u64>, Vec<Work>)> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, (Capability<u64>, Capability<u64>, Vec<EpochWork>)> = BTreeMap::new();
         move |frontiers| {
             input.for_each(|capability, data| {
                 let epoch = *capability.time();
@@ -60,7 +62,7 @@ pub fn upsert<'s>(
                 let (epoch, (live_capability, record_capability, work)) = next.remove_entry();
                 let first = Position::first_of(epoch).0;
                 stage.borrow_mut().first = first;
-                let mut step = Step {
+                let mut step = UpsertStep {
                     first,
                     worker,
                     peers,
@@ -88,7 +90,7 @@ pub fn upsert<'s>(
 }
 
 /// One epoch on one worker.
-struct Step<'a> {
+struct UpsertStep<'a> {
     first: u64,
     worker: u64,
     peers: u64,
@@ -96,30 +98,30 @@ struct Step<'a> {
     stage: &'a mut Stage,
     watched: &'a BTreeSet<DatasetId>,
     live: BTreeMap<DatasetId, i64>,
-    records: Vec<(DatasetId, Key, Seen, isize)>,
+    records: Vec<(DatasetId, Key, SeenRecord, isize)>,
 }
 
-impl Step<'_> {
-    fn act(&mut self, work: Work) {
+impl UpsertStep<'_> {
+    fn act(&mut self, work: EpochWork) {
         match work {
-            Work::Rows { rows, cause, at, base, slot } => self.rows(&rows, cause, at, base, slot),
-            Work::Window { dataset, window, cause, at, base, slot } => {
+            EpochWork::Rows { rows, cause, at, base, slot } => self.rows(&rows, cause, at, base, slot),
+            EpochWork::Window { dataset, window, cause, at, base, slot } => {
                 self.window(dataset, window, cause, at, base, slot)
             }
-            Work::Treat { dataset, strategy, ignore } => {
+            EpochWork::Treat { dataset, strategy, ignore } => {
                 let spec = &mut self.tables.table(dataset).spec;
                 (spec.strategy, spec.ignore) = (strategy, ignore);
             }
-            Work::Resume { dataset, generation, open_since } => {
+            EpochWork::Resume { dataset, generation, open_since } => {
                 let table = self.tables.table(dataset);
                 (table.generation, table.window) = (generation, open_since);
             }
-            Work::Prune { dataset, records, slot } => self.prune(dataset, &records, slot),
-            Work::Clear { dataset } => self.clear(dataset),
+            EpochWork::Prune { dataset, records, slot } => self.prune(dataset, &records, slot),
+            EpochWork::Clear { dataset } => self.clear(dataset),
         }
     }
 
-    fn rows(&mut self, rows: &Arc<Rows>, cause: Cause, at: Timestamp, base: u64, slot: u32) {
+    fn rows(&mut self, rows: &Arc<ObservationRows>, cause: Cause, at: Timestamp, base: u64, slot: u32) {
         let Some(part) = rows.parts.get(self.worker as usize).filter(|part| !part.is_empty()) else { return };
         let dataset = rows.dataset;
         let watched = self.watched.contains(&dataset);
@@ -136,22 +138,22 @@ impl Step<'_> {
             let position = self.first + base + u64::from(row.place);
             // A pruned record has left the views; what they are told of it depends on that.
             let pruned = watched && merge.is_pruned(&row.key);
-            match merge.apply(Place { rows, page, position }, row) {
-                Outcome::Unchanged => {
+            match merge.apply(PayloadPlace { rows, page, position }, row) {
+                MergeOutcome::Unchanged => {
                     counts.unchanged += 1;
                     if pruned && let Some(seen) = merge.restored(&row.key) {
                         self.records.push((dataset, row.key, seen, 1));
                     }
                 }
-                Outcome::Skipped => counts.skipped += 1,
-                Outcome::Ignored => counts.ignored += 1,
-                Outcome::Rejected(why) => {
+                MergeOutcome::Skipped => counts.skipped += 1,
+                MergeOutcome::Ignored => counts.ignored += 1,
+                MergeOutcome::Rejected(why) => {
                     counts.rejected += 1;
                     if rejected.len() < REJECTED_KEPT {
                         rejected.push((slot, dataset, why));
                     }
                 }
-                Outcome::Changed(action, old) => {
+                MergeOutcome::Changed(action, old) => {
                     count(&mut counts, action);
                     if watched {
                         let old = old.filter(|_| !pruned);
@@ -218,7 +220,7 @@ impl Step<'_> {
                     };
                     (entry.modified_at, entry.observed_at) = newest;
                     let moved = (key[0], newest.0, newest.1);
-                    self.stage.part.kept.push(Kept { dataset, key: *key, fields: None });
+                    self.stage.part.kept.push(KeptFields { dataset, key: *key, fields: None });
                     self.stage.part.touched.entry((dataset, entry.generation)).or_default().moved.push(moved);
                     table.touched += 1;
                 }
@@ -259,7 +261,7 @@ pub(super) fn count(counts: &mut Counts, action: Action) {
 /// The old row out, the new row in, for the views.
 fn retract_and_assert(
     merge: &Merge<'_>,
-    records: &mut Vec<(DatasetId, Key, Seen, isize)>,
+    records: &mut Vec<(DatasetId, Key, SeenRecord, isize)>,
     (dataset, key): (DatasetId, Key),
     action: Action,
     old: Option<u64>,

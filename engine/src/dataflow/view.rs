@@ -5,12 +5,12 @@
 //! read. Views by users come through the same two functions.
 
 use super::epochs::each_epoch;
-use super::merge::{Merge, Outcome, Place};
+use super::merge::{Merge, MergeOutcome, PayloadPlace};
 use super::updates::LiveUpdate;
 use super::upsert::{Shared, count};
 use crate::model::content::{Key, KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp, Via};
-use crate::state::{Kind, Row, Rows, Stage, Tables};
+use crate::state::{ObservationRow, ObservationRows, RowKind, Stage, Tables};
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,14 +39,14 @@ pub fn count_row((dataset, live): (DatasetId, isize)) -> ViewRow {
 
 /// What publishing needs of the worker.
 #[derive(Clone)]
-pub struct Desk {
+pub struct PublishContext {
     pub tables: Shared<Tables>,
     pub stage: Shared<Stage>,
     pub seed: KeySeed,
     pub clock: Shared<Timestamp>,
 }
 
-impl Desk {
+impl PublishContext {
     /// Where a row of this id is worked on: the same route as records take, so that the table is found again after a restart.
     pub fn route(&self) -> impl Fn(&str) -> u64 + 'static {
         let seed = self.seed.clone();
@@ -55,7 +55,7 @@ impl Desk {
 
     /// Merges rows that views made into their dataset, on worker `worker` of `peers`: what changed, and by how much the number
     /// of live records did.
-    pub fn merge(&self, rows: Rows, epoch: u64, (worker, peers): (u64, u64)) -> (Counts, i64) {
+    pub fn merge(&self, rows: ObservationRows, epoch: u64, (worker, peers): (u64, u64)) -> (Counts, i64) {
         let (mut tables, mut stage) = (self.tables.borrow_mut(), self.stage.borrow_mut());
         let (dataset, rows) = (rows.dataset, Arc::new(rows));
         let page = stage.part.page(&rows);
@@ -66,9 +66,9 @@ impl Desk {
         let mut counts = Counts::default();
         for row in rows.parts.iter().flatten() {
             let position = Position::first_of(epoch).0 + u64::from(row.place) * peers + worker;
-            let outcome = merge.apply(Place { rows: &rows, page, position }, row);
-            debug_assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
-            if let Outcome::Changed(action, _) = outcome {
+            let outcome = merge.apply(PayloadPlace { rows: &rows, page, position }, row);
+            debug_assert!(!matches!(outcome, MergeOutcome::Rejected(_)), "{outcome:?}");
+            if let MergeOutcome::Changed(action, _) = outcome {
                 count(&mut counts, action);
             }
         }
@@ -78,16 +78,16 @@ impl Desk {
 }
 
 /// No rows yet, to be [pushed](push) on the one worker that merges them.
-pub fn no_rows(dataset: DatasetId) -> Rows {
-    Rows { dataset, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 }
+pub fn no_rows(dataset: DatasetId) -> ObservationRows {
+    ObservationRows { dataset, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 }
 }
 
 /// Adds a row that a view made; without content it is gone.
-pub fn push(rows: &mut Rows, key: Key, json: Option<&str>) {
+pub fn push(rows: &mut ObservationRows, key: Key, json: Option<&str>) {
     let bytes = json.unwrap_or_default().as_bytes();
     let from = rows.bytes.len() as u32;
     rows.bytes.extend_from_slice(bytes);
-    let row = Row {
+    let row = ObservationRow {
         key,
         raw: raw_hash(bytes),
         modified_at: Timestamp::NONE,
@@ -95,14 +95,14 @@ pub fn push(rows: &mut Rows, key: Key, json: Option<&str>) {
         from,
         len: bytes.len() as u32,
         place: rows.len,
-        kind: if json.is_some() { Kind::Whole } else { Kind::Gone },
+        kind: if json.is_some() { RowKind::Whole } else { RowKind::Gone },
     };
     rows.len += 1;
     rows.parts.iter_mut().for_each(|part| part.push(row));
 }
 
 /// The operator that publishes a view: consolidated rows of an epoch go through the merge of the view's dataset.
-pub fn publish<'s>(published: Published<'s>, desk: Desk) -> Stream<'s, u64, Vec<()>> {
+pub fn publish<'s>(published: Published<'s>, desk: PublishContext) -> Stream<'s, u64, Vec<()>> {
     let Published { dataset, rows } = published;
     let scope = rows.inner.scope();
     let here = (scope.index() as u64, scope.peers() as u64);
@@ -122,7 +122,11 @@ pub fn publish<'s>(published: Published<'s>, desk: Desk) -> Stream<'s, u64, Vec<
 }
 
 /// Net updates as rows of the view's dataset: what is asserted is saved, what is only retracted is gone.
-fn as_rows(dataset: DatasetId, updates: Vec<(ViewRow, isize)>, seed: &KeySeed) -> (Rows, Vec<(DatasetId, i64)>) {
+fn as_rows(
+    dataset: DatasetId,
+    updates: Vec<(ViewRow, isize)>,
+    seed: &KeySeed,
+) -> (ObservationRows, Vec<(DatasetId, i64)>) {
     let mut by_id: BTreeMap<String, Option<String>> = BTreeMap::new();
     for ((id, json), diff) in updates {
         let row = by_id.entry(id).or_default();
@@ -149,7 +153,7 @@ fn live_of(json: &str) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::dataflow::upsert::upsert;
-    use crate::state::{Content, Part, Work};
+    use crate::state::{EpochWork, StagedContent, WorkerChanges};
     use rand::{Rng, SeedableRng};
     use std::cell::RefCell;
     use std::collections::{BTreeSet, HashMap};
@@ -166,13 +170,13 @@ mod tests {
         value["region"].as_str().expect("text").to_owned()
     }
 
-    fn rows(seed: &KeySeed, changes: &[(u32, Option<u32>)], observed_at: i64) -> Rows {
-        let mut rows = Rows { dataset: PEOPLE, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 };
+    fn rows(seed: &KeySeed, changes: &[(u32, Option<u32>)], observed_at: i64) -> ObservationRows {
+        let mut rows = ObservationRows { dataset: PEOPLE, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 };
         for (id, region) in changes {
             let json = region.map(|r| format!("{{\"id\":\"{id}\",\"region\":\"r{r}\"}}")).unwrap_or_default();
             let from = rows.bytes.len() as u32;
             rows.bytes.extend_from_slice(json.as_bytes());
-            rows.parts[0].push(Row {
+            rows.parts[0].push(ObservationRow {
                 key: seed.key(id.to_string().as_bytes()),
                 raw: raw_hash(json.as_bytes()),
                 modified_at: Timestamp::NONE,
@@ -180,7 +184,7 @@ mod tests {
                 from,
                 len: json.len() as u32,
                 place: rows.len,
-                kind: if region.is_some() { Kind::Whole } else { Kind::Gone },
+                kind: if region.is_some() { RowKind::Whole } else { RowKind::Gone },
             });
             rows.len += 1;
         }
@@ -188,12 +192,12 @@ mod tests {
     }
 
     /// What the pipeline does with a part, as far as a view can tell: keep payloads, and the view's rows.
-    fn store(part: &Part, payloads: &Payloads, view: &mut BTreeMap<Key, String>) {
+    fn store(part: &WorkerChanges, payloads: &Payloads, view: &mut BTreeMap<Key, String>) {
         for staged in &part.staged {
             let mut payloads = payloads.borrow_mut();
             let kept = staged.old.and_then(|old| payloads.get(&(staged.dataset, old)).cloned());
             let payload = match staged.content {
-                Content::Kept => kept,
+                StagedContent::Kept => kept,
                 _ => part.bytes(&staged.content).map(<[u8]>::to_vec),
             };
             if let Some(payload) = &payload {
@@ -230,7 +234,7 @@ mod tests {
                 let (_, records) = upsert(work, tables.clone(), stage.clone(), watched);
                 let by_region = records.as_collection().map(|(_, seen)| region(&seen.payload)).count();
                 let rows = by_region.map(|(r, n)| (r.clone(), format!("{{\"id\":\"{r}\",\"n\":{n}}}")));
-                let desk = Desk { tables, stage: stage.clone(), seed: seed.clone(), clock };
+                let desk = PublishContext { tables, stage: stage.clone(), seed: seed.clone(), clock };
                 publish(Published { dataset: BY_REGION, rows }, desk).probe_with(&probe);
             });
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(number);
@@ -247,7 +251,13 @@ mod tests {
                 }
                 input.advance_to(epoch);
                 let rows = Arc::new(rows(&seed, &changes, epoch as i64));
-                input.send(Work::Rows { rows, cause: Cause::run(1), at: Timestamp(epoch as i64), base: 0, slot: 0 });
+                input.send(EpochWork::Rows {
+                    rows,
+                    cause: Cause::run(1),
+                    at: Timestamp(epoch as i64),
+                    base: 0,
+                    slot: 0,
+                });
                 input.advance_to(epoch + 1);
                 worker.step_while(|| probe.less_than(&(epoch + 1)));
                 store(&std::mem::take(&mut stage.borrow_mut().part), &payloads, &mut view);

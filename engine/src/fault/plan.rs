@@ -13,7 +13,7 @@ use super::Injected;
 /// The exit code of a process whose plan cannot be read (`EX_USAGE`).
 const UNREADABLE: i32 = 64;
 
-static FAULTS: LazyLock<Vec<Fault>> = LazyLock::new(|| {
+static FAULTS: LazyLock<Vec<PlannedFault>> = LazyLock::new(|| {
     let text = std::env::var("SYNCLINE_FAULTS").unwrap_or_default();
     let faults: Result<_, _> = text.split(',').filter(|part| !part.is_empty()).map(parse).collect();
     faults.unwrap_or_else(|part: String| {
@@ -24,7 +24,7 @@ static FAULTS: LazyLock<Vec<Fault>> = LazyLock::new(|| {
 
 static PLANT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("SYNCLINE_PLANT").ok());
 
-struct Fault {
+struct PlannedFault {
     /// As it was asked for, which is told when it comes.
     text: String,
     name: String,
@@ -75,11 +75,11 @@ fn kill() -> ! {
     std::process::abort()
 }
 
-fn parse(part: &str) -> Result<Fault, String> {
+fn parse(part: &str) -> Result<PlannedFault, String> {
     read(part).ok_or_else(|| part.to_owned())
 }
 
-fn read(part: &str) -> Option<Fault> {
+fn read(part: &str) -> Option<PlannedFault> {
     let (name, rest) = part.trim().split_once('=')?;
     let (what, at) = rest.split_once('@')?;
     let what = match what.split_once(':') {
@@ -92,5 +92,5 @@ fn read(part: &str) -> Option<Fault> {
     if !super::points::known(name) {
         return None;
     }
-    Some(Fault { text: part.trim().to_owned(), name: name.to_owned(), what, at, hits: AtomicU64::new(0) })
+    Some(PlannedFault { text: part.trim().to_owned(), name: name.to_owned(), what, at, hits: AtomicU64::new(0) })
 }

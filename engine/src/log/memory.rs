@@ -3,8 +3,9 @@
 use super::{Changelog, Error, Log, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Entries by position.
@@ -23,7 +24,7 @@ impl Default for MemoryLog {
 #[async_trait]
 impl Log for MemoryLog {
     async fn append(&self, entries: Vec<Vec<u8>>) -> Result<u64, Error> {
-        let mut held = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.entries.lock();
         let mut end = *self.end.borrow();
         for entry in entries {
             end += 1;
@@ -34,12 +35,12 @@ impl Log for MemoryLog {
     }
 
     fn read(&self, after: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, Error> {
-        let held = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.entries.lock();
         Ok(held.range(after.saturating_add(1)..).take(limit).map(|(at, entry)| (*at, entry.clone())).collect())
     }
 
     fn trim(&self, through: u64) -> Result<(), Error> {
-        let mut held = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.entries.lock();
         *held = held.split_off(&through.saturating_add(1));
         Ok(())
     }
@@ -65,14 +66,14 @@ struct Writes {
 impl MemoryChangelog {
     /// Another end of the same changelog; the ends before it can write no more.
     pub fn open(&self) -> MemoryChangelog {
-        let mut writes = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writes = self.shared.lock();
         writes.turn += 1;
         MemoryChangelog { shared: self.shared.clone(), turn: writes.turn }
     }
 
     /// Forgets writes that were overwritten or deleted later, as compaction does. Places stay what they were.
     pub fn compact(&self) {
-        let mut writes = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writes = self.shared.lock();
         let last: BTreeMap<Vec<u8>, usize> =
             writes.all.iter().enumerate().map(|(at, write)| (write.key.clone(), at)).collect();
         for (at, write) in writes.all.iter_mut().enumerate() {
@@ -86,7 +87,7 @@ impl MemoryChangelog {
 
 impl Changelog for MemoryChangelog {
     fn commit(&self, writes: &[Write]) -> Result<u64, Error> {
-        let mut held = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.shared.lock();
         if held.turn != self.turn {
             return Err(Error::Fenced("the changelog was opened again".to_owned()));
         }
@@ -95,7 +96,7 @@ impl Changelog for MemoryChangelog {
     }
 
     fn replay(&self, place: u64, each: &mut dyn FnMut(Vec<Write>, u64) -> Result<(), Error>) -> Result<u64, Error> {
-        let held = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.shared.lock();
         let end = held.all.len() as u64;
         let news = usize::try_from(place).ok().and_then(|place| held.all.get(place..));
         let Some(news) = news else { return Err(Error::Gone(format!("place {place} is behind the end, {end}"))) };

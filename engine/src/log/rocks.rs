@@ -10,9 +10,10 @@ use crate::fault::{hit, pass};
 use async_trait::async_trait;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -64,7 +65,7 @@ impl RocksLog {
         let (appends, inbox) = bounded(WAITING_APPENDS);
         let waiting = Arc::new(AtomicUsize::new(0));
         let (log, bytes) = (synced.clone(), waiting.clone());
-        let writer = Writer { db: db.clone(), synced, space, waiting: bytes, end: sender };
+        let writer = LogWriter { db: db.clone(), synced, space, waiting: bytes, end: sender };
         let writer = std::thread::Builder::new()
             .name("syncline-log".to_owned())
             .spawn(move || writer.run(&inbox))
@@ -136,7 +137,7 @@ impl Log for RocksLog {
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(family(&self.db, FAMILY)?, 0u64.to_be_bytes(), (through + 1).to_be_bytes());
         // Never lower than before: of an emptied log it is all that keeps positions from being used twice.
-        let mut trimmed = self.trimmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trimmed = self.trimmed.lock();
         *trimmed = through.max(*trimmed);
         batch.put_cf(family(&self.db, SYSTEM)?, TRIMMED, trimmed.to_be_bytes());
         let begun = hit("log.trim").map_err(|e| e.to_string());
@@ -149,7 +150,7 @@ impl Log for RocksLog {
     }
 }
 
-struct Writer {
+struct LogWriter {
     db: Arc<DB>,
     synced: Arc<Synced>,
     space: Arc<Space>,
@@ -157,7 +158,7 @@ struct Writer {
     end: watch::Sender<u64>,
 }
 
-impl Writer {
+impl LogWriter {
     fn run(mut self, inbox: &Receiver<Append>) {
         while let Ok(first) = inbox.recv() {
             let mut group = vec![first];

@@ -92,7 +92,7 @@ pub fn canonical_hash(json: &[u8], ignore: &Ignore) -> Result<u64, NotContent> {
     if let Err(bad) = std::str::from_utf8(json) {
         return Err(NotContent { what: "bytes that are not UTF-8", at: bad.valid_up_to() });
     }
-    let mut reader = Reader { json, at: 0, scratch: Vec::new(), fields: Vec::new() };
+    let mut reader = CanonicalReader { json, at: 0, scratch: Vec::new(), fields: Vec::new() };
     reader.space();
     if reader.peek() != Some(b'{') {
         return Err(reader.wrong("something else than an object"));
@@ -107,7 +107,7 @@ pub fn canonical_hash(json: &[u8], ignore: &Ignore) -> Result<u64, NotContent> {
 
 const METADATA: &[u8] = b"_nango_metadata";
 
-struct Reader<'a> {
+struct CanonicalReader<'a> {
     json: &'a [u8],
     at: usize,
     scratch: Vec<u8>,
@@ -115,7 +115,7 @@ struct Reader<'a> {
     fields: Vec<(u64, u64)>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CanonicalReader<'a> {
     fn wrong(&self, what: &'static str) -> NotContent {
         NotContent { what, at: self.at }
     }

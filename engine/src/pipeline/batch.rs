@@ -4,7 +4,7 @@ use super::Dataset;
 use crate::model::content::{KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp};
 use crate::sink::RunEnd;
-use crate::state::{Kind, Row, Rows};
+use crate::state::{ObservationRow, ObservationRows, RowKind};
 
 /// Most records of one batch.
 pub const BATCH_RECORDS: usize = 1 << 20;
@@ -151,25 +151,25 @@ impl Receipt {
 
 /// Records of one dataset on their way in. Bytes are copied once, into one buffer; nothing is allocated per record.
 pub struct PageBuilder {
-    pub(super) rows: Rows,
+    pub(super) rows: ObservationRows,
     pub(super) overflow: bool,
     seed: KeySeed,
 }
 
 impl PageBuilder {
     pub(super) fn new(dataset: DatasetId, workers: usize, seed: KeySeed) -> Self {
-        let rows = Rows { dataset, bytes: Vec::new(), parts: vec![Vec::new(); workers.max(1)], len: 0 };
+        let rows = ObservationRows { dataset, bytes: Vec::new(), parts: vec![Vec::new(); workers.max(1)], len: 0 };
         PageBuilder { rows, overflow: false, seed }
     }
 
     /// A whole record: `payload` is the JSON text of an object whose `id` equals `id`.
     pub fn save(&mut self, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, payload: &[u8]) {
-        self.push(Kind::Whole, id, modified_at, observed_at, payload);
+        self.push(RowKind::Whole, id, modified_at, observed_at, payload);
     }
 
     /// Some fields (a JSON object), merged deeply into what is there.
     pub fn patch(&mut self, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, patch: &[u8]) {
-        self.push(Kind::Patch, id, modified_at, observed_at, patch);
+        self.push(RowKind::Patch, id, modified_at, observed_at, patch);
     }
 
     /// The record is gone.
@@ -181,7 +181,7 @@ impl PageBuilder {
         deleted_at: Option<Timestamp>,
     ) {
         let stamp = deleted_at.map(|at| at.0.to_le_bytes());
-        self.push(Kind::Gone, id, modified_at, observed_at, stamp.as_ref().map_or(&[], |b| &b[..]));
+        self.push(RowKind::Gone, id, modified_at, observed_at, stamp.as_ref().map_or(&[], |b| &b[..]));
     }
 
     /// Records added so far.
@@ -200,7 +200,7 @@ impl PageBuilder {
     }
 
     #[inline]
-    fn push(&mut self, kind: Kind, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, bytes: &[u8]) {
+    fn push(&mut self, kind: RowKind, id: &str, modified_at: Option<Timestamp>, observed_at: Timestamp, bytes: &[u8]) {
         let from = self.rows.bytes.len();
         if from + bytes.len() > BATCH_BYTES || self.len() >= BATCH_RECORDS {
             // Refused as a whole when the batch is committed: half a page must not look like a page.
@@ -209,7 +209,7 @@ impl PageBuilder {
         }
         let key = self.seed.key(id.as_bytes());
         self.rows.bytes.extend_from_slice(bytes);
-        let row = Row {
+        let row = ObservationRow {
             key,
             raw: raw_hash(bytes),
             modified_at: modified_at.unwrap_or(Timestamp::NONE),

@@ -4,7 +4,7 @@
 
 use super::batch::Receipt;
 use super::messages::{BatchReply, CommitterMessage, EpochPlan, SequencerMessage};
-use super::through::Through;
+use super::replicate::ReplicatedLog;
 use super::{Dataset, Error};
 use crate::fault::hit;
 use crate::model::{Cause, Counts, DatasetId, DatasetName, Position, Timestamp, Via};
@@ -15,8 +15,9 @@ use crate::store::outbox::delivery_id;
 use crate::store::write::Sealed;
 use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// Epochs one synced write may cover.
@@ -32,7 +33,7 @@ pub(super) type Names = Arc<RwLock<HashMap<DatasetId, Arc<DatasetName>>>>;
 pub(super) struct Committer {
     pub store: Arc<Store>,
     /// Where batches of runs wait for their turn in the log.
-    pub through: Option<Arc<Through>>,
+    pub replicated: Option<Arc<ReplicatedLog>>,
     pub workers: usize,
     pub sequencer: Sender<SequencerMessage>,
     pub watermark: watch::Sender<Position>,
@@ -50,14 +51,14 @@ pub(super) struct Committer {
 }
 
 #[derive(Default)]
-struct Gathering {
+struct GatheredEpoch {
     plan: Option<EpochPlan>,
     parts: Vec<Sealed>,
 }
 
 impl Committer {
     pub(super) fn run(mut self, inbox: &Receiver<CommitterMessage>) {
-        let mut gathering: BTreeMap<u64, Gathering> = BTreeMap::new();
+        let mut gathering: BTreeMap<u64, GatheredEpoch> = BTreeMap::new();
         let mut poison: Option<Error> = None;
         while let Ok(input) = inbox.recv() {
             take(&mut gathering, input, &mut poison);
@@ -96,14 +97,14 @@ impl Committer {
         // Nothing is new; but who waits for what will never be visible looks again.
         self.watermark.send_modify(|_| {});
         let error = Error::Poisoned(self.store.poisoning().unwrap_or(why));
-        if let Some(through) = &self.through {
-            through.give_up(&error);
+        if let Some(replicated) = &self.replicated {
+            replicated.give_up(&error);
         }
         error
     }
 
     /// After a failure nobody is left waiting.
-    fn refuse(&self, gathering: BTreeMap<u64, Gathering>, error: &Error) {
+    fn refuse(&self, gathering: BTreeMap<u64, GatheredEpoch>, error: &Error) {
         let plans: Vec<EpochPlan> = gathering.into_values().filter_map(|g| g.plan).collect();
         let _ = self.sequencer.send(SequencerMessage::Done(plans.len()));
         for batch in plans.into_iter().flat_map(|plan| plan.batches) {
@@ -111,13 +112,13 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, group: Vec<Gathering>) -> Result<(), Error> {
+    fn commit(&mut self, group: Vec<GatheredEpoch>) -> Result<(), Error> {
         let epochs = group.len();
         let mut batch = self.store.batch();
         let (mut answers, mut live, mut last) = (Vec::new(), Vec::new(), BTreeMap::new());
         let (mut end, mut at, mut owed) = (0, Timestamp(0), 0);
         let mut gathered = hit("proc.frontier").map_err(store::Error::from);
-        for Gathering { plan, parts } in group {
+        for GatheredEpoch { plan, parts } in group {
             let Some(plan) = plan else { continue };
             (end, at) = (plan.next, plan.at);
             match self.add(&mut batch, plan, parts, &mut answers, &mut live, &mut last) {
@@ -128,14 +129,14 @@ impl Committer {
         self.store.put_system(&mut batch, b"committed", &end.to_be_bytes());
         self.store.put_system(&mut batch, LAST_AT, &at.0.to_be_bytes());
         // Before the write: a reader whose snapshot holds it must not pass by a dataset that it changes.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(last);
+        self.last.lock().extend(last);
         if let Err(error) = gathered.and_then(|()| self.store.commit(batch, end)) {
             let error = self.give_up(&Error::from(error));
             let _ = self.sequencer.send(SequencerMessage::Done(epochs));
             answers.into_iter().for_each(|(answer, _, _)| answer.send(Err(error.clone())));
             return Err(error);
         }
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(live);
+        self.live.lock().extend(live);
         self.watermark.send_replace(Position::first_of(end));
         let _ = self.sequencer.send(SequencerMessage::Done(epochs));
         for (answer, receipt, _room) in answers {
@@ -150,7 +151,7 @@ impl Committer {
     /// Adds one epoch to the batch. Returns how many deliveries became owed.
     fn add(
         &mut self,
-        batch: &mut store::Batch,
+        batch: &mut store::StoreBatch,
         plan: EpochPlan,
         mut parts: Vec<Sealed>,
         answers: &mut Vec<(BatchReply, Receipt, Option<OwnedSemaphorePermit>)>,
@@ -163,7 +164,7 @@ impl Committer {
         let (ranges, rest): (Vec<_>, Vec<_>) = parts
             .iter_mut()
             .flat_map(|part| std::mem::take(&mut part.changes))
-            .partition(store::write::Change::is_range);
+            .partition(store::write::PendingWrite::is_range);
         ranges.into_iter().chain(rest).try_for_each(|change| self.store.add(batch, change))?;
         // Here and not by the workers: several may take something out of one block.
         let forgotten: Vec<_> = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.forgotten)).collect();
@@ -236,7 +237,7 @@ impl Committer {
     }
 
     fn tell_spilled(&self, dataset: DatasetId) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let names = self.names.read();
         if let Some(name) = names.get(&dataset) {
             tracing::info!(
                 source = &*name.source,
@@ -250,7 +251,7 @@ impl Committer {
     /// Remembers what a cause has changed until it is announced.
     fn note(
         &mut self,
-        batch: &mut store::Batch,
+        batch: &mut store::StoreBatch,
         epoch: u64,
         cause: Cause,
         dataset: DatasetId,
@@ -273,7 +274,7 @@ impl Committer {
 
     fn ended(
         &mut self,
-        batch: &mut store::Batch,
+        batch: &mut store::StoreBatch,
         dataset: Dataset,
         cause: Cause,
         end: RunEnd,
@@ -300,8 +301,8 @@ impl Committer {
     }
 
     /// Notices of what no run has changed itself.
-    fn other_notices(&mut self, batch: &mut store::Batch, at: Timestamp, wanted: fn(Via) -> bool) -> Vec<Notice> {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+    fn other_notices(&mut self, batch: &mut store::StoreBatch, at: Timestamp, wanted: fn(Via) -> bool) -> Vec<Notice> {
+        let names = self.names.read();
         let mut notices = Vec::new();
         let all = std::mem::take(&mut self.others).into_iter();
         let (told, kept): (Vec<_>, Vec<_>) = all.partition(|(_, noted)| wanted(noted.via.unwrap_or(Via::Webhook)));
@@ -324,7 +325,7 @@ impl Committer {
     }
 
     /// Puts what is owed for a notice into the outbox; `number` counts within the epoch.
-    fn owe(&mut self, batch: &mut store::Batch, epoch: u64, mut number: u32, notice: &Notice) -> u32 {
+    fn owe(&mut self, batch: &mut store::StoreBatch, epoch: u64, mut number: u32, notice: &Notice) -> u32 {
         let Some(announce) = self.announce.clone() else { return number };
         let (lanes, store) = (&mut self.lanes, &self.store);
         let mut used = Vec::new();
@@ -369,7 +370,7 @@ fn stored_lane(store: &Store, lane: &str) -> u64 {
     bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
-fn take(gathering: &mut BTreeMap<u64, Gathering>, input: CommitterMessage, poison: &mut Option<Error>) {
+fn take(gathering: &mut BTreeMap<u64, GatheredEpoch>, input: CommitterMessage, poison: &mut Option<Error>) {
     match input {
         CommitterMessage::Plan(plan) => {
             let epoch = plan.epoch;

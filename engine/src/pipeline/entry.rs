@@ -8,11 +8,11 @@ use super::{Dataset, Error};
 use crate::model::content::KeySeed;
 use crate::model::{Cause, DatasetId, DatasetName, Timestamp, Via};
 use crate::sink::RunEnd;
-use crate::state::{Kind, Row, Rows};
+use crate::state::{ObservationRow, ObservationRows, RowKind};
 use std::sync::Arc;
 
 /// Finds a dataset by its number.
-pub(super) type Find<'a> = &'a dyn Fn(DatasetId) -> Option<Arc<DatasetName>>;
+pub(super) type DatasetLookup<'a> = &'a dyn Fn(DatasetId) -> Option<Arc<DatasetName>>;
 
 /// Writes a batch.
 pub(super) fn encode(batch: &Batch, out: &mut Vec<u8>) {
@@ -68,15 +68,15 @@ fn windows(ops: &[WindowOp], out: &mut Vec<u8>) {
     }
 }
 
-fn rows(rows: &Rows, out: &mut Vec<u8>) {
+fn rows(rows: &ObservationRows, out: &mut Vec<u8>) {
     number(rows.dataset.0 as usize, out);
     bytes(&rows.bytes, out);
     number(rows.len as usize, out);
     for row in rows.parts.iter().flatten() {
         out.push(match row.kind {
-            Kind::Whole => 0,
-            Kind::Patch => 1,
-            Kind::Gone => 2,
+            RowKind::Whole => 0,
+            RowKind::Patch => 1,
+            RowKind::Gone => 2,
         });
         for n in [row.key[0], row.key[1], row.raw, row.modified_at.0 as u64, row.observed_at.0 as u64] {
             out.extend_from_slice(&n.to_le_bytes());
@@ -115,8 +115,8 @@ fn put_end(end: &RunEnd, out: &mut Vec<u8>) {
 }
 
 /// Reads a batch back for an engine of so many workers.
-pub(super) fn decode(entry: &[u8], workers: usize, seed: &KeySeed, find: Find<'_>) -> Result<Batch, Error> {
-    let mut reader = Reader { rest: entry, find };
+pub(super) fn decode(entry: &[u8], workers: usize, seed: &KeySeed, find: DatasetLookup<'_>) -> Result<Batch, Error> {
+    let mut reader = EntryReader { rest: entry, find };
     let batch = reader.batch(workers, seed).ok_or_else(|| {
         Error::BadBatch("a batch in the log is damaged or names an unknown dataset; it cannot be applied".to_owned())
     })?;
@@ -127,12 +127,12 @@ pub(super) fn decode(entry: &[u8], workers: usize, seed: &KeySeed, find: Find<'_
     }
 }
 
-struct Reader<'a> {
+struct EntryReader<'a> {
     rest: &'a [u8],
-    find: Find<'a>,
+    find: DatasetLookup<'a>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> EntryReader<'a> {
     fn batch(&mut self, workers: usize, seed: &KeySeed) -> Option<Batch> {
         let cause = match self.byte()? {
             0 => None,
@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
         let mut page = PageBuilder::new(dataset, workers, seed.clone());
         page.rows.bytes = self.bytes()?.to_vec();
         let len = self.number()?;
-        let mut all = (0..len).map(|_| self.row()).collect::<Option<Vec<Row>>>()?;
+        let mut all = (0..len).map(|_| self.row()).collect::<Option<Vec<ObservationRow>>>()?;
         // They came worker by worker; another number of workers needs them in their own order first.
         all.sort_unstable_by_key(|row| row.place);
         let size = page.rows.bytes.len();
@@ -222,18 +222,18 @@ impl<'a> Reader<'a> {
         Some(page)
     }
 
-    fn row(&mut self) -> Option<Row> {
+    fn row(&mut self) -> Option<ObservationRow> {
         let kind = match self.byte()? {
-            0 => Kind::Whole,
-            1 => Kind::Patch,
-            2 => Kind::Gone,
+            0 => RowKind::Whole,
+            1 => RowKind::Patch,
+            2 => RowKind::Gone,
             _ => return None,
         };
         let key = [self.long()?, self.long()?];
         let raw = self.long()?;
         let (modified_at, observed_at) = (self.time()?, self.time()?);
         let (from, len, place) = (self.number()?, self.number()?, self.number()?);
-        Some(Row { key, raw, modified_at, observed_at, from, len, place, kind })
+        Some(ObservationRow { key, raw, modified_at, observed_at, from, len, place, kind })
     }
 
     fn mark(&mut self) -> Option<Mark> {

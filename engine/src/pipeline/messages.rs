@@ -13,7 +13,7 @@ use super::{Dataset, Error};
 use crate::model::content::Key;
 use crate::model::{Cause, DatasetId, Timestamp};
 use crate::sink::RunEnd;
-use crate::state::Work;
+use crate::state::EpochWork;
 use crate::store;
 use crate::store::catalog::WindowState;
 use crate::store::write::Sealed;
@@ -38,7 +38,7 @@ pub(super) enum SequencerMessage {
 pub(super) struct Submission {
     pub batch: Batch,
     /// Work of the engine itself: treatment, pruning, clearing.
-    pub extra: Vec<Work>,
+    pub extra: Vec<EpochWork>,
     /// Webhook-made changes are announced.
     pub announce: bool,
     pub answer: BatchReply,
@@ -48,7 +48,7 @@ pub(super) struct Submission {
 
 impl Submission {
     pub(super) fn prunes(&self) -> bool {
-        self.extra.iter().any(|work| matches!(work, Work::Prune { .. }))
+        self.extra.iter().any(|work| matches!(work, EpochWork::Prune { .. }))
     }
 }
 
@@ -107,7 +107,7 @@ pub(super) struct PlannedBatch {
 /// What a worker is given.
 pub(super) enum WorkerJob {
     /// An epoch; with it the datasets that are to be spilled at its end.
-    Epoch { epoch: u64, next: u64, at: Timestamp, work: Vec<Work>, spill: Vec<DatasetId> },
+    Epoch { epoch: u64, next: u64, at: Timestamp, work: Vec<EpochWork>, spill: Vec<DatasetId> },
     /// A question.
     Ask(WorkerQuery),
 }

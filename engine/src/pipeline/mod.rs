@@ -12,22 +12,23 @@ mod entry;
 mod feed;
 mod messages;
 mod quarantine;
+mod replicate;
 pub mod run;
 mod sequencer;
-mod through;
 mod views;
 mod worker;
 
 pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
 pub use engine::{
-    ChangeStream, DatasetFilter, Engine, FOLLOW_CHANGES, FollowedChange, SyncBuilder, SyncRun, Underway, WriteBuilder,
+    ChangeStream, DatasetFilter, Engine, FOLLOW_CHANGES, FollowedChange, PendingCommit, SyncBuilder, SyncRun,
+    WriteBuilder,
 };
 pub use feed::{ChangePage, Fed, PAGE_BYTES};
 pub use quarantine::{
     DroppedEntries, QUARANTINE_AGE, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX, Quarantine, QuarantineEntry,
     QuarantineRow, QuarantineWriter, expire_quarantine, quarantine_entry, quarantined, remove_from_quarantine,
 };
-pub use through::is_own;
+pub use replicate::is_own;
 pub use views::{RemovedView, ViewStatus};
 
 use crate::dataflow::views::Definition;

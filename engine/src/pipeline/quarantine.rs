@@ -91,13 +91,13 @@ pub struct QuarantineEntry {
 fn time<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Form {
+    enum StoredTime {
         Micros(i64),
         Text(String),
     }
-    match Form::deserialize(from)? {
-        Form::Micros(micros) => Ok(Timestamp(micros)),
-        Form::Text(text) => Timestamp::parse(&text).ok_or_else(|| serde::de::Error::custom("no time")),
+    match StoredTime::deserialize(from)? {
+        StoredTime::Micros(micros) => Ok(Timestamp(micros)),
+        StoredTime::Text(text) => Timestamp::parse(&text).ok_or_else(|| serde::de::Error::custom("no time")),
     }
 }
 

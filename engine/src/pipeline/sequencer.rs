@@ -11,12 +11,13 @@ use super::messages::{
 use super::{Dataset, Error};
 use crate::log::Space;
 use crate::model::{Cause, DatasetId, Position, Timestamp, Via};
-use crate::state::{Rows, Window, Work};
+use crate::state::{EpochWork, ObservationRows, Window};
 use crate::store::catalog::WindowState;
 use crate::time::Clock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Epochs on their way at most.
@@ -179,7 +180,7 @@ impl Sequencer {
                 break;
             }
             self.alone = prunes;
-            let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut windows = self.windows.lock();
             cut.add(submission, &mut windows);
             if prunes || cut.swept || cut.bytes >= EPOCH_BYTES || cut.batches.len() >= EPOCH_BATCHES {
                 break;
@@ -211,7 +212,7 @@ fn bytes_of(submission: &Submission) -> usize {
 /// An epoch in the making.
 struct Cut {
     at: Timestamp,
-    work: Vec<Work>,
+    work: Vec<EpochWork>,
     batches: Vec<PlannedBatch>,
     places: u64,
     bytes: usize,
@@ -233,12 +234,12 @@ impl Cut {
             self.window(op, windows, cause, slot, &mut moved);
         }
         for page in batch.pages {
-            let rows: Arc<Rows> = Arc::new(page.rows);
+            let rows: Arc<ObservationRows> = Arc::new(page.rows);
             let base = self.places;
             self.places += u64::from(rows.len);
             self.bytes += rows.bytes.len();
             if rows.len > 0 {
-                self.work.push(Work::Rows { rows, cause, at: self.at, base, slot });
+                self.work.push(EpochWork::Rows { rows, cause, at: self.at, base, slot });
             }
         }
         for op in &batch.close {
@@ -283,7 +284,7 @@ impl Cut {
             }
         };
         moved.push((dataset, *state));
-        self.work.push(Work::Window { dataset, window, cause, at: self.at, base: self.places, slot });
+        self.work.push(EpochWork::Window { dataset, window, cause, at: self.at, base: self.places, slot });
     }
 }
 
@@ -312,9 +313,9 @@ fn check_windows(batch: &Batch, windows: &HashMap<DatasetId, WindowState>) -> Re
     Ok(())
 }
 
-fn with_slot(work: Work, slot: u32) -> Work {
+fn with_slot(work: EpochWork, slot: u32) -> EpochWork {
     match work {
-        Work::Prune { dataset, records, .. } => Work::Prune { dataset, records, slot },
+        EpochWork::Prune { dataset, records, .. } => EpochWork::Prune { dataset, records, slot },
         other => other,
     }
 }

@@ -5,12 +5,13 @@ use crate::dataflow::{Derived, Graph, Worker, build};
 use crate::fault::hit;
 use crate::model::content::KeySeed;
 use crate::model::{DatasetId, Timestamp};
-use crate::state::{Entry, HIDDEN, Part, Shelf, Stage, Tables, Touch, Work};
-use crate::store::read::Asked;
+use crate::state::{EpochWork, HIDDEN, RecordEntry, SpillReader, Stage, Tables, Touch, WorkerChanges};
+use crate::store::read::AskedChanges;
 use crate::store::{self, Store};
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Epochs and questions a ring holds at most.
 pub(super) const RING: usize = 16;
@@ -23,10 +24,10 @@ const FOLD_TIMES: usize = 4;
 const LOOK: usize = 64;
 
 /// What one worker needs; taken once by the thread it is for.
-pub(super) struct Seat {
+pub(super) struct WorkerContext {
     pub store: Arc<Store>,
     pub tables: Tables,
-    pub treat: Vec<Work>,
+    pub treat: Vec<EpochWork>,
     pub ring: Receiver<WorkerJob>,
     pub committer: Sender<CommitterMessage>,
     pub seed: KeySeed,
@@ -41,12 +42,12 @@ pub(super) struct Seat {
 }
 
 /// Runs the worker whose seat is at its index until its ring is closed.
-pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
+pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<WorkerContext>>>) {
     let index = worker.index();
-    let seat = seats.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index).and_then(Option::take);
+    let seat = seats.lock().get_mut(index).and_then(Option::take);
     let Some(seat) = seat else { return };
     let _alarm = Alarm(seat.committer.clone(), seat.fallen.clone());
-    let (reader, asked) = (seat.store.clone(), Asked::default());
+    let (reader, asked) = (seat.store.clone(), AskedChanges::default());
     let asks = asked.clone();
     let stage = Stage::new(move |dataset, position| {
         reader.older(dataset, position, &asks).unwrap_or_else(|error| {
@@ -59,8 +60,8 @@ pub(super) fn run(worker: &mut Worker, seats: &Mutex<Vec<Option<Seat>>>) {
         let _ = seat.committer.send(CommitterMessage::Part(0, Err(error)));
         return;
     }
-    let shelf = Shelf::new(seat.store.clone(), (index, worker.peers()), seat.table_bytes);
-    let look = (seat.table_bytes / LOOK / size_of::<Entry>()) as u64;
+    let shelf = SpillReader::new(seat.store.clone(), (index, worker.peers()), seat.table_bytes);
+    let look = (seat.table_bytes / LOOK / size_of::<RecordEntry>()) as u64;
     let (mut treat, mut added) = (seat.treat, look);
     while let Ok(job) = seat.ring.recv() {
         match job {
@@ -119,7 +120,7 @@ fn answer(graph: &Graph, query: WorkerQuery, (worker, workers): (usize, usize)) 
 }
 
 /// Replaces the stored touches of a dataset by one statement of all versions when they have grown long.
-fn fold(graph: &Graph, part: &mut Part) {
+fn fold(graph: &Graph, part: &mut WorkerChanges) {
     let mut datasets: Vec<DatasetId> = part.touched.keys().map(|(dataset, _)| *dataset).collect();
     datasets.dedup();
     let mut tables = graph.tables.borrow_mut();
@@ -152,11 +153,11 @@ fn ask_to_spill(graph: &Graph, decides: &Sender<SequencerMessage>, limit: usize)
 /// Spills what is to be spilled, and gathers what the store has to be told of datasets that are.
 fn to_disk(
     graph: &Graph,
-    part: &mut Part,
+    part: &mut WorkerChanges,
     (epoch, next): (u64, u64),
     spill: &[DatasetId],
     store: &Store,
-    shelf: &Shelf,
+    shelf: &SpillReader,
 ) -> store::Result<()> {
     let mut tables = graph.tables.borrow_mut();
     part.used = tables.used(next).map_err(store::Error::Disk)?;

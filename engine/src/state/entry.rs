@@ -7,14 +7,14 @@ use crate::model::{Cause, Timestamp, Via};
 pub const DEAD: u8 = 1;
 /// Readers never see it: a delete or a patch of an id nobody knew.
 pub const HIDDEN: u8 = 2;
-/// It has field clocks ([`Fields`]).
+/// It has field clocks ([`FieldClocks`]).
 pub const PATCHED: u8 = 4;
 /// Its payload was pruned.
 pub const PRUNED: u8 = 8;
 
 /// What the merge knows of a record.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct RecordEntry {
     /// Hash of the id.
     pub key: Key,
     /// Version: the source's modified time …
@@ -35,10 +35,10 @@ pub struct Entry {
     writer_flags: u32,
 }
 
-impl Entry {
+impl RecordEntry {
     /// A fresh entry without flags; everything else is for the caller to set.
     pub fn new(key: Key) -> Self {
-        Entry {
+        RecordEntry {
             key,
             modified_at: Timestamp::NONE,
             observed_at: Timestamp::NONE,
@@ -110,12 +110,12 @@ mod tests {
 
     #[test]
     fn an_entry_has_72_bytes() {
-        assert_eq!(std::mem::size_of::<Entry>(), 72);
+        assert_eq!(std::mem::size_of::<RecordEntry>(), 72);
     }
 
     #[test]
     fn flags_and_writer_do_not_disturb_each_other() {
-        let mut entry = Entry::new([1, 2]);
+        let mut entry = RecordEntry::new([1, 2]);
         entry.set_flags(DEAD | PRUNED);
         entry.set_writer(Cause::run(7));
         assert!(entry.is(DEAD) && entry.is(PRUNED) && !entry.is(HIDDEN));

@@ -18,7 +18,7 @@ pub type Stamp = (Timestamp, Timestamp, u64);
 
 /// Base and newer patches of one record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Fields {
+pub struct FieldClocks {
     /// The newest whole content; `None` while unknown or deleted.
     pub base: Option<String>,
     /// Its version and hash; `None` while the record is unknown.
@@ -27,7 +27,7 @@ pub struct Fields {
     pub patches: Vec<(Stamp, String)>,
 }
 
-impl Fields {
+impl FieldClocks {
     /// The newest version that is known of.
     pub fn newest(&self) -> (Timestamp, Timestamp) {
         let stamps = self.base_stamp.iter().chain(self.patches.iter().map(|(stamp, _)| stamp));
@@ -127,7 +127,7 @@ mod tests {
         ];
         let mut results = std::collections::BTreeSet::new();
         for order in permutations(4) {
-            let mut fields = Fields::default();
+            let mut fields = FieldClocks::default();
             for n in order {
                 let (t, text, is_patch) = steps[n];
                 let text = text.map(str::to_owned);

@@ -10,10 +10,10 @@ mod split;
 mod stage;
 mod table;
 
-pub use entry::{DEAD, Entry, HIDDEN, PATCHED, PRUNED, writer};
-pub use fields::{Fields, Stamp, merge, patch_hash};
-pub use rows::{Kind, Row, Rows, Window, Work};
-pub use spill::{Entries, Shelf};
+pub use entry::{DEAD, HIDDEN, PATCHED, PRUNED, RecordEntry, writer};
+pub use fields::{FieldClocks, Stamp, merge, patch_hash};
+pub use rows::{EpochWork, ObservationRow, ObservationRows, RowKind, Window};
+pub use spill::{Entries, SpillReader};
 pub use split::AHEAD;
-pub use stage::{Content, Kept, OF_VIEWS, Older, Part, Seen, Stage, Staged, Touch};
-pub use table::{Table, Tables};
+pub use stage::{KeptFields, OF_VIEWS, Older, SeenRecord, Stage, Staged, StagedContent, Touch, WorkerChanges};
+pub use table::{RecordTable, Tables};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// What a row says of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RowKind {
     /// The whole content.
     Whole,
     /// Some fields.
@@ -17,7 +17,7 @@ pub enum Kind {
 
 /// One observation, its bytes elsewhere: nothing is allocated for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct ObservationRow {
     /// Hash of the id.
     pub key: Key,
     /// Hash of the bytes.
@@ -33,25 +33,25 @@ pub struct Row {
     /// Its place among the rows of its page, over all workers.
     pub place: u32,
     /// What it says.
-    pub kind: Kind,
+    pub kind: RowKind,
 }
 
 /// Rows of one dataset, split by worker, over one buffer.
 #[derive(Debug)]
-pub struct Rows {
+pub struct ObservationRows {
     /// Their dataset.
     pub dataset: DatasetId,
     /// All payloads, one after the other.
     pub bytes: Vec<u8>,
     /// Rows by worker, each in order.
-    pub parts: Vec<Vec<Row>>,
+    pub parts: Vec<Vec<ObservationRow>>,
     /// Rows in all.
     pub len: u32,
 }
 
-impl Rows {
+impl ObservationRows {
     /// The bytes of `row`; empty if the row is not of these rows.
-    pub fn bytes_of(&self, row: &Row) -> &[u8] {
+    pub fn bytes_of(&self, row: &ObservationRow) -> &[u8] {
         let from = row.from as usize;
         self.bytes.get(from..from + row.len as usize).unwrap_or_default()
     }
@@ -75,11 +75,11 @@ pub enum Window {
 
 /// A piece of an epoch, in order. `slot` numbers the batch within the epoch.
 #[derive(Clone, Debug)]
-pub enum Work {
+pub enum EpochWork {
     /// Rows to merge; `base` is the place of the first one.
     Rows {
         /// The rows of all workers.
-        rows: Arc<Rows>,
+        rows: Arc<ObservationRows>,
         /// What made them.
         cause: Cause,
         /// Commit time of the epoch.

@@ -1,9 +1,9 @@
 //! Datasets too large for memory: the store has their entries, a table keeps those in use.
 //!
 //! Promises: an entry used by an epoch that is not committed stays in memory, because the store does not have it yet; of all
-//! others at most twice [`Shelf::kept`] stay. An entry that cannot be read is an error of the epoch, never an unknown record.
+//! others at most twice [`SpillReader::kept`] stay. An entry that cannot be read is an error of the epoch, never an unknown record.
 
-use super::entry::Entry;
+use super::entry::RecordEntry;
 use super::split::Split;
 use crate::model::DatasetId;
 use crate::model::content::Key;
@@ -15,11 +15,15 @@ const KEPT_MAX: usize = 1 << 17;
 /// Where entries of spilled datasets are. Errors are texts: whoever meets one can only stop.
 pub trait Entries: Send + Sync {
     /// The entry of a record, as of the last commit.
-    fn entry(&self, dataset: DatasetId, key: &Key) -> Result<Option<Entry>, String>;
+    fn entry(&self, dataset: DatasetId, key: &Key) -> Result<Option<RecordEntry>, String>;
 
     /// All entries of one worker of so many.
-    fn each_entry(&self, dataset: DatasetId, share: (usize, usize), each: &mut dyn FnMut(&Entry))
-    -> Result<(), String>;
+    fn each_entry(
+        &self,
+        dataset: DatasetId,
+        share: (usize, usize),
+        each: &mut dyn FnMut(&RecordEntry),
+    ) -> Result<(), String>;
 
     /// The first epoch that is not committed.
     fn uncommitted(&self) -> Result<u64, String>;
@@ -27,7 +31,7 @@ pub trait Entries: Send + Sync {
 
 /// One worker's way to them.
 #[derive(Clone)]
-pub struct Shelf {
+pub struct SpillReader {
     /// Where they are.
     pub entries: Arc<dyn Entries>,
     /// Which worker this is, and of how many.
@@ -36,17 +40,17 @@ pub struct Shelf {
     pub kept: usize,
 }
 
-impl Shelf {
+impl SpillReader {
     /// For a worker whose tables may take so many bytes: an eighth of them is for entries of spilled ones.
     pub fn new(entries: Arc<dyn Entries>, share: (usize, usize), table_bytes: usize) -> Self {
-        Shelf { entries, share, kept: (table_bytes / 8 / size_of::<Entry>()).min(KEPT_MAX) }
+        SpillReader { entries, share, kept: (table_bytes / 8 / size_of::<RecordEntry>()).min(KEPT_MAX) }
     }
 }
 
 /// What a spilled table knows beside the entries in use.
 pub struct Spill {
     dataset: DatasetId,
-    shelf: Shelf,
+    shelf: SpillReader,
     /// Keys used in the current epoch, some of them several times.
     used: Vec<Key>,
     /// Entries that were used before the last rotation and not since.
@@ -59,12 +63,12 @@ pub struct Spill {
 
 impl Spill {
     /// Of a dataset whose entries are all in the store.
-    pub fn new(dataset: DatasetId, shelf: Shelf) -> Self {
+    pub fn new(dataset: DatasetId, shelf: SpillReader) -> Self {
         Spill { dataset, shelf, used: Vec::new(), before: Split::default(), until: 0, failed: None }
     }
 
     /// Notes that a key is used. The entry it has, unless that is in use already.
-    pub fn fetch(&mut self, key: &Key, in_use: bool) -> Option<Entry> {
+    pub fn fetch(&mut self, key: &Key, in_use: bool) -> Option<RecordEntry> {
         self.used.push(*key);
         if in_use {
             return None;
@@ -84,7 +88,7 @@ impl Spill {
     }
 
     /// Every entry that is not in use.
-    pub fn each(&mut self, in_use: &Split, each: &mut dyn FnMut(&Entry)) {
+    pub fn each(&mut self, in_use: &Split, each: &mut dyn FnMut(&RecordEntry)) {
         self.before.iter().for_each(&mut *each);
         let before = &self.before;
         let read = self.shelf.entries.each_entry(self.dataset, self.shelf.share, &mut |entry| {

@@ -1,6 +1,6 @@
 //! Many entries in hash tables of their own, so that a resize never doubles the whole.
 
-use super::entry::Entry;
+use super::entry::RecordEntry;
 use crate::model::content::Key;
 use hashbrown::HashTable;
 
@@ -35,7 +35,7 @@ const fn shares() -> [u8; 1 << CHOICE_BITS] {
 }
 
 /// Entries by key.
-pub struct Split(Vec<HashTable<Entry>>);
+pub struct Split(Vec<HashTable<RecordEntry>>);
 
 impl Default for Split {
     fn default() -> Self {
@@ -45,14 +45,14 @@ impl Default for Split {
 
 impl Split {
     #[inline]
-    fn shard(&mut self, half: u64) -> &mut HashTable<Entry> {
+    fn shard(&mut self, half: u64) -> &mut HashTable<RecordEntry> {
         // Bits the hash tables themselves do not use. The mask keeps the index inside the choices, which name sub-tables.
         &mut self.0[shard(half)]
     }
 
     /// The entry of `key`.
     #[inline]
-    pub fn get(&mut self, key: &Key) -> Option<&mut Entry> {
+    pub fn get(&mut self, key: &Key) -> Option<&mut RecordEntry> {
         let key = *key;
         self.shard(key[0]).find_mut(key[0], |entry| entry.key == key)
     }
@@ -66,7 +66,7 @@ impl Split {
             *place = self.0[shard(key[0])].iter_hash(key[0]).next();
         }
         // Both ends of an entry: it may lie on two lines of the cache.
-        let ends = |entry: &Entry| entry.key[0] ^ u64::from(entry.generation);
+        let ends = |entry: &RecordEntry| entry.key[0] ^ u64::from(entry.generation);
         std::hint::black_box(likely.iter().flatten().fold(0, |all, entry| all ^ ends(entry)));
     }
 
@@ -76,7 +76,7 @@ impl Split {
     }
 
     /// Puts the entry in, in place of one with its key.
-    pub fn put(&mut self, entry: Entry) {
+    pub fn put(&mut self, entry: RecordEntry) {
         let key = entry.key;
         match self.shard(key[0]).entry(key[0], |e| e.key == key, |e| e.key[0]) {
             hashbrown::hash_table::Entry::Occupied(mut there) => *there.get_mut() = entry,
@@ -87,28 +87,28 @@ impl Split {
     }
 
     /// Adds an entry whose key is not there yet.
-    pub fn insert(&mut self, entry: Entry) {
+    pub fn insert(&mut self, entry: RecordEntry) {
         self.shard(entry.key[0]).insert_unique(entry.key[0], entry, |e| e.key[0]);
     }
 
     /// Takes the entry of `key` out.
-    pub fn take(&mut self, key: &Key) -> Option<Entry> {
+    pub fn take(&mut self, key: &Key) -> Option<RecordEntry> {
         let there = self.shard(key[0]).find_entry(key[0], |entry| entry.key == *key).ok()?;
         Some(there.remove().0)
     }
 
     /// The entry whose key begins with this half (the first, should there be two by an accident of hashing).
-    pub fn half(&mut self, half: u64) -> Option<&mut Entry> {
+    pub fn half(&mut self, half: u64) -> Option<&mut RecordEntry> {
         self.shard(half).find_mut(half, |entry| entry.key[0] == half)
     }
 
     /// All entries, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &RecordEntry> {
         self.0.iter().flat_map(HashTable::iter)
     }
 
     /// All entries, in no order.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut RecordEntry> {
         self.0.iter_mut().flat_map(HashTable::iter_mut)
     }
 

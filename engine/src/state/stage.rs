@@ -1,10 +1,10 @@
 //! What one worker's epoch changes, gathered for the pipeline to write.
 //!
-//! The operators fill a [`Stage`]; when the frontier has passed the epoch the pipeline takes the [`Part`] out of it. The
+//! The operators fill a [`Stage`]; when the frontier has passed the epoch the pipeline takes the [`WorkerChanges`] out of it. The
 //! only thing a stage is asked for is an older payload (for patches and views), which the pipeline answers from the store.
 
-use super::entry::Entry;
-use super::rows::{Row, Rows};
+use super::entry::RecordEntry;
+use super::rows::{ObservationRow, ObservationRows};
 use crate::model::content::Key;
 use crate::model::{Action, Cause, Counts, DatasetId, Timestamp};
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// Where the payload of a staged record is.
 #[derive(Debug)]
-pub enum Content {
-    /// Bytes of a page of this part: index into [`Part::pages`], offset, length.
+pub enum StagedContent {
+    /// Bytes of a page of this part: index into [`WorkerChanges::pages`], offset, length.
     Page(u32, u32, u32),
     /// Bytes of their own (merged by a patch, made by a view).
     Owned(Vec<u8>),
@@ -37,11 +37,11 @@ pub struct Staged {
     /// What made it happen.
     pub cause: Cause,
     /// The entry as it now stands.
-    pub entry: Entry,
+    pub entry: RecordEntry,
     /// When it was deleted.
     pub deleted_at: Option<Timestamp>,
     /// Its payload.
-    pub content: Content,
+    pub content: StagedContent,
 }
 
 /// Versions and generations that moved without a change: the fact that a record was seen.
@@ -89,7 +89,7 @@ impl Touch {
 
 /// Field clocks of a record that came or went: see [`super::Fields`].
 #[derive(Debug)]
-pub struct Kept {
+pub struct KeptFields {
     /// The dataset.
     pub dataset: DatasetId,
     /// The record.
@@ -103,21 +103,21 @@ pub const OF_VIEWS: u32 = u32::MAX;
 
 /// All that one worker's epoch changes.
 #[derive(Debug, Default)]
-pub struct Part {
+pub struct WorkerChanges {
     /// Pages the staged contents point into.
-    pub pages: Vec<Arc<Rows>>,
+    pub pages: Vec<Arc<ObservationRows>>,
     /// Records at new positions, positions rising within a dataset.
     pub staged: Vec<Staged>,
     /// What was seen without a change, by dataset and generation.
     pub touched: BTreeMap<(DatasetId, u32), Touch>,
     /// Entries of spilled datasets that were used.
-    pub used: Vec<(DatasetId, Entry)>,
+    pub used: Vec<(DatasetId, RecordEntry)>,
     /// Datasets that are spilled from now on.
     pub spilled: Vec<DatasetId>,
     /// Datasets whose touches above stand for all older ones.
     pub folded: Vec<DatasetId>,
     /// Field clocks that changed.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptFields>,
     /// Pruned payloads that came back: (dataset, position, payload).
     pub restored: Vec<(DatasetId, u64, Vec<u8>)>,
     /// Payloads to drop: (dataset, position, batch).
@@ -132,21 +132,21 @@ pub struct Part {
     pub live: Vec<(DatasetId, i64)>,
 }
 
-impl Part {
+impl WorkerChanges {
     /// The bytes of a staged content; `None` for `Kept` and `Nothing`.
-    pub fn bytes<'a>(&'a self, content: &'a Content) -> Option<&'a [u8]> {
+    pub fn bytes<'a>(&'a self, content: &'a StagedContent) -> Option<&'a [u8]> {
         match content {
-            Content::Page(page, from, len) => {
+            StagedContent::Page(page, from, len) => {
                 let (from, len) = (*from as usize, *len as usize);
                 self.pages.get(*page as usize).and_then(|rows| rows.bytes.get(from..from + len))
             }
-            Content::Owned(bytes) => Some(bytes),
-            Content::Kept | Content::Nothing => None,
+            StagedContent::Owned(bytes) => Some(bytes),
+            StagedContent::Kept | StagedContent::Nothing => None,
         }
     }
 
     /// Remembers the page so that contents can point into it.
-    pub fn page(&mut self, rows: &Arc<Rows>) -> u32 {
+    pub fn page(&mut self, rows: &Arc<ObservationRows>) -> u32 {
         if self.pages.last().is_none_or(|last| !Arc::ptr_eq(last, rows)) {
             self.pages.push(rows.clone());
         }
@@ -154,8 +154,8 @@ impl Part {
     }
 
     /// The content of `row` in page number `page`.
-    pub fn content(page: u32, row: &Row) -> Content {
-        Content::Page(page, row.from, row.len)
+    pub fn content(page: u32, row: &ObservationRow) -> StagedContent {
+        StagedContent::Page(page, row.from, row.len)
     }
 
     /// Drops what was gathered for a dataset that is now to be forgotten.
@@ -184,7 +184,7 @@ impl Part {
 
 /// What a view sees of a record: as of its last change, like every reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenRecord {
     /// Its content.
     pub payload: Vec<u8>,
     /// The source's modified time; [`Timestamp::NONE`] if there is none.
@@ -197,7 +197,7 @@ pub type Older = (Option<Vec<u8>>, Timestamp);
 /// What the operators gather into, and the one question they may ask.
 pub struct Stage {
     /// The epoch being gathered.
-    pub part: Part,
+    pub part: WorkerChanges,
     /// Its first position: what is before is stored.
     pub first: u64,
     older: Box<dyn Fn(DatasetId, u64) -> Older>,
@@ -206,7 +206,7 @@ pub struct Stage {
 impl Stage {
     /// A stage that asks `older` for changes of earlier epochs.
     pub fn new(older: impl Fn(DatasetId, u64) -> Older + 'static) -> Self {
-        Stage { part: Part::default(), first: 0, older: Box::new(older) }
+        Stage { part: WorkerChanges::default(), first: 0, older: Box::new(older) }
     }
 
     /// The payload at `position`, staged in this epoch or stored earlier; `None` if it is pruned.
@@ -215,7 +215,7 @@ impl Stage {
     }
 
     /// The same, with the modified time as of that change.
-    pub fn seen(&self, dataset: DatasetId, position: u64) -> Option<Seen> {
+    pub fn seen(&self, dataset: DatasetId, position: u64) -> Option<SeenRecord> {
         let back = |at: u64| self.part.restored.iter().rev().find(move |(of, place, _)| *of == dataset && *place == at);
         let (mut wanted, mut dated) = (position, None);
         // Looked for here only if it can be here: most are of earlier epochs.
@@ -226,17 +226,17 @@ impl Stage {
             }
             let modified_at = *dated.get_or_insert(staged.entry.modified_at);
             match (&staged.content, staged.old) {
-                (Content::Kept, Some(old)) => wanted = old,
+                (StagedContent::Kept, Some(old)) => wanted = old,
                 (content, _) => {
                     let payload = self.part.bytes(content)?.to_vec();
-                    return Some(Seen { payload, modified_at });
+                    return Some(SeenRecord { payload, modified_at });
                 }
             }
         }
         let (stored, stored_at) = (self.older)(dataset, wanted);
         // Pruned, and come back in this epoch.
         let payload = back(wanted).map(|(_, _, payload)| payload.clone()).or(stored)?;
-        Some(Seen { payload, modified_at: dated.unwrap_or(stored_at) })
+        Some(SeenRecord { payload, modified_at: dated.unwrap_or(stored_at) })
     }
 }
 

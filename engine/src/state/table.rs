@@ -1,8 +1,8 @@
 //! The state of the merge: one entry of 72 bytes per record.
 
-use super::entry::{DEAD, Entry};
-use super::fields::Fields;
-use super::spill::{Shelf, Spill};
+use super::entry::{DEAD, RecordEntry};
+use super::fields::FieldClocks;
+use super::spill::{Spill, SpillReader};
 use super::split::Split;
 use crate::model::content::{Ignore, Key};
 use crate::model::{DatasetId, Strategy, Timestamp};
@@ -26,7 +26,7 @@ impl Default for Spec {
 
 /// All records of one dataset on one worker.
 #[derive(Default)]
-pub struct Table {
+pub struct RecordTable {
     /// How it is treated.
     pub spec: Spec,
     /// The current generation; entries of an older one were not seen in the open window.
@@ -34,7 +34,7 @@ pub struct Table {
     /// The open window's clock.
     pub window: Option<Timestamp>,
     /// Field clocks of records that have some.
-    pub fields: HashMap<Key, Fields>,
+    pub fields: HashMap<Key, FieldClocks>,
     /// Live records here.
     pub live: i64,
     /// Position of the last change there was at the start.
@@ -47,10 +47,10 @@ pub struct Table {
     spill: Option<Spill>,
 }
 
-impl Table {
+impl RecordTable {
     /// The entry of `key`.
     #[inline]
-    pub fn get(&mut self, key: &Key) -> Option<&mut Entry> {
+    pub fn get(&mut self, key: &Key) -> Option<&mut RecordEntry> {
         if self.spill.is_some() {
             self.fetch(key);
         }
@@ -73,7 +73,7 @@ impl Table {
     }
 
     /// Puts the entry in, in place of one with its key.
-    pub fn put(&mut self, entry: Entry) {
+    pub fn put(&mut self, entry: RecordEntry) {
         if let Some(spill) = &mut self.spill {
             spill.replace(&entry.key);
         }
@@ -81,7 +81,7 @@ impl Table {
     }
 
     /// Adds an entry whose key is not there yet.
-    pub fn insert(&mut self, entry: Entry) {
+    pub fn insert(&mut self, entry: RecordEntry) {
         if let Some(spill) = &mut self.spill {
             spill.replace(&entry.key);
         }
@@ -89,17 +89,17 @@ impl Table {
     }
 
     /// Entries in memory, in no order: all of them, unless the dataset is spilled.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &RecordEntry> {
         self.split.iter()
     }
 
     /// Entries in memory, in no order: all of them, unless the dataset is spilled.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut RecordEntry> {
         self.split.iter_mut()
     }
 
     /// Hands over every entry, wherever it is, in no order.
-    pub fn each(&mut self, each: &mut dyn FnMut(&Entry)) {
+    pub fn each(&mut self, each: &mut dyn FnMut(&RecordEntry)) {
         self.split.iter().for_each(&mut *each);
         if let Some(spill) = &mut self.spill {
             spill.each(&self.split, each);
@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// The entry in memory whose key begins with this half.
-    pub fn half(&mut self, half: u64) -> Option<&mut Entry> {
+    pub fn half(&mut self, half: u64) -> Option<&mut RecordEntry> {
         self.split.half(half)
     }
 
@@ -122,7 +122,7 @@ impl Table {
     }
 
     /// Live records not seen in the open window, in order of position.
-    pub fn unseen(&mut self) -> Vec<Entry> {
+    pub fn unseen(&mut self) -> Vec<RecordEntry> {
         let mut unseen = Vec::new();
         self.each_unseen(&mut |entry| unseen.push(*entry));
         unseen.sort_unstable_by_key(|entry| entry.position);
@@ -137,7 +137,7 @@ impl Table {
         positions
     }
 
-    fn each_unseen(&mut self, each: &mut dyn FnMut(&Entry)) {
+    fn each_unseen(&mut self, each: &mut dyn FnMut(&RecordEntry)) {
         let generation = self.generation;
         self.each(&mut |entry| {
             if entry.generation < generation && !entry.is(DEAD) {
@@ -152,12 +152,12 @@ impl Table {
     }
 
     /// From now on the store has the entries: all that are here, as they are.
-    pub fn spill(&mut self, dataset: DatasetId, shelf: Shelf) {
+    pub fn spill(&mut self, dataset: DatasetId, shelf: SpillReader) {
         (self.split, self.spill) = (Split::default(), Some(Spill::new(dataset, shelf)));
     }
 
     /// Entries of a spilled dataset that were used since the last call: what the store has to be told.
-    pub fn used(&mut self) -> Result<Vec<Entry>, String> {
+    pub fn used(&mut self) -> Result<Vec<RecordEntry>, String> {
         let Some(spill) = &mut self.spill else { return Ok(Vec::new()) };
         let used = spill.used()?;
         Ok(used.iter().filter_map(|key| self.split.get(key).copied()).collect())
@@ -174,7 +174,7 @@ impl Table {
 #[derive(Default)]
 pub struct Tables {
     /// By dataset.
-    pub all: BTreeMap<DatasetId, Table>,
+    pub all: BTreeMap<DatasetId, RecordTable>,
     /// Those of spilled datasets.
     spilled: BTreeSet<DatasetId>,
     /// Entries of spilled datasets used since the last rotation.
@@ -185,7 +185,7 @@ pub struct Tables {
 
 impl Tables {
     /// The table of `dataset`.
-    pub fn table(&mut self, dataset: DatasetId) -> &mut Table {
+    pub fn table(&mut self, dataset: DatasetId) -> &mut RecordTable {
         self.all.entry(dataset).or_default()
     }
 
@@ -195,7 +195,7 @@ impl Tables {
     }
 
     /// From now on the store has the entries of `dataset`.
-    pub fn spill(&mut self, dataset: DatasetId, shelf: Shelf) {
+    pub fn spill(&mut self, dataset: DatasetId, shelf: SpillReader) {
         self.kept = shelf.kept;
         self.table(dataset).spill(dataset, shelf);
         self.spilled.insert(dataset);
@@ -205,13 +205,13 @@ impl Tables {
     pub fn clear(&mut self, dataset: DatasetId) {
         let old = self.table(dataset);
         let (spec, generation) = (old.spec.clone(), old.generation);
-        self.all.insert(dataset, Table { spec, generation, ..Table::default() });
+        self.all.insert(dataset, RecordTable { spec, generation, ..RecordTable::default() });
         self.spilled.remove(&dataset);
     }
 
     /// What an epoch has used of spilled datasets, for the store; `next` is the epoch after it. Entries that were not used
     /// lately are let go.
-    pub fn used(&mut self, next: u64) -> Result<Vec<(DatasetId, Entry)>, String> {
+    pub fn used(&mut self, next: u64) -> Result<Vec<(DatasetId, RecordEntry)>, String> {
         let mut used = Vec::new();
         for dataset in &self.spilled {
             let Some(table) = self.all.get_mut(dataset) else { continue };

@@ -1,6 +1,6 @@
 //! Names and small state of the store itself: datasets, windows, the installation's secret, counters.
 
-use super::Batch;
+use super::StoreBatch;
 use super::{Family, Result, Store, keys};
 use crate::model::{Counts, DatasetId, DatasetName, Strategy, Timestamp, Via};
 use serde::de::DeserializeOwned;
@@ -113,7 +113,7 @@ impl Store {
     }
 
     /// Puts a named value into a batch.
-    pub(crate) fn put_named<T: Serialize>(&self, batch: &mut Batch, prefix: &str, number: u64, value: &T) {
+    pub(crate) fn put_named<T: Serialize>(&self, batch: &mut StoreBatch, prefix: &str, number: u64, value: &T) {
         // Values here are plain structs: they always serialise.
         if let Ok(bytes) = serde_json::to_vec(value) {
             self.put(batch, Family::System, keys::named(prefix, number), bytes);
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Removes a named value in a batch.
-    pub(crate) fn delete_named(&self, batch: &mut Batch, prefix: &str, number: u64) {
+    pub(crate) fn delete_named(&self, batch: &mut StoreBatch, prefix: &str, number: u64) {
         self.delete(batch, Family::System, keys::named(prefix, number));
     }
 
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// Puts a system value into a batch.
-    pub(crate) fn put_system(&self, batch: &mut Batch, key: &[u8], value: &[u8]) {
+    pub(crate) fn put_system(&self, batch: &mut StoreBatch, key: &[u8], value: &[u8]) {
         self.put(batch, Family::System, key, value);
     }
 

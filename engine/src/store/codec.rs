@@ -14,7 +14,7 @@ const BLOCK: u8 = 32;
 
 /// A change as stored: what readers are told, and what the merge needs after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
+pub(crate) struct StoredChange {
     pub flags: u8,
     pub action: Action,
     pub cause: Cause,
@@ -38,14 +38,14 @@ pub(crate) struct Meta {
 
 /// Where a payload is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct PayloadRef {
     /// The position it was written at.
     pub at: u64,
     /// How far before that its block begins, if that is known.
     pub block: Option<u16>,
 }
 
-impl Meta {
+impl StoredChange {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIXED + 16);
         let via = match self.cause.via {
@@ -92,7 +92,7 @@ impl Meta {
     }
 
     /// Reads a stored change; an error names what is wrong with it.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Meta, String> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<StoredChange, String> {
         if bytes.len() < FIXED || bytes[0] != FORMAT {
             return Err(format!("a change of {} bytes, format {:?}", bytes.len(), bytes.first()));
         }
@@ -116,7 +116,7 @@ impl Meta {
             (_, Some(block)) => Some(u16::from_le_bytes(*block)),
             (_, None) => return Err("a change cut short".to_owned()),
         };
-        Ok(Meta {
+        Ok(StoredChange {
             flags: bytes[1],
             action: match bytes[2] {
                 0 => Action::Added,
@@ -149,8 +149,8 @@ impl Meta {
     }
 
     /// Where the payload of the change at `position` is.
-    pub(crate) fn place(&self, position: u64) -> Place {
-        Place { at: self.payload.unwrap_or(position), block: self.block }
+    pub(crate) fn place(&self, position: u64) -> PayloadRef {
+        PayloadRef { at: self.payload.unwrap_or(position), block: self.block }
     }
 
     /// The metadata as readers get it.
@@ -180,8 +180,8 @@ pub(crate) fn route(bytes: &[u8]) -> u64 {
 }
 
 /// A change as it is stored; what cannot be read is damage.
-pub(crate) fn decode(bytes: &[u8]) -> super::Result<Meta> {
-    Meta::decode(bytes).map_err(|what| super::Error::Damaged(format!("{what}; restore a backup")))
+pub(crate) fn decode(bytes: &[u8]) -> super::Result<StoredChange> {
+    StoredChange::decode(bytes).map_err(|what| super::Error::Damaged(format!("{what}; restore a backup")))
 }
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn round_trip_and_refusal() {
-        let meta = Meta {
+        let meta = StoredChange {
             flags: 3,
             action: Action::Deleted,
             cause: Cause::webhook(77),
@@ -209,13 +209,14 @@ mod tests {
             pruned_at: None,
         };
         let bytes = meta.encode();
-        assert_eq!(Meta::decode(&bytes), Ok(meta.clone()));
+        assert_eq!(StoredChange::decode(&bytes), Ok(meta.clone()));
         assert_eq!(route(&bytes), u64::MAX);
         for cut in 0..bytes.len() {
-            assert!(Meta::decode(&bytes[..cut]).is_err(), "{cut}");
+            assert!(StoredChange::decode(&bytes[..cut]).is_err(), "{cut}");
         }
-        let plain = Meta { first_seen_at: meta.changed_at, previous: None, block: None, deleted_at: None, ..meta };
+        let plain =
+            StoredChange { first_seen_at: meta.changed_at, previous: None, block: None, deleted_at: None, ..meta };
         assert_eq!(plain.encode().len(), FIXED);
-        assert_eq!(Meta::decode(&plain.encode()), Ok(plain));
+        assert_eq!(StoredChange::decode(&plain.encode()), Ok(plain));
     }
 }

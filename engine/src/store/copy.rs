@@ -9,9 +9,10 @@ use super::{Error, Family, Result, Store};
 use crate::fault::pass;
 use crate::log::{self, Changelog, Write};
 use crate::model::DatasetId;
+use parking_lot::Mutex;
 use rocksdb::{ErrorKind, WriteBatch, WriteOptions};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Place in the changelog up to which this store has it. Of this machine alone, never copied.
 const PLACE: &[u8] = b"changelog_place";
@@ -19,7 +20,7 @@ const PLACE: &[u8] = b"changelog_place";
 const REPLAYING: &[u8] = b"changelog_replaying";
 
 /// A batch of writes, all or nothing. Made by [`Store::batch`].
-pub(crate) struct Batch {
+pub(crate) struct StoreBatch {
     rocks: WriteBatch,
     /// The same writes for the changelog; `None` where there is none.
     copy: Option<Vec<Write>>,
@@ -37,7 +38,7 @@ pub(super) struct Copy {
 impl Copy {
     /// The bulk writes of the engine times before `end`, in order.
     fn take(&self, end: u64) -> Vec<Write> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending.lock();
         let later = pending.split_off(&end);
         std::mem::replace(&mut *pending, later).into_values().flatten().collect()
     }
@@ -47,7 +48,7 @@ impl Copy {
     }
 }
 
-impl Batch {
+impl StoreBatch {
     pub(crate) fn is_empty(&self) -> bool {
         self.rocks.is_empty()
     }
@@ -60,18 +61,18 @@ impl Batch {
 
 impl Store {
     /// An empty batch.
-    pub(crate) fn batch(&self) -> Batch {
-        Batch { rocks: WriteBatch::default(), copy: self.copy.as_ref().map(|_| Vec::new()) }
+    pub(crate) fn batch(&self) -> StoreBatch {
+        StoreBatch { rocks: WriteBatch::default(), copy: self.copy.as_ref().map(|_| Vec::new()) }
     }
 
     /// An empty batch of what concerns this machine alone: no changelog is told of it.
-    pub(super) fn batch_of_here(&self) -> Batch {
-        Batch { rocks: WriteBatch::default(), copy: None }
+    pub(super) fn batch_of_here(&self) -> StoreBatch {
+        StoreBatch { rocks: WriteBatch::default(), copy: None }
     }
 
     /// Writes what nobody depends on: not synced, nothing waits for it, and a failure closes nothing. False if the database is behind
     /// with its tables and would have made it wait; then nothing was written.
-    pub(super) fn write_aside(&self, batch: Batch) -> Result<bool> {
+    pub(super) fn write_aside(&self, batch: StoreBatch) -> Result<bool> {
         self.check_poison()?;
         let mut options = WriteOptions::default();
         options.set_no_slowdown(true);
@@ -82,7 +83,7 @@ impl Store {
     }
 
     /// Puts a value.
-    pub(crate) fn put(&self, batch: &mut Batch, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+    pub(crate) fn put(&self, batch: &mut StoreBatch, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         let (key, value) = (key.as_ref(), value.as_ref());
         if let Some(copy) = &mut batch.copy {
             copy.push(Write { key: named(family, key), value: Some(value.to_vec()) });
@@ -91,7 +92,7 @@ impl Store {
     }
 
     /// Removes a value.
-    pub(crate) fn delete(&self, batch: &mut Batch, family: Family, key: impl AsRef<[u8]>) {
+    pub(crate) fn delete(&self, batch: &mut StoreBatch, family: Family, key: impl AsRef<[u8]>) {
         let key = key.as_ref();
         if let Some(copy) = &mut batch.copy {
             copy.push(Write { key: named(family, key), value: None });
@@ -100,7 +101,7 @@ impl Store {
     }
 
     /// Removes what lies from `from` to before `to`. A changelog keeps no ranges, so there it is one delete per key.
-    pub(crate) fn delete_range(&self, batch: &mut Batch, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
+    pub(crate) fn delete_range(&self, batch: &mut StoreBatch, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
         if let Some(copy) = &mut batch.copy {
             // What this very batch puts there is not to be found on the disk yet.
             let (low, high) = (named(family, from), named(family, to));
@@ -120,23 +121,23 @@ impl Store {
     }
 
     /// Bulk puts of an engine time, above the watermark: in the write-ahead log, not yet synced.
-    pub(crate) fn write_unsynced(&self, mut batch: Batch, epoch: u64) -> Result<()> {
+    pub(crate) fn write_unsynced(&self, mut batch: StoreBatch, epoch: u64) -> Result<()> {
         if let (Some(copy), Some(writes)) = (&self.copy, batch.copy.take()) {
-            copy.pending.lock().unwrap_or_else(PoisonError::into_inner).entry(epoch).or_default().extend(writes);
+            copy.pending.lock().entry(epoch).or_default().extend(writes);
         }
         self.write(batch.rocks, false)
     }
 
     /// A small write of its own: durable when this returns.
-    pub(crate) fn write_synced(&self, batch: Batch) -> Result<()> {
+    pub(crate) fn write_synced(&self, batch: StoreBatch) -> Result<()> {
         self.commit(batch, 0)
     }
 
     /// Commits the engine times before `end`, their bulk writes included: durable when this returns.
-    pub(crate) fn commit(&self, mut batch: Batch, end: u64) -> Result<()> {
+    pub(crate) fn commit(&self, mut batch: StoreBatch, end: u64) -> Result<()> {
         self.synced.reach(end);
         let Some(copy) = &self.copy else { return self.write(batch.rocks, true) };
-        let _turn = copy.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = copy.turn.lock();
         self.check_poison()?;
         let mut writes = copy.take(end);
         writes.append(batch.copy.get_or_insert_default());
@@ -222,7 +223,7 @@ mod tests {
     use crate::log::MemoryChangelog;
     use crate::model::{DatasetName, Position, Strategy};
 
-    fn put(store: &Store, key: &str) -> Batch {
+    fn put(store: &Store, key: &str) -> StoreBatch {
         let mut batch = store.batch();
         store.put(&mut batch, Family::System, key, b"written");
         batch

@@ -1,6 +1,6 @@
 //! Marks: small values the program stores with its batches.
 
-use super::{Batch, Family, Result, Store, keys};
+use super::{Family, Result, Store, StoreBatch, keys};
 
 impl Store {
     /// A mark.
@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// Puts or removes a mark in a batch.
-    pub(crate) fn set_mark(&self, batch: &mut Batch, table: u8, parts: &[String], value: Option<&[u8]>) {
+    pub(crate) fn set_mark(&self, batch: &mut StoreBatch, table: u8, parts: &[String], value: Option<&[u8]>) {
         let key = keys::mark(table, parts);
         match value {
             Some(value) => self.put(batch, Family::Marks, key, value),

@@ -150,7 +150,7 @@ impl From<std::io::Error> for Error {
 }
 
 pub use backup::{BackedUp, Restoration, back_up, checkpoint, restore};
-pub(crate) use copy::Batch;
+pub(crate) use copy::StoreBatch;
 pub use files::CHECKPOINT;
 pub use repair::{Repaired, repair};
 pub(crate) use write::WORKERS_MAX;

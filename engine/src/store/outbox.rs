@@ -1,6 +1,6 @@
 //! The outbox: deliveries owed, in order of the commits that made them owed.
 
-use super::{Batch, Error, Family, Result, Store};
+use super::{Error, Family, Result, Store, StoreBatch};
 use crate::model::Delivery;
 
 /// Where a delivery stands: (epoch, number within it).
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Puts a new delivery into a batch.
-    pub(crate) fn owe(&self, batch: &mut Batch, epoch: u64, number: u32, delivery: &Delivery) {
+    pub(crate) fn owe(&self, batch: &mut StoreBatch, epoch: u64, number: u32, delivery: &Delivery) {
         if let Ok(bytes) = serde_json::to_vec(delivery) {
             self.put(batch, Family::Outbox, key(epoch, number), bytes);
         }

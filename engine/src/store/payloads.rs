@@ -6,9 +6,9 @@
 //! change says where the block of its payload begins; where it does not, the block is looked for.
 
 use super::block::{self, Block, Packer};
-use super::codec::Place;
+use super::codec::PayloadRef;
 use super::values::Scan;
-use super::{Batch, Error, Family, Result, Store, keys};
+use super::{Error, Family, Result, Store, StoreBatch, keys};
 use crate::model::{DatasetId, Position};
 use rocksdb::{ReadOptions, Snapshot};
 use std::cell::RefCell;
@@ -28,7 +28,7 @@ impl Store {
     /// position the block begins that it is in.
     pub(super) fn put_payloads(
         &self,
-        bulk: &mut Batch,
+        bulk: &mut StoreBatch,
         payloads: Vec<(DatasetId, u64, &[u8])>,
     ) -> Result<Vec<Option<u16>>> {
         let mut payloads: Vec<_> = payloads.into_iter().enumerate().collect();
@@ -67,7 +67,7 @@ impl Store {
 
     fn put_block(
         &self,
-        bulk: &mut Batch,
+        bulk: &mut StoreBatch,
         dataset: DatasetId,
         block: &mut Vec<(u64, &[u8])>,
         packer: &mut Packer,
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// The payload at a place, of whatever engine time.
-    pub(crate) fn payload(&self, dataset: DatasetId, place: Place) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn payload(&self, dataset: DatasetId, place: PayloadRef) -> Result<Option<Vec<u8>>> {
         // Where its block is known there is one place to look into, instead of one in each file.
         if let Some(first) = begin(place)
             && let Some(block) = self.get(Family::Blocks, keys::record(dataset, first))?
@@ -98,7 +98,7 @@ impl Store {
     }
 
     /// Takes payloads out of their blocks, for good.
-    pub(crate) fn forget(&self, batch: &mut Batch, places: &[(DatasetId, u64)]) -> Result<()> {
+    pub(crate) fn forget(&self, batch: &mut StoreBatch, places: &[(DatasetId, u64)]) -> Result<()> {
         if places.is_empty() {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Store {
 }
 
 /// Position of the first payload of a place's block, if that is known.
-fn begin(place: Place) -> Option<u64> {
+fn begin(place: PayloadRef) -> Option<u64> {
     place.at.checked_sub(u64::from(place.block?))
 }
 
@@ -170,7 +170,7 @@ impl<'a> Payloads<'a> {
     }
 
     /// A payload behind those of its dataset that were asked for before.
-    pub(super) fn next(&mut self, dataset: DatasetId, place: Place) -> Result<&[u8]> {
+    pub(super) fn next(&mut self, dataset: DatasetId, place: PayloadRef) -> Result<&[u8]> {
         // Where its block is known it is asked for once, whatever the number of files; a scan would look into each.
         if place.block.is_some() {
             return self.at(dataset, place);
@@ -195,7 +195,7 @@ impl<'a> Payloads<'a> {
     }
 
     /// The payload at a place.
-    pub(super) fn at(&mut self, dataset: DatasetId, place: Place) -> Result<&[u8]> {
+    pub(super) fn at(&mut self, dataset: DatasetId, place: PayloadRef) -> Result<&[u8]> {
         let lately = &mut self.anywhere.lately;
         if let Some(first) = begin(place)
             && lately.with(dataset, place.at).is_none()
@@ -403,8 +403,8 @@ mod tests {
     }
 
     /// A place as a change says it, or as one that was written before it did.
-    fn place(at: u64, block: Option<u16>, chance: &mut ChaCha8Rng) -> Place {
-        Place { at, block: block.filter(|_| chance.random_bool(0.8)) }
+    fn place(at: u64, block: Option<u16>, chance: &mut ChaCha8Rng) -> PayloadRef {
+        PayloadRef { at, block: block.filter(|_| chance.random_bool(0.8)) }
     }
 
     fn store(block_least: usize) -> (tempfile::TempDir, Store) {

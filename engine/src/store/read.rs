@@ -1,13 +1,13 @@
 //! Reading: scans by position over a snapshot, never past the watermark that the snapshot itself holds.
 
-use super::codec::{self, Meta, decode};
+use super::codec::{self, StoredChange, decode};
 use super::payloads::Payloads;
 use super::values::Scan;
 use super::{Error, Family, Result, Store, keys};
 use crate::fault;
 use crate::model::content::Key;
 use crate::model::{self, Action, Cursor, DatasetId, Position};
-use crate::state::{DEAD, HIDDEN, Older, PRUNED, Seen};
+use crate::state::{DEAD, HIDDEN, Older, PRUNED, SeenRecord};
 use bytes::Bytes;
 use rocksdb::{ReadOptions, Snapshot};
 use std::cell::RefCell;
@@ -17,11 +17,11 @@ use std::rc::Rc;
 
 /// Changes of earlier epochs that a worker asked for in the epoch under way: most of them it supersedes in its end.
 #[derive(Clone, Default)]
-pub(crate) struct Asked(Rc<RefCell<Changes>>, Rc<RefCell<Option<Error>>>);
+pub(crate) struct AskedChanges(Rc<RefCell<Changes>>, Rc<RefCell<Option<Error>>>);
 
-type Changes = HashMap<(DatasetId, u64), Meta>;
+type Changes = HashMap<(DatasetId, u64), StoredChange>;
 
-impl Asked {
+impl AskedChanges {
     /// All of them; the next epoch begins with none. What could not be read fails the epoch: what was made of nothing in its
     /// place must not be committed.
     pub(super) fn take(&self) -> Result<Changes> {
@@ -70,7 +70,7 @@ impl Store {
         &self,
         dataset: DatasetId,
         after: Position,
-        wanted: &dyn Fn(&Meta) -> bool,
+        wanted: &dyn Fn(&StoredChange) -> bool,
         each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
     ) -> Result<()> {
         self.records_in(&self.db.snapshot(), dataset, after, wanted, each).map(drop)
@@ -86,7 +86,7 @@ impl Store {
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
         begin(Position::first_of(self.committed_in(&snapshot)?));
-        let live = |meta: &Meta| meta.flags & DEAD == 0;
+        let live = |meta: &StoredChange| meta.flags & DEAD == 0;
         for (at, dataset) in datasets.iter().enumerate() {
             let mut one = |meta: &model::Meta, payload: &[u8]| each(at, meta, payload);
             if !self.records_in(&snapshot, *dataset, Position::START, &live, &mut one)? {
@@ -102,7 +102,7 @@ impl Store {
         snapshot: &Snapshot<'_>,
         dataset: DatasetId,
         after: Position,
-        wanted: &dyn Fn(&Meta) -> bool,
+        wanted: &dyn Fn(&StoredChange) -> bool,
         each: &mut dyn FnMut(&model::Meta, &[u8]) -> bool,
     ) -> Result<bool> {
         let mut cur = self.visible(snapshot, Family::Cur, dataset, after.0)?;
@@ -133,7 +133,7 @@ impl Store {
         &self,
         dataset: DatasetId,
         (worker, workers): (usize, usize),
-        each: &mut dyn FnMut(Key, Seen),
+        each: &mut dyn FnMut(Key, SeenRecord),
     ) -> Result<()> {
         let snapshot = self.db.snapshot();
         let mut cur = self.visible(&snapshot, Family::Cur, dataset, 0)?;
@@ -144,7 +144,7 @@ impl Store {
                 if meta.flags & (DEAD | HIDDEN | PRUNED) == 0 {
                     // Only what is deleted has its payload elsewhere.
                     let payload = payloads.next(dataset, meta.place(keys::position(key)))?.to_vec();
-                    each(meta.key, Seen { payload, modified_at: meta.modified_at });
+                    each(meta.key, SeenRecord { payload, modified_at: meta.modified_at });
                 }
             }
             cur.next();
@@ -166,7 +166,7 @@ impl Store {
     }
 
     /// The change at a position, of whatever epoch: its payload, unless it is pruned, and its modified time.
-    pub(crate) fn older(&self, dataset: DatasetId, position: u64, asked: &Asked) -> Result<Older> {
+    pub(crate) fn older(&self, dataset: DatasetId, position: u64, asked: &AskedChanges) -> Result<Older> {
         if let Some((meta, payload)) = self.restored(dataset, position) {
             return Ok((Some(payload), meta.modified_at));
         }
@@ -253,7 +253,7 @@ impl Store {
         snapshot: &Snapshot<'_>,
         payloads: &mut Payloads<'_>,
         (dataset, position): (DatasetId, u64),
-        meta: &Meta,
+        meta: &StoredChange,
     ) -> Result<model::Change> {
         let after = Bytes::copy_from_slice(match meta.payload {
             None => payloads.next(dataset, meta.place(position))?,

@@ -3,10 +3,10 @@
 use super::codec::decode;
 use super::touch::decode_touch;
 use super::values::{Scan, scan_options};
-use super::{Batch, Error, Family, Result, Store, codec, keys};
+use super::{Error, Family, Result, Store, StoreBatch, codec, keys};
 use crate::fault;
 use crate::model::{DatasetId, Position, Timestamp};
-use crate::state::{DEAD, Entry, Fields, PATCHED, Shelf, Tables};
+use crate::state::{DEAD, FieldClocks, PATCHED, RecordEntry, SpillReader, Tables};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rocksdb::ReadOptions;
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ const BATCHES: usize = 8;
 /// From and to of a scan.
 type Piece = (Vec<u8>, Vec<u8>);
 /// An entry on its way to its table.
-type Loaded = (DatasetId, Entry);
+type LoadedEntry = (DatasetId, RecordEntry);
 
 impl Store {
     /// Removes everything at or above the watermark, in these datasets. Nothing of it was ever visible.
@@ -36,7 +36,7 @@ impl Store {
     }
 
     /// What removes everything at or above the watermark.
-    pub(super) fn uncommitted(&self, datasets: &[DatasetId]) -> Result<Batch> {
+    pub(super) fn uncommitted(&self, datasets: &[DatasetId]) -> Result<StoreBatch> {
         let epoch = self.committed()?;
         let spilled = self.spilled()?;
         let mut batch = self.batch();
@@ -122,8 +122,8 @@ impl Store {
         Ok(pieces)
     }
 
-    fn scan_pieces(&self, pieces: &Receiver<Piece>, to: &[Sender<Vec<Loaded>>]) -> Result<()> {
-        let mut batches: Vec<Vec<Loaded>> = to.iter().map(|_| Vec::with_capacity(BATCH)).collect();
+    fn scan_pieces(&self, pieces: &Receiver<Piece>, to: &[Sender<Vec<LoadedEntry>>]) -> Result<()> {
+        let mut batches: Vec<Vec<LoadedEntry>> = to.iter().map(|_| Vec::with_capacity(BATCH)).collect();
         while let Ok((from, end)) = pieces.try_recv() {
             let mut options = scan_options();
             options.set_iterate_upper_bound(end);
@@ -152,11 +152,11 @@ impl Store {
         self: &Arc<Self>,
         share: (usize, usize),
         (spilled, table_bytes): (&BTreeSet<DatasetId>, usize),
-        entries: &Receiver<Vec<Loaded>>,
+        entries: &Receiver<Vec<LoadedEntry>>,
     ) -> Result<Tables> {
         let mut tables = Tables::default();
         for dataset in spilled {
-            tables.spill(*dataset, Shelf::new(self.clone(), share, table_bytes));
+            tables.spill(*dataset, SpillReader::new(self.clone(), share, table_bytes));
         }
         for batch in entries {
             for (dataset, entry) in batch {
@@ -205,7 +205,7 @@ impl Store {
             if hash[1] % workers != worker {
                 return Ok(true);
             }
-            let fields: Fields = serde_json::from_slice(value)
+            let fields: FieldClocks = serde_json::from_slice(value)
                 .map_err(|e| Error::Damaged(format!("field clocks, {e}; restore a backup")))?;
             let table = tables.table(keys::dataset(key));
             // Where the store has the entry, its flags tell already.
@@ -232,9 +232,9 @@ impl Store {
 }
 
 /// The entry of a stored change.
-fn entry_of(key: &[u8], value: &[u8]) -> Result<Entry> {
+fn entry_of(key: &[u8], value: &[u8]) -> Result<RecordEntry> {
     let meta = decode(value)?;
-    let mut entry = Entry::new(meta.key);
+    let mut entry = RecordEntry::new(meta.key);
     entry.set_flags(meta.flags);
     entry.set_writer(meta.cause);
     (entry.modified_at, entry.observed_at) = (meta.modified_at, meta.observed_at);
@@ -244,7 +244,7 @@ fn entry_of(key: &[u8], value: &[u8]) -> Result<Entry> {
 }
 
 /// Applies a touch to an entry. Versions only grow, so the order of touches does not matter.
-fn seen(entry: &mut Entry, epoch: u64, generation: u32, modified_at: Option<Timestamp>, observed_at: Timestamp) {
+fn seen(entry: &mut RecordEntry, epoch: u64, generation: u32, modified_at: Option<Timestamp>, observed_at: Timestamp) {
     let version = (modified_at.unwrap_or(entry.modified_at), observed_at);
     if version > (entry.modified_at, entry.observed_at) {
         (entry.modified_at, entry.observed_at) = version;

@@ -1,14 +1,14 @@
 //! Pruned contents that came back in epochs that are not committed yet: later epochs have to find them, readers not.
 
-use super::codec::Meta;
+use super::codec::StoredChange;
 use super::{Result, Store};
 use crate::model::DatasetId;
+use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
 
 /// By dataset and position: the epoch, the change as it will stand, its payload.
 #[derive(Default)]
-pub(super) struct Restored(RwLock<HashMap<(DatasetId, u64), (u64, Meta, Vec<u8>)>>);
+pub(super) struct Restored(RwLock<HashMap<(DatasetId, u64), (u64, StoredChange, Vec<u8>)>>);
 
 impl Store {
     /// The content of a change is back from `epoch` on.
@@ -16,11 +16,11 @@ impl Store {
         &self,
         epoch: u64,
         (dataset, position): (DatasetId, u64),
-        meta: &Meta,
+        meta: &StoredChange,
         payload: &[u8],
     ) -> Result<()> {
         let committed = self.committed()?;
-        let mut all = self.restored.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.restored.0.write();
         all.retain(|_, (epoch, _, _)| *epoch >= committed);
         all.insert((dataset, position), (epoch, meta.clone(), payload.to_vec()));
         Ok(())
@@ -28,12 +28,12 @@ impl Store {
 
     /// The content of a change goes again.
     pub(super) fn unrestore(&self, dataset: DatasetId, position: u64) {
-        self.restored.0.write().unwrap_or_else(PoisonError::into_inner).remove(&(dataset, position));
+        self.restored.0.write().remove(&(dataset, position));
     }
 
     /// A change whose content came back lately, with the content.
-    pub(super) fn restored(&self, dataset: DatasetId, position: u64) -> Option<(Meta, Vec<u8>)> {
-        let all = self.restored.0.read().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn restored(&self, dataset: DatasetId, position: u64) -> Option<(StoredChange, Vec<u8>)> {
+        let all = self.restored.0.read();
         all.get(&(dataset, position)).map(|(_, meta, payload)| (meta.clone(), payload.clone()))
     }
 }

@@ -9,7 +9,7 @@ use super::values::scan_options;
 use super::{Error, Family, Result, Store, keys};
 use crate::model::content::Key;
 use crate::model::{DatasetId, Timestamp};
-use crate::state::{Entries, Entry};
+use crate::state::{Entries, RecordEntry};
 use std::collections::BTreeSet;
 
 const FORMAT: u8 = 1;
@@ -29,7 +29,7 @@ impl Store {
         &self,
         dataset: DatasetId,
         epoch: u64,
-        entries: impl Iterator<Item = &'e Entry>,
+        entries: impl Iterator<Item = &'e RecordEntry>,
     ) -> Result<()> {
         let mut batch = self.batch();
         for (n, entry) in entries.enumerate() {
@@ -43,7 +43,7 @@ impl Store {
 }
 
 impl Entries for Store {
-    fn entry(&self, dataset: DatasetId, key: &Key) -> std::result::Result<Option<Entry>, String> {
+    fn entry(&self, dataset: DatasetId, key: &Key) -> std::result::Result<Option<RecordEntry>, String> {
         let stored = self.get(Family::Entries, keys::entry(dataset, key)).map_err(|e| e.to_string())?;
         stored.map(|bytes| decode(*key, &bytes)).transpose().map_err(|e| e.to_string())
     }
@@ -52,7 +52,7 @@ impl Entries for Store {
         &self,
         dataset: DatasetId,
         (worker, workers): (usize, usize),
-        each: &mut dyn FnMut(&Entry),
+        each: &mut dyn FnMut(&RecordEntry),
     ) -> std::result::Result<(), String> {
         let [from, to] = keys::entries(dataset);
         let mut options = scan_options();
@@ -75,7 +75,7 @@ impl Entries for Store {
 }
 
 /// An entry as stored.
-pub(super) fn encode(entry: &Entry) -> [u8; LEN] {
+pub(super) fn encode(entry: &RecordEntry) -> [u8; LEN] {
     let mut bytes = [FORMAT; LEN];
     let numbers = [
         entry.modified_at.0 as u64,
@@ -92,7 +92,7 @@ pub(super) fn encode(entry: &Entry) -> [u8; LEN] {
     bytes
 }
 
-fn decode(key: Key, bytes: &[u8]) -> Result<Entry> {
+fn decode(key: Key, bytes: &[u8]) -> Result<RecordEntry> {
     let damaged = || Error::Damaged(format!("an entry of {} bytes; restore a backup", bytes.len()));
     if bytes.len() != LEN || bytes.first() != Some(&FORMAT) {
         return Err(damaged());
@@ -103,7 +103,7 @@ fn decode(key: Key, bytes: &[u8]) -> Result<Entry> {
     }
     let [modified_at, observed_at, changed_at, hash, raw, position, rest] = numbers;
     let time = |number: u64| Timestamp(number as i64);
-    let mut entry = Entry::new(key);
+    let mut entry = RecordEntry::new(key);
     (entry.modified_at, entry.observed_at, entry.changed_at) = (time(modified_at), time(observed_at), time(changed_at));
     (entry.hash, entry.raw, entry.position, entry.generation) = (hash, raw, position, (rest >> 32) as u32);
     entry.set_writer_flags(rest as u32);
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn round_trip_and_refusal() {
-        let mut entry = Entry::new([1, u64::MAX]);
+        let mut entry = RecordEntry::new([1, u64::MAX]);
         (entry.modified_at, entry.observed_at, entry.changed_at) = (Timestamp::NONE, Timestamp(2), Timestamp(-3));
         (entry.hash, entry.raw, entry.position, entry.generation) = (4, 5, 6, u32::MAX);
         entry.set_writer(Cause::webhook(7));

@@ -1,33 +1,33 @@
 //! Writing an epoch: each worker's bulk puts above the watermark, and the small part the committer makes visible.
 
 use super::catalog::{EMPTIED, SPILLED};
-use super::codec::{Meta, decode};
-use super::read::Asked;
+use super::codec::{StoredChange, decode};
+use super::read::AskedChanges;
 use super::touch::encode_touch;
-use super::{Batch, Error, Family, Result, Store, keys, spill};
+use super::{Error, Family, Result, Store, StoreBatch, keys, spill};
 use crate::model::{Action, Counts, DatasetId, Position, Timestamp};
-use crate::state::{Content, HIDDEN, PRUNED, Part, Staged};
+use crate::state::{HIDDEN, PRUNED, Staged, StagedContent, WorkerChanges};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What must wait for the commit: changes below the watermark.
 #[derive(Debug)]
-pub(crate) enum Change {
+pub(crate) enum PendingWrite {
     Put(Family, Vec<u8>, Vec<u8>),
     Delete(Family, Vec<u8>),
     DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 
-impl Change {
+impl PendingWrite {
     /// Whether it removes a whole range.
     pub(crate) fn is_range(&self) -> bool {
-        matches!(self, Change::DeleteRange(..))
+        matches!(self, PendingWrite::DeleteRange(..))
     }
 }
 
 /// One worker's epoch, its bulk written: what is left for the committer.
 #[derive(Debug, Default)]
 pub(crate) struct Sealed {
-    pub changes: Vec<Change>,
+    pub changes: Vec<PendingWrite>,
     pub counts: BTreeMap<(u32, DatasetId), Counts>,
     pub rejected: Vec<(u32, DatasetId, String)>,
     pub live: Vec<(DatasetId, i64)>,
@@ -43,7 +43,14 @@ pub(crate) struct Sealed {
 
 impl Store {
     /// Writes the bulk of a part and returns its small rest.
-    pub(crate) fn seal(&self, epoch: u64, worker: u16, at: Timestamp, mut part: Part, asked: &Asked) -> Result<Sealed> {
+    pub(crate) fn seal(
+        &self,
+        epoch: u64,
+        worker: u16,
+        at: Timestamp,
+        mut part: WorkerChanges,
+        asked: &AskedChanges,
+    ) -> Result<Sealed> {
         let mut sealed = Sealed {
             counts: std::mem::take(&mut part.counts),
             rejected: std::mem::take(&mut part.rejected),
@@ -72,14 +79,14 @@ impl Store {
         }
         for (dataset, entry) in &part.used {
             let key = keys::entry(*dataset, &entry.key).to_vec();
-            sealed.changes.push(Change::Put(Family::Entries, key, spill::encode(entry).to_vec()));
+            sealed.changes.push(PendingWrite::Put(Family::Entries, key, spill::encode(entry).to_vec()));
         }
         for dataset in &part.spilled {
             let key = keys::named(SPILLED, u64::from(dataset.0));
-            sealed.changes.push(Change::Put(Family::System, key, b"true".to_vec()));
+            sealed.changes.push(PendingWrite::Put(Family::System, key, b"true".to_vec()));
         }
         for dataset in &part.folded {
-            sealed.changes.push(Change::DeleteRange(
+            sealed.changes.push(PendingWrite::DeleteRange(
                 Family::Touched,
                 // Older ones may be of other workers' records.
                 keys::touched(*dataset, worker, self.split_since, 0).to_vec(),
@@ -89,8 +96,8 @@ impl Store {
         for kept in part.kept.drain(..) {
             let key = keys::entry(kept.dataset, &kept.key).to_vec();
             sealed.changes.push(match kept.fields {
-                Some(fields) => Change::Put(Family::Fields, key, fields),
-                None => Change::Delete(Family::Fields, key),
+                Some(fields) => PendingWrite::Put(Family::Fields, key, fields),
+                None => PendingWrite::Delete(Family::Fields, key),
             });
         }
         self.prune_and_restore(epoch, &mut part, at, &mut sealed)?;
@@ -101,15 +108,15 @@ impl Store {
     fn put_records(
         &self,
         epoch: u64,
-        part: &Part,
-        mut asked: HashMap<(DatasetId, u64), Meta>,
-        bulk: &mut Batch,
+        part: &WorkerChanges,
+        mut asked: HashMap<(DatasetId, u64), StoredChange>,
+        bulk: &mut StoreBatch,
         sealed: &mut Sealed,
     ) -> Result<()> {
         let first = Position::first_of(epoch).0;
         let replaced = |staged: &Staged| staged.old.filter(|old| *old >= first).map(|old| (staged.dataset, old));
         let superseded: HashSet<(DatasetId, u64)> = part.staged.iter().filter_map(replaced).collect();
-        let mut here: HashMap<(DatasetId, u64), Meta> = HashMap::new();
+        let mut here: HashMap<(DatasetId, u64), StoredChange> = HashMap::new();
         let payloads = part.staged.iter().filter_map(|staged| {
             let payload = part.bytes(&staged.content)?;
             Some((staged.dataset, staged.position, payload))
@@ -143,9 +150,9 @@ impl Store {
         &self,
         dataset: DatasetId,
         old: u64,
-        asked: Option<Meta>,
+        asked: Option<StoredChange>,
         sealed: &mut Sealed,
-    ) -> Result<Option<(u64, Meta)>> {
+    ) -> Result<Option<(u64, StoredChange)>> {
         let key = keys::record(dataset, old);
         let missing =
             || Error::Damaged(format!("the change at {old} of dataset {} is missing; restore a backup", dataset.0));
@@ -153,14 +160,20 @@ impl Store {
             Some(meta) => meta,
             None => self.meta(dataset, old)?.ok_or_else(missing)?,
         };
-        sealed.changes.push(Change::Delete(Family::Cur, key.to_vec()));
+        sealed.changes.push(PendingWrite::Delete(Family::Cur, key.to_vec()));
         if meta.flags & HIDDEN == 0 {
-            sealed.changes.push(Change::Put(Family::History, key.to_vec(), meta.encode()));
+            sealed.changes.push(PendingWrite::Put(Family::History, key.to_vec(), meta.encode()));
         }
         Ok(Some((old, meta)))
     }
 
-    fn prune_and_restore(&self, epoch: u64, part: &mut Part, at: Timestamp, sealed: &mut Sealed) -> Result<()> {
+    fn prune_and_restore(
+        &self,
+        epoch: u64,
+        part: &mut WorkerChanges,
+        at: Timestamp,
+        sealed: &mut Sealed,
+    ) -> Result<()> {
         // A record that moved on in this very epoch has left `cur`.
         let left: HashSet<(DatasetId, u64)> =
             part.staged.iter().filter_map(|staged| staged.old.map(|old| (staged.dataset, old))).collect();
@@ -175,8 +188,12 @@ impl Store {
             sealed.forgotten.push((dataset, place));
             meta.flags |= PRUNED;
             meta.pruned_at = Some(at);
-            sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
-            sealed.changes.push(Change::Put(Family::Pay, keys::record(dataset, place).to_vec(), only_id(&payload)));
+            sealed.changes.push(PendingWrite::Put(family((dataset, position)), key.to_vec(), meta.encode()));
+            sealed.changes.push(PendingWrite::Put(
+                Family::Pay,
+                keys::record(dataset, place).to_vec(),
+                only_id(&payload),
+            ));
             self.prune_owner(dataset, meta.payload, at, sealed)?;
             *sealed.pruned.entry(slot).or_default() += 1;
         }
@@ -187,8 +204,8 @@ impl Store {
                 meta.pruned_at = None;
                 self.restore(epoch, (dataset, position), &meta, &payload)?;
                 let place = keys::record(dataset, meta.payload.unwrap_or(position));
-                sealed.changes.push(Change::Put(family((dataset, position)), key.to_vec(), meta.encode()));
-                sealed.changes.push(Change::Put(Family::Pay, place.to_vec(), payload));
+                sealed.changes.push(PendingWrite::Put(family((dataset, position)), key.to_vec(), meta.encode()));
+                sealed.changes.push(PendingWrite::Put(Family::Pay, place.to_vec(), payload));
             }
         }
         Ok(())
@@ -200,22 +217,22 @@ impl Store {
         let Some(bytes) = self.get(Family::History, key)? else { return Ok(()) };
         let mut owner = decode(&bytes)?;
         owner.pruned_at = Some(at);
-        sealed.changes.push(Change::Put(Family::History, key.to_vec(), owner.encode()));
+        sealed.changes.push(PendingWrite::Put(Family::History, key.to_vec(), owner.encode()));
         Ok(())
     }
 
     /// The change at a position, of whatever epoch.
-    pub(crate) fn meta(&self, dataset: DatasetId, position: u64) -> Result<Option<Meta>> {
+    pub(crate) fn meta(&self, dataset: DatasetId, position: u64) -> Result<Option<StoredChange>> {
         let bytes = self.get(Family::Cur, keys::record(dataset, position))?;
         bytes.as_deref().map(decode).transpose()
     }
 
     /// Adds waiting changes to the committer's batch.
-    pub(crate) fn add(&self, batch: &mut Batch, change: Change) -> Result<()> {
+    pub(crate) fn add(&self, batch: &mut StoreBatch, change: PendingWrite) -> Result<()> {
         match change {
-            Change::Put(family, key, value) => self.put(batch, family, key, value),
-            Change::Delete(family, key) => self.delete(batch, family, key),
-            Change::DeleteRange(family, from, to) => return self.delete_range(batch, family, &from, &to),
+            PendingWrite::Put(family, key, value) => self.put(batch, family, key, value),
+            PendingWrite::Delete(family, key) => self.delete(batch, family, key),
+            PendingWrite::DeleteRange(family, from, to) => return self.delete_range(batch, family, &from, &to),
         }
         Ok(())
     }
@@ -234,12 +251,12 @@ impl Store {
 }
 
 /// The change as it is stored; `block` is that of a payload of its own.
-fn meta_of(staged: &Staged, old: Option<(u64, Meta)>, block: Option<u16>) -> Meta {
+fn meta_of(staged: &Staged, old: Option<(u64, StoredChange)>, block: Option<u16>) -> StoredChange {
     let entry = &staged.entry;
     let old = old.filter(|(_, meta)| meta.flags & HIDDEN == 0);
     let kept =
-        matches!(staged.content, Content::Kept).then(|| old.as_ref().map(|(at, meta)| meta.place(*at))).flatten();
-    Meta {
+        matches!(staged.content, StagedContent::Kept).then(|| old.as_ref().map(|(at, meta)| meta.place(*at))).flatten();
+    StoredChange {
         flags: entry.flags(),
         action: staged.action,
         cause: staged.cause,
@@ -278,24 +295,24 @@ fn only_id(payload: &[u8]) -> Vec<u8> {
 /// Most workers an engine ever had.
 pub(crate) const WORKERS_MAX: u16 = 64;
 
-fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<Change>) {
+fn clear(dataset: DatasetId, epoch: u64, changes: &mut Vec<PendingWrite>) {
     // Readers with an older place are told to begin anew.
     let emptied = Position::first_of(epoch).0.to_be_bytes().to_vec();
-    changes.push(Change::Put(Family::System, keys::named(EMPTIED, u64::from(dataset.0)), emptied));
+    changes.push(PendingWrite::Put(Family::System, keys::named(EMPTIED, u64::from(dataset.0)), emptied));
     let (from, to) = (keys::record(dataset, 0).to_vec(), keys::record(dataset, Position::first_of(epoch).0).to_vec());
     for family in Family::BY_POSITION {
-        changes.push(Change::DeleteRange(family, from.clone(), to.clone()));
+        changes.push(PendingWrite::DeleteRange(family, from.clone(), to.clone()));
     }
     // Touches of this epoch came after the clearing, and are written already.
     for worker in 0..WORKERS_MAX {
         let (from, to) =
             (keys::touched(dataset, worker, 0, 0).to_vec(), keys::touched(dataset, worker, epoch, 0).to_vec());
-        changes.push(Change::DeleteRange(Family::Touched, from, to));
+        changes.push(PendingWrite::DeleteRange(Family::Touched, from, to));
     }
     let [from, to] = keys::entries(dataset).map(|key| key.to_vec());
-    changes.push(Change::DeleteRange(Family::Fields, from.clone(), to.clone()));
-    changes.push(Change::DeleteRange(Family::Entries, from, to));
-    changes.push(Change::Delete(Family::System, keys::named(SPILLED, u64::from(dataset.0))));
+    changes.push(PendingWrite::DeleteRange(Family::Fields, from.clone(), to.clone()));
+    changes.push(PendingWrite::DeleteRange(Family::Entries, from, to));
+    changes.push(PendingWrite::Delete(Family::System, keys::named(SPILLED, u64::from(dataset.0))));
 }
 
 /// Keys of a touch that are stored together: 24 MiB at most, which a changelog takes.

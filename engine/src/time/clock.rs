@@ -2,7 +2,7 @@
 
 use crate::model::Timestamp;
 use async_trait::async_trait;
-use std::sync::Mutex;
+use parking_lot::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 

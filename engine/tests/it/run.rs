@@ -89,7 +89,7 @@ struct Bench {
     told: Arc<Told>,
     clock: Arc<ManualClock>,
     dataset: Dataset,
-    guard: Option<Guard>,
+    guard: Option<DeleteGuard>,
     there: HashMap<String, Option<Observation>>,
     retry: Retry,
     deletes: Vec<usize>,
@@ -153,7 +153,7 @@ impl Bench {
         }
     }
 
-    async fn run(&self, part: Part, steps: Vec<Step>) -> (RunReport, Vec<(Part, Option<String>, Timestamp)>) {
+    async fn run(&self, part: Part, steps: Vec<Step>) -> (RunEndReport, Vec<(Part, Option<String>, Timestamp)>) {
         let script = self.script(steps);
         let (_never, halt) = watch::channel(Halt::No);
         let report = self.drive(part, script.clone(), halt).await;
@@ -163,7 +163,7 @@ impl Bench {
     }
 
     /// Runs, turning the clock whenever the run waits.
-    async fn drive(&self, part: Part, script: Arc<Script>, halt: watch::Receiver<Halt>) -> RunReport {
+    async fn drive(&self, part: Part, script: Arc<Script>, halt: watch::Receiver<Halt>) -> RunEndReport {
         self.clock.advance(SECOND);
         let turning = async {
             loop {
@@ -193,7 +193,7 @@ impl Bench {
     }
 
     /// Runs until the script hangs, then halts.
-    async fn run_halted(&self, part: Part, steps: Vec<Step>, how: Halt) -> RunReport {
+    async fn run_halted(&self, part: Part, steps: Vec<Step>, how: Halt) -> RunEndReport {
         let script = self.script(steps);
         let (tell, halt) = watch::channel(Halt::No);
         let mut hanging = script.hanging.subscribe();
@@ -221,7 +221,7 @@ impl Bench {
         found
     }
 
-    fn stored_run(&self, report: &RunReport) -> RunRecord {
+    fn stored_run(&self, report: &RunEndReport) -> RunRecord {
         let key = ["default", "crm", "Contact", report.record.id.as_str()];
         let bytes = self.engine.mark(Table::Run, &key).expect("reads").expect("stored");
         serde_json::from_slice(&bytes).expect("a run record")
@@ -263,7 +263,7 @@ impl Bench {
         }
     }
 
-    async fn full(&self, ids: &[&str], confirm: Confirm) -> RunReport {
+    async fn full(&self, ids: &[&str], confirm: Confirm) -> RunEndReport {
         self.run(Part::Full, vec![self.last(ids, confirm)]).await.0
     }
 }
@@ -574,7 +574,7 @@ async fn what_fetch_brings_and_nobody_can_read_is_not_deleted() {
 #[tokio::test]
 async fn deletes_of_an_earlier_window_are_not_approved_in_the_next_one() {
     let mut bench = Bench::new();
-    bench.guard = Some(Guard { max_fraction: 0.25, min_count: 4 });
+    bench.guard = Some(DeleteGuard { max_fraction: 0.25, min_count: 4 });
     bench.full(&["1", "2", "3", "4"], Confirm::None).await;
     let decisions: [bool; 2] = [true, false];
     for yes in decisions {
@@ -583,7 +583,7 @@ async fn deletes_of_an_earlier_window_are_not_approved_in_the_next_one() {
         let run = &report.record.id;
         // It is on its way, and so is what lifts the hold.
         let begun = Batch { open: vec![WindowOp::Restart(bench.dataset.clone())], ..Batch::default() };
-        let begun = bench.engine.hand_over(begun).await.expect("handed over");
+        let begun = bench.engine.submit(begun).await.expect("handed over");
         let decided = match yes {
             true => approve(&bench.engine, &bench.dataset, run).await,
             false => reject(&bench.engine, &bench.dataset, run).await,
@@ -642,7 +642,7 @@ async fn a_run_that_was_interrupted_and_is_not_gone_on_with_is_ended() {
 #[tokio::test]
 async fn the_guard_holds_until_somebody_decides_or_the_records_are_back() {
     let mut bench = Bench::new();
-    bench.guard = Some(Guard { max_fraction: 0.25, min_count: 4 });
+    bench.guard = Some(DeleteGuard { max_fraction: 0.25, min_count: 4 });
     let all = ["1", "2", "3", "4"];
     bench.full(&all, Confirm::None).await;
     let one = bench.full(&["1", "2", "3"], Confirm::None).await;
@@ -686,7 +686,7 @@ async fn listings_of_deleted_records_are_read_after_the_main_one() {
 #[tokio::test]
 async fn the_journal_says_how_each_run_ended() {
     let mut bench = Bench::new();
-    bench.guard = Some(Guard { max_fraction: 0.25, min_count: 4 });
+    bench.guard = Some(DeleteGuard { max_fraction: 0.25, min_count: 4 });
     let first = bench.full(&["1", "2", "3", "4"], Confirm::None).await;
     let (failed, _) = bench.run(window(1, 2), vec![fail("http_status", false, None)]).await;
     let stopped = bench.run_halted(window(900, 1_001), vec![bench.page(&["5"], "p2"), Step::Hang], Halt::Stop).await;

@@ -11,7 +11,7 @@ use crate::api::error::Refusal;
 use crate::api::{Budgeting, partition_router};
 use crate::app::App;
 use crate::cluster::spread::Spread;
-use crate::cluster::{PROOF, Place};
+use crate::cluster::{PROOF, ShardPlace};
 use crate::connectors::http::{Forward, Method, Url};
 use crate::engine::source::Failure;
 use crate::engine::time::Clock;
@@ -23,9 +23,10 @@ use axum::http::{Extensions, HeaderValue, response};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use parking_lot::{Mutex, MutexGuard};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -97,17 +98,17 @@ impl Forwarder {
     /// The owner of a partition answers.
     pub(super) async fn owner(&self, partition: i32, request: &BufferedRequest) -> Result<Response, Refusal> {
         match self.member.place(partition) {
-            Place::Here(app) => Ok(pass(&self.router_of(partition, app), request.whole()).await),
-            Place::There(url) => self.forward(&url, partition, request).await,
-            Place::Nowhere => Err(moving(partition)),
+            ShardPlace::Here(app) => Ok(pass(&self.router_of(partition, app), request.whole()).await),
+            ShardPlace::There(url) => self.forward(&url, partition, request).await,
+            ShardPlace::Nowhere => Err(moving(partition)),
         }
     }
 
     /// A request that another process has forwarded here.
     pub(super) async fn forwarded(&self, partition: i32, request: Request) -> Result<Response, Refusal> {
         match self.member.place(partition) {
-            Place::Here(app) => Ok(pass(&self.router_of(partition, app), request).await),
-            Place::There(_) | Place::Nowhere => Err(moving(partition)),
+            ShardPlace::Here(app) => Ok(pass(&self.router_of(partition, app), request).await),
+            ShardPlace::There(_) | ShardPlace::Nowhere => Err(moving(partition)),
         }
     }
 
@@ -160,12 +161,12 @@ impl Forwarder {
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<i32, OpenPartition>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     /// Whether this is what is open of the partition.
     fn is_here(&self, partition: i32, app: &Arc<App>) -> bool {
-        matches!(self.member.place(partition), Place::Here(now) if Arc::ptr_eq(&now, app))
+        matches!(self.member.place(partition), ShardPlace::Here(now) if Arc::ptr_eq(&now, app))
     }
 
     async fn forward(&self, url: &str, partition: i32, request: &BufferedRequest) -> Result<Response, Refusal> {
@@ -216,7 +217,7 @@ impl BufferedRequest {
 
     /// Memory for so many bytes more of what owners answer.
     fn gather(&self, bytes: usize) -> bool {
-        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gathered = self.gathered.lock();
         let wanted = gathered.amount() + VALUE_COPIES * bytes;
         gathered.grow_to(wanted)
     }

@@ -2,18 +2,18 @@
 
 use crate::app::App;
 use crate::cluster::spread::Spread;
-use crate::cluster::{Node, Place};
+use crate::cluster::{ClusterNode, ShardPlace};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// One process of a cluster: a [`Node`], or a test's.
+/// One process of a cluster: a [`ClusterNode`], or a test's.
 pub(super) trait ClusterMember: Send + Sync + 'static {
     /// The app that knows all connections and owns none of them.
     fn front(&self) -> &Arc<App>;
     /// How connections are spread.
     fn spread(&self) -> Spread;
     /// Where requests about a partition are answered.
-    fn place(&self, partition: i32) -> Place;
+    fn place(&self, partition: i32) -> ShardPlace;
     /// Wakes whoever waits for partitions to be opened or closed here.
     fn moved(&self) -> watch::Receiver<u64>;
     /// What a request of this process shows to others of the cluster.
@@ -22,28 +22,28 @@ pub(super) trait ClusterMember: Send + Sync + 'static {
     fn is_own(&self, proof: &str) -> bool;
 }
 
-impl ClusterMember for Node {
+impl ClusterMember for ClusterNode {
     fn front(&self) -> &Arc<App> {
-        Node::front(self)
+        ClusterNode::front(self)
     }
 
     fn spread(&self) -> Spread {
-        Node::spread(self)
+        ClusterNode::spread(self)
     }
 
-    fn place(&self, partition: i32) -> Place {
-        Node::place(self, partition)
+    fn place(&self, partition: i32) -> ShardPlace {
+        ClusterNode::place(self, partition)
     }
 
     fn moved(&self) -> watch::Receiver<u64> {
-        Node::moved(self)
+        ClusterNode::moved(self)
     }
 
     fn proof(&self) -> String {
-        Node::proof(self)
+        ClusterNode::proof(self)
     }
 
     fn is_own(&self, proof: &str) -> bool {
-        Node::is_own(self, proof)
+        ClusterNode::is_own(self, proof)
     }
 }

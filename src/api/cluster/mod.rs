@@ -26,7 +26,7 @@ use super::request::{self, Numbers, RequestId};
 use super::routes::both;
 use super::{Budgeting, hooks, partition_router, routes};
 use crate::admission::Address;
-use crate::cluster::{Node, PROOF};
+use crate::cluster::{ClusterNode, PROOF};
 use crate::engine::source::Failure;
 use across::Across;
 use axum::Router;
@@ -40,7 +40,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, any, on};
 use forwarder::{BufferedRequest, FORWARDED, Forwarder};
 use member::ClusterMember;
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use target::{ConnectionsKnown, Destination, RequestNames, RouteTarget};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 const BODY_BYTES: usize = 4 << 20;
 
 /// The routes of a process among several. Inside a runtime.
-pub fn router(node: Arc<Node>, stopping: CancellationToken) -> Result<Router, Failure> {
+pub fn router(node: Arc<ClusterNode>, stopping: CancellationToken) -> Result<Router, Failure> {
     router_of(node, stopping)
 }
 
@@ -147,7 +148,7 @@ async fn answer(
     };
     // What owners said is one answer now, which takes its own size of what they took.
     let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
-    let memory = gathered.lock().unwrap_or_else(PoisonError::into_inner).split(size.unwrap_or_default());
+    let memory = gathered.lock().split(size.unwrap_or_default());
     if memory.amount() > 0 { answers::with_memory(answer, memory).await } else { answer }
 }
 

@@ -6,8 +6,8 @@ use super::target::{ConnectionsKnown, Destination, RequestNames};
 use super::*;
 use crate::admission::Pool;
 use crate::admission::{Holder, Share};
-use crate::app::{App, Part};
-use crate::cluster::Place;
+use crate::app::{App, ShardContext};
+use crate::cluster::ShardPlace;
 use crate::cluster::spread::Spread;
 use crate::config::{self, Origin, Settings};
 use crate::engine::Engine;
@@ -181,10 +181,10 @@ impl ClusterMember for TestMember {
         Spread { count: PARTITIONS }
     }
 
-    fn place(&self, partition: i32) -> Place {
+    fn place(&self, partition: i32) -> ShardPlace {
         match self.own.get(&partition) {
-            Some(app) => Place::Here(app.clone()),
-            None => Place::There(self.other.clone()),
+            Some(app) => ShardPlace::Here(app.clone()),
+            None => ShardPlace::There(self.other.clone()),
         }
     }
 
@@ -222,7 +222,7 @@ async fn app(folder: &Path, settings: &Settings, name: &str, partition: Option<i
     let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-04-14T18:46:03Z").expect("a time")));
     let options = Options { data_dir: Some(folder.join(name)), workers: 1, clock, ..Options::default() };
     let other_shards = partition.map(|partition| spread.other_shards(&all, partition));
-    let part = Part { name: name.to_owned(), other_shards };
+    let part = ShardContext { name: name.to_owned(), other_shards };
     let own = partition.map_or(all.clone(), |partition| spread.definitions(&all, partition));
     let engine = Engine::open(options).expect("an engine");
     App::of_part(engine, settings.clone(), own, part).await.expect("an app")

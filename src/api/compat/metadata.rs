@@ -5,7 +5,7 @@
 
 use crate::api::Api;
 use crate::api::auth::Caller;
-use crate::api::body::Fields;
+use crate::api::body::BodyFields;
 use crate::api::cluster::target::owner_of;
 use crate::api::compat::connections::NAMED_IN_BODY;
 use crate::api::error::Refusal;
@@ -33,7 +33,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// A checked body.
-struct Ask {
+struct MetadataChange {
     ids: Vec<String>,
     /// `connection_id` as it came: one or a list.
     given: Value,
@@ -72,7 +72,7 @@ async fn merge(
 fn must_leave_base_url(
     api: &Api,
     caller: &Caller,
-    ask: &Ask,
+    ask: &MetadataChange,
     given: impl Fn(&str) -> Option<Option<Value>>,
 ) -> Result<(), Refusal> {
     let definition = api.app.definitions.get(&ask.source).filter(|_| caller.role < Role::Admin);
@@ -101,7 +101,7 @@ fn must_leave_base_url(
 fn must_lead_outside(
     api: &Api,
     caller: &Caller,
-    ask: &Ask,
+    ask: &MetadataChange,
     after: impl Fn(Map<String, Value>) -> Map<String, Value>,
 ) -> Result<(), Refusal> {
     let Some(definition) = api.app.definitions.get(&ask.source) else { return Ok(()) };
@@ -123,9 +123,9 @@ fn must_lead_outside(
     Ok(())
 }
 
-async fn ask(api: &Api, caller: &Caller, request: Request) -> Result<Ask, Refusal> {
+async fn ask(api: &Api, caller: &Caller, request: Request) -> Result<MetadataChange, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = Fields::read(api, request, &["connection_id", "provider_config_key", "metadata"]).await?;
+    let mut body = BodyFields::read(api, request, &["connection_id", "provider_config_key", "metadata"]).await?;
     let given = body.take("connection_id").unwrap_or_default();
     let ids = ids(&given);
     if ids.is_none() {
@@ -135,7 +135,7 @@ async fn ask(api: &Api, caller: &Caller, request: Request) -> Result<Ask, Refusa
     let source = body.demand("provider_config_key");
     let metadata = body.object("metadata");
     body.done()?;
-    Ok(Ask { ids: ids.unwrap_or_default(), given, source, metadata })
+    Ok(MetadataChange { ids: ids.unwrap_or_default(), given, source, metadata })
 }
 
 fn ids(given: &Value) -> Option<Vec<String>> {
@@ -154,7 +154,7 @@ fn answer(
     api: &Api,
     caller: &Caller,
     status: StatusCode,
-    ask: Ask,
+    ask: MetadataChange,
     done: Result<(), Refused>,
 ) -> Result<Response, Refusal> {
     match done {

@@ -4,12 +4,12 @@ use crate::admission::Share;
 use crate::api::Api;
 use crate::api::answers::Starved;
 use crate::api::auth::Caller;
-use crate::api::body::Fields;
+use crate::api::body::BodyFields;
 use crate::api::cluster::target::{ConnectionNames, NamedIn, owner_of};
-use crate::api::error::{Fault, Refusal};
-use crate::api::query::{Query, account_headers, is_name};
+use crate::api::error::{InputFault, Refusal};
+use crate::api::query::{QueryFields, account_headers, is_name};
 use crate::api::routes::Routes;
-use crate::api::rows::Rows;
+use crate::api::rows::RowPage;
 use crate::config::Role;
 use crate::engine::Engine;
 use crate::engine::model::{Cursor, CursorError, DatasetName, Meta, Position, Record, Timestamp, is_model};
@@ -54,7 +54,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// A checked query.
-struct Ask {
+struct RecordsQuery {
     model: String,
     variant: String,
     cursor: Option<String>,
@@ -83,7 +83,7 @@ async fn list(
         return Err(Refusal::must_refetch("emptied"));
     }
     let memory = api.memory(&caller).await?;
-    let rows = Rows::new(memory, api.app.engine.cursor_key(), scope, dataset.id, ask.limit);
+    let rows = RowPage::new(memory, api.app.engine.cursor_key(), scope, dataset.id, ask.limit);
     let page = if ask.ids.is_empty() {
         let engine = api.app.engine.clone();
         api.read(move || listed(&engine, &dataset, start, ask.filter, rows)).await?
@@ -109,7 +109,7 @@ fn listed(
     dataset: &Dataset,
     start: Start,
     filter: Filter,
-    mut rows: Rows,
+    mut rows: RowPage,
 ) -> Result<Result<Bytes, Starved>, Error> {
     let after = position(engine, dataset, start)?;
     engine.records(dataset, after, filter, &mut |meta, payload| rows.push(meta, payload))?;
@@ -138,8 +138,8 @@ async fn named(
     api: &Api,
     dataset: &Dataset,
     start: Start,
-    ask: &Ask,
-    mut rows: Rows,
+    ask: &RecordsQuery,
+    mut rows: RowPage,
     mut memory: Share,
 ) -> Result<Result<Bytes, Starved>, Refusal> {
     let engine = &api.app.engine;
@@ -183,9 +183,9 @@ fn whole_millis(at: Timestamp) -> Timestamp {
     Timestamp::from_millis(at.millis())
 }
 
-fn ask(api: &Api, raw: Option<&str>) -> Result<Ask, Refusal> {
+fn ask(api: &Api, raw: Option<&str>) -> Result<RecordsQuery, Refusal> {
     const KNOWN: [&str; 8] = ["model", "variant", "cursor", "limit", "filter", "modified_after", "delta", "ids"];
-    let mut query = Query::read(raw, &KNOWN);
+    let mut query = QueryFields::read(raw, &KNOWN);
     let model = query.one("model").unwrap_or_default();
     if !is_model(&model) {
         query.fault("invalid_string", &["model"], MODEL_WANTED);
@@ -202,12 +202,12 @@ fn ask(api: &Api, raw: Option<&str>) -> Result<Ask, Refusal> {
     filter.modified_after = modified_after(&mut query, api.app.engine.clock().now());
     let ids = ids(&mut query);
     query.done()?;
-    Ok(Ask { model, variant, cursor, limit: usize::try_from(limit).unwrap_or(usize::MAX), filter, ids })
+    Ok(RecordsQuery { model, variant, cursor, limit: usize::try_from(limit).unwrap_or(usize::MAX), filter, ids })
 }
 
 const MODEL_WANTED: &str = "a model is wanted: a capital letter, then letters, digits, _ and -, 2 to 255 in all";
 
-fn variant(query: &mut Query) -> String {
+fn variant(query: &mut QueryFields) -> String {
     let variant = query.one("variant").unwrap_or_else(|| "base".into());
     if !is_name(&variant) {
         query.fault("invalid_string", &["variant"], "1 to 255 letters, digits, _ and - are wanted");
@@ -215,7 +215,7 @@ fn variant(query: &mut Query) -> String {
     variant
 }
 
-fn actions(query: &mut Query) -> Filter {
+fn actions(query: &mut QueryFields) -> Filter {
     let Some(text) = query.one("filter") else { return Filter::ALL };
     let mut filter = Filter { added: false, updated: false, deleted: false, modified_after: None };
     for word in text.split(',') {
@@ -234,7 +234,7 @@ fn actions(query: &mut Query) -> Filter {
 }
 
 /// `modified_after`, or `delta`, which wins; cut to the milliseconds records are compared with.
-fn modified_after(query: &mut Query, now: Timestamp) -> Option<Timestamp> {
+fn modified_after(query: &mut QueryFields, now: Timestamp) -> Option<Timestamp> {
     let (after, delta) = (query.one("modified_after"), query.one("delta"));
     let (name, text) = match (delta, after) {
         (Some(text), _) => ("delta", text),
@@ -252,7 +252,7 @@ fn modified_after(query: &mut Query, now: Timestamp) -> Option<Timestamp> {
     Some(whole_millis(at))
 }
 
-fn ids(query: &mut Query) -> Vec<String> {
+fn ids(query: &mut QueryFields) -> Vec<String> {
     let mut ids = query.all("ids");
     if ids.len() > IDS_MAX {
         query.fault("too_big", &["ids"], format!("at most {IDS_MAX} ids are allowed"));
@@ -321,9 +321,9 @@ async fn prune(
     request: Request,
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Writer)?;
-    Query::read(query.as_deref(), &[]).done()?;
+    QueryFields::read(query.as_deref(), &[]).done()?;
     let (source, connection) = account_headers(&headers)?;
-    let mut body = Fields::read(&api, request, &["model", "variant", "until_cursor", "limit"]).await?;
+    let mut body = BodyFields::read(&api, request, &["model", "variant", "until_cursor", "limit"]).await?;
     let model = body.demand("model");
     if !model.is_empty() && !is_model(&model) {
         body.fault("invalid_string", &["model"], MODEL_WANTED);
@@ -338,7 +338,7 @@ async fn prune(
     let name = dataset_name(&api, &caller, &source, &connection, &model, &variant)?;
     let key = api.app.engine.cursor_key();
     let until = key.decode(&records_scope(&name), &until).map_err(|error| {
-        Refusal::invalid("body", vec![Fault::new("invalid_cursor", &["until_cursor"], error.to_string())])
+        Refusal::invalid("body", vec![InputFault::new("invalid_cursor", &["until_cursor"], error.to_string())])
     })?;
     let Some(dataset) = api.app.engine.find(&name) else {
         return Ok(Json(json!({"count": 0, "has_more": false})).into_response());
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn filters_are_unions() {
         let read = |raw: &str| {
-            let mut query = Query::read(Some(raw), &["filter"]);
+            let mut query = QueryFields::read(Some(raw), &["filter"]);
             let filter = actions(&mut query);
             query.done().map(|()| (filter.added, filter.updated, filter.deleted))
         };
@@ -382,7 +382,7 @@ mod tests {
     fn modified_after_is_bounded_and_cut() {
         let now = Timestamp::parse("2026-01-01T00:00:00Z").expect("time");
         let read = |raw: &str| {
-            let mut query = Query::read(Some(raw), &["modified_after", "delta"]);
+            let mut query = QueryFields::read(Some(raw), &["modified_after", "delta"]);
             let at = modified_after(&mut query, now);
             query.done().map(|()| at)
         };

@@ -7,8 +7,8 @@ use crate::api::answers::counted;
 use crate::api::auth::Caller;
 use crate::api::cluster::target::{owner_of, refused};
 use crate::api::error::Refusal;
-use crate::api::feed::{Feed, Page, Row};
-use crate::api::query::{Query, header};
+use crate::api::feed::{Feed, FeedPage, FeedRow};
+use crate::api::query::{QueryFields, header};
 use crate::api::routes::Routes;
 use crate::api::rows::quote_plain;
 use crate::api::selection::{FOLLOW_ONE, NAMES, SELECTED, selection};
@@ -52,7 +52,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// A checked query.
-struct Ask {
+struct ChangesQuery {
     feed: Feed,
     after: Cursor,
     wait: Duration,
@@ -74,10 +74,10 @@ async fn changes(
         false => None,
     };
     if events {
-        return Ok(stream_of(api, ask, Form::Events, turn));
+        return Ok(stream_of(api, ask, StreamForm::Events, turn));
     }
     if lines {
-        return Ok(stream_of(api, ask, Form::Lines, turn));
+        return Ok(stream_of(api, ask, StreamForm::Lines, turn));
     }
     let page = waited(&api, &ask).await?;
     Ok(([(CONTENT_TYPE, "application/json; charset=utf-8")], write_page(&ask.feed, page)).into_response())
@@ -91,9 +91,9 @@ fn too_many_wait() -> Refusal {
     )
 }
 
-fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -> Result<Ask, Refusal> {
+fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -> Result<ChangesQuery, Refusal> {
     let known: Vec<&str> = NAMES.into_iter().chain(["action", "cursor", "limit", "wait"]).collect();
-    let mut query = Query::read(raw, &known);
+    let mut query = QueryFields::read(raw, &known);
     let selection = selection(api, caller, &mut query);
     let actions = actions(&mut query);
     let limit = query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT);
@@ -118,10 +118,10 @@ fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -
             place
         }
     };
-    Ok(Ask { feed, after, wait, holders: caller.holders() })
+    Ok(ChangesQuery { feed, after, wait, holders: caller.holders() })
 }
 
-fn actions(query: &mut Query) -> Vec<Action> {
+fn actions(query: &mut QueryFields) -> Vec<Action> {
     let mut actions = Vec::new();
     for word in query.all("action").iter().flat_map(|text| text.split(',')) {
         match word {
@@ -140,7 +140,7 @@ fn actions(query: &mut Query) -> Vec<Action> {
 }
 
 /// `wait`: `500ms`, `20s`, `1m`, at most a minute.
-fn wait(query: &mut Query) -> Duration {
+fn wait(query: &mut QueryFields) -> Duration {
     let Some(text) = query.one("wait") else { return Duration::ZERO };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -160,7 +160,7 @@ fn wait(query: &mut Query) -> Duration {
 }
 
 /// The next page; if it would be empty, the first one within the wait.
-async fn waited(api: &Api, ask: &Ask) -> Result<Page, Refusal> {
+async fn waited(api: &Api, ask: &ChangesQuery) -> Result<FeedPage, Refusal> {
     let clock = api.app.engine.clock();
     let until = clock.now().plus(ask.wait);
     let mut watermark = api.app.engine.watermark();
@@ -181,7 +181,7 @@ async fn waited(api: &Api, ask: &Ask) -> Result<Page, Refusal> {
 }
 
 /// The changes after a place; `None` if something of the selection was dropped on request since.
-async fn read(api: &Api, ask: &Ask, after: Cursor, copies: usize) -> Result<Option<Page>, Refusal> {
+async fn read(api: &Api, ask: &ChangesQuery, after: Cursor, copies: usize) -> Result<Option<FeedPage>, Refusal> {
     let feed = ask.feed.clone();
     let memory = api.memory_of(ask.holders).await?;
     let read = move || {
@@ -214,7 +214,7 @@ async fn commit(api: &Api, watermark: &mut watch::Receiver<Position>, until: Tim
     }
 }
 
-fn write_page(feed: &Feed, page: Page) -> Bytes {
+fn write_page(feed: &Feed, page: FeedPage) -> Bytes {
     let size: usize = page.rows.iter().map(|row| row.json.len() + 1).sum();
     let mut out = Vec::with_capacity(size + 256);
     out.extend_from_slice(b"{\"changes\":[");
@@ -232,7 +232,7 @@ fn write_page(feed: &Feed, page: Page) -> Bytes {
 
 /// How a stream is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum StreamForm {
     /// One change a line, then a control line; ends when everything was read.
     Lines,
     /// Server-sent events; goes on with what comes.
@@ -242,11 +242,11 @@ enum Form {
 /// A stream under way.
 struct Flow {
     api: Api,
-    ask: Ask,
-    form: Form,
+    ask: ChangesQuery,
+    form: StreamForm,
     watermark: watch::Receiver<Position>,
     /// The page being sent, row by row, so that a slow reader holds no more than one.
-    rows: VecDeque<Row>,
+    rows: VecDeque<FeedRow>,
     /// The memory of these rows.
     memory: Share,
     /// The place to tell once the rows are sent.
@@ -259,7 +259,7 @@ struct Flow {
     turn: Option<Share>,
 }
 
-fn stream_of(api: Api, ask: Ask, form: Form, turn: Option<Share>) -> Response {
+fn stream_of(api: Api, ask: ChangesQuery, form: StreamForm, turn: Option<Share>) -> Response {
     let until = api.app.engine.clock().now().plus(STREAM_MAX);
     let watermark = api.app.engine.watermark();
     let rows = VecDeque::new();
@@ -272,8 +272,8 @@ fn stream_of(api: Api, ask: Ask, form: Form, turn: Option<Share>) -> Response {
     });
     let mut response = Body::from_stream(parts).into_response();
     let kind = match form {
-        Form::Lines => "application/x-ndjson",
-        Form::Events => "text/event-stream",
+        StreamForm::Lines => "application/x-ndjson",
+        StreamForm::Events => "text/event-stream",
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -289,7 +289,7 @@ impl Flow {
                 return Some(Ok(self.change(row)));
             }
             if let Some(cursor) = self.caught_up.take() {
-                self.over = self.form == Form::Lines;
+                self.over = self.form == StreamForm::Lines;
                 self.quiet = true;
                 return Some(Ok(self.up_to_date(cursor)));
             }
@@ -324,16 +324,16 @@ impl Flow {
         }
     }
 
-    fn change(&mut self, row: Row) -> Bytes {
+    fn change(&mut self, row: FeedRow) -> Bytes {
         let memory = self.memory.split(row.json.capacity());
         match self.form {
-            Form::Lines => {
+            StreamForm::Lines => {
                 let mut line = row.json;
                 line.reserve_exact(1);
                 line.push(b'\n');
                 counted(line, memory)
             }
-            Form::Events => counted(event("change", &row.cursor, &row.json), memory),
+            StreamForm::Events => counted(event("change", &row.cursor, &row.json), memory),
         }
     }
 
@@ -341,8 +341,8 @@ impl Flow {
         let cursor = self.ask.feed.text(at);
         let control = format!("{{\"control\":\"up_to_date\",\"cursor\":\"{cursor}\"}}");
         match self.form {
-            Form::Lines => format!("{control}\n").into(),
-            Form::Events => event("up_to_date", &cursor, control.as_bytes()).into(),
+            StreamForm::Lines => format!("{control}\n").into(),
+            StreamForm::Events => event("up_to_date", &cursor, control.as_bytes()).into(),
         }
     }
 
@@ -350,8 +350,8 @@ impl Flow {
     fn must_refetch(&self) -> Bytes {
         let control = format!("{{\"control\":\"must_refetch\",\"reason\":\"{EMPTIED}\"}}");
         match self.form {
-            Form::Lines => format!("{control}\n").into(),
-            Form::Events => format!("event: must_refetch\ndata: {control}\n\n").into(),
+            StreamForm::Lines => format!("{control}\n").into(),
+            StreamForm::Events => format!("event: must_refetch\ndata: {control}\n\n").into(),
         }
     }
 }
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn waits_are_spans_of_at_most_a_minute() {
         let read = |raw: &str| {
-            let mut query = Query::read(Some(raw), &["wait"]);
+            let mut query = QueryFields::read(Some(raw), &["wait"]);
             let span = wait(&mut query);
             query.done().map(|()| span)
         };

@@ -6,7 +6,7 @@ use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::cluster::target::local;
 use crate::api::error::Refusal;
-use crate::api::query::Query;
+use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::config::{LogKind, Role};
 use crate::engine::store::CHECKPOINT;
@@ -25,7 +25,7 @@ async fn make(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Refusal> {
-    Query::read(query.as_deref(), &[]).done()?;
+    QueryFields::read(query.as_deref(), &[]).done()?;
     caller.must_be(Role::Admin)?;
     if api.app.settings.log == LogKind::Kafka {
         let message = "the log is kept in Kafka, and what is here is a copy of it; keep the topics instead";

@@ -10,9 +10,9 @@ use crate::api::Api;
 use crate::api::answers::{PageBuffer, Starved, counted};
 use crate::api::auth::Caller;
 use crate::api::cluster::target::{owner_of, refused};
-use crate::api::error::{Fault, Refusal};
+use crate::api::error::{InputFault, Refusal};
 use crate::api::feed::{Feed, write_names};
-use crate::api::query::Query;
+use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::api::rows::quote_plain;
 use crate::api::selection::{FOLLOW_ONE, NAMES, SELECTED, selection};
@@ -52,7 +52,7 @@ async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let known: Vec<&str> = NAMES.into_iter().chain(["key", "cursor", "limit", "consistent"]).collect();
-    let mut query = Query::read(query.as_deref(), &known);
+    let mut query = QueryFields::read(query.as_deref(), &known);
     let selection = selection(&api, &caller, &mut query);
     let (key, cursor) = (query.one("key"), query.one("cursor"));
     let limit = query.number("limit", 1, LIMIT_MAX);
@@ -73,7 +73,7 @@ async fn list(
     let after = match &cursor {
         None => Cursor::START,
         Some(text) => feed.engine.cursor_key().decode(&scope, text).map_err(|error| {
-            Refusal::invalid("query", vec![Fault::new("invalid_cursor", &["cursor"], error.to_string())])
+            Refusal::invalid("query", vec![InputFault::new("invalid_cursor", &["cursor"], error.to_string())])
         })?,
     };
     let out = PageBuffer::new(api.memory(&caller).await?, b"{\"records\":[");

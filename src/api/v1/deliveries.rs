@@ -2,13 +2,13 @@
 
 use crate::api::Api;
 use crate::api::auth::Caller;
-use crate::api::body::Fields;
+use crate::api::body::BodyFields;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
 use crate::api::entries::{self, EntryList};
 use crate::api::error::Refusal;
 use crate::api::pages::{MergedPage, part_of_order};
-use crate::api::query::{Query, limit_of};
+use crate::api::query::{QueryFields, limit_of};
 use crate::api::routes::Routes;
 use crate::app::App;
 use crate::engine::pipeline::Error;
@@ -105,7 +105,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<DeliveryPage>, Refusal> {
-    let mut query = Query::read(query.as_deref(), &["state", "endpoint", "limit", "cursor"]);
+    let mut query = QueryFields::read(query.as_deref(), &["state", "endpoint", "limit", "cursor"]);
     let state = query.one("state").unwrap_or_else(|| "owed".to_owned());
     if !["owed", "dead"].contains(&state.as_str()) {
         query.fault("invalid_value", &["state"], "owed or dead is wanted");
@@ -179,7 +179,7 @@ impl EntryList for DeadLetters {
         Some(text.to_owned())
     }
 
-    fn selection(body: &mut Fields) -> Option<String> {
+    fn selection(body: &mut BodyFields) -> Option<String> {
         body.text("endpoint")
     }
 

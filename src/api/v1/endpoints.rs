@@ -5,7 +5,7 @@ use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
 use crate::api::error::Refusal;
-use crate::api::query::Query;
+use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::config::Role;
 use crate::sinks::deliveries::EndpointStatus;
@@ -73,7 +73,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<EndpointList>, Refusal> {
-    Query::read(query.as_deref(), &[]).done()?;
+    QueryFields::read(query.as_deref(), &[]).done()?;
     let all = api.app.outbox.endpoints(&caller.environment);
     Ok(Json(EndpointList { endpoints: all.into_iter().map(describe).collect() }))
 }

@@ -5,11 +5,11 @@
 
 use crate::api::Api;
 use crate::api::auth::Caller;
-use crate::api::body::Fields;
+use crate::api::body::BodyFields;
 use crate::api::cluster::across::{Across, MergedAnswer, Otherwise, answered, otherwise};
 use crate::api::cluster::forwarder::OwnerAnswer;
 use crate::api::cluster::target::{RouteTarget, all_owners};
-use crate::api::error::{CodedMessage, Fault, Refusal};
+use crate::api::error::{CodedMessage, InputFault, Refusal};
 use crate::api::routes::Routes;
 use crate::config::Role;
 use crate::connectors::kafka::input::StartOffset;
@@ -84,12 +84,12 @@ async fn restart(
     request: Request,
 ) -> Result<Json<RestartedInputs>, Refusal> {
     caller.must_be(Role::Admin)?;
-    let mut fields = Fields::read(&api, request, &["start"]).await?;
+    let mut fields = BodyFields::read(&api, request, &["start"]).await?;
     let start = match fields.text("start").as_deref() {
         Some("earliest") => StartOffset::Earliest,
         Some("latest") => StartOffset::Latest,
         _ => {
-            let fault = Fault::new("invalid_value", &["start"], "earliest or latest is wanted".to_owned());
+            let fault = InputFault::new("invalid_value", &["start"], "earliest or latest is wanted".to_owned());
             return Err(Refusal::invalid("body", vec![fault]));
         }
     };

@@ -8,7 +8,7 @@ use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
 use crate::api::error::Refusal;
-use crate::api::query::{Query, limit_of};
+use crate::api::query::{QueryFields, limit_of};
 use crate::api::routes::Routes;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::Error;
@@ -97,7 +97,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<JournalList>, Refusal> {
-    let mut query = Query::read(query.as_deref(), &NAMES);
+    let mut query = QueryFields::read(query.as_deref(), &NAMES);
     let kind = query.one("kind");
     let kinds: Vec<JournalKind> = kind.as_deref().and_then(JournalKind::named).into_iter().collect();
     if kind.is_some() && kinds.is_empty() {

@@ -2,13 +2,13 @@
 
 use crate::api::Api;
 use crate::api::auth::Caller;
-use crate::api::body::Fields;
+use crate::api::body::BodyFields;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
 use crate::api::entries::{self, EntryList};
 use crate::api::error::Refusal;
 use crate::api::pages::{MergedPage, PageOrder, part_of_order};
-use crate::api::query::{Query, limit_of};
+use crate::api::query::{QueryFields, limit_of};
 use crate::api::routes::Routes;
 use crate::app::App;
 use crate::app::quarantine::{ENTRIES_MAX, QuarantineFilter};
@@ -149,7 +149,7 @@ async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<QuarantinePage>, Refusal> {
     const KNOWN: [&str; 7] = ["source", "connection", "stream", "code", "writer", "limit", "cursor"];
-    let mut query = Query::read(query.as_deref(), &KNOWN);
+    let mut query = QueryFields::read(query.as_deref(), &KNOWN);
     let (filter, wrong) = filter(|name| query.one(name));
     if wrong {
         query.fault("invalid_value", &["writer"], WRITER_WANTED);
@@ -199,7 +199,7 @@ async fn retry(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Json<RetriedAnswer>, Refusal> {
-    entries::change::<Quarantined, _, _>(&api, &caller, request, async |rows, more| {
+    entries::change::<QuarantineReport, _, _>(&api, &caller, request, async |rows, more| {
         let done = api.app.retry_quarantined(&caller.environment, rows).await?;
         let listed = |[source, connection, stream]: [String; 3]| ListedStream { source, connection, stream };
         let impossible =
@@ -221,7 +221,7 @@ async fn drop_entries(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Json<DroppedAnswer>, Refusal> {
-    entries::change::<Quarantined, _, _>(&api, &caller, request, async |rows, more| {
+    entries::change::<QuarantineReport, _, _>(&api, &caller, request, async |rows, more| {
         let dropped = api.app.drop_quarantined(&caller.environment, rows).await?;
         Ok(DroppedAnswer { dropped, more })
     })
@@ -229,9 +229,9 @@ async fn drop_entries(
 }
 
 /// What lies in quarantine, as a list that people change.
-struct Quarantined;
+struct QuarantineReport;
 
-impl EntryList for Quarantined {
+impl EntryList for QuarantineReport {
     type Entry = QuarantineRow;
     type Id = QuarantineRow;
     type Selection = QuarantineFilter;
@@ -243,7 +243,7 @@ impl EntryList for Quarantined {
         place_of(text)
     }
 
-    fn selection(body: &mut Fields) -> Option<QuarantineFilter> {
+    fn selection(body: &mut BodyFields) -> Option<QuarantineFilter> {
         let (filter, wrong) = filter(|name| body.text(name));
         if wrong {
             body.fault("invalid_value", &["writer"], WRITER_WANTED);

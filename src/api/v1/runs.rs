@@ -5,7 +5,7 @@ use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::{all_owners, owner_of, owner_of_run};
 use crate::api::error::{CodedMessage, Refusal};
-use crate::api::query::{Query, limit_of};
+use crate::api::query::{QueryFields, limit_of};
 use crate::api::routes::Routes;
 use crate::api::selection::SELECTED;
 use crate::config::Role;
@@ -146,7 +146,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<RunList>, Refusal> {
-    let mut query = Query::read(query.as_deref(), &["source", "stream", "connection", "limit"]);
+    let mut query = QueryFields::read(query.as_deref(), &["source", "stream", "connection", "limit"]);
     let (source, stream, connection) = (query.one("source"), query.one("stream"), query.one("connection"));
     let limit = query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT);
     query.done()?;

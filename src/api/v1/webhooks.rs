@@ -4,7 +4,7 @@ use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::cluster::target::owner_of;
 use crate::api::error::Refusal;
-use crate::api::query::Query;
+use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::api::selection::SELECTED;
 use crate::config::Role;
@@ -24,7 +24,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Refusal> {
-    let mut query = Query::read(query.as_deref(), &["source", "connection"]);
+    let mut query = QueryFields::read(query.as_deref(), &["source", "connection"]);
     let (source, connection) = (query.one("source"), query.one("connection"));
     query.done()?;
     caller.must_be(Role::Admin)?;

@@ -103,21 +103,21 @@ async fn settle(stage: &DemoStage, hurried: bool) {
 
 /// What the polls found so far.
 #[derive(Clone, Default)]
-struct PolledSoFar(Arc<std::sync::Mutex<(Counts, u64)>>);
+struct PolledSoFar(Arc<parking_lot::Mutex<(Counts, u64)>>);
 
 impl PolledSoFar {
     fn add(&self, counts: &Counts) {
-        let mut sums = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut sums = self.0.lock();
         sums.0.add(counts);
         sums.1 += 1;
     }
 
     fn sums(&self) -> Counts {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
+        self.0.lock().0
     }
 
     fn runs(&self) -> u64 {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+        self.0.lock().1
     }
 }
 

@@ -11,10 +11,11 @@ use crate::engine::pipeline::Filter;
 use crate::engine::time::Clock;
 use crate::ingest::poll::{RunError, RunOptions, SyncKey, TriggerOptions};
 use crate::server;
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use syncline_provider::{ClientCourier, DefinitionOptions, Fake, FakeOptions, WebhookOptions, definition};
 use tempfile::TempDir;
@@ -106,7 +107,7 @@ impl DemoStage {
 
     /// Stops everything and removes the folder.
     pub async fn strike(&self) -> Result<(), Fail> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = self.running.lock().take();
         if let Some(running) = running {
             running.stop().await?;
         }

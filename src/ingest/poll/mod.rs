@@ -33,12 +33,13 @@ use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, Table};
 use crate::engine::source::Source;
 use crate::engine::time::Clock;
 use crate::registry::connections::{Account, Connections};
+use parking_lot::{Mutex, MutexGuard};
 use plan::{BadSchedule, Due, Past, SchedulePlan};
 use run::REST;
 use sha2::{Digest, Sha256};
 use state::SyncState;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -602,7 +603,7 @@ impl Syncs {
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<SyncKey, SyncEntry>> {
-        self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.table.lock()
     }
 
     fn wake(&self) {

@@ -8,7 +8,7 @@ use super::state::{RunKind, shape};
 use super::{RunInProgress, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
 use crate::connectors::definition::Stream;
 use crate::engine::model::Timestamp;
-use crate::engine::pipeline::run::{self as driver, Guard, Halt, Order, Progress, RunRecord, RunReport};
+use crate::engine::pipeline::run::{self as driver, DeleteGuard, Halt, Order, Progress, RunEndReport, RunRecord};
 use crate::engine::pipeline::{Batch, Error, WindowOp};
 use crate::engine::source::Part;
 use crate::telemetry::told::{MetricLabels, RunMeter};
@@ -122,7 +122,7 @@ impl Syncs {
         options: RunOptions,
         cancel: CancellationToken,
         tell: Tell<'_>,
-    ) -> Result<RunReport, RunError> {
+    ) -> Result<RunEndReport, RunError> {
         let mut turn = self.take_turn(key)?;
         let report = {
             let mut work = std::pin::pin!(self.execute(&mut turn, options, tell));
@@ -208,7 +208,7 @@ impl Syncs {
         }
     }
 
-    async fn execute(&self, turn: &mut RunTurn, options: RunOptions, tell: Tell<'_>) -> Result<RunReport, RunError> {
+    async fn execute(&self, turn: &mut RunTurn, options: RunOptions, tell: Tell<'_>) -> Result<RunEndReport, RunError> {
         let mut halt = turn.halt.clone();
         let _place = tokio::select! {
             place = self.inner.places.acquire() => place.map_err(|_| RunError::Stopping)?,
@@ -284,7 +284,7 @@ impl Syncs {
             connection: Arc::clone(&account.connection),
             part,
             deletes: deletes_due(&stream, &entry.progress, now),
-            guard: stream.deletes.guard.map(|g| Guard { max_fraction: g.max_fraction, min_count: g.min_count }),
+            guard: stream.deletes.guard.map(|g| DeleteGuard { max_fraction: g.max_fraction, min_count: g.min_count }),
             timeout: entry.schedule.timeout,
             fresh: options.trigger.reset || options.trigger.full || reshaped || options.since.is_some(),
             seed: key.seed(),
@@ -337,7 +337,7 @@ fn deletes_due(stream: &Stream, progress: &Progress, now: Timestamp) -> Vec<usiz
 }
 
 /// One line for each run.
-fn told(key: &SyncKey, report: &RunReport) {
+fn told(key: &SyncKey, report: &RunEndReport) {
     let record = &report.record;
     let (source, stream, connection) = (key.source.as_str(), key.stream.as_str(), key.connection.as_str());
     let counts = record.counts;

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName, Timestamp};
-use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineWriter, Receipt, Underway};
+use crate::engine::pipeline::{Error, Mark, PendingCommit, Quarantine, QuarantineEntry, QuarantineWriter, Receipt};
 use crate::engine::source::Quarantined;
 use crate::ingest::dedup::{Dedup, Reserved};
 use crate::telemetry::told;
@@ -30,7 +30,7 @@ pub(super) struct InFlightCommit {
 
 impl InFlightCommit {
     pub fn new(
-        commit: Underway,
+        commit: PendingCommit,
         bytes: usize,
         reserved: Vec<Reserved>,
         (cause, what): (String, String),

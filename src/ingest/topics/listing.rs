@@ -10,7 +10,7 @@ use crate::connectors::definition::Stream;
 use crate::connectors::kafka::input::ListPage as Page;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName};
-use crate::engine::pipeline::run::{self as driver, Guard, Hold};
+use crate::engine::pipeline::run::{self as driver, DeleteGuard, Hold};
 use crate::engine::pipeline::{Batch, Dataset, Error, Mark, Table, WindowOp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -203,7 +203,7 @@ impl OpenLists {
         let window = engine.window_open(&dataset);
         let missing = engine.missing(&dataset).await?;
         let count = missing.positions.len() as u64;
-        let guard = stream.deletes.guard.map(|g| Guard { max_fraction: g.max_fraction, min_count: g.min_count });
+        let guard = stream.deletes.guard.map(|g| DeleteGuard { max_fraction: g.max_fraction, min_count: g.min_count });
         let (ended, close) = if !state.doubts.is_empty() || !window {
             let doubts = state.doubts.join("; ");
             tracing::warn!(dataset = %dataset.name, listing = state.id, doubts, "a list deletes nothing: it is not proven complete");

@@ -39,8 +39,9 @@ use crate::engine::Engine;
 use crate::engine::pipeline::Error;
 use crate::ingest::webhooks::OtherShards;
 use crate::registry::connections::Connections;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -130,7 +131,7 @@ impl Inputs {
 
     /// How the inputs stand, by name.
     pub fn states(&self) -> Vec<InputState> {
-        self.inner.states.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.inner.states.lock().values().cloned().collect()
     }
 }
 
@@ -150,7 +151,7 @@ impl InputsInner {
             let labels = [("topic", state.topic.clone()), ("code", code.to_owned())];
             metrics::counter!("syncline_kafka_input_stops_total", &labels).increment(1);
         }
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.states.lock();
         states.insert(format!("{}@{}", state.name, state.topic), state);
     }
 }

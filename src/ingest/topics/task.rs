@@ -346,7 +346,7 @@ impl TopicWork {
         let engine = self.inner.parts.engine.clone();
         self.in_flight.make_room(&engine, &self.dedup).await?;
         let dead = std::mem::take(&mut group.dead);
-        bury(&self.dead, &self.spec.topic, &dead).await;
+        dead_letter(&self.dead, &self.spec.topic, &dead).await;
         let Some(place) = self.places.get(&group.partition).cloned() else { return Ok(()) };
         self.passed.insert(group.partition);
         let mut marks = self.passed_marks();
@@ -357,13 +357,13 @@ impl TopicWork {
             format!("topic {} partition {} offsets {}..{}", self.spec.topic, group.partition, group.first, place.next);
         let cause = group.cause.to_string();
         let (batch, datasets, reserved) = group.finish(&self.spec, marks, self.now);
-        match engine.hand_over(batch).await {
+        match engine.submit(batch).await {
             Ok(commit) => self.in_flight.push(InFlightCommit::new(commit, bytes, reserved, (cause, what), datasets)),
             Err(Error::BadBatch(why)) => {
                 self.dedup.release(&reserved);
                 let bad = Bad::new("bad_batch", format!("too much for one commit: {why}"));
                 let all: Vec<_> = messages.into_iter().map(|message| (message, bad.clone())).collect();
-                bury(&self.dead, &self.spec.topic, &all).await;
+                dead_letter(&self.dead, &self.spec.topic, &all).await;
                 engine.put_marks(vec![place.mark(&self.spec, all.first().map_or(0, |(m, _)| m.partition()))]).await?;
             }
             Err(error) => {
@@ -409,8 +409,8 @@ impl TopicWork {
     }
 }
 
-async fn bury(to: &Dead, topic: &str, dead: &[(Message<'_>, Bad)]) {
-    futures_util::future::join_all(dead.iter().map(|(message, why)| to.bury(topic, *message, why))).await;
+async fn dead_letter(to: &Dead, topic: &str, dead: &[(Message<'_>, Bad)]) {
+    futures_util::future::join_all(dead.iter().map(|(message, why)| to.dead_letter(topic, *message, why))).await;
 }
 
 async fn open_reader(

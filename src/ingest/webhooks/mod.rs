@@ -38,10 +38,11 @@ use crate::engine::source::{Connection, Quarantined, Source};
 use crate::ingest::dedup::Dedup;
 use crate::registry::connections::Connections;
 use crate::telemetry::told;
+use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -206,7 +207,7 @@ impl Hooks {
 
     /// Requests refused since the start, by source and reason.
     pub fn refused(&self) -> Vec<(String, String, u64)> {
-        let refused = self.inner.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.inner.refused.lock();
         refused.iter().map(|((source, why), n)| (source.clone(), why.clone(), *n)).collect()
     }
 }
@@ -224,14 +225,14 @@ impl HooksInner {
 
     /// Whether this is the first event of its source and kind that no entry of `map` fits.
     fn is_new_unmapped(&self, source: &str, kind: &str) -> bool {
-        let mut told = self.unmapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.unmapped.lock();
         told.len() < UNMAPPED_TOLD && told.insert((source.to_owned(), kind.to_owned()))
     }
 
     /// Keeps what could not be taken under a key, with its reason: the mark that does.
     fn quarantine(&self, place: [&str; 4], key: &str, cause: u64, what: &Quarantined) -> Result<Mark, Error> {
         let engine = &self.parts.engine;
-        let mut known = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.quarantine.lock();
         if known.len() >= PLACES_KNOWN {
             known.clear();
         }
@@ -252,7 +253,7 @@ impl HooksInner {
     /// What is known of a place of the quarantine is read anew when it is needed.
     fn forget_quarantine(&self, environment: &str, row: &QuarantineRow) {
         let [source, connection, stream] = row.place.clone();
-        let mut known = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.quarantine.lock();
         known.remove(&[environment.to_owned(), source, connection, stream]);
     }
 
@@ -261,7 +262,7 @@ impl HooksInner {
     }
 
     fn count_refusal(&self, source: &str, why: VerifyRefusal) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.refused.lock();
         *refused.entry((source.to_owned(), why.to_string())).or_insert(0) += 1;
     }
 }

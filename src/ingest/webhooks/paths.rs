@@ -8,11 +8,12 @@ use crate::connectors::definition::{Definition, Verify};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
+use parking_lot::RwLock;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// Bytes of a token: 32 characters of base64url.
 const TOKEN: usize = 24;
@@ -82,12 +83,12 @@ impl Paths {
                 }
             }
         }
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+        *self.table.write() = table;
     }
 
     /// What a request path stands for.
     pub fn find(&self, path: &str) -> Option<Arc<Entrance>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.read();
         if let Some(entrance) = table.fixed.get(path) {
             return Some(entrance.clone());
         }

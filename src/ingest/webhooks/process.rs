@@ -4,7 +4,7 @@ use super::prepare::{Prepared, prepare, refused};
 use super::{HooksInner, add, refetch::RefetchRequest};
 use crate::engine::fault::pass;
 use crate::engine::model::Cause;
-use crate::engine::pipeline::{Batch, Error, Mark, Receipt, Table, Underway, is_own};
+use crate::engine::pipeline::{Batch, Error, Mark, PendingCommit, Receipt, Table, is_own};
 use crate::engine::source::Quarantined;
 use crate::engine::store::journal::JournalLine;
 use crate::engine::{Engine, fault};
@@ -44,7 +44,7 @@ pub(crate) fn place(engine: &Engine) -> Result<u64, Error> {
 struct PendingWebhook {
     position: u64,
     bytes: usize,
-    commit: Underway,
+    commit: PendingCommit,
     reserved: Vec<Reserved>,
     refetches: Vec<RefetchRequest>,
     line: Option<JournalLine>,
@@ -106,14 +106,14 @@ impl PendingWebhooks {
 
     async fn dispatch(&mut self, inner: &HooksInner, position: u64, bytes: &Bytes) -> Result<(), Error> {
         if is_own(bytes) {
-            return self.enter(inner, position, bytes).await;
+            return self.apply_logged(inner, position, bytes).await;
         }
         let Prepared { batch, reserved, refetches, line } = prepare(inner, position, bytes)?;
         if fault::planted("dedupe_key_outside_the_batch") {
             let keys = batch.marks.iter().filter(|mark| mark.table == Table::Dedupe).cloned().collect();
             inner.parts.engine.put_marks(keys).await?;
         }
-        let commit = match inner.parts.engine.hand_over(batch).await {
+        let commit = match inner.parts.engine.submit(batch).await {
             Ok(commit) => commit,
             Err(error) => {
                 inner.dedup.release(&reserved);
@@ -129,8 +129,8 @@ impl PendingWebhooks {
     }
 
     /// An entry that the engine had put there itself: a batch of a run that goes through the log.
-    async fn enter(&mut self, inner: &HooksInner, position: u64, bytes: &Bytes) -> Result<(), Error> {
-        match inner.parts.engine.enter(bytes, vec![mark(position)]).await {
+    async fn apply_logged(&mut self, inner: &HooksInner, position: u64, bytes: &Bytes) -> Result<(), Error> {
+        match inner.parts.engine.apply_logged(bytes, vec![mark(position)]).await {
             Ok(commit) => {
                 let bytes = bytes.len();
                 self.bytes += bytes;

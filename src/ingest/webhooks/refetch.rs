@@ -10,10 +10,11 @@ use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
 use crate::engine::source::{Ask, Connection, Failure, Page, Part, Quarantined, Source};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -115,7 +116,7 @@ impl Refetches {
     }
 
     pub fn add(&self, refetches: impl IntoIterator<Item = RefetchRequest>) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         let mut any = false;
         for RefetchRequest { key, position, row } in refetches {
             any = true;
@@ -147,7 +148,7 @@ impl Refetches {
 
     /// Takes records that are due and can share a request; `most` says how many a request of that place may read.
     fn take(&self, now: Timestamp, most: impl Fn(&[String; 4]) -> usize) -> Option<RefetchGroup> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         let mut group: Option<(RefetchGroup, usize)> = None;
         for (key, waiting) in table.iter_mut().filter(|(_, w)| !w.busy && w.due() <= now) {
             let [environment, source, connection, stream, id] = key;
@@ -170,7 +171,7 @@ impl Refetches {
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.lock();
         table.values().filter(|w| !w.busy).map(WaitingRecord::due).min()
     }
 
@@ -192,7 +193,7 @@ impl Refetches {
     }
 
     fn each(&self, group: &RefetchGroup, change: impl Fn(&mut WaitingRecord, &[u64])) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         for (id, hints) in &group.keys {
             let [a, b, c, d] = group.place.clone();
             let key = [a, b, c, d, id.clone()];
@@ -369,5 +370,5 @@ fn answered(group: &RefetchGroup) -> Vec<Mark> {
 }
 
 fn failure(code: &'static str, message: String) -> Failure {
-    Failure { code, message, status: None, retry: false, retry_after: None }
+    Failure::lasting(code, message)
 }

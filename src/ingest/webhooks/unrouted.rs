@@ -9,9 +9,9 @@ use crate::connectors::webhooks::{SourceConnections, StoredWebhook, Verdict};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
 use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +57,7 @@ impl Unrouted {
     /// The mark that parks an event; `None` when too many wait.
     pub fn keep(&self, environment: &str, source: &str, position: u64, row: &UnroutedEvent) -> Option<Mark> {
         let value = serde_json::to_vec(row).ok()?;
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let count = counts.entry((environment.to_owned(), source.to_owned())).or_insert(0);
         if *count >= MOST {
             return None;
@@ -68,17 +68,17 @@ impl Unrouted {
 
     /// Environments and sources of which events wait.
     fn places(&self) -> Vec<(String, String)> {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts.lock();
         counts.iter().filter(|(_, count)| **count > 0).map(|(place, _)| place.clone()).collect()
     }
 
     /// Takes the sources whose connections have changed.
     fn take_changed(&self) -> BTreeSet<(String, String)> {
-        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.changed.lock())
     }
 
     fn gone(&self, environment: &str, source: &str, n: usize) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(&(environment.to_owned(), source.to_owned())) {
             *count = count.saturating_sub(n);
         }
@@ -111,7 +111,7 @@ impl Hooks {
     /// Says that metadata or fields of a connection changed: what of its source waits is run again in the background.
     pub fn connection_changed(&self, environment: &str, source: &str) {
         let unrouted = &self.inner.unrouted;
-        let mut changed = unrouted.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = unrouted.changed.lock();
         changed.insert((environment.to_owned(), source.to_owned()));
         unrouted.wake.notify_one();
     }

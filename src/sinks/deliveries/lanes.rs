@@ -10,15 +10,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// All lanes.
-pub(super) struct Lanes {
+pub(super) struct DeliveryQueues {
     lanes: HashMap<Arc<str>, DeliveryQueue>,
     /// Most deliveries of one lane.
     pub room: usize,
     /// Heads that wait, by time: (next attempt, lane).
     heads: BTreeSet<(Timestamp, Arc<str>)>,
     disabled: BTreeMap<String, Timestamp>,
-    /// Lanes that are empty and have more in the store, by the first of it.
-    hungry: BTreeMap<String, Arc<str>>,
+    /// DeliveryQueues that are empty and have more in the store, by the first of it.
+    needs_refill: BTreeMap<String, Arc<str>>,
 }
 
 struct DeliveryQueue {
@@ -30,12 +30,12 @@ struct DeliveryQueue {
     busy: bool,
 }
 
-impl Lanes {
+impl DeliveryQueues {
     /// With room for so many deliveries in each lane, at least one. `disabled` are endpoints that get nothing for now, and since
     /// when.
     pub fn new(room: usize, disabled: BTreeMap<String, Timestamp>) -> Self {
-        let (lanes, heads, hungry) = (HashMap::new(), BTreeSet::new(), BTreeMap::new());
-        Lanes { lanes, room: room.max(1), heads, disabled, hungry }
+        let (lanes, heads, needs_refill) = (HashMap::new(), BTreeSet::new(), BTreeMap::new());
+        DeliveryQueues { lanes, room: room.max(1), heads, disabled, needs_refill }
     }
 
     /// A delivery is owed. Those of one lane come in order; one that is here already, or behind one that found no room, is
@@ -55,7 +55,7 @@ impl Lanes {
         if passed_over {
             return;
         }
-        self.hungry.remove(&delivery.id);
+        self.needs_refill.remove(&delivery.id);
         if lane.queue.len() >= self.room || self.disabled.contains_key(&*lane.endpoint) {
             lane.beyond = Some(delivery.id.clone());
             return;
@@ -66,8 +66,8 @@ impl Lanes {
     }
 
     /// A lane that is empty and has more in the store, and the first of it.
-    pub fn hungry(&mut self) -> Option<(String, Arc<str>)> {
-        self.hungry.pop_first()
+    pub fn needs_refill(&mut self) -> Option<(String, Arc<str>)> {
+        self.needs_refill.pop_first()
     }
 
     /// Whether a lane takes what comes next of it.
@@ -75,7 +75,7 @@ impl Lanes {
         self.lanes.get(name).is_some_and(|lane| lane.beyond.is_none())
     }
 
-    /// A head that is due; its lane is busy until [`done`](Lanes::done).
+    /// A head that is due; its lane is busy until [`done`](DeliveryQueues::done).
     pub fn take(&mut self, now: Timestamp) -> Option<(Arc<str>, String)> {
         let (at, name) = self.heads.first()?.clone();
         if at > now {
@@ -136,7 +136,7 @@ impl Lanes {
         }
         match (lane.queue.front(), &lane.beyond) {
             (Some((_, at)), _) => drop(self.heads.insert((*at, name.clone()))),
-            (None, Some(first)) => drop(self.hungry.insert(first.clone(), name.clone())),
+            (None, Some(first)) => drop(self.needs_refill.insert(first.clone(), name.clone())),
             (None, None) => {}
         }
     }
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn one_in_flight_per_lane_and_in_order() {
-        let mut lanes = Lanes::new(9, BTreeMap::new());
+        let mut lanes = DeliveryQueues::new(9, BTreeMap::new());
         for (lane, id) in [("a|1", "x"), ("a|1", "y"), ("b|1", "z")] {
             lanes.push(&delivery(lane, id, 0));
         }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_lane_keeps_its_order_when_it_is_read_again() {
-        let mut lanes = Lanes::new(2, BTreeMap::new());
+        let mut lanes = DeliveryQueues::new(2, BTreeMap::new());
         let all = ["1", "2", "3", "4", "5"].map(|id| delivery("a|1", id, 0));
         let mut got = Vec::new();
         // What is not delivered is read again and again, each time from the very beginning.
@@ -186,12 +186,12 @@ mod tests {
                 lanes.done(&lane, None);
             }
         }
-        assert_eq!((got.concat().as_str(), lanes.hungry()), ("12345", None));
+        assert_eq!((got.concat().as_str(), lanes.needs_refill()), ("12345", None));
     }
 
     #[test]
     fn a_disabled_endpoint_waits() {
-        let mut lanes = Lanes::new(9, BTreeMap::new());
+        let mut lanes = DeliveryQueues::new(9, BTreeMap::new());
         lanes.push(&delivery("a|1", "x", 0));
         let (lane, _) = lanes.take(Timestamp(0)).expect("due");
         lanes.disable("a", Timestamp(0));
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!((lanes.take(Timestamp(9)), lanes.due()), (None, None));
         lanes.enable("a");
         assert_eq!(lanes.take(Timestamp(9)).expect("due").1, "x");
-        assert_eq!((lanes.take(Timestamp(9)), lanes.hungry()), (None, Some(("y".into(), "a|2".into()))));
+        assert_eq!((lanes.take(Timestamp(9)), lanes.needs_refill()), (None, Some(("y".into(), "a|2".into()))));
         lanes.push(&delivery("a|2", "y", 0));
         assert_eq!(lanes.take(Timestamp(9)).expect("due").1, "y");
     }

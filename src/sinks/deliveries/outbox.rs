@@ -2,7 +2,7 @@
 //!
 //! All state is in the store: after a crash the same delivery is tried again under the same id.
 
-use super::lanes::Lanes;
+use super::lanes::DeliveryQueues;
 use super::schedule::{AfterFailure, next};
 use super::{DeadLetter, OVERRIDE, dead, environment_of, target};
 use crate::config::Endpoint;
@@ -16,15 +16,16 @@ use crate::engine::store::journal::JournalLine;
 use crate::engine::{Engine, fault};
 use crate::registry::connections::Connections;
 use crate::telemetry::told;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Lanes with an attempt on its way.
+/// DeliveryQueues with an attempt on its way.
 const LANES: usize = 64;
 /// Deliveries read from the store at a time.
 const ROUND: usize = 500;
@@ -49,7 +50,7 @@ struct OutboxInner {
     endpoints: BTreeMap<String, Endpoint>,
     connections: Arc<Connections>,
     client: Arc<dyn Post>,
-    lanes: Mutex<Lanes>,
+    lanes: Mutex<DeliveryQueues>,
     enabled: Notify,
     /// Counts commits made for webhooks.
     commits: watch::Receiver<u64>,
@@ -77,7 +78,7 @@ impl Outbox {
     ) -> Result<Self, Error> {
         let marks = engine.marks(Table::Setting, &[DISABLED])?.into_iter();
         let disabled = marks.filter_map(|(mut key, at)| Some((key.pop()?, since(&at))));
-        let lanes = Mutex::new(Lanes::new(HELD, disabled.collect()));
+        let lanes = Mutex::new(DeliveryQueues::new(HELD, disabled.collect()));
         let enabled = Notify::new();
         Ok(Outbox { inner: Arc::new(OutboxInner { engine, endpoints, connections, client, lanes, enabled, commits }) })
     }
@@ -271,8 +272,8 @@ async fn deliver(inner: &Arc<OutboxInner>) -> Result<(), Error> {
 type Tried = (Arc<str>, Result<Option<Timestamp>, Error>);
 
 impl OutboxInner {
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, DeliveryQueues> {
+        self.lanes.lock()
     }
 
     fn host(&self, endpoint: &str) -> Option<String> {
@@ -283,9 +284,9 @@ impl OutboxInner {
     /// Reads deliveries owed since the last time, after those that lanes had no room for until now.
     fn gather(&self, last: &mut Option<String>) -> Result<(), Error> {
         // Closures let go of the lock before it is taken again.
-        let hungry = || self.lanes().hungry();
+        let needs_refill = || self.lanes().needs_refill();
         let takes = |lane: &Arc<str>| self.lanes().takes(lane);
-        while let Some((first, lane)) = hungry() {
+        while let Some((first, lane)) = needs_refill() {
             if let Some(delivery) = self.engine.delivery(&first)? {
                 self.lanes().push(&delivery);
             }
@@ -312,10 +313,10 @@ impl OutboxInner {
         let Some(delivery) = self.engine.delivery(id)? else { return Ok(None) };
         pass("out.claim");
         let Some((target, schedule)) = target(&self.endpoints, &self.connections, &delivery.endpoint) else {
-            return self.bury(delivery, "no_endpoint").await;
+            return self.dead_letter(delivery, "no_endpoint").await;
         };
         if !self.is_of_its_environment(&delivery) {
-            return self.bury(delivery, "other_environment").await;
+            return self.dead_letter(delivery, "other_environment").await;
         }
         if fault::planted("delivery_settled_before_its_answer") {
             self.engine.settle(&delivery.id, None).await?;
@@ -369,7 +370,7 @@ impl OutboxInner {
         self.log(&delivery, "failed", details);
         let after = match next(&delivery, &failed, schedule, self.engine.clock().now()) {
             AfterFailure::Again(after) => after,
-            AfterFailure::Dead(after, reason) => return self.bury(after, reason).await,
+            AfterFailure::Dead(after, reason) => return self.dead_letter(after, reason).await,
             AfterFailure::Disable(after) => {
                 tracing::error!(
                     endpoint,
@@ -390,7 +391,7 @@ impl OutboxInner {
     }
 
     /// Keeps a delivery that is given up, then takes it out: a crash between the two repeats this, nothing else.
-    async fn bury(&self, delivery: Delivery, reason: &str) -> Result<Option<Timestamp>, Error> {
+    async fn dead_letter(&self, delivery: Delivery, reason: &str) -> Result<Option<Timestamp>, Error> {
         tracing::error!(webhook = %delivery.id, endpoint = %delivery.endpoint, reason, "webhook given up");
         self.told(&delivery, "dead");
         self.log(&delivery, "dead", json!({"tries": delivery.tries, "reason": reason}));

@@ -1,6 +1,6 @@
 //! When the next attempt is. Pure: chance comes from the delivery's own id, so that a try can be foretold and repeated.
 
-use crate::connectors::deliveries::{AttemptFailed, Stop};
+use crate::connectors::deliveries::{AttemptFailed, StopReason};
 use crate::engine::fault;
 use crate::engine::model::Timestamp;
 use crate::engine::sink::Delivery;
@@ -37,8 +37,8 @@ pub fn next(delivery: &Delivery, failed: &AttemptFailed, schedule: &[u64], now: 
         return AfterFailure::Dead(after, "exhausted");
     }
     match failed.stop {
-        Some(Stop::Aborted) => return AfterFailure::Dead(after, "aborted"),
-        Some(Stop::Gone) => {
+        Some(StopReason::Aborted) => return AfterFailure::Dead(after, "aborted"),
+        Some(StopReason::Gone) => {
             after.next_at = now;
             return AfterFailure::Disable(after);
         }
@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn stops() {
-        let gone = AttemptFailed { stop: Some(Stop::Gone), ..failed(410) };
+        let gone = AttemptFailed { stop: Some(StopReason::Gone), ..failed(410) };
         assert!(matches!(next(&delivery(0), &gone, &[], Timestamp(0)), AfterFailure::Disable(_)));
-        let aborted = AttemptFailed { stop: Some(Stop::Aborted), ..failed(400) };
+        let aborted = AttemptFailed { stop: Some(StopReason::Aborted), ..failed(400) };
         assert_eq!(dead(next(&delivery(0), &aborted, &[], Timestamp(0))), "aborted");
     }
 }

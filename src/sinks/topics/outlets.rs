@@ -160,7 +160,7 @@ impl Outlets {
 }
 
 fn clash(message: String) -> Failure {
-    Failure { code: "topic_clash", message, status: None, retry: false, retry_after: None }
+    Failure::lasting("topic_clash", message)
 }
 
 #[cfg(test)]

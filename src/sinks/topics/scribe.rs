@@ -314,5 +314,5 @@ pub(super) fn superseded(order: &ExportOrder) -> Failure {
 /// The store failed: nothing can be read any more.
 fn store(error: pipeline::Error) -> FailureAction {
     let message = format!("changes cannot be read: {error}");
-    FailureAction::Ended(Failure { code: "store", message, status: None, retry: false, retry_after: None })
+    FailureAction::Ended(Failure::lasting("store", message))
 }

@@ -52,22 +52,22 @@ async fn an_owner_that_was_replaced_without_knowing_it_changes_nothing() {
     let old = Engine::open_copy(options, remote).expect("opens");
     let claim = tokio::spawn({
         let old = old.clone();
-        async move { old.claim("old").await }
+        async move { old.acquire_term("old").await }
     });
     let entry = wait_for_entry(&*elsewhere.log, 1).await;
-    old.enter(&entry, vec![]).await.expect("entered").receipt().await.expect("stored");
+    old.apply_logged(&entry, vec![]).await.expect("entered").receipt().await.expect("stored");
     assert_eq!(soon(claim).await.expect("no panic").expect("the first claim"), 1);
     old.commit(saves(&old, Cause::webhook(1), &[("a", 1)])).await.expect("the owner commits");
 
     let new = elsewhere.open(&folder.path().join("new"), 1, clock()).expect("opens");
-    assert_eq!(soon(new.claim("new")).await.expect("the next claim"), 2);
+    assert_eq!(soon(new.acquire_term("new")).await.expect("the next claim"), 2);
     assert_eq!(records(&new), [r#"Added {"id":"a","v":1}"#]);
 
     // It wakes up and goes on: its batch, and the deletes of its listing, are passed over by whoever reads the log …
     let mut late = saves(&old, Cause::run(1), &[("a", 99), ("z", 99)]);
     late.open = vec![WindowOp::Restart(dataset(&old))];
     late.close = vec![WindowOp::Sweep(dataset(&old))];
-    let late = old.hand_over(late).await.expect("it is in the log");
+    let late = old.submit(late).await.expect("it is in the log");
     // … and what it commits by itself is refused elsewhere, so that it takes no effect here.
     let own = old.commit(saves(&old, Cause::webhook(2), &[("y", 99)])).await;
     assert!(matches!(&own, Err(Error::Poisoned(why)) if why.contains("fenced")), "{own:?}");
@@ -85,10 +85,10 @@ async fn an_owner_that_was_replaced_without_knowing_it_changes_nothing() {
 async fn an_owner_that_hears_of_its_successor_refuses_by_itself() {
     let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
     let old = elsewhere.open(&folder.path().join("old"), 1, clock()).expect("opens");
-    soon(old.claim("old")).await.expect("a claim");
+    soon(old.acquire_term("old")).await.expect("a claim");
     let late = saves(&old, Cause::run(1), &[("a", 1)]);
     let new = elsewhere.open(&folder.path().join("new"), 2, clock()).expect("opens");
-    soon(new.claim("new")).await.expect("a claim");
+    soon(new.acquire_term("new")).await.expect("a claim");
     let refused = soon(old.commit(late)).await;
     assert!(matches!(refused, Err(Error::Fenced(_) | Error::Poisoned(_))), "{refused:?}");
     soon(new.commit(saves(&new, Cause::run(1), &[("b", 1)]))).await.expect("the new owner commits");
@@ -99,17 +99,17 @@ async fn an_owner_that_hears_of_its_successor_refuses_by_itself() {
 async fn batches_that_were_logged_and_not_applied_are_applied_by_the_next_owner() {
     let (elsewhere, folder) = (Elsewhere::default(), tempdir().expect("a folder"));
     let old = elsewhere.open(&folder.path().join("old"), 1, clock()).expect("opens");
-    soon(old.claim("old")).await.expect("a claim");
+    soon(old.acquire_term("old")).await.expect("a claim");
     soon(old.commit(saves(&old, Cause::run(1), &[("a", 1)]))).await.expect("applied");
     // The machine goes: this batch reaches the log and no engine.
     let next = elsewhere.log.end().borrow().to_owned() + 1;
     let batch = saves(&old, Cause::run(1), &[("b", 2)]);
-    let handed = old.hand_over(batch).await.expect("it is in the log");
+    let handed = old.submit(batch).await.expect("it is in the log");
     let _new = elsewhere.changelog.open();
     drop(handed);
     wait_for_entry(&*elsewhere.log, next).await;
     let new = elsewhere.open(&folder.path().join("new"), 1, clock()).expect("opens");
-    soon(new.claim("new")).await.expect("a claim");
+    soon(new.acquire_term("new")).await.expect("a claim");
     assert_eq!(records(&new), [r#"Added {"id":"a","v":1}"#, r#"Added {"id":"b","v":2}"#]);
 }
 
@@ -130,7 +130,7 @@ async fn what_was_under_way_when_a_process_died_leaves_no_ghosts() {
         let mut underway = Vec::new();
         for n in 0..2_500 {
             let id = n.to_string();
-            underway.push(first.hand_over(saves(&first, Cause::webhook(n), &[(&id, 1)])).await.expect("handed over"));
+            underway.push(first.submit(saves(&first, Cause::webhook(n), &[(&id, 1)])).await.expect("handed over"));
         }
         let mut underway = underway.into_iter();
         for one in underway.by_ref().take(1 + 700 * round as usize) {
@@ -173,7 +173,7 @@ async fn views_move_with_their_engine_and_the_move_changes_nothing() {
         all.into_iter().map(|change| format!("{change:?}")).collect::<Vec<_>>()
     };
     let old = elsewhere.open(&folder.path().join("old"), 1, clock()).expect("opens");
-    soon(old.claim("old")).await.expect("a claim");
+    soon(old.acquire_term("old")).await.expect("a claim");
     for n in 0..20 {
         let id = (n % 7).to_string();
         soon(old.commit(saves(&old, Cause::webhook(n), &[(&id, n as i64)]))).await.expect("applied");
@@ -182,7 +182,7 @@ async fn views_move_with_their_engine_and_the_move_changes_nothing() {
     assert!(before.len() > 20, "every commit changed a sum: {before:?}");
     // To another machine, with another number of workers, and back.
     let new = elsewhere.open(&folder.path().join("new"), 2, clock()).expect("opens");
-    soon(new.claim("new")).await.expect("a claim");
+    soon(new.acquire_term("new")).await.expect("a claim");
     assert_eq!(changes(&new), before);
     soon(new.commit(saves(&new, Cause::webhook(100), &[("0", 1_000)]))).await.expect("applied");
     let after = changes(&new);
@@ -190,7 +190,7 @@ async fn views_move_with_their_engine_and_the_move_changes_nothing() {
     assert!((1..=2).contains(&(after.len() - before.len())), "one record changed: {after:?}");
     drop(old);
     let third = elsewhere.open(&folder.path().join("third"), 1, clock()).expect("opens");
-    soon(third.claim("third")).await.expect("a claim");
+    soon(third.acquire_term("third")).await.expect("a claim");
     assert_eq!(changes(&third), after);
 }
 

@@ -605,8 +605,8 @@ fn a_pruned_record_that_comes_back_can_be_patched_before_that_is_committed() {
         patch.patch("1", None, NOW, br#"{"more":true}"#);
         let patch = Batch { cause: Some(Cause::run(2)), pages: vec![patch], ..Batch::default() };
         let (back, patched) = run(async {
-            let back = engine.hand_over(back).await.expect("takes it");
-            let patch = engine.hand_over(patch).await.expect("takes it");
+            let back = engine.submit(back).await.expect("takes it");
+            let patch = engine.submit(patch).await.expect("takes it");
             // A question has everything before it closed: the two are under way together.
             engine.missing(&set).await.expect("answers");
             (back.receipt().await.expect("commits"), patch.receipt().await.expect("commits"))

@@ -373,7 +373,7 @@ impl Bench {
                 }
                 let _inside = self.runtime.enter();
                 let engine = elsewhere.open(&machine, workers, clock).expect("opens");
-                let claim = self.runtime.block_on(engine.claim("bench"));
+                let claim = self.runtime.block_on(engine.acquire_term("bench"));
                 assert_eq!(claim.expect("a claim"), elsewhere.openings);
                 engine
             }

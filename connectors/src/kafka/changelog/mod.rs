@@ -27,8 +27,8 @@ use super::identity::topic_id;
 use super::log::MOST_BYTES;
 use super::reader::{Isolation, PartitionReader, Use};
 use super::topics::{TopicSpec, name};
+use parking_lot::Mutex;
 use rdkafka::producer::Producer;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use syncline_engine::log::{Changelog, Error, Write};
 use writer::ChangelogWriter;
@@ -120,7 +120,7 @@ fn mark_of(id: u128) -> u64 {
 
 impl Changelog for KafkaChangelog {
     fn commit(&self, writes: &[Write]) -> Result<u64, Error> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer.lock();
         writer.commit(writes).map(|offset| self.spot.place(offset))
     }
 

@@ -1,6 +1,6 @@
 //! Messages that cannot be taken: written to the dead letters as they came, with the reason and their place in headers.
 //!
-//! Promises: [`Dead::bury`] answers once the broker has the message; until then it tries again. After a crash a message may be
+//! Promises: [`Dead::dead_letter`] answers once the broker has the message; until then it tries again. After a crash a message may be
 //! buried a second time: its headers name topic, partition and offset, by which a repeat is known.
 
 use super::chunk::Message;
@@ -58,7 +58,7 @@ impl Dead {
 
     /// Writes a message that cannot be taken. Gives up only on a message that the dead letters themselves refuse for its
     /// size: then its reason and its place are written without it.
-    pub async fn bury(&self, topic: &str, message: Message<'_>, why: &Bad) {
+    pub async fn dead_letter(&self, topic: &str, message: Message<'_>, why: &Bad) {
         let reason: String = why.to_string().chars().take(REASON_CHARS).collect();
         let mut wait = TRY_AGAIN[0];
         let mut whole = true;

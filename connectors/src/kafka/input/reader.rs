@@ -11,13 +11,14 @@ use super::chunk::Chunk;
 use super::glance;
 use crate::kafka::cluster::{Cluster, failure};
 use crate::kafka::identity::{Unclear, describe, known_end};
+use parking_lot::Mutex;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use syncline_engine::model::Failure;
 use syncline_engine::time::Clock;
@@ -216,17 +217,17 @@ impl ReaderShared {
         })
     }
 
-    fn next(&self) -> std::sync::MutexGuard<'_, BTreeMap<i32, i64>> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next(&self) -> parking_lot::MutexGuard<'_, BTreeMap<i32, i64>> {
+        self.next.lock()
     }
 
     fn failure(&self) -> Option<Failure> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failed.lock().clone()
     }
 
     /// Ends the reading for this reason, unless it has one.
     fn fail(&self, failure: Failure) {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.failed.lock().get_or_insert(failure);
         self.stop.store(true, Ordering::Release);
     }
 
@@ -385,7 +386,7 @@ fn out_of_range(topic: &str, why: String) -> Failure {
     let message = format!(
         "topic {topic}: {why}; decide where to go on: POST /v1/inputs/TOPIC/restart with {{\"start\": \"earliest\"}} or latest"
     );
-    Failure { code: "offset_out_of_range", message, status: None, retry: false, retry_after: None }
+    Failure::lasting("offset_out_of_range", message)
 }
 
 fn recreated(topic: &str, known: &str, found: &str) -> Failure {
@@ -393,12 +394,12 @@ fn recreated(topic: &str, known: &str, found: &str) -> Failure {
         "topic {topic} was deleted and made again (its id was {known} and is {found}): stored offsets mean nothing in it; \
          decide where to go on: POST /v1/inputs/TOPIC/restart with {{\"start\": \"earliest\"}} or latest"
     );
-    Failure { code: "topic_recreated", message, status: None, retry: false, retry_after: None }
+    Failure::lasting("topic_recreated", message)
 }
 
 fn missing(topic: &str) -> Failure {
     let message = format!("topic {topic} does not exist; reading begins when it does");
-    Failure { code: "topic_missing", message, status: None, retry: true, retry_after: None }
+    Failure::passing("topic_missing", message)
 }
 
 fn settings(error: &KafkaError) -> Failure {

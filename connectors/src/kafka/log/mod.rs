@@ -27,10 +27,11 @@ use super::topics::{TopicSpec, name};
 use async_trait::async_trait;
 use backlog::Backlog;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rdkafka::admin::AdminOptions;
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use syncline_engine::log::{Error, Log};
 use syncline_engine::time::{Clock, SystemClock};
@@ -176,7 +177,7 @@ impl KafkaLog {
 
     fn backlog(&self, after: u64, limit: usize, end: u64) -> Result<Vec<(u64, Bytes)>, Error> {
         waiting(|| {
-            let mut held = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self.backlog.lock();
             let backlog = match held.as_mut() {
                 Some(backlog) => backlog,
                 None => held.insert(Backlog::new(self.shared.clone(), self.opened.topic_id)?),
@@ -187,7 +188,7 @@ impl KafkaLog {
 
     /// Who reads from memory again needs no second consumer.
     fn caught_up(&self) {
-        let held = self.backlog.try_lock().ok().and_then(|mut held| held.take());
+        let held = self.backlog.try_lock().and_then(|mut held| held.take());
         if held.is_some() {
             // Its client takes a moment to end.
             std::thread::spawn(move || drop(held));
@@ -244,7 +245,7 @@ impl Log for KafkaLog {
             return Ok(Vec::new());
         }
         let held = {
-            let ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            let ring = self.shared.ring.lock();
             ring.after(after.max(self.shared.trimmed.load(Ordering::Acquire)), limit)
         };
         match held {

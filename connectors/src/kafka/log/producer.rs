@@ -9,13 +9,14 @@ use crate::kafka::Cluster;
 use crate::kafka::identity::topic_id;
 use crate::kafka::polled::Polled;
 use crate::kafka::reader::{ASK, unreachable, watermarks};
+use parking_lot::{Mutex, MutexGuard};
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use syncline_engine::log::{Error, WAITING_BYTES};
 use tokio::sync::oneshot;
@@ -89,7 +90,7 @@ struct CallState {
 
 impl PendingAppend {
     fn landed(&self, result: Result<i64, Error>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.left = state.left.saturating_sub(1);
         state.result = match (std::mem::replace(&mut state.result, Ok(-1)), result) {
             (Ok(one), Ok(other)) => Ok(one.max(other)),
@@ -155,7 +156,7 @@ impl SharedProducer {
         let (call, answered) = self.admit(&pairs)?;
         let client = {
             let client = self.held();
-            hand_over(&client, topic, partition, &pairs, &call);
+            submit(&client, topic, partition, &pairs, &call);
             client.clone()
         };
         drop((pairs, call));
@@ -199,7 +200,7 @@ impl SharedProducer {
     }
 
     fn held(&self) -> MutexGuard<'_, Arc<Polled<LogReports>>> {
-        self.inner.client.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.client.lock()
     }
 
     fn current(&self) -> Arc<Polled<LogReports>> {
@@ -253,13 +254,7 @@ pub(in crate::kafka) fn producing(cluster: &Cluster, patience: Duration) -> Clie
 }
 
 /// Hands the messages to the client; what it refuses counts as landed with that error.
-fn hand_over(
-    client: &Polled<LogReports>,
-    topic: &str,
-    partition: i32,
-    pairs: &[KeyedMessage],
-    call: &Arc<PendingAppend>,
-) {
+fn submit(client: &Polled<LogReports>, topic: &str, partition: i32, pairs: &[KeyedMessage], call: &Arc<PendingAppend>) {
     let mut refused: Option<Error> = None;
     for (key, value) in pairs {
         if refused.is_none() {

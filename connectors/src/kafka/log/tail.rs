@@ -8,8 +8,8 @@ use crate::kafka::reader::{Isolation, NextMessage, PartitionReader, Use};
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Message};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Most entries kept in memory.
@@ -119,7 +119,7 @@ impl TailReader {
     /// The ring begins anew at the end that is known; the offset of the entry after it.
     fn begin(&self) -> u64 {
         let end = *self.shared.end.borrow();
-        self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner).begin(end);
+        self.shared.ring.lock().begin(end);
         end
     }
 
@@ -152,7 +152,7 @@ impl TailReader {
 
     fn tell(&self, news: &mut Vec<(u64, Bytes)>) {
         let end = news.last().map_or(0, |(position, _)| *position);
-        let mut ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.shared.ring.lock();
         for (position, entry) in news.drain(..) {
             ring.push(position, entry);
         }

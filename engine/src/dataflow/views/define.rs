@@ -1,16 +1,16 @@
 //! [`Views`]: where a definition finds the models and leaves the views, and how a row becomes a record.
 
-use super::flow::Rows;
-use super::health::Step;
-use super::packed::{Bytes, Scope, pack, pack_key, scope_of, unpack, unpack_key};
+use super::flow::PackedRows;
+use super::health::ViewStep;
+use super::packed::{Bytes, TenantNumber, pack, pack_key, scope_of, unpack, unpack_key};
 use super::publish::Line;
-use super::registry::{Model, Plan, Registry, View};
+use super::registry::{Model, Registry, View, ViewPlan};
 use super::row::{Row, Value};
 use super::table::{About, Table, shown};
 use super::{Reach, Tenant};
 use crate::dataflow::updates::RecordUpdate;
 use crate::model::{Timestamp, id_of, is_model, record_id};
-use crate::state::Seen;
+use crate::state::SeenRecord;
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -19,16 +19,16 @@ use timely::dataflow::Stream;
 use timely::dataflow::operators::vec::Partition;
 
 /// A record of a model, and its scope.
-type Record = (Scope, Seen);
+type ScopedRecord = (TenantNumber, SeenRecord);
 
 /// Where a definition finds the models and leaves the views.
 pub struct Views<'s> {
     /// By model; empty while the plan is made.
-    records: Vec<Stream<'s, u64, Vec<(Record, u64, isize)>>>,
+    records: Vec<Stream<'s, u64, Vec<(ScopedRecord, u64, isize)>>>,
     /// Records of no model: none, but it keeps the time of all.
-    pub(super) nothing: Stream<'s, u64, Vec<(Record, u64, isize)>>,
+    pub(super) nothing: Stream<'s, u64, Vec<(ScopedRecord, u64, isize)>>,
     registry: Arc<Registry>,
-    pub(super) plan: Plan,
+    pub(super) plan: ViewPlan,
     pub(super) lines: Vec<VecCollection<'s, u64, Line, isize>>,
     pub(super) wrong: Vec<String>,
 }
@@ -44,7 +44,7 @@ impl<'s> Views<'s> {
         let mut records = records.partition(models as u64 + 1, route);
         // The last part is that of no model: empty.
         let nothing = records.remove(models);
-        Views { records, nothing, registry, plan: Plan::default(), lines: Vec::new(), wrong: Vec::new() }
+        Views { records, nothing, registry, plan: ViewPlan::default(), lines: Vec::new(), wrong: Vec::new() }
     }
 
     /// The records of a model in all connections of a source, by id. Records that the row type does not fit are left out and
@@ -73,10 +73,10 @@ impl<'s> Views<'s> {
             self.plan.models.push(model);
             self.plan.models.len() - 1
         });
-        let step = Step::first(format!("model {source}/{name}"), self.registry.ward.clone());
+        let step = ViewStep::first(format!("model {source}/{name}"), self.registry.ward.clone());
         let records = self.records.get(number).unwrap_or(&self.nothing).clone();
         let reading = step.clone();
-        let rows = records.as_collection().flat_map(move |(scope, Seen { payload, modified_at })| {
+        let rows = records.as_collection().flat_map(move |(scope, SeenRecord { payload, modified_at })| {
             let id = id_of(&payload)?.into_owned();
             let modified_at = (modified_at != Timestamp::NONE).then_some(modified_at);
             match reading.run(|| id.clone(), || R::project(&payload, modified_at))? {
@@ -133,7 +133,7 @@ impl<'s> Views<'s> {
         of: &Table<'s, K0, V0, S>,
         rows: VecCollection<'s, u64, ((Tenant, K), V), isize>,
     ) {
-        let rows: Rows<'s> = rows.flat_map(|((tenant, key), row)| Some((pack_key(tenant.0, &key)?, pack(&row)?)));
+        let rows: PackedRows<'s> = rows.flat_map(|((tenant, key), row)| Some((pack_key(tenant.0, &key)?, pack(&row)?)));
         // Which models it reads cannot be seen: it may be any that were asked for.
         let mut about = of.about.then("collection", None);
         about.reads.extend(0..self.plan.models.len());

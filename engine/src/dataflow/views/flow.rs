@@ -6,7 +6,7 @@ use differential_dataflow::VecCollection;
 use differential_dataflow::operators::CountTotal;
 
 /// Packed rows by packed key.
-pub type Rows<'s> = VecCollection<'s, u64, (Bytes, Bytes), isize>;
+pub type PackedRows<'s> = VecCollection<'s, u64, (Bytes, Bytes), isize>;
 
 /// What becomes of one row.
 type Each = Box<dyn Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)>>;
@@ -21,25 +21,28 @@ type List = Box<dyn Fn(&[u8], &[&Bytes]) -> Vec<(Bytes, Bytes)>>;
 /// of each, so that its cost does not grow with the group.
 const BUCKETS: [u32; 4] = [18, 12, 6, 0];
 
-pub fn each<'s>(rows: &Rows<'s>, code: impl Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static) -> Rows<'s> {
-    fn erased<'s>(rows: Rows<'s>, code: Each) -> Rows<'s> {
+pub fn each<'s>(
+    rows: &PackedRows<'s>,
+    code: impl Fn(&[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
+) -> PackedRows<'s> {
+    fn erased<'s>(rows: PackedRows<'s>, code: Each) -> PackedRows<'s> {
         rows.flat_map(move |(key, row)| code(&key, &row))
     }
     erased(rows.clone(), Box::new(code))
 }
 
-pub fn union<'s>(left: Rows<'s>, right: Rows<'s>) -> Rows<'s> {
+pub fn union<'s>(left: PackedRows<'s>, right: PackedRows<'s>) -> PackedRows<'s> {
     left.concat(right)
 }
 
 /// Pairs of rows with the same key.
 pub fn join<'s>(
-    left: Rows<'s>,
-    right: Rows<'s>,
+    left: PackedRows<'s>,
+    right: PackedRows<'s>,
     meter: &Meter,
     code: impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
-) -> Rows<'s> {
-    fn erased<'s>(left: Rows<'s>, right: Rows<'s>, code: Both) -> Rows<'s> {
+) -> PackedRows<'s> {
+    fn erased<'s>(left: PackedRows<'s>, right: PackedRows<'s>, code: Both) -> PackedRows<'s> {
         let (left, right) = (left.arrange_by_key(), right.arrange_by_key());
         left.join_core(right, move |key, left, right| code(key, left, right))
     }
@@ -48,12 +51,12 @@ pub fn join<'s>(
 
 /// Pairs of rows with the same key, and rows of the left side for which the right one has none.
 pub fn join_or_alone<'s>(
-    left: Rows<'s>,
-    right: Rows<'s>,
+    left: PackedRows<'s>,
+    right: PackedRows<'s>,
     meter: &Meter,
     code: impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static,
-) -> (Rows<'s>, Rows<'s>) {
-    fn erased<'s>(left: Rows<'s>, right: Rows<'s>, code: Both) -> (Rows<'s>, Rows<'s>) {
+) -> (PackedRows<'s>, PackedRows<'s>) {
+    fn erased<'s>(left: PackedRows<'s>, right: PackedRows<'s>, code: Both) -> (PackedRows<'s>, PackedRows<'s>) {
         let (all, right) = (left.clone(), right.arrange_by_key());
         let left = left.arrange_by_key();
         let pairs = left.clone().join_core(right.clone(), move |key, left, right| code(key, left, right));
@@ -66,12 +69,12 @@ pub fn join_or_alone<'s>(
 /// Sums over the rows of a key: first how many there are, then what `weigh` says of each, which is a whole number each time.
 /// A change costs the same however many rows there are; what is held is a sum for each key.
 pub fn totals<'s>(
-    rows: Rows<'s>,
+    rows: PackedRows<'s>,
     meter: &Meter,
     weigh: impl Fn(&[u8]) -> Option<Vec<i128>> + 'static,
 ) -> VecCollection<'s, u64, (Bytes, Vec<i128>), isize> {
     fn erased<'s>(
-        rows: Rows<'s>,
+        rows: PackedRows<'s>,
         weigh: Box<dyn Fn(&[u8]) -> Option<Vec<i128>>>,
     ) -> VecCollection<'s, u64, (Bytes, Vec<i128>), isize> {
         use differential_dataflow::AsCollection;
@@ -93,8 +96,12 @@ fn present<'a>(rows: &[(&'a Bytes, isize)]) -> Vec<&'a Bytes> {
 }
 
 /// The rows that `best` keeps of each key. It is asked for parts of a group first, then for what was kept of those.
-pub fn tournament<'s>(rows: Rows<'s>, meter: &Meter, best: impl Fn(&[&Bytes]) -> Vec<Bytes> + 'static) -> Rows<'s> {
-    fn erased<'s>(mut rows: Rows<'s>, meter: &Meter, best: Best) -> Rows<'s> {
+pub fn tournament<'s>(
+    rows: PackedRows<'s>,
+    meter: &Meter,
+    best: impl Fn(&[&Bytes]) -> Vec<Bytes> + 'static,
+) -> PackedRows<'s> {
+    fn erased<'s>(mut rows: PackedRows<'s>, meter: &Meter, best: Best) -> PackedRows<'s> {
         let held = |rows| meter.held(rows, |(key, row): &(Bytes, Bytes)| size(key, row));
         let best = std::rc::Rc::new(best);
         rows = meter.keyed(rows);
@@ -120,11 +127,11 @@ pub fn tournament<'s>(rows: Rows<'s>, meter: &Meter, best: impl Fn(&[&Bytes]) ->
 
 /// All rows of a key at once, as rows under other keys.
 pub fn listed<'s>(
-    rows: Rows<'s>,
+    rows: PackedRows<'s>,
     meter: &Meter,
     code: impl Fn(&[u8], &[&Bytes]) -> Vec<(Bytes, Bytes)> + 'static,
-) -> Rows<'s> {
-    fn erased<'s>(rows: Rows<'s>, code: List) -> Rows<'s> {
+) -> PackedRows<'s> {
+    fn erased<'s>(rows: PackedRows<'s>, code: List) -> PackedRows<'s> {
         let listed = rows.reduce(move |key, rows, out| {
             out.extend(code(key, &present(rows)).into_iter().map(|row| (row, 1isize)));
         });

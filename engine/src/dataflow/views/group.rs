@@ -2,7 +2,7 @@
 //! and the first few by some order, which cost a little more for each power of 64.
 
 use super::aggregate::{Aggregates, average, count, sum};
-use super::flow::{self, Rows};
+use super::flow::{self, PackedRows};
 use super::packed::{Bytes, Pair, pack, pack_key, scope_of, unpack, unpack_key};
 use super::row::Value;
 use super::table::{About, Table, shown};
@@ -12,13 +12,13 @@ use std::rc::Rc;
 /// Rows of a table by group. Made by [`Table::group_by`].
 pub struct Groups<'s, G, K, V, S> {
     /// Under the group: pairs of key and row.
-    rows: Rows<'s>,
+    rows: PackedRows<'s>,
     about: About,
     types: PhantomData<fn() -> (G, K, V, S)>,
 }
 
 impl<'s, G: Value, K: Value, V: Value, S: 'static> Groups<'s, G, K, V, S> {
-    pub(super) fn new(rows: Rows<'s>, about: About) -> Self {
+    pub(super) fn new(rows: PackedRows<'s>, about: About) -> Self {
         Groups { rows, about, types: PhantomData }
     }
 

@@ -2,12 +2,13 @@
 //! they hold. Nothing else suffers from what goes wrong here.
 
 use super::meter::{Gauge, SKEW};
+use parking_lot::{Mutex, MutexGuard};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// A view whose code has failed so often is stopped.
 pub const FAILURES_MOST: u64 = 100;
@@ -24,7 +25,7 @@ pub struct Health {
     /// Times its code panicked; the row in hand was left out.
     pub failures: u64,
     /// The last things that went wrong.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<ViewComplaint>,
     /// Why it takes no more changes until the next start.
     pub stopped: Option<String>,
     /// Rows it holds in memory, in all steps. What several views share is counted for each.
@@ -50,7 +51,7 @@ pub struct Skew {
 
 /// One thing that went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct ViewComplaint {
     /// Which step of the view.
     pub step: String,
     /// With which key.
@@ -61,28 +62,28 @@ pub struct Complaint {
 
 /// The health of all views by name.
 #[derive(Default)]
-pub(crate) struct Ward {
+pub(crate) struct PanicGuard {
     all: Mutex<BTreeMap<String, Health>>,
     /// What the steps of each view hold, on every worker.
     gauges: Mutex<BTreeMap<String, Vec<Arc<Gauge>>>>,
 }
 
-impl Ward {
+impl PanicGuard {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Health>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock()
     }
 
     /// How a view is doing.
     pub fn of(&self, view: &str) -> Health {
         let health = self.lock().get(view).cloned().unwrap_or_default();
-        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let gauges = self.gauges.lock();
         let held = gauges.get(view).into_iter().flatten().map(|gauge| gauge.read());
         let (rows, bytes) = held.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
         Health { rows, bytes, ..health }
     }
 
     fn weigh(&self, view: &str, gauge: Arc<Gauge>) {
-        let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gauges = self.gauges.lock();
         gauges.entry(view.to_owned()).or_default().push(gauge);
     }
 
@@ -109,7 +110,7 @@ impl Ward {
         self.lock().entry(view.to_owned()).or_default().stopped.get_or_insert(why);
     }
 
-    fn note(&self, view: &str, complaint: Complaint, misfit: bool) {
+    fn note(&self, view: &str, complaint: ViewComplaint, misfit: bool) {
         let (failures, known) = {
             let mut all = self.lock();
             let health = all.entry(view.to_owned()).or_default();
@@ -126,43 +127,43 @@ impl Ward {
             (health.failures, known)
         };
         if known < KEPT {
-            let Complaint { step, key, what } = &complaint;
+            let ViewComplaint { step, key, what } = &complaint;
             tracing::warn!(view, step, key, "a row is left out: {what}");
         }
         if !misfit && failures == FAILURES_MOST {
-            let Complaint { step, key, what } = complaint;
+            let ViewComplaint { step, key, what } = complaint;
             self.stop(view, format!("its code failed {failures} times, at last in {step} with key {key}: {what}"));
         }
     }
 }
 
 /// A step on the way from models to views; it answers for the code that runs in it.
-pub(crate) struct Step {
+pub(crate) struct ViewStep {
     what: String,
-    before: Vec<Rc<Step>>,
+    before: Vec<Rc<ViewStep>>,
     /// The views that it is part of.
     views: RefCell<Vec<String>>,
     /// What it holds.
     gauges: RefCell<Vec<Arc<Gauge>>>,
-    ward: Arc<Ward>,
+    ward: Arc<PanicGuard>,
 }
 
-impl Step {
-    pub fn first(what: String, ward: Arc<Ward>) -> Rc<Step> {
-        Step::of(what, Vec::new(), ward)
+impl ViewStep {
+    pub fn first(what: String, ward: Arc<PanicGuard>) -> Rc<ViewStep> {
+        ViewStep::of(what, Vec::new(), ward)
     }
 
-    fn of(what: String, before: Vec<Rc<Step>>, ward: Arc<Ward>) -> Rc<Step> {
-        Rc::new(Step { what, before, views: RefCell::default(), gauges: RefCell::default(), ward })
+    fn of(what: String, before: Vec<Rc<ViewStep>>, ward: Arc<PanicGuard>) -> Rc<ViewStep> {
+        Rc::new(ViewStep { what, before, views: RefCell::default(), gauges: RefCell::default(), ward })
     }
 
     /// A step behind this one, and behind `other` where two come together.
-    pub fn then(self: &Rc<Self>, what: &str, other: Option<&Rc<Step>>) -> Rc<Step> {
+    pub fn then(self: &Rc<Self>, what: &str, other: Option<&Rc<ViewStep>>) -> Rc<ViewStep> {
         let before: Vec<_> = std::iter::once(self).chain(other).cloned().collect();
         let what =
             format!("{what} of {}", before.iter().map(|step| step.what.as_str()).collect::<Vec<_>>().join(" and "));
         let what = what.chars().take(TEXT_MOST).collect();
-        Step::of(what, before, self.ward.clone())
+        ViewStep::of(what, before, self.ward.clone())
     }
 
     /// Everything up to here is part of the view.
@@ -208,7 +209,7 @@ impl Step {
 
     fn complain(&self, key: String, what: String, misfit: bool) {
         let short = |text: String| text.chars().take(TEXT_MOST).collect();
-        let complaint = Complaint { step: self.what.clone(), key: short(key), what: short(what) };
+        let complaint = ViewComplaint { step: self.what.clone(), key: short(key), what: short(what) };
         self.views.borrow().iter().for_each(|view| self.ward.note(view, complaint.clone(), misfit));
     }
 }

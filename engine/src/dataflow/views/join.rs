@@ -1,7 +1,7 @@
 //! Tables that come together: each row with the one it refers to, rows with a value in common.
 
 use super::flow;
-use super::health::Step;
+use super::health::ViewStep;
 use super::packed::{Bytes, Pair, pack, pack_key, scope_of, unpack};
 use super::row::Value;
 use super::table::{Table, shown};
@@ -107,7 +107,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
 
 /// What a lookup makes of a row and the one it refers to.
 fn found<K: Value, V: Value, V2: Value, V3: Value>(
-    step: Rc<Step>,
+    step: Rc<ViewStep>,
     with: impl Fn(&K, &V, &V2) -> V3 + 'static,
 ) -> impl Fn(&[u8], &[u8], &[u8]) -> Option<(Bytes, Bytes)> + 'static {
     move |under, pair, other| {

@@ -3,9 +3,9 @@
 //! Promises: rows and bytes are those held, whoever reads them, up to what differential dataflow needs on top; a key with
 //! [`SKEW`] rows is told of once. Costs a few additions for each row, and some KiB for each arrangement.
 
-use super::flow::Rows;
-use super::health::Step;
-use super::packed::{Bytes, Scope, scope_of};
+use super::flow::PackedRows;
+use super::health::ViewStep;
+use super::packed::{Bytes, TenantNumber, scope_of};
 use super::registry::Registry;
 use differential_dataflow::{AsCollection, ExchangeData, VecCollection};
 use std::rc::Rc;
@@ -49,7 +49,7 @@ impl Gauge {
 /// Counts what a step arranges.
 #[derive(Clone)]
 pub struct Meter {
-    step: Rc<Step>,
+    step: Rc<ViewStep>,
     registry: Arc<Registry>,
     gauge: Arc<Gauge>,
     /// A key as text.
@@ -57,12 +57,12 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub fn new(step: &Rc<Step>, registry: &Arc<Registry>, show: fn(&[u8]) -> String) -> Meter {
+    pub fn new(step: &Rc<ViewStep>, registry: &Arc<Registry>, show: fn(&[u8]) -> String) -> Meter {
         Meter { step: step.clone(), registry: registry.clone(), gauge: step.gauge(), show }
     }
 
     /// Rows on their way into an arrangement by their keys; none should have too many.
-    pub fn keyed<'s>(&self, rows: Rows<'s>) -> Rows<'s> {
+    pub fn keyed<'s>(&self, rows: PackedRows<'s>) -> PackedRows<'s> {
         let peers = rows.inner.scope().peers() as i64;
         // Each worker sees its share of a key's rows before they are brought together.
         let limit = (SKEW as i64 / peers.max(1)).max(1);
@@ -101,7 +101,7 @@ impl Meter {
     }
 
     fn tell(&self, key: &[u8]) {
-        let scope: Scope = scope_of(key);
+        let scope: TenantNumber = scope_of(key);
         if let Some((environment, connection)) = self.registry.known().whose(scope) {
             self.step.skewed(&environment, &connection, (self.show)(key));
         }

@@ -37,7 +37,7 @@ mod registry;
 mod row;
 mod table;
 
-use self::packed::Scope;
+use self::packed::TenantNumber;
 use self::publish::Line;
 use super::updates::RecordUpdate;
 use crate::model::Timestamp;
@@ -45,11 +45,11 @@ pub use aggregate::{Aggregate, Aggregates, Average, Count, Sum, average, count, 
 pub use define::Views;
 use differential_dataflow::{AsCollection, VecCollection};
 pub use group::Groups;
-pub use health::{Complaint, FAILURES_MOST, Health, Skew};
+pub use health::{FAILURES_MOST, Health, Skew, ViewComplaint};
 pub use meter::SKEW;
 pub(crate) use publish::{FIRST_SPAN, SPAN, publish};
 pub use registry::ALL_CONNECTIONS;
-pub(crate) use registry::{Plan, Registry, View};
+pub(crate) use registry::{Registry, View, ViewPlan};
 pub use row::{Misfit, Moment, Row, Value, derived};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ use timely::dataflow::Stream;
 
 /// Whose row it is: rows of different tenants must never come together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Tenant(Scope);
+pub struct Tenant(TenantNumber);
 
 /// What a program derives.
 ///
@@ -101,13 +101,13 @@ impl Definition {
     }
 
     /// What it reads and publishes; why it cannot be, if it cannot.
-    pub(crate) fn plan(&self) -> Result<Plan, String> {
+    pub(crate) fn plan(&self) -> Result<ViewPlan, String> {
         let definition = self.clone();
         let planned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             timely::execute_directly(move |worker| {
                 worker.dataflow::<u64, _, _>(|scope| {
                     let nothing = timely::dataflow::operators::generic::operator::empty(scope);
-                    let mut views = Views::new(nothing, Arc::new(Registry::new(Plan::default())));
+                    let mut views = Views::new(nothing, Arc::new(Registry::new(ViewPlan::default())));
                     (definition.0)(&mut views);
                     if views.wrong.is_empty() { Ok(views.plan) } else { Err(views.wrong.join("; ")) }
                 })

@@ -14,7 +14,7 @@ use std::ops::Deref;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Bytes(CompactBytes);
 /// Whose rows: a number the registry hands out.
-pub type Scope = u32;
+pub type TenantNumber = u32;
 
 /// Bytes of the scope in front of a key.
 const SCOPE: usize = 4;
@@ -84,13 +84,13 @@ pub fn unpack<T: Value>(bytes: &[u8]) -> Option<T> {
 }
 
 /// Packs a key of a scope.
-pub fn pack_key<K: Value>(scope: Scope, key: &K) -> Option<Bytes> {
+pub fn pack_key<K: Value>(scope: TenantNumber, key: &K) -> Option<Bytes> {
     postcard::serialize_with_flavor(key, Bytes::from(&scope.to_be_bytes()[..])).ok()
 }
 
 /// The scope of a packed key.
-pub fn scope_of(key: &[u8]) -> Scope {
-    key.first_chunk::<SCOPE>().map_or(0, |bytes| Scope::from_be_bytes(*bytes))
+pub fn scope_of(key: &[u8]) -> TenantNumber {
+    key.first_chunk::<SCOPE>().map_or(0, |bytes| TenantNumber::from_be_bytes(*bytes))
 }
 
 /// Reads a packed key.

@@ -4,14 +4,14 @@
 //! deleted. Two rows under one key stop the view, which says which key it was; so do more changes at one engine time than
 //! there are places for.
 
-use super::packed::Scope;
+use super::packed::TenantNumber;
 use super::registry::Registry;
 use crate::dataflow::epochs::each_epoch;
 use crate::dataflow::updates::LiveUpdate;
-use crate::dataflow::view::{Desk, no_rows, push};
+use crate::dataflow::view::{PublishContext, no_rows, push};
 use crate::model::content::Key;
 use crate::model::{DatasetId, Position};
-use crate::state::{DEAD, OF_VIEWS, Rows};
+use crate::state::{DEAD, OF_VIEWS, ObservationRows};
 use differential_dataflow::VecCollection;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub const SPAN: u64 = 1 << 4;
 pub const FIRST_SPAN: u64 = 1 << 9;
 
 /// A row on its way to its dataset: view, scope, id, JSON text.
-pub type Line = ((u32, Scope, String), String);
+pub type Line = ((u32, TenantNumber, String), String);
 
 /// Publishes the rows of all views; in epoch `first` all of them come anew. What comes out are changes in the number of live
 /// records by dataset.
@@ -31,7 +31,7 @@ pub fn publish<'s>(
     lines: VecCollection<'s, u64, Line, isize>,
     registry: Arc<Registry>,
     first: u64,
-    desk: Desk,
+    desk: PublishContext,
 ) -> Stream<'s, u64, Vec<LiveUpdate>> {
     let scope = lines.inner.scope();
     let here = (scope.index() as u64, scope.peers() as u64);
@@ -55,7 +55,7 @@ pub fn publish<'s>(
 /// One engine time on one worker.
 struct Round<'a> {
     registry: &'a Registry,
-    desk: &'a Desk,
+    desk: &'a PublishContext,
     epoch: u64,
     /// The worker's number, and how many there are.
     here: (u64, u64),
@@ -73,7 +73,7 @@ struct Net {
 
 impl Round<'_> {
     fn all(&mut self, updates: Vec<(Line, isize)>) {
-        let mut by_view: BTreeMap<(u32, Scope), BTreeMap<String, Net>> = BTreeMap::new();
+        let mut by_view: BTreeMap<(u32, TenantNumber), BTreeMap<String, Net>> = BTreeMap::new();
         for (((view, scope, id), json), diff) in updates {
             let net = by_view.entry((view, scope)).or_default().entry(id).or_default();
             match diff {
@@ -124,7 +124,7 @@ impl Round<'_> {
     }
 
     /// Net rows as rows of the dataset; the key that has two, if one has.
-    fn rows(&self, dataset: DatasetId, lines: BTreeMap<String, Net>) -> Result<Rows, String> {
+    fn rows(&self, dataset: DatasetId, lines: BTreeMap<String, Net>) -> Result<ObservationRows, String> {
         let mut tables = self.desk.tables.borrow_mut();
         let table = tables.table(dataset);
         let mut rows = no_rows(dataset);

@@ -3,12 +3,13 @@
 //! Promises: a dataset is known here before its first record reaches a worker, and so is every dataset its views write to;
 //! numbers of scopes are of this process alone.
 
-use super::health::Ward;
-use super::packed::Scope;
+use super::health::PanicGuard;
+use super::packed::TenantNumber;
 use crate::model::{DatasetId, DatasetName};
+use parking_lot::{RwLock, RwLockReadGuard};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// Connection of the datasets of views over all connections.
 pub const ALL_CONNECTIONS: &str = "*";
@@ -34,43 +35,43 @@ pub(crate) struct View {
 
 /// What a definition reads and publishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct ViewPlan {
     pub models: Vec<Model>,
     pub views: Vec<View>,
 }
 
 /// Datasets and scopes as they become known.
 pub(crate) struct Registry {
-    pub plan: Plan,
-    pub ward: Arc<Ward>,
+    pub plan: ViewPlan,
+    pub ward: Arc<PanicGuard>,
     version: AtomicU64,
-    known: RwLock<Known>,
+    known: RwLock<KnownDataset>,
 }
 
 /// Environment and connection; no connection stands for all.
-type Tenant = (Arc<str>, Option<Arc<str>>);
+type TenantKey = (Arc<str>, Option<Arc<str>>);
 
 #[derive(Default)]
-pub(crate) struct Known {
-    scopes: HashMap<Tenant, Scope>,
+pub(crate) struct KnownDataset {
+    scopes: HashMap<TenantKey, TenantNumber>,
     /// By scope: that of its whole environment.
-    whole: Vec<Scope>,
+    whole: Vec<TenantNumber>,
     /// By scope: its environment.
     environments: Vec<Arc<str>>,
     /// By scope: its connection; empty for a whole environment.
     connections: Vec<Arc<str>>,
-    models: HashMap<DatasetId, (usize, Scope)>,
-    outputs: HashMap<(usize, Scope), DatasetId>,
+    models: HashMap<DatasetId, (usize, TenantNumber)>,
+    outputs: HashMap<(usize, TenantNumber), DatasetId>,
 }
 
-impl Known {
-    fn scope(&mut self, environment: &Arc<str>, connection: Option<&Arc<str>>) -> Scope {
+impl KnownDataset {
+    fn scope(&mut self, environment: &Arc<str>, connection: Option<&Arc<str>>) -> TenantNumber {
         let tenant = (environment.clone(), connection.cloned());
         if let Some(scope) = self.scopes.get(&tenant) {
             return *scope;
         }
         let whole = connection.map(|_| self.scope(environment, None));
-        let scope = self.whole.len() as Scope;
+        let scope = self.whole.len() as TenantNumber;
         self.whole.push(whole.unwrap_or(scope));
         self.environments.push(environment.clone());
         self.connections.push(connection.cloned().unwrap_or_default());
@@ -79,23 +80,23 @@ impl Known {
     }
 
     /// The model and scope of a dataset that views read.
-    pub fn model(&self, dataset: DatasetId) -> Option<(usize, Scope)> {
+    pub fn model(&self, dataset: DatasetId) -> Option<(usize, TenantNumber)> {
         self.models.get(&dataset).copied()
     }
 
     /// The dataset of a view in a scope.
-    pub fn output(&self, view: usize, scope: Scope) -> Option<DatasetId> {
+    pub fn output(&self, view: usize, scope: TenantNumber) -> Option<DatasetId> {
         self.outputs.get(&(view, scope)).copied()
     }
 
     /// The scope of the whole environment, and the connection's id.
-    pub fn whole(&self, scope: Scope) -> Option<(Scope, Arc<str>)> {
+    pub fn whole(&self, scope: TenantNumber) -> Option<(TenantNumber, Arc<str>)> {
         let at = scope as usize;
         Some((*self.whole.get(at)?, self.connections.get(at)?.clone()))
     }
 
     /// The environment of a scope, and its connection: [`ALL_CONNECTIONS`] for a whole environment.
-    pub fn whose(&self, scope: Scope) -> Option<(Arc<str>, Arc<str>)> {
+    pub fn whose(&self, scope: TenantNumber) -> Option<(Arc<str>, Arc<str>)> {
         let at = scope as usize;
         let connection = self.connections.get(at)?;
         let connection = if connection.is_empty() { ALL_CONNECTIONS.into() } else { connection.clone() };
@@ -109,7 +110,7 @@ impl Known {
 }
 
 impl Registry {
-    pub fn new(plan: Plan) -> Registry {
+    pub fn new(plan: ViewPlan) -> Registry {
         Registry { plan, ward: Arc::default(), version: AtomicU64::new(1), known: RwLock::default() }
     }
 
@@ -118,8 +119,8 @@ impl Registry {
         self.version.load(Ordering::Acquire)
     }
 
-    pub fn known(&self) -> RwLockReadGuard<'_, Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    pub fn known(&self) -> RwLockReadGuard<'_, KnownDataset> {
+        self.known.read()
     }
 
     /// The datasets that views read.
@@ -150,7 +151,7 @@ impl Registry {
 
     /// A dataset of a view is there.
     pub fn writes(&self, view: usize, name: &DatasetName, dataset: DatasetId) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         let across = self.plan.views.get(view).is_some_and(|view| view.across);
         let scope = known.scope(&name.environment, (!across).then_some(&name.connection));
         known.outputs.insert((view, scope), dataset);
@@ -159,7 +160,7 @@ impl Registry {
     /// A dataset is there; from the next engine time on its records reach the views that read it.
     pub fn reads(&self, name: &DatasetName, dataset: DatasetId) {
         let Some(model) = self.model_of(name) else { return };
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         let scope = known.scope(&name.environment, Some(&name.connection));
         if known.models.insert(dataset, (model, scope)).is_none() {
             self.version.fetch_add(1, Ordering::Release);

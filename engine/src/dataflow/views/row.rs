@@ -85,7 +85,7 @@ impl<'a> Fields<'a> {
     pub fn read(record: &'a [u8], names: &[&str]) -> Result<Fields<'a>, Misfit> {
         let mut found = vec![None; names.len()];
         let mut text = serde_json::Deserializer::from_slice(record);
-        let read = Find { names, found: &mut found }.deserialize(&mut text).and_then(|()| text.end());
+        let read = FieldFinder { names, found: &mut found }.deserialize(&mut text).and_then(|()| text.end());
         read.map_err(|e| Misfit::new("the record", e))?;
         Ok(Fields(found))
     }
@@ -124,12 +124,12 @@ impl<'a> Fields<'a> {
 }
 
 /// Walks an object and keeps the values of the names it knows.
-struct Find<'n, 'a> {
+struct FieldFinder<'n, 'a> {
     names: &'n [&'n str],
     found: &'n mut Vec<Option<&'a RawValue>>,
 }
 
-impl<'a> DeserializeSeed<'a> for Find<'_, 'a> {
+impl<'a> DeserializeSeed<'a> for FieldFinder<'_, 'a> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -137,7 +137,7 @@ impl<'a> DeserializeSeed<'a> for Find<'_, 'a> {
     }
 }
 
-impl<'a> Visitor<'a> for Find<'_, 'a> {
+impl<'a> Visitor<'a> for FieldFinder<'_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

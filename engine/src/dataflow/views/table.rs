@@ -1,10 +1,10 @@
 //! [`Table`]: rows by key, kept as they change. The operators hold to one promise: a table has at most one row per key.
 
-use super::flow::{self, Rows};
+use super::flow::{self, PackedRows};
 use super::group::Groups;
-use super::health::Step;
+use super::health::ViewStep;
 use super::meter::Meter;
-use super::packed::{Scope, pack, pack_key, pair, scope_of, unpack, unpack_key};
+use super::packed::{TenantNumber, pack, pack_key, pair, scope_of, unpack, unpack_key};
 use super::registry::Registry;
 use super::row::Value;
 use differential_dataflow::VecCollection;
@@ -29,7 +29,7 @@ pub enum Environment {}
 /// Functions given to operators must say the same for the same row every time. One that panics leaves out the row in hand;
 /// which one, and in which step, is told by the view's [`Health`](super::Health).
 pub struct Table<'s, K, V, S = Connection> {
-    pub(super) rows: Rows<'s>,
+    pub(super) rows: PackedRows<'s>,
     pub(super) about: About,
     pub(super) types: PhantomData<fn() -> (K, V, S)>,
 }
@@ -37,7 +37,7 @@ pub struct Table<'s, K, V, S = Connection> {
 /// What a table knows of itself.
 #[derive(Clone)]
 pub(super) struct About {
-    pub step: Rc<Step>,
+    pub step: Rc<ViewStep>,
     pub registry: Arc<Registry>,
     /// The models it is made of.
     pub reads: BTreeSet<usize>,
@@ -71,7 +71,7 @@ pub(super) fn shown<K: Value>(key: &[u8]) -> String {
 }
 
 impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
-    pub(super) fn new(rows: Rows<'s>, about: About) -> Self {
+    pub(super) fn new(rows: PackedRows<'s>, about: About) -> Self {
         Table { rows, about, types: PhantomData }
     }
 
@@ -79,7 +79,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     fn each<K2: Value, V2: Value>(
         &self,
         what: &str,
-        code: impl Fn(Scope, &K, &V) -> Option<(Option<K2>, Option<V2>)> + 'static,
+        code: impl Fn(TenantNumber, &K, &V) -> Option<(Option<K2>, Option<V2>)> + 'static,
     ) -> Table<'s, K2, V2, S> {
         let about = self.about.then(what, None);
         let step = about.step.clone();
@@ -248,7 +248,7 @@ impl<'s, K: Value, V: Value, S: 'static> Table<'s, K, V, S> {
     }
 
     /// Rows under what `key` says of them, each with its own key.
-    pub(super) fn by<J: Value>(&self, about: &About, key: impl Fn(&K, &V) -> J + 'static) -> Rows<'s> {
+    pub(super) fn by<J: Value>(&self, about: &About, key: impl Fn(&K, &V) -> J + 'static) -> PackedRows<'s> {
         let step = about.step.clone();
         flow::each(&self.rows, move |old, row| {
             let (k, v) = (unpack_key::<K>(old)?, unpack::<V>(row)?);

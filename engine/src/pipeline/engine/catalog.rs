@@ -7,12 +7,12 @@ use crate::model::{DatasetId, DatasetName};
 use crate::pipeline::messages::BatchReply;
 use crate::pipeline::views::{self, ViewStatus};
 use crate::pipeline::{Batch, Dataset, DatasetSpec, Error};
-use crate::state::Work;
+use crate::state::EpochWork;
 use crate::store::Store;
 use crate::store::catalog::DatasetEntry;
 use crate::store::keys::DATASET;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// The datasets there are.
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Catalog {
 impl Engine {
     /// Registers a dataset, or changes how it is treated from the next batch on.
     pub fn dataset(&self, name: &DatasetName, spec: &DatasetSpec) -> Result<Dataset, Error> {
-        let mut catalog = self.inner.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.inner.catalog.write();
         let views = self.inner.views.as_deref();
         let published = views.is_some_and(|views| views.publishes(name));
         // What a view left behind becomes whose name it is now.
@@ -69,11 +69,11 @@ impl Engine {
         if let Some(views) = views {
             new.extend(views::enroll(views, &mut catalog, &self.inner.store, name, dataset.id)?);
         }
-        self.inner.names.write().unwrap_or_else(PoisonError::into_inner).extend(new);
+        self.inner.names.write().extend(new);
         // Not waited for: whatever is submitted after it is treated so. The catalog is held meanwhile, or another caller found
         // the dataset known and came first.
         let (answer, _) = BatchReply::new(None);
-        self.submit(Batch::default(), vec![treat(dataset.id, spec)], false, answer, None)?;
+        self.enqueue(Batch::default(), vec![treat(dataset.id, spec)], false, answer, None)?;
         drop(catalog);
         Ok(dataset)
     }
@@ -86,7 +86,7 @@ impl Engine {
     /// Datasets of an environment that were made by views which are not defined any more.
     pub(in crate::pipeline) fn left_by_views(&self, environment: &str) -> Vec<Dataset> {
         let published = |dataset: &Dataset| self.inner.views.as_deref().is_some_and(|v| v.publishes(&dataset.name));
-        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.inner.catalog.read();
         let of_views =
             catalog.by_name.values().map(|(dataset, _)| dataset).filter(|d| catalog.of_views.contains(&d.id));
         of_views.filter(|d| &*d.name.environment == environment && !published(d)).cloned().collect()
@@ -94,25 +94,25 @@ impl Engine {
 
     /// A registered dataset.
     pub fn find(&self, name: &DatasetName) -> Option<Dataset> {
-        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.inner.catalog.read();
         catalog.by_name.get(name).map(|(dataset, _)| dataset.clone())
     }
 
     /// The name of a registered dataset.
     pub fn name_of(&self, dataset: DatasetId) -> Option<Arc<DatasetName>> {
-        self.inner.names.read().unwrap_or_else(PoisonError::into_inner).get(&dataset).cloned()
+        self.inner.names.read().get(&dataset).cloned()
     }
 
     /// All datasets of an environment, by name.
     pub fn datasets(&self, environment: &str) -> Vec<Dataset> {
-        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.inner.catalog.read();
         let mine = catalog.by_name.iter().filter(|(name, _)| &*name.environment == environment);
         mine.map(|(_, (dataset, _))| dataset.clone()).collect()
     }
 
     /// All datasets of all environments, by name: for followers of the whole store.
     pub fn every_dataset(&self) -> Vec<Dataset> {
-        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.inner.catalog.read();
         catalog.by_name.values().map(|(dataset, _)| dataset.clone()).collect()
     }
 }
@@ -136,7 +136,7 @@ pub(super) fn read_catalog(store: &Store) -> Result<(Catalog, HashMap<DatasetId,
 }
 
 /// Tells the workers how a dataset is treated.
-pub(super) fn treat(dataset: DatasetId, spec: &DatasetSpec) -> Work {
+pub(super) fn treat(dataset: DatasetId, spec: &DatasetSpec) -> EpochWork {
     let ignore = Arc::new(Ignore::new(spec.ignore_in_diff.iter().map(String::as_str)));
-    Work::Treat { dataset, strategy: spec.strategy, ignore }
+    EpochWork::Treat { dataset, strategy: spec.strategy, ignore }
 }

@@ -26,27 +26,28 @@ pub use write::WriteBuilder;
 use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
 use super::committer::{Last, Live, Names};
 use super::messages::{BatchReply, ReplyReceiver, SequencerMessage, Submission};
+use super::replicate::{LogEntry, ReplicatedLog};
 use super::sequencer::Windows;
-use super::through::{Taken, Through};
 use super::{Dataset, Error};
 use crate::dataflow::views::Registry;
 use crate::log::Log;
 use crate::model::content::KeySeed;
 use crate::model::{CursorKey, Position, Via};
 use crate::sink::Delivery;
-use crate::state::Work;
+use crate::state::EpochWork;
 use crate::store::Store;
 use crate::store::catalog::RUN_NUMBER;
 use crate::store::journal::JournalThread;
 use crate::time::Clock;
 use crossbeam_channel::Sender;
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// KiB that may be on their way through the engine before callers wait.
+/// KiB that may be on their way replicated the engine before callers wait.
 const ROOM_KIB: u32 = 64 << 10;
 /// Run numbers are reserved in blocks, so that most cost no write.
 const RUN_BLOCK: u64 = 1_000;
@@ -77,8 +78,8 @@ pub struct Engine {
 struct Inner {
     store: Arc<Store>,
     log: Arc<dyn Log>,
-    /// Set where batches of runs go through the log.
-    through: Option<Arc<Through>>,
+    /// Set where batches of runs go replicated the log.
+    replicated: Option<Arc<ReplicatedLog>>,
     part: u16,
     clock: Arc<dyn Clock>,
     workers: usize,
@@ -117,44 +118,48 @@ impl Engine {
     }
 
     /// Hands a batch over and returns once it has its place behind all handed over before it; its outcome is waited for
-    /// with [`Underway::receipt`]. So several commits can be on their way without losing their order, which polling
+    /// with [`PendingCommit::receipt`]. So several commits can be on their way without losing their order, which polling
     /// several [`commit`](Engine::commit)s at once does not promise.
-    pub async fn hand_over(&self, batch: Batch) -> Result<Underway, Error> {
+    pub async fn submit(&self, batch: Batch) -> Result<PendingCommit, Error> {
         check(&batch)?;
         self.begin(batch, Vec::new(), false).await
     }
 
     /// The same for a dataset that was made by a view; `None` if it has become somebody else's, whose records a batch of the
     /// view's has nothing to do with.
-    pub(super) async fn hand_over_for_view(&self, dataset: &Dataset, batch: Batch) -> Result<Option<Underway>, Error> {
+    pub(super) async fn hand_over_for_view(
+        &self,
+        dataset: &Dataset,
+        batch: Batch,
+    ) -> Result<Option<PendingCommit>, Error> {
         let room = self.room_for(&batch).await?;
         let (answer, answered) = BatchReply::new(None);
         // Held until the batch has its place: whoever takes the dataset over comes behind it.
-        let catalog = self.inner.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.inner.catalog.read();
         if !catalog.of_views.contains(&dataset.id) {
             return Ok(None);
         }
-        self.submit(batch, Vec::new(), false, answer, Some(room))?;
-        Ok(Some(Underway(answered)))
+        self.enqueue(batch, Vec::new(), false, answer, Some(room))?;
+        Ok(Some(PendingCommit(answered)))
     }
 
     /// Takes an entry of the log that the engine itself had put there: a batch of a run, or a claim. Entries are to be
     /// entered in the order of the log; `marks` (the place behind the entry) are stored in the same commit.
     ///
     /// A batch of an owner that was replaced before the entry is not applied; its marks are.
-    pub async fn enter(&self, entry: &[u8], marks: Vec<Mark>) -> Result<Underway, Error> {
-        let Some(through) = &self.inner.through else {
+    pub async fn apply_logged(&self, entry: &[u8], marks: Vec<Mark>) -> Result<PendingCommit, Error> {
+        let Some(replicated) = &self.inner.replicated else {
             return Err(Error::BadBatch("this engine keeps its own log; it has no entries of the engine's".to_owned()));
         };
-        match through.open_entry(entry, self.inner.workers, &self.inner.seed)? {
-            Taken::Batch(mut batch, waiter) => {
+        match replicated.open_entry(entry, self.inner.workers, &self.inner.seed)? {
+            LogEntry::Batch(mut batch, waiter) => {
                 batch.marks.extend(marks);
                 let room = self.room_for(&batch).await?;
                 let (answer, answered) = BatchReply::new(waiter);
-                self.submit(batch, Vec::new(), false, answer, Some(room))?;
-                Ok(Underway(answered))
+                self.enqueue(batch, Vec::new(), false, answer, Some(room))?;
+                Ok(PendingCommit(answered))
             }
-            Taken::Marks(more) => {
+            LogEntry::Marks(more) => {
                 let marks = marks.into_iter().chain(more).collect();
                 self.begin(Batch { marks, ..Batch::default() }, Vec::new(), false).await
             }
@@ -162,29 +167,29 @@ impl Engine {
     }
 
     /// Makes this engine the one whose batches count: appends a claim to the log and waits until it was entered. Returns the
-    /// number of the reign; `Fenced` if another owner was quicker.
-    pub async fn claim(&self, owner: &str) -> Result<u64, Error> {
-        match &self.inner.through {
-            Some(through) => through.claim(&*self.inner.log, owner).await,
+    /// number of the term; `Fenced` if another owner was quicker.
+    pub async fn acquire_term(&self, owner: &str) -> Result<u64, Error> {
+        match &self.inner.replicated {
+            Some(replicated) => replicated.acquire_term(&*self.inner.log, owner).await,
             None => Ok(0),
         }
     }
 
-    async fn submit_and_wait(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Receipt, Error> {
+    async fn submit_and_wait(&self, batch: Batch, extra: Vec<EpochWork>, announce: bool) -> Result<Receipt, Error> {
         self.begin(batch, extra, announce).await?.receipt().await
     }
 
-    async fn begin(&self, batch: Batch, extra: Vec<Work>, announce: bool) -> Result<Underway, Error> {
+    async fn begin(&self, batch: Batch, extra: Vec<EpochWork>, announce: bool) -> Result<PendingCommit, Error> {
         let room = self.room_for(&batch).await?;
-        if let Some(through) = &self.inner.through
+        if let Some(replicated) = &self.inner.replicated
             && extra.is_empty()
             && batch.cause.is_some_and(|cause| cause.via == Via::Poll)
         {
-            return through.append(&*self.inner.log, &batch).await.map(Underway);
+            return replicated.append(&*self.inner.log, &batch).await.map(PendingCommit);
         }
         let (answer, answered) = BatchReply::new(None);
-        self.submit(batch, extra, announce, answer, Some(room))?;
-        Ok(Underway(answered))
+        self.enqueue(batch, extra, announce, answer, Some(room))?;
+        Ok(PendingCommit(answered))
     }
 
     /// Waits for the room a batch takes while it is on its way, and records that are new here also for room on the disk: what
@@ -198,10 +203,10 @@ impl Engine {
         self.inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Stopped)
     }
 
-    fn submit(
+    fn enqueue(
         &self,
         batch: Batch,
-        extra: Vec<Work>,
+        extra: Vec<EpochWork>,
         announce: bool,
         answer: BatchReply,
         room: Option<OwnedSemaphorePermit>,
@@ -212,7 +217,7 @@ impl Engine {
 
     /// A number for a new run; rising, unique in this store.
     pub fn next_run(&self) -> Result<u64, Error> {
-        let mut reserved = self.inner.run_reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.inner.run_reserved.lock();
         let number = self.inner.run_number.fetch_add(1, Ordering::Relaxed) + 1;
         if number > *reserved {
             let mut batch = self.inner.store.batch();
@@ -287,7 +292,7 @@ impl Engine {
         if candidates.is_empty() {
             return Ok((0, None));
         }
-        let work = Work::Prune { dataset: dataset.id, records: Arc::new(candidates), slot: 0 };
+        let work = EpochWork::Prune { dataset: dataset.id, records: Arc::new(candidates), slot: 0 };
         let receipt = self.submit_and_wait(Batch::default(), vec![work], false).await?;
         Ok((receipt.pruned, last))
     }
@@ -296,7 +301,7 @@ impl Engine {
     /// [`emptied_since`](Engine::emptied_since).
     pub async fn clear(&self, dataset: &Dataset) -> Result<(), Error> {
         let batch = Batch { close: vec![super::WindowOp::Abort(dataset.clone())], ..Batch::default() };
-        self.submit_and_wait(batch, vec![Work::Clear { dataset: dataset.id }], false).await.map(drop)
+        self.submit_and_wait(batch, vec![EpochWork::Clear { dataset: dataset.id }], false).await.map(drop)
     }
 
     /// A stored mark.
@@ -382,8 +387,8 @@ impl Engine {
     /// Refuses new batches, commits what was accepted, stops the workers.
     pub async fn stop(&self) -> Result<(), Error> {
         self.inner.room.close();
-        if let Some(through) = &self.inner.through {
-            through.give_up(&Error::Stopped);
+        if let Some(replicated) = &self.inner.replicated {
+            replicated.give_up(&Error::Stopped);
         }
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || inner.join()).await.map_err(|_| Error::Stopped)
@@ -392,9 +397,9 @@ impl Engine {
 
 /// A batch that was handed over. It is committed whether or not somebody waits for it.
 #[derive(Debug)]
-pub struct Underway(pub(super) ReplyReceiver);
+pub struct PendingCommit(pub(super) ReplyReceiver);
 
-impl Underway {
+impl PendingCommit {
     /// What the batch did, once it is durable and visible.
     pub async fn receipt(self) -> Result<Receipt, Error> {
         self.0.await.unwrap_or(Err(Error::Stopped))
@@ -404,7 +409,7 @@ impl Underway {
 impl Inner {
     fn join(&self) {
         let _ = self.inbox.send(SequencerMessage::Stop);
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             let _ = thread.join();
         }
@@ -416,7 +421,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if !self.threads.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        if !self.threads.lock().is_empty() {
             self.join();
         }
     }

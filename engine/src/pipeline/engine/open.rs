@@ -8,20 +8,21 @@ use crate::log::{Log, RocksLog};
 use crate::model::content::KeySeed;
 use crate::model::{DatasetId, DatasetName, Position, Strategy};
 use crate::pipeline::committer::{Committer, Last, Live, Names, run_prefix};
+use crate::pipeline::replicate::ReplicatedLog;
 use crate::pipeline::sequencer::{Sequencer, Windows};
-use crate::pipeline::through::Through;
-use crate::pipeline::worker::{self, RING, Seat};
+use crate::pipeline::worker::{self, RING, WorkerContext};
 use crate::pipeline::{Dataset, DatasetSpec, Error, Options, Remote, views};
-use crate::state::{Tables, Work};
+use crate::state::{EpochWork, Tables};
 use crate::store::catalog::{RUN_NUMBER, Unannounced, WEBHOOKS, WINDOW, WindowState};
 use crate::store::journal::JournalThread;
 use crate::store::{Store, WORKERS_MAX};
 use crate::time::entropy;
 use crossbeam_channel::{bounded, unbounded};
+use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, watch};
 
@@ -36,14 +37,14 @@ impl Engine {
 
     /// Opens a data folder that is a copy of what lies elsewhere: it is brought to where the changelog is, then the engine
     /// starts as [`open`](Engine::open) does. Every write goes to the changelog before it takes effect, batches of runs go
-    /// through the log (see [`enter`](Engine::enter)).
+    /// replicated the log (see [`enter`](Engine::enter)).
     pub fn open_copy(options: Options, remote: Remote) -> Result<Engine, Error> {
         Engine::open_over(options, Some(remote))
     }
 
     fn open_over(options: Options, remote: Option<Remote>) -> Result<Engine, Error> {
         let workers = workers_of(&options);
-        let Ground { store, log, secret, through, part, temporary } = Ground::open(&options, remote)?;
+        let EngineGround { store, log, secret, replicated, part, temporary } = EngineGround::open(&options, remote)?;
         let seed = KeySeed::new(&derive(&secret, "keys"));
         let (mut catalog, mut names) = read_catalog(&store)?;
         let first = store.committed()?;
@@ -64,7 +65,7 @@ impl Engine {
         let treat = treatments(&catalog, &windows);
         let fallen = Arc::<AtomicBool>::default();
         // What a worker sits down with; its number, tables and ring are its own.
-        let seat = |index: usize, tables, ring| Seat {
+        let seat = |index: usize, tables, ring| WorkerContext {
             store: store.clone(),
             tables,
             treat: treat.clone(),
@@ -75,7 +76,7 @@ impl Engine {
             derived: derived.clone(),
             table_bytes,
             // A copy of a changelog spreads its datasets over partitions instead.
-            decides: (index == 0 && through.is_none()).then(|| inbox.clone()),
+            decides: (index == 0 && replicated.is_none()).then(|| inbox.clone()),
             fallen: fallen.clone(),
         };
         let (rings, jobs): (Vec<_>, Vec<_>) = (0..workers).map(|_| bounded(RING)).unzip();
@@ -84,7 +85,7 @@ impl Engine {
         let (watermark_sender, watermark) = watch::channel(Position::first_of(first));
         let (outbox_sender, outbox) = watch::channel(0);
         let committer = Committer {
-            through: through.clone(),
+            replicated: replicated.clone(),
             workers,
             sequencer: inbox.clone(),
             watermark: watermark_sender,
@@ -125,7 +126,7 @@ impl Engine {
         let inner = Inner {
             store,
             log,
-            through,
+            replicated,
             part,
             clock: options.clock,
             workers,
@@ -169,18 +170,18 @@ impl Engine {
 }
 
 /// What an engine stands on: a store that is open, and whose it is.
-struct Ground {
+struct EngineGround {
     store: Arc<Store>,
     log: Arc<dyn Log>,
     secret: [u8; 32],
-    through: Option<Arc<Through>>,
+    replicated: Option<Arc<ReplicatedLog>>,
     part: u16,
     /// The folder, where none was named.
     temporary: Option<tempfile::TempDir>,
 }
 
-impl Ground {
-    fn open(options: &Options, remote: Option<Remote>) -> Result<Ground, Error> {
+impl EngineGround {
+    fn open(options: &Options, remote: Option<Remote>) -> Result<EngineGround, Error> {
         let unmade = |e: std::io::Error| Error::Io { what: e.to_string(), source: Arc::new(e) };
         let temporary = match &options.data_dir {
             Some(_) => None,
@@ -197,13 +198,14 @@ impl Ground {
         match remote {
             Some(Remote { log, changelog, secret, part }) => {
                 let store = open(Some(changelog))?;
-                let (secret, through) = (known_secret(&store, secret)?, Some(Arc::new(Through::open(&store)?)));
-                Ok(Ground { store, log, secret, through, part, temporary })
+                let (secret, replicated) =
+                    (known_secret(&store, secret)?, Some(Arc::new(ReplicatedLog::open(&store)?)));
+                Ok(EngineGround { store, log, secret, replicated, part, temporary })
             }
             None => {
                 let store = open(None)?;
                 let (log, secret) = (own_log(&store)?, store.secret(entropy)?);
-                Ok(Ground { store, log, secret, through: None, part: 0, temporary })
+                Ok(EngineGround { store, log, secret, replicated: None, part: 0, temporary })
             }
         }
     }
@@ -236,7 +238,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     spawned.map_err(|e| Error::Io { what: format!("the thread {name} cannot be started: {e}"), source: Arc::new(e) })
 }
 
-fn run_workers(workers: usize, seats: Vec<Option<Seat>>) {
+fn run_workers(workers: usize, seats: Vec<Option<WorkerContext>>) {
     let seats = Arc::new(Mutex::new(seats));
     if let Err(error) = execute(workers, move |worker| worker::run(worker, &seats)) {
         tracing::error!(error, "the workers could not be started");
@@ -265,7 +267,7 @@ fn enroll_all(derived: &Derived, catalog: &mut Catalog, store: &Store) -> Result
 
 fn unannounced_runs(store: &Store, names: &Names) -> Result<HashMap<(DatasetId, u64), Unannounced>, Error> {
     let mut runs = HashMap::new();
-    for dataset in names.read().unwrap_or_else(PoisonError::into_inner).keys() {
+    for dataset in names.read().keys() {
         for (run, noted) in store.named(&run_prefix(*dataset))? {
             runs.insert((*dataset, run), noted);
         }
@@ -274,13 +276,17 @@ fn unannounced_runs(store: &Store, names: &Names) -> Result<HashMap<(DatasetId, 
 }
 
 /// What the workers' tables must know before the first epoch: treatments, and windows left open.
-fn treatments(catalog: &Catalog, windows: &Windows) -> Vec<Work> {
-    let windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
+fn treatments(catalog: &Catalog, windows: &Windows) -> Vec<EpochWork> {
+    let windows = windows.lock();
     let mut work = vec![treat(COUNTS, &DatasetSpec::of(Strategy::Override))];
     for (dataset, spec) in catalog.by_name.values() {
         work.push(treat(dataset.id, spec));
         if let Some(state) = windows.get(&dataset.id) {
-            work.push(Work::Resume { dataset: dataset.id, generation: state.generation, open_since: state.open_since });
+            work.push(EpochWork::Resume {
+                dataset: dataset.id,
+                generation: state.generation,
+                open_since: state.open_since,
+            });
         }
     }
     work

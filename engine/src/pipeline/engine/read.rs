@@ -8,7 +8,7 @@ use crate::pipeline::{Dataset, Error, Filter, Missing};
 use crate::store::catalog::Unannounced;
 use crate::store::codec;
 use std::collections::HashMap;
-use std::sync::PoisonError;
+
 use tokio::sync::mpsc;
 
 /// Times a read by id follows a record that keeps moving.
@@ -24,7 +24,7 @@ impl Engine {
         filter: Filter,
         each: &mut dyn FnMut(&Meta, &[u8]) -> bool,
     ) -> Result<(), Error> {
-        let wanted = |meta: &codec::Meta| {
+        let wanted = |meta: &codec::StoredChange| {
             let action = match meta.action {
                 Action::Added => filter.added,
                 Action::Updated => filter.updated,
@@ -97,7 +97,7 @@ impl Engine {
     }
 
     fn changed_from(&self, dataset: DatasetId, place: Position) -> bool {
-        let last = self.inner.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.inner.last.lock();
         last.get(&dataset).is_some_and(|last| *last >= place.0)
     }
 
@@ -148,13 +148,13 @@ impl Engine {
 
     /// When the delete-tracking window that is open was opened.
     pub fn window_opened(&self, dataset: &Dataset) -> Option<Timestamp> {
-        let windows = self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let windows = self.inner.windows.lock();
         windows.get(&dataset.id).and_then(|window| window.open_since)
     }
 
     /// Live records of a dataset, as the internal counting view maintains them.
     pub fn live(&self, dataset: &Dataset) -> u64 {
-        let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.inner.live.lock();
         live.get(&dataset.id).and_then(|n| u64::try_from(*n).ok()).unwrap_or(0)
     }
 

@@ -4,7 +4,7 @@
 //! next run of the dataset goes on behind it.
 
 use super::Engine;
-use crate::pipeline::run::{self, Guard, Halt, Order, Progress, RunReport};
+use crate::pipeline::run::{self, DeleteGuard, Halt, Order, Progress, RunEndReport};
 use crate::pipeline::{Dataset, Error};
 use crate::source::{Connection, Source};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl SyncRun {
     }
 
     /// Holds deletes beyond this for approval; see [`run::approve`].
-    pub fn guard(mut self, guard: Guard) -> Self {
+    pub fn guard(mut self, guard: DeleteGuard) -> Self {
         self.order.guard = Some(guard);
         self
     }
@@ -95,7 +95,7 @@ impl SyncRun {
     }
 
     /// Runs to the end. An error is one of the engine; how the run went, a source that failed included, is in the report.
-    pub async fn run(mut self) -> Result<RunReport, Error> {
+    pub async fn run(mut self) -> Result<RunEndReport, Error> {
         if let Some(lookback) = self.lookback {
             let progress = Progress::load(&self.engine, &self.order.dataset.name)?;
             self.order.part = progress.next_part(true, true, false, None, lookback, self.engine.clock().now());

@@ -2,8 +2,8 @@
 
 use super::held::{clear_held, hold};
 use super::progress::{LOOKBACK_DELETES, forget_notes, scope};
-use super::record::{Journey, Outcome, RunRecord, Stage, run_key};
-use super::{Halt, Order, Progress, RUNS_KEPT, RunReport};
+use super::record::{Outcome, RunRecord, RunStage, RunState, run_key};
+use super::{Halt, Order, Progress, RUNS_KEPT, RunEndReport};
 use crate::fault::{self, Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::pipeline::{
@@ -30,7 +30,7 @@ const HOLES: [&str; 6] =
     ["page_skipped", "partial_answer", "empty_page", "repeated_page", "filtered_page", "end_mismatch"];
 
 /// Why a run does not go on.
-pub(super) enum Stop {
+pub(super) enum RunStop {
     Failed(Failure),
     Cancelled,
     /// The process stops.
@@ -38,30 +38,30 @@ pub(super) enum Stop {
     Engine(Error),
 }
 
-impl From<Error> for Stop {
+impl From<Error> for RunStop {
     fn from(error: Error) -> Self {
-        Stop::Engine(error)
+        RunStop::Engine(error)
     }
 }
 
-impl From<Injected> for Stop {
+impl From<Injected> for RunStop {
     fn from(injected: Injected) -> Self {
-        Stop::Failed(Failure { retry: true, ..failure("injected", injected.to_string()) })
+        RunStop::Failed(Failure { retry: true, ..failure("injected", injected.to_string()) })
     }
 }
 
 /// What is asked of the source.
 #[derive(Clone, Copy)]
-pub(super) enum Call<'a> {
+pub(super) enum SourceCall<'a> {
     Poll(&'a Ask, Option<&'a Bookmark>),
     Fetch(&'a Ask, &'a [String]),
 }
 
 /// One run on its way.
-pub(super) struct Drive<'a> {
+pub(super) struct RunDriver<'a> {
     pub(super) engine: &'a Engine,
     pub(super) order: Order,
-    pub(super) journey: Journey,
+    pub(super) journey: RunState,
     source: Arc<dyn Source>,
     clock: Arc<dyn Clock>,
     halt: watch::Receiver<Halt>,
@@ -71,7 +71,7 @@ pub(super) struct Drive<'a> {
     deadline: Timestamp,
     resumed: bool,
     /// A run that was interrupted and that this one does not go on with.
-    superseded: Option<Journey>,
+    superseded: Option<RunState>,
     /// Pages committed by this execution.
     pages: u64,
     /// The run has said that records come more than once in an answer.
@@ -80,7 +80,7 @@ pub(super) struct Drive<'a> {
     open: bool,
 }
 
-impl<'a> Drive<'a> {
+impl<'a> RunDriver<'a> {
     /// Takes up the journey of an earlier run, or begins one.
     pub(super) fn begin(
         engine: &'a Engine,
@@ -95,13 +95,13 @@ impl<'a> Drive<'a> {
         let [environment, of, connection, model, _] = scope(&order.dataset.name);
         let quarantine = Quarantine::load(engine, [environment, of, connection, model], QuarantineWriter::Run)?;
         let stored = engine.mark(Table::Bookmark, &scope(&order.dataset.name))?;
-        let mut stored = stored.and_then(|bytes| Journey::decode(&bytes));
+        let mut stored = stored.and_then(|bytes| RunState::decode(&bytes));
         if let Some(journey) = stored.as_mut().filter(|journey| journey.record.status == Outcome::Running) {
             journey.catch_up(engine.noted(&order.dataset, journey.number)?);
         }
         // Without its window a listing that began earlier cannot find what is missing: it has to begin again. And who wants
         // everything is not served by the rest of a window.
-        let fits = |journey: &Journey| match journey.part {
+        let fits = |journey: &RunState| match journey.part {
             Part::Full => engine.window_open(&order.dataset),
             _ => order.part != Part::Full,
         };
@@ -114,11 +114,11 @@ impl<'a> Drive<'a> {
         let journey = match earlier {
             Some(journey) if journey.record.status == Outcome::Running => journey,
             Some(journey) => journey.taken_up_by(engine.next_run()?, &order, now),
-            None => Journey::new(engine.next_run()?, &order, progress.last_completed_at.is_none(), now),
+            None => RunState::new(engine.next_run()?, &order, progress.last_completed_at.is_none(), now),
         };
         let open = !resumed && journey.part == Part::Full;
         let deadline = now.plus(order.timeout);
-        let drive = Drive {
+        let drive = RunDriver {
             engine,
             order,
             journey,
@@ -139,7 +139,7 @@ impl<'a> Drive<'a> {
     }
 
     /// Goes the whole way and stores how it ended.
-    pub(super) async fn finish(mut self) -> Result<RunReport, Error> {
+    pub(super) async fn finish(mut self) -> Result<RunEndReport, Error> {
         if let Some(journey) = self.superseded.take() {
             self.end_superseded(journey).await?;
         }
@@ -148,8 +148,8 @@ impl<'a> Drive<'a> {
     }
 
     /// Ends a run that nobody goes on with: what it changed is announced, and its record says that it is over.
-    async fn end_superseded(&mut self, journey: Journey) -> Result<(), Error> {
-        let Journey { number, mut record, .. } = journey;
+    async fn end_superseded(&mut self, journey: RunState) -> Result<(), Error> {
+        let RunState { number, mut record, .. } = journey;
         (record.status, record.ended_at) = (Outcome::Failed, Some(self.clock.now()));
         let why = "it was interrupted, and the next run began from the beginning";
         record.error = Some(("superseded".to_owned(), why.to_owned()));
@@ -165,18 +165,18 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    async fn way(&mut self) -> Result<Vec<WindowOp>, Stop> {
+    async fn way(&mut self) -> Result<Vec<WindowOp>, RunStop> {
         loop {
             match self.journey.stage {
-                Stage::Listing | Stage::Again => self.listing().await?,
-                Stage::Deletes => {
+                RunStage::Listing | RunStage::Again => self.listing().await?,
+                RunStage::Deletes => {
                     if self.needs_second_look().await? {
                         self.look_again();
                     } else {
                         self.deletes().await?;
                     }
                 }
-                Stage::Settle => {
+                RunStage::Settle => {
                     if let Some(close) = self.settle().await? {
                         return Ok(close);
                     }
@@ -187,7 +187,7 @@ impl<'a> Drive<'a> {
 
     /// Begins the window before the first request: what another writer brings while the first page is on its way must
     /// count as seen, and what an earlier listing found missing is no longer the question.
-    async fn begin_window(&mut self) -> Result<(), Stop> {
+    async fn begin_window(&mut self) -> Result<(), RunStop> {
         let dataset = self.order.dataset.clone();
         let marks = clear_held(self.engine, &dataset.name)?;
         let cause = Some(Cause::run(self.journey.number));
@@ -197,15 +197,15 @@ impl<'a> Drive<'a> {
     }
 
     /// One page of the listing.
-    async fn listing(&mut self) -> Result<(), Stop> {
+    async fn listing(&mut self) -> Result<(), RunStop> {
         if self.open && !fault::planted("window_begun_behind_the_first_page") {
             self.begin_window().await?;
         }
         self.wait_for_space().await?;
         let ask = self.ask(self.journey.part);
         let bookmark = self.journey.bookmark.clone();
-        let page = match self.attempt(Call::Poll(&ask, bookmark.as_ref())).await {
-            Err(Stop::Failed(failure)) if failure.code == Failure::BAD_BOOKMARK && bookmark.is_some() => {
+        let page = match self.attempt(SourceCall::Poll(&ask, bookmark.as_ref())).await {
+            Err(RunStop::Failed(failure)) if failure.code == Failure::BAD_BOOKMARK && bookmark.is_some() => {
                 return self.begin_again();
             }
             other => other?,
@@ -219,16 +219,16 @@ impl<'a> Drive<'a> {
         self.journey.bookmark = page.next.clone();
         match page.end.clone() {
             Some(end) => self.listing_ended(end),
-            None if page.next.is_none() => return Err(Stop::Failed(nowhere())),
+            None if page.next.is_none() => return Err(RunStop::Failed(nowhere())),
             None => {}
         }
         self.go_on_behind(page, before).await
     }
 
     /// Commits a page of a listing. One that cannot be taken has not been read: the next run asks for it again.
-    async fn go_on_behind(&mut self, page: Page, before: Journey) -> Result<(), Stop> {
+    async fn go_on_behind(&mut self, page: Page, before: RunState) -> Result<(), RunStop> {
         let committed = self.commit_page(page).await;
-        if let Err(Stop::Failed(_)) = &committed {
+        if let Err(RunStop::Failed(_)) = &committed {
             let refused = std::mem::replace(&mut self.journey, before);
             // What was tried is told all the same.
             self.journey.record = refused.record;
@@ -237,9 +237,9 @@ impl<'a> Drive<'a> {
     }
 
     /// The bookmark leads nowhere: the listing is read from its beginning, under the same number.
-    fn begin_again(&mut self) -> Result<(), Stop> {
+    fn begin_again(&mut self) -> Result<(), RunStop> {
         self.journey.bookmark = None;
-        self.journey.stage = Stage::Listing;
+        self.journey.stage = RunStage::Listing;
         self.journey.set_aside = 0;
         self.open = self.journey.part == Part::Full;
         Ok(())
@@ -253,15 +253,15 @@ impl<'a> Drive<'a> {
         end.doubts.iter().for_each(|doubt| add_doubt(&mut journey.record, doubt));
         // The second look, if this was it, has been taken.
         journey.confirm =
-            if journey.stage == Stage::Again && end.confirm != Confirm::Never { Confirm::None } else { end.confirm };
+            if journey.stage == RunStage::Again && end.confirm != Confirm::Never { Confirm::None } else { end.confirm };
         if journey.part != Part::Full {
             journey.confirm = Confirm::Never;
         }
-        journey.stage = Stage::Deletes;
+        journey.stage = RunStage::Deletes;
     }
 
     /// Whether the listing has to be read a second time: records are missing, and that is how they are confirmed.
-    async fn needs_second_look(&mut self) -> Result<bool, Stop> {
+    async fn needs_second_look(&mut self) -> Result<bool, RunStop> {
         let journey = &self.journey;
         if !(journey.proven && journey.confirm == Confirm::Twice && journey.bookmark.is_none()) {
             return Ok(false);
@@ -275,23 +275,23 @@ impl<'a> Drive<'a> {
 
     /// Has the listing read once more in the same window: what either of them saw stays.
     pub(super) fn look_again(&mut self) {
-        self.journey.stage = Stage::Again;
+        self.journey.stage = RunStage::Again;
         self.journey.bookmark = None;
         self.journey.set_aside = 0;
     }
 
     /// One page of the listings of deleted records; the next stage when there are no more.
-    async fn deletes(&mut self) -> Result<(), Stop> {
+    async fn deletes(&mut self) -> Result<(), RunStop> {
         let Some(index) = self.journey.deletes.first().copied() else {
-            self.journey.stage = Stage::Settle;
+            self.journey.stage = RunStage::Settle;
             return Ok(());
         };
         let since = self.progress.deletes_read_at(index).map_or(Timestamp(0), |at| at.minus(LOOKBACK_DELETES));
         let until = self.journey.began;
         let ask = self.ask(Part::Deletes { index, since, until });
         let bookmark = self.journey.bookmark.clone();
-        let page = match self.attempt(Call::Poll(&ask, bookmark.as_ref())).await {
-            Err(Stop::Failed(failure)) if failure.code == Failure::BAD_BOOKMARK && bookmark.is_some() => {
+        let page = match self.attempt(SourceCall::Poll(&ask, bookmark.as_ref())).await {
+            Err(RunStop::Failed(failure)) if failure.code == Failure::BAD_BOOKMARK && bookmark.is_some() => {
                 self.journey.bookmark = None;
                 return Ok(());
             }
@@ -322,7 +322,7 @@ impl<'a> Drive<'a> {
     }
 
     /// Asks the source until it answers, within its own rule for retries and this run's time.
-    pub(super) async fn attempt(&mut self, call: Call<'_>) -> Result<Page, Stop> {
+    pub(super) async fn attempt(&mut self, call: SourceCall<'_>) -> Result<Page, RunStop> {
         let retry = self.source.retry();
         let seed = self.order.seed ^ self.journey.number ^ self.journey.record.requests;
         let mut backoff = Backoff::new(retry.from, retry.to, retry.jitter, Chance::from_seed(seed));
@@ -330,8 +330,8 @@ impl<'a> Drive<'a> {
             let source = Arc::clone(&self.source);
             let answer = self.within(async {
                 match call {
-                    Call::Poll(ask, after) => source.poll(ask, after).await,
-                    Call::Fetch(ask, keys) => source.fetch(ask, keys).await,
+                    SourceCall::Poll(ask, after) => source.poll(ask, after).await,
+                    SourceCall::Fetch(ask, keys) => source.fetch(ask, keys).await,
                 }
             });
             let failure = match answer.await? {
@@ -343,7 +343,7 @@ impl<'a> Drive<'a> {
             };
             self.journey.record.requests += 1;
             if !failure.retry || backoff.tries() >= retry.max {
-                return Err(Stop::Failed(failure));
+                return Err(RunStop::Failed(failure));
             }
             self.journey.record.retries += 1;
             let wait = backoff.next_wait().max(failure.retry_after.unwrap_or_default()).min(WAIT_MAX);
@@ -354,31 +354,31 @@ impl<'a> Drive<'a> {
     }
 
     /// No page is asked for that the disk has no room for: the run goes on once there is some.
-    async fn wait_for_space(&mut self) -> Result<(), Stop> {
+    async fn wait_for_space(&mut self) -> Result<(), RunStop> {
         let Some(why) = self.engine.refusing() else { return Ok(()) };
         let name = &self.order.dataset.name;
         let (source, stream, connection) = (&*name.source, &*name.model, &*name.connection);
         tracing::warn!(source, stream, connection, run_id = self.journey.record.id, %why, "the run waits");
         let engine = self.engine;
         match self.within(engine.until_taken()).await {
-            Err(Stop::Failed(_)) => Err(Stop::Failed(Failure { retry: true, ..failure("disk_full", why) })),
+            Err(RunStop::Failed(_)) => Err(RunStop::Failed(Failure { retry: true, ..failure("disk_full", why) })),
             waited => Ok(waited??),
         }
     }
 
     /// Awaits `work` unless the run is told to end or its time is over.
-    async fn within<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+    async fn within<T>(&mut self, work: impl Future<Output = T>) -> Result<T, RunStop> {
         let (timeout, clock) = (self.order.timeout, Arc::clone(&self.clock));
         tokio::select! {
             biased;
             stop = halted(&mut self.halt) => Err(stop),
-            () = clock.sleep_until(self.deadline) => Err(Stop::Failed(too_long(timeout))),
+            () = clock.sleep_until(self.deadline) => Err(RunStop::Failed(too_long(timeout))),
             done = work => Ok(done),
         }
     }
 
     /// Commits a page: records, quarantine, notes, the place after it and the run's record, all as one.
-    pub(super) async fn commit_page(&mut self, mut page: Page) -> Result<Receipt, Stop> {
+    pub(super) async fn commit_page(&mut self, mut page: Page) -> Result<Receipt, RunStop> {
         let repeats = page.keep_one_each().filter(|_| !self.repeats_told);
         self.repeats_told |= repeats.is_some();
         page.warnings.extend(repeats);
@@ -394,7 +394,7 @@ impl<'a> Drive<'a> {
         hit("poll.append_before")?;
         let receipt = match self.engine.commit(batch).await {
             // The page is to blame, not the engine: asked for in smaller pages it goes in.
-            Err(Error::BadBatch(why)) => return Err(Stop::Failed(failure("page_too_large", why))),
+            Err(Error::BadBatch(why)) => return Err(RunStop::Failed(failure("page_too_large", why))),
             other => other?,
         };
         pass("poll.append_after");
@@ -485,17 +485,17 @@ impl<'a> Drive<'a> {
     }
 
     /// Stores how the run ended, in the commit of its deletes, and announces it.
-    async fn conclude(mut self, ended: Result<Vec<WindowOp>, Stop>) -> Result<RunReport, Error> {
+    async fn conclude(mut self, ended: Result<Vec<WindowOp>, RunStop>) -> Result<RunEndReport, Error> {
         let now = self.clock.now();
         let (close, outcome, error) = match ended {
             Ok(close) => (close, self.outcome(), None),
-            Err(Stop::Engine(error)) => return Err(error),
-            Err(Stop::Halted) => return self.halted_on_the_way().await,
-            Err(Stop::Cancelled) => (Vec::new(), Outcome::Cancelled, Some(cancelled())),
-            Err(Stop::Failed(failure)) if fault::planted("deletes_after_a_failed_page") => {
+            Err(RunStop::Engine(error)) => return Err(error),
+            Err(RunStop::Halted) => return self.halted_on_the_way().await,
+            Err(RunStop::Cancelled) => (Vec::new(), Outcome::Cancelled, Some(cancelled())),
+            Err(RunStop::Failed(failure)) if fault::planted("deletes_after_a_failed_page") => {
                 (vec![WindowOp::Sweep(self.order.dataset.clone())], Outcome::Failed, Some(failure))
             }
-            Err(Stop::Failed(failure)) => (Vec::new(), Outcome::Failed, Some(failure)),
+            Err(RunStop::Failed(failure)) => (Vec::new(), Outcome::Failed, Some(failure)),
         };
         let finished = error.is_none();
         // A place that brought nothing but a refusal is no place to go on from.
@@ -529,7 +529,7 @@ impl<'a> Drive<'a> {
     }
 
     /// The place is stored with the last page, but what that page did was known only after it.
-    async fn halted_on_the_way(mut self) -> Result<RunReport, Error> {
+    async fn halted_on_the_way(mut self) -> Result<RunEndReport, Error> {
         if self.pages > 0 {
             let scope = scope(&self.order.dataset.name);
             let marks = vec![Mark::put(Table::Bookmark, &scope, self.journey.encode()), self.record_mark()];
@@ -592,8 +592,8 @@ impl<'a> Drive<'a> {
         }
     }
 
-    fn report(self) -> RunReport {
-        RunReport {
+    fn report(self) -> RunEndReport {
+        RunEndReport {
             run: self.journey.number,
             record: self.journey.record,
             resumed: self.resumed,
@@ -602,8 +602,8 @@ impl<'a> Drive<'a> {
     }
 }
 
-impl Journey {
-    fn new(number: u64, order: &Order, first: bool, now: Timestamp) -> Journey {
+impl RunState {
+    fn new(number: u64, order: &Order, first: bool, now: Timestamp) -> RunState {
         let kind = match order.part {
             _ if first => "INITIAL",
             Part::Full => "FULL",
@@ -632,13 +632,13 @@ impl Journey {
             bookmark: false,
             definition: order.definition.clone(),
         };
-        Journey {
+        RunState {
             number,
             record,
             began: now,
             set_aside: 0,
             part: order.part,
-            stage: Stage::Listing,
+            stage: RunStage::Listing,
             bookmark: None,
             deletes: order.deletes.clone(),
             deletes_done: Vec::new(),
@@ -667,8 +667,8 @@ impl Journey {
 
     /// The journey of a run that has ended, taken up by a new run. What was found wrong on the way concerns the same
     /// listing, so it stays.
-    fn taken_up_by(mut self, number: u64, order: &Order, now: Timestamp) -> Journey {
-        let fresh = Journey::new(number, order, false, now).record;
+    fn taken_up_by(mut self, number: u64, order: &Order, now: Timestamp) -> RunState {
+        let fresh = RunState::new(number, order, false, now).record;
         let old = std::mem::replace(&mut self.record, fresh);
         (self.record.kind, self.record.doubts, self.record.samples) = (old.kind, old.doubts, old.samples);
         self.number = number;
@@ -676,11 +676,11 @@ impl Journey {
     }
 }
 
-async fn halted(halt: &mut watch::Receiver<Halt>) -> Stop {
+async fn halted(halt: &mut watch::Receiver<Halt>) -> RunStop {
     let told = halt.wait_for(|halt| *halt != Halt::No).await.map(|told| *told);
     match told {
-        Ok(Halt::Cancel) => Stop::Cancelled,
-        Ok(_) => Stop::Halted,
+        Ok(Halt::Cancel) => RunStop::Cancelled,
+        Ok(_) => RunStop::Halted,
         // Nobody is left who could tell: the run goes its way.
         Err(_) => std::future::pending().await,
     }
@@ -723,5 +723,5 @@ fn nowhere() -> Failure {
 }
 
 pub(super) fn failure(code: &'static str, message: String) -> Failure {
-    Failure { code, message, status: None, retry: false, retry_after: None }
+    Failure::lasting(code, message)
 }

@@ -19,7 +19,7 @@ mod settle;
 
 pub use held::{Hold, held};
 pub use progress::{LOOKBACK_DELETES, LOOKBACK_WITHOUT_DATE, Progress, RUNS_KEPT};
-pub use record::{Journey, Outcome, RunRecord};
+pub use record::{Outcome, RunRecord, RunState};
 pub use settle::{approve, reject};
 
 use super::{Dataset, Engine, Error, Table};
@@ -31,14 +31,14 @@ use tokio::sync::watch;
 
 /// Holds suspicious deletes for approval.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Guard {
+pub struct DeleteGuard {
     /// More than this share …
     pub max_fraction: f64,
     /// … of a dataset of at least so many live records.
     pub min_count: u64,
 }
 
-impl Guard {
+impl DeleteGuard {
     /// Whether so many deletes are too many to go without approval.
     pub fn holds(&self, live: u64, missing: u64) -> bool {
         live >= self.min_count && missing as f64 > self.max_fraction * live as f64
@@ -61,7 +61,7 @@ pub struct Order {
     /// Listings of deleted records that are due, by index.
     pub deletes: Vec<usize>,
     /// When deletes are held; `None` never.
-    pub guard: Option<Guard>,
+    pub guard: Option<DeleteGuard>,
     /// The run fails when it takes longer.
     pub timeout: Duration,
     /// Begin anew even if an earlier run stopped on its way.
@@ -102,7 +102,7 @@ pub enum Halt {
 
 /// How a run went.
 #[derive(Clone, Debug)]
-pub struct RunReport {
+pub struct RunEndReport {
     /// Its number; the id on the wire is `Cause::run(run)`.
     pub run: u64,
     /// What was stored of it. `status` is [`Outcome::Running`] if the process was told to stop.
@@ -113,7 +113,7 @@ pub struct RunReport {
     pub progress: Progress,
 }
 
-impl RunReport {
+impl RunEndReport {
     /// What the run did, record by record.
     pub fn counts(&self) -> Counts {
         self.record.counts
@@ -123,7 +123,7 @@ impl RunReport {
 /// The run of this dataset that the end of the process interrupted, if there is one: it goes on when the sync runs next.
 pub fn interrupted(engine: &Engine, dataset: &DatasetName) -> Result<Option<RunRecord>, Error> {
     let stored = engine.mark(Table::Bookmark, &progress::scope(dataset))?;
-    let record = stored.and_then(|bytes| Journey::decode(&bytes)).map(|journey| journey.record);
+    let record = stored.and_then(|bytes| RunState::decode(&bytes)).map(|journey| journey.record);
     Ok(record.filter(|record| record.status == Outcome::Running))
 }
 
@@ -136,6 +136,6 @@ pub async fn run(
     order: Order,
     halt: watch::Receiver<Halt>,
     tell: &(dyn Fn(&RunRecord, Option<u64>) + Send + Sync),
-) -> Result<RunReport, Error> {
-    drive::Drive::begin(engine, source, order, halt, tell)?.finish().await
+) -> Result<RunEndReport, Error> {
+    drive::RunDriver::begin(engine, source, order, halt, tell)?.finish().await
 }

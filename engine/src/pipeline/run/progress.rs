@@ -9,7 +9,7 @@
 //! runs. After a run that found nothing new it stays where it is, so that the request stays the same and can be answered
 //! with «not modified».
 
-use super::Journey;
+use super::RunState;
 use crate::model::{DatasetName, Timestamp};
 use crate::pipeline::{Engine, Error, Mark, Table};
 use crate::source::Part;
@@ -108,7 +108,7 @@ impl Progress {
     }
 
     /// Notes a run that was read to its end.
-    pub(super) fn complete(&mut self, journey: &Journey) {
+    pub(super) fn complete(&mut self, journey: &RunState) {
         let record = &journey.record;
         let provider_start = journey.provider_start.unwrap_or(journey.began);
         let start = match journey.part {

@@ -128,7 +128,7 @@ impl RunRecord {
 /// What part of the way a run is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Stage {
+pub(super) enum RunStage {
     /// The listing asked for.
     Listing,
     /// The same listing a second time, to be sure of what is missing.
@@ -141,7 +141,7 @@ pub(super) enum Stage {
 
 /// Where a run is on its way: stored with each page, so that it can go on after anything.
 #[derive(Clone, Debug)]
-pub struct Journey {
+pub struct RunState {
     pub(super) number: u64,
     pub(super) record: RunRecord,
     /// Start of the first run on this journey (our clock): by it listings know themselves.
@@ -149,7 +149,7 @@ pub struct Journey {
     /// Items kept aside in the listing being read.
     pub(super) set_aside: u64,
     pub(super) part: Part,
-    pub(super) stage: Stage,
+    pub(super) stage: RunStage,
     pub(super) bookmark: Option<Bookmark>,
     pub(super) deletes: Vec<usize>,
     pub(super) deletes_done: Vec<usize>,
@@ -167,7 +167,7 @@ pub struct Journey {
 
 /// The stored form of a journey.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredRun {
     format: u32,
     number: u64,
     record: RunRecord,
@@ -175,7 +175,7 @@ struct Stored {
     set_aside: u64,
     /// `None`: full.
     window: Option<(Timestamp, Timestamp)>,
-    stage: Stage,
+    stage: RunStage,
     bookmark: Option<String>,
     deletes: Vec<usize>,
     deletes_done: Vec<usize>,
@@ -190,9 +190,9 @@ struct Stored {
 /// In the order of their stored numbers.
 const CONFIRMS: [Confirm; 4] = [Confirm::None, Confirm::Fetch, Confirm::Twice, Confirm::Never];
 
-impl Journey {
+impl RunState {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let stored = Stored {
+        let stored = StoredRun {
             format: FORMAT,
             number: self.number,
             record: self.record.clone(),
@@ -214,10 +214,10 @@ impl Journey {
     }
 
     /// Reads a stored journey; `None` if it is of another version.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Journey> {
-        let stored = serde_json::from_slice::<Stored>(bytes).ok().filter(|stored| stored.format == FORMAT)?;
+    pub(super) fn decode(bytes: &[u8]) -> Option<RunState> {
+        let stored = serde_json::from_slice::<StoredRun>(bytes).ok().filter(|stored| stored.format == FORMAT)?;
         let bookmark = stored.bookmark.map(|text| STANDARD.decode(text)).transpose().ok()?;
-        Some(Journey {
+        Some(RunState {
             number: stored.number,
             record: stored.record,
             began: stored.began,

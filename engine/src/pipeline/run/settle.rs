@@ -1,6 +1,6 @@
 //! Settle: what a proven listing did not bring is deleted, unless somebody should look first.
 
-use super::drive::{Call, Drive, Stop, add_doubt};
+use super::drive::{RunDriver, RunStop, SourceCall, add_doubt};
 use super::held::held;
 use super::progress::forget_notes;
 use super::record::{RunRecord, run_key};
@@ -19,9 +19,9 @@ const FETCHED_MAX: usize = 10_000;
 /// Records confirmed by one call of the source.
 const FETCH_KEYS: usize = 100;
 
-impl Drive<'_> {
+impl RunDriver<'_> {
     /// What happens to the window, now that everything is read; `None` if a second listing is needed after all.
-    pub(super) async fn settle(&mut self) -> Result<Option<Vec<WindowOp>>, Stop> {
+    pub(super) async fn settle(&mut self) -> Result<Option<Vec<WindowOp>>, RunStop> {
         let dataset = self.order.dataset.clone();
         let proven = self.journey.proven || fault::planted("deletes_after_a_doubtful_listing");
         if self.journey.part != Part::Full || !proven {
@@ -54,7 +54,7 @@ impl Drive<'_> {
 
     /// Asks for each missing record. Those that are still there are stored, and so seen; false if for some there was no
     /// clear answer.
-    async fn confirm_by_fetch(&mut self, missing: &Missing) -> Result<bool, Stop> {
+    async fn confirm_by_fetch(&mut self, missing: &Missing) -> Result<bool, RunStop> {
         let ask = self.ask(Part::Full);
         let mut unclear = 0;
         for positions in missing.positions.chunks(FETCH_KEYS) {
@@ -69,8 +69,8 @@ impl Drive<'_> {
     }
 
     /// How many of `keys` remain unclear.
-    async fn confirm(&mut self, ask: &Ask, keys: &[String]) -> Result<usize, Stop> {
-        let page = self.attempt(Call::Fetch(ask, keys)).await?;
+    async fn confirm(&mut self, ask: &Ask, keys: &[String]) -> Result<usize, RunStop> {
+        let page = self.attempt(SourceCall::Fetch(ask, keys)).await?;
         let mut unclear: HashSet<&str> = keys.iter().map(String::as_str).collect();
         page.observations.iter().for_each(|seen| _ = unclear.remove(seen.id.as_str()));
         let unclear = unclear.len();
@@ -81,7 +81,7 @@ impl Drive<'_> {
     }
 
     /// Ids of the records at these positions.
-    fn ids(&self, positions: &[Position]) -> Result<Vec<String>, Stop> {
+    fn ids(&self, positions: &[Position]) -> Result<Vec<String>, RunStop> {
         let mut ids = Vec::with_capacity(positions.len());
         for position in positions {
             let record = self.engine.record_at(&self.order.dataset, *position)?;

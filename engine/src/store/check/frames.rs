@@ -16,7 +16,7 @@ const TYPES: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// What stands next in a log.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step<'a> {
+pub(super) enum FrameStep<'a> {
     /// A sound record, from its first frame to behind its last.
     Record { at: u64, end: u64, body: &'a [u8] },
     /// The log ends behind a record.
@@ -45,7 +45,7 @@ impl<R: Read> Frames<R> {
     }
 
     /// The next record. Not to be called again after anything else.
-    pub(super) fn step(&mut self) -> io::Result<Step<'_>> {
+    pub(super) fn step(&mut self) -> io::Result<FrameStep<'_>> {
         self.record.clear();
         self.begun = None;
         loop {
@@ -53,10 +53,10 @@ impl<R: Read> Frames<R> {
             if left < HEADER {
                 let at = self.at();
                 if left > 0 && self.block.len() < BLOCK {
-                    return Ok(Step::BrokenOff { begin: self.begun.unwrap_or(at), at });
+                    return Ok(FrameStep::BrokenOff { begin: self.begun.unwrap_or(at), at });
                 }
                 if !self.load()? {
-                    return Ok(self.begun.map_or(Step::End, |begin| Step::BrokenOff { begin, at }));
+                    return Ok(self.begun.map_or(FrameStep::End, |begin| FrameStep::BrokenOff { begin, at }));
                 }
                 continue;
             }
@@ -66,18 +66,18 @@ impl<R: Read> Frames<R> {
                 Frame::Sound { kind, body } => {
                     let begins = matches!(kind, 1 | 2);
                     if begins == self.begun.is_some() {
-                        return Ok(Step::Bad { begin, at, why: "a part of a record stands where none belongs" });
+                        return Ok(FrameStep::Bad { begin, at, why: "a part of a record stands where none belongs" });
                     }
                     self.record.extend_from_slice(body);
                     self.next += HEADER + body.len();
                     self.begun = Some(begin);
                     if matches!(kind, 1 | 4) {
-                        return Ok(Step::Record { at: begin, end: self.at(), body: &self.record });
+                        return Ok(FrameStep::Record { at: begin, end: self.at(), body: &self.record });
                     }
                 }
-                Frame::Short if self.block.len() < BLOCK => return Ok(Step::BrokenOff { begin, at }),
-                Frame::Short => return Ok(Step::Bad { begin, at, why: "a length that leads out of its block" }),
-                Frame::Bad(why) => return Ok(Step::Bad { begin, at, why }),
+                Frame::Short if self.block.len() < BLOCK => return Ok(FrameStep::BrokenOff { begin, at }),
+                Frame::Short => return Ok(FrameStep::Bad { begin, at, why: "a length that leads out of its block" }),
+                Frame::Bad(why) => return Ok(FrameStep::Bad { begin, at, why }),
             }
         }
     }
@@ -200,7 +200,7 @@ pub(super) mod tests {
         let (mut frames, mut records) = (Frames::new(Cursor::new(log)), Vec::new());
         loop {
             match frames.step().expect("memory can be read") {
-                Step::Record { body, .. } => records.push(body.to_vec()),
+                FrameStep::Record { body, .. } => records.push(body.to_vec()),
                 end => return (records, format!("{end:?}")),
             }
         }

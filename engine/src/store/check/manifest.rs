@@ -3,7 +3,7 @@
 //! A manifest is a log of edits. Each edit is a sequence of tagged fields; those that say nothing about files are stepped over.
 //! Only what RocksDB writes with the options of this store is understood; anything else is refused rather than guessed at.
 
-use super::frames::{Frames, Step};
+use super::frames::{FrameStep, Frames};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -56,13 +56,13 @@ impl Manifest {
         let mut frames = Frames::new(from);
         loop {
             match frames.step().map_err(Unusable::Unreadable)? {
-                Step::Record { at, end, body } => {
+                FrameStep::Record { at, end, body } => {
                     let why = "an edit that cannot be understood";
                     manifest.take(Edit::read(body).ok_or(Unusable::Bad { at, why })?);
                     manifest.end = end;
                 }
-                Step::End | Step::BrokenOff { .. } => return Ok(manifest),
-                Step::Bad { at, why, .. } => return Err(Unusable::Bad { at, why }),
+                FrameStep::End | FrameStep::BrokenOff { .. } => return Ok(manifest),
+                FrameStep::Bad { at, why, .. } => return Err(Unusable::Bad { at, why }),
             }
         }
     }

@@ -4,7 +4,7 @@
 //! go on from record to record and from log to log, so a log that is missing in the middle shows. What is missing at the end
 //! shows by the high-water mark alone ([`super`]).
 
-use super::frames::{self, Frames, Step};
+use super::frames::{self, FrameStep, Frames};
 use super::{Damage, Torn};
 use crate::store::Result;
 use std::fs::File;
@@ -73,7 +73,7 @@ fn read_records(path: &Path, held: &mut Held, sound: &mut u64) -> Result<()> {
     let mut frames = Frames::new(io::BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?));
     loop {
         match frames.step().map_err(unreadable)? {
-            Step::Record { at, end, body } => {
+            FrameStep::Record { at, end, body } => {
                 let Some((first, count)) = numbers(body) else {
                     held.damage = Some(Damage::at(path, at, "a record that is no batch of writes"));
                     return Ok(());
@@ -95,8 +95,8 @@ fn read_records(path: &Path, held: &mut Held, sound: &mut u64) -> Result<()> {
                 held.last = Some(first.saturating_add(u64::from(count) - 1));
                 *sound = end;
             }
-            Step::End => return Ok(()),
-            Step::BrokenOff { begin, at } => {
+            FrameStep::End => return Ok(()),
+            FrameStep::BrokenOff { begin, at } => {
                 match frames::sound_behind(File::open(path).map_err(unreadable)?, at).map_err(unreadable)? {
                     Some(sound) => {
                         let what =
@@ -107,7 +107,7 @@ fn read_records(path: &Path, held: &mut Held, sound: &mut u64) -> Result<()> {
                 }
                 return Ok(());
             }
-            Step::Bad { begin, at, why } => {
+            FrameStep::Bad { begin, at, why } => {
                 match frames::sound_behind(File::open(path).map_err(unreadable)?, at).map_err(unreadable)? {
                     Some(sound) => {
                         held.damage =

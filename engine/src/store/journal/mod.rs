@@ -33,9 +33,10 @@ pub use read::{JournalPage, JournalSelection, PAGE_LINES, PAGE_LOOKED_AT};
 use super::{Error, Result, Store, keys};
 use crate::model::Timestamp;
 use crate::time::Clock;
+use parking_lot::Mutex;
 use queue::Queue;
 use rocksdb::ReadOptions;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use writer::Writer;
@@ -135,7 +136,7 @@ impl JournalThread {
     /// Takes nothing more, and returns once all that was taken is written.
     pub(crate) fn stop(&self) {
         self.journal.0.queue.close();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
     }

@@ -8,7 +8,7 @@ use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::cluster::across::{Across, Otherwise, answered};
 use crate::api::error::Refusal;
-use crate::api::query::Query;
+use crate::api::query::QueryFields;
 use crate::registry::connections::{Account, AccountError};
 use axum::extract::{RawQuery, State};
 use axum::http::Uri;
@@ -47,7 +47,7 @@ struct ConnectionBrief {
 
 /// What is looked for.
 #[derive(Default)]
-struct Ask {
+struct ConnectionSearch {
     id: Option<String>,
     search: Option<String>,
     sources: Vec<String>,
@@ -74,16 +74,16 @@ pub(super) async fn list(
     Ok(Json(ConnectionList { connections }))
 }
 
-fn ask(raw: Option<&str>) -> Result<Ask, Refusal> {
+fn ask(raw: Option<&str>) -> Result<ConnectionSearch, Refusal> {
     const KNOWN: [&str; 7] =
         ["connectionId", "search", "endUserId", "endUserOrganizationId", "integrationId", "limit", "page"];
-    let mut query = Query::read_with(raw, |name| KNOWN.contains(&name) || tag(name).is_some());
+    let mut query = QueryFields::read_with(raw, |name| KNOWN.contains(&name) || tag(name).is_some());
     let sources = query.one("integrationId").map(|text| text.split(',').map(|s| s.trim().to_owned()).collect());
     let size = |number: Option<u64>, or: u64| usize::try_from(number.unwrap_or(or)).unwrap_or(usize::MAX);
     let limit = query.number("limit", 1, LIMIT_MAX);
     let page = query.number("page", 0, u64::from(u32::MAX));
     let tags = query.family("tags[").into_iter().filter_map(|(name, value)| Some((tag(&name)?.to_owned(), value)));
-    let ask = Ask {
+    let ask = ConnectionSearch {
         tags: tags.collect(),
         sources: sources.unwrap_or_default(),
         id: query.one("connectionId"),
@@ -101,7 +101,7 @@ fn tag(name: &str) -> Option<&str> {
     name.strip_prefix("tags[")?.strip_suffix(']').filter(|name| !name.is_empty())
 }
 
-impl Ask {
+impl ConnectionSearch {
     fn wants(&self, account: &Account) -> bool {
         let tags = &account.connection.tags;
         !self.nobody
@@ -130,7 +130,7 @@ fn brief(account: &Account) -> ConnectionBrief {
 }
 
 /// What the query says of paging, and the rest of it.
-struct Asked {
+struct PagedSearch {
     path: String,
     rest: Vec<(String, String)>,
     limit: u64,
@@ -140,7 +140,7 @@ struct Asked {
 /// Those of all owners.
 pub(super) fn across(across: Across) -> BoxFuture<'static, Response> {
     Box::pin(async move {
-        match Asked::read(across.uri()) {
+        match PagedSearch::read(across.uri()) {
             Some(asked) => answered(page(&across, &asked).await),
             // Its owner has the right refusal.
             None => answered(across.read::<ConnectionList>(0).await),
@@ -148,7 +148,7 @@ pub(super) fn across(across: Across) -> BoxFuture<'static, Response> {
     })
 }
 
-async fn page(across: &Across, asked: &Asked) -> Result<ConnectionList, Otherwise> {
+async fn page(across: &Across, asked: &PagedSearch) -> Result<ConnectionList, Otherwise> {
     let mut all = Vec::new();
     for partition in across.partitions() {
         for page in 0.. {
@@ -163,10 +163,10 @@ async fn page(across: &Across, asked: &Asked) -> Result<ConnectionList, Otherwis
     Ok(ConnectionList { connections: asked.page_of(all) })
 }
 
-impl Asked {
+impl PagedSearch {
     /// Nothing where the owner would refuse.
-    fn read(uri: &Uri) -> Option<Asked> {
-        let mut asked = Asked { path: uri.path().to_owned(), rest: Vec::new(), limit: LIMIT, page: 0 };
+    fn read(uri: &Uri) -> Option<PagedSearch> {
+        let mut asked = PagedSearch { path: uri.path().to_owned(), rest: Vec::new(), limit: LIMIT, page: 0 };
         for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned() {
             match name.as_str() {
                 "limit" => asked.limit = value.parse().ok().filter(|n| (1..=LIMIT_MAX).contains(n))?,
@@ -198,8 +198,8 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn asked(uri: &'static str) -> Option<Asked> {
-        Asked::read(&Uri::from_static(uri))
+    fn asked(uri: &'static str) -> Option<PagedSearch> {
+        PagedSearch::read(&Uri::from_static(uri))
     }
 
     #[test]

@@ -5,10 +5,10 @@ mod list;
 
 use crate::api::Api;
 use crate::api::auth::Caller;
-use crate::api::body::Fields;
+use crate::api::body::BodyFields;
 use crate::api::cluster::target::{ConnectionNames, NamedIn, RouteTarget, owner_of, refused};
-use crate::api::error::{Fault, Refusal};
-use crate::api::query::Query;
+use crate::api::error::{InputFault, Refusal};
+use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::app::connections::ConnectionError;
 use crate::config::Role;
@@ -50,7 +50,7 @@ async fn show(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     const FLAGS: [&str; 3] = ["force_refresh", "refresh_token", "refresh_github_app_jwt_token"];
-    let mut query = Query::read_with(query.as_deref(), |n| n == "provider_config_key" || FLAGS.contains(&n));
+    let mut query = QueryFields::read_with(query.as_deref(), |n| n == "provider_config_key" || FLAGS.contains(&n));
     let source = query.one("provider_config_key").filter(|s| !s.is_empty());
     // Nothing is refreshed: the ways to sign in of this release do not expire.
     FLAGS.iter().for_each(|name| {
@@ -94,7 +94,7 @@ async fn create(
     request: Request,
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Admin)?;
-    let mut body = Fields::read(&api, request, &CREATED).await?;
+    let mut body = BodyFields::read(&api, request, &CREATED).await?;
     let source = body.demand("provider_config_key");
     let id = body.text("connection_id").unwrap_or_else(|| api.app.connection_id());
     let fields = if body.has("connection_config") { body.object("connection_config") } else { Map::new() };
@@ -118,7 +118,7 @@ async fn change(
 ) -> Result<Json<Value>, Refusal> {
     caller.must_be(Role::Admin)?;
     let key = named(&caller, query.as_deref(), &id)?;
-    let mut body = Fields::read(&api, request, &CREATED[3..]).await?;
+    let mut body = BodyFields::read(&api, request, &CREATED[3..]).await?;
     let auth = api.app.definitions.get(&key.source).map_or(&AuthKind::None, |definition| &definition.auth.kind);
     let changes = said(&mut body, auth);
     body.done()?;
@@ -139,7 +139,7 @@ async fn delete(
 }
 
 fn named(caller: &Caller, query: Option<&str>, id: &str) -> Result<AccountKey, Refusal> {
-    let mut query = Query::read(query, &["provider_config_key"]);
+    let mut query = QueryFields::read(query, &["provider_config_key"]);
     let source = query.one("provider_config_key").filter(|source| !source.is_empty());
     query.done()?;
     Ok(AccountKey::new(&caller.environment, &source.ok_or_else(Refusal::missing_source)?, id))
@@ -161,7 +161,7 @@ const CREATED: [&str; 11] = [
 ];
 
 /// A body as a definition file would say it.
-fn said(body: &mut Fields, auth: &AuthKind) -> Map<String, Value> {
+fn said(body: &mut BodyFields, auth: &AuthKind) -> Map<String, Value> {
     let mut said = Map::new();
     for name in ["metadata", "webhook_url_override", "streams", "schedule", "partitions", "base_url"] {
         said.extend(body.take(name).map(|value| (name.to_owned(), value)));
@@ -219,7 +219,7 @@ impl From<Refused> for Refusal {
             Refused::Wrong(complaints) => {
                 let fault = |c: &Complaint| {
                     let hint = c.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-                    Fault::new(c.code, &[], format!("{}{hint}", c.message))
+                    InputFault::new(c.code, &[], format!("{}{hint}", c.message))
                 };
                 Refusal::invalid("body", complaints.iter().map(fault).collect())
             }

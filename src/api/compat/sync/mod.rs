@@ -4,11 +4,11 @@ mod status;
 
 use crate::api::Api;
 use crate::api::auth::Caller;
-use crate::api::body::Fields;
+use crate::api::body::BodyFields;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::{ConnectionNames, NamedIn, all_owners, owner_of};
 use crate::api::compat::connections::NAMED_IN_BODY;
-use crate::api::error::{Fault, Refusal};
+use crate::api::error::{InputFault, Refusal};
 use crate::api::query::{header, is_name};
 use crate::api::routes::Routes;
 use crate::config::Role;
@@ -67,7 +67,7 @@ async fn trigger(
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Writer)?;
     const KNOWN: [&str; 6] = ["syncs", "provider_config_key", "connection_id", "opts", "sync_mode", "full_resync"];
-    let mut body = Fields::read(&api, request, &KNOWN).await?;
+    let mut body = BodyFields::read(&api, request, &KNOWN).await?;
     let names = names(&mut body);
     let source = body.text("provider_config_key").or_else(|| header(&headers, "provider-config-key"));
     let connection = body.text("connection_id").or_else(|| header(&headers, "connection-id"));
@@ -81,7 +81,7 @@ async fn trigger(
 }
 
 /// `opts`, or one of the older ways to say the same.
-fn options(body: &mut Fields) -> TriggerOptions {
+fn options(body: &mut BodyFields) -> TriggerOptions {
     let older = body.has("sync_mode") || body.has("full_resync");
     if body.has("opts") && older {
         body.fault("invalid_type", &["opts"], "may not stand beside sync_mode or full_resync");
@@ -111,7 +111,7 @@ fn options(body: &mut Fields) -> TriggerOptions {
     }
 }
 
-fn older_options(body: &mut Fields) -> TriggerOptions {
+fn older_options(body: &mut BodyFields) -> TriggerOptions {
     let plain = TriggerOptions::default();
     let resync = body.flag("full_resync").unwrap_or(false);
     match body.text("sync_mode").as_deref() {
@@ -152,7 +152,7 @@ async fn pause(
 /// The syncs a body of `start` or `pause` names.
 async fn named(api: &Api, caller: &Caller, request: Request) -> Result<Vec<SyncKey>, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = Fields::read(api, request, &["syncs", "provider_config_key", "connection_id"]).await?;
+    let mut body = BodyFields::read(api, request, &["syncs", "provider_config_key", "connection_id"]).await?;
     let names = names(&mut body);
     let source = body.text("provider_config_key");
     let connection = body.text("connection_id");
@@ -168,7 +168,7 @@ async fn frequency(
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Writer)?;
     const KNOWN: [&str; 5] = ["sync_name", "sync_variant", "provider_config_key", "connection_id", "frequency"];
-    let mut body = Fields::read(&api, request, &KNOWN).await?;
+    let mut body = BodyFields::read(&api, request, &KNOWN).await?;
     let name = SyncName { name: body.demand("sync_name"), variant: body.text("sync_variant") };
     let source = body.text("provider_config_key");
     let connection = body.demand("connection_id");
@@ -227,7 +227,7 @@ async fn remove_variant(
 
 async fn variant_body(api: &Api, caller: &Caller, request: Request) -> Result<(String, String), Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = Fields::read(api, request, &["provider_config_key", "connection_id"]).await?;
+    let mut body = BodyFields::read(api, request, &["provider_config_key", "connection_id"]).await?;
     let source = body.text("provider_config_key");
     let connection = body.demand("connection_id");
     body.done()?;
@@ -235,7 +235,7 @@ async fn variant_body(api: &Api, caller: &Caller, request: Request) -> Result<(S
 }
 
 /// `syncs`: names, or objects of name and variant.
-fn names(body: &mut Fields) -> Vec<SyncName> {
+fn names(body: &mut BodyFields) -> Vec<SyncName> {
     let Some(Value::Array(list)) = body.take("syncs") else {
         body.fault("invalid_type", &["syncs"], "a list of sync names is wanted; an empty list means all");
         return Vec::new();
@@ -291,7 +291,7 @@ impl From<SyncError> for Refusal {
         match error {
             SyncError::Unknown(key) => unknown_sync(&key.stream),
             SyncError::Schedule(why) => {
-                Refusal::invalid("body", vec![Fault::new("invalid_string", &["frequency"], why.to_string())])
+                Refusal::invalid("body", vec![InputFault::new("invalid_string", &["frequency"], why.to_string())])
             }
             SyncError::Variant(why) => Refusal::bad("invalid_variant", why),
             SyncError::Engine(error) => error.into(),

@@ -5,7 +5,7 @@ use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::error::Refusal;
-use crate::api::query::Query;
+use crate::api::query::QueryFields;
 use crate::ingest::poll::{LastOutcome, LastRun, RunKind, SyncName, SyncStatus};
 use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};
@@ -64,7 +64,7 @@ pub(super) async fn show(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<SyncList>, Refusal> {
-    let mut query = Query::read(query.as_deref(), &["syncs", "provider_config_key", "connection_id"]);
+    let mut query = QueryFields::read(query.as_deref(), &["syncs", "provider_config_key", "connection_id"]);
     let list = query.one("syncs").unwrap_or_default();
     if list.is_empty() || list.split(',').count() > NAMES_MAX {
         query.fault("invalid_string", &["syncs"], format!("* or a comma list of 1 to {NAMES_MAX} syncs is wanted"));

@@ -1,8 +1,8 @@
 //! Batches of runs through a log elsewhere: appended before they are applied, applied in the order of the log, by the one
-//! process whose reign it is.
+//! process whose term it is.
 //!
 //! Several processes may believe that a partition is theirs: one was paused and does not know yet. So the log itself decides.
-//! A new owner appends a *claim* with the next number; from that place on only batches of its reign count, and what the old
+//! A new owner appends a *claim* with the next number; from that place on only batches of its term count, and what the old
 //! one still appends is passed over. The log's order is the same for every reader, so all agree.
 
 use super::batch::{Batch, Mark, Receipt, Table};
@@ -15,21 +15,22 @@ use crate::store::Store;
 use crate::store::catalog::DatasetEntry;
 use crate::store::keys::DATASET;
 use crate::time::entropy;
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 /// First byte of entries of the engine's own. Others' entries begin otherwise.
 const BATCH: u8 = 0xb1;
 /// First byte of claims.
 const CLAIM: u8 = 0xc1;
-/// Kind, reign, who (8 bytes) and number of the entry.
+/// Kind, term, who (8 bytes) and number of the entry.
 const LEAD: usize = 1 + 8 + 8 + 8;
 /// Claims made before an owner gives up: so many others cannot be there by accident.
-const CLAIMS: u32 = 8;
-/// Where the number of the reign is kept.
-const REIGN: [&str; 1] = ["reign"];
+const TERMS_MAX: u32 = 8;
+/// Where the number of the term is kept.
+const TERM: [&str; 1] = ["reign"];
 
 /// Whether an entry of the log is the engine's own: to be given to [`Engine::enter`](super::Engine::enter).
 pub fn is_own(entry: &[u8]) -> bool {
@@ -37,7 +38,7 @@ pub fn is_own(entry: &[u8]) -> bool {
 }
 
 /// What an entry turned out to be.
-pub(super) enum Taken {
+pub(super) enum LogEntry {
     /// A batch that counts, and who waits for it here.
     Batch(Batch, Option<oneshot::Sender<Result<Receipt, Error>>>),
     /// Nothing to apply but these marks.
@@ -45,29 +46,29 @@ pub(super) enum Taken {
 }
 
 /// One process's end of the log.
-pub(super) struct Through {
+pub(super) struct ReplicatedLog {
     store: Arc<Store>,
     /// This engine among all that ever appended; by chance.
     who: u64,
     next: AtomicU64,
-    /// The reign as of the last entry.
-    reign: AtomicU64,
-    /// Our own reign; 0 before our claim was entered.
+    /// The term as of the last entry.
+    term: AtomicU64,
+    /// Our own term; 0 before our claim was entered.
     ours: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Receipt, Error>>>>,
     claims: Mutex<HashMap<u64, oneshot::Sender<Result<u64, Error>>>>,
 }
 
-impl Through {
-    pub(super) fn open(store: &Arc<Store>) -> Result<Through, Error> {
-        let kept = store.mark(Table::Reign as u8, &REIGN)?;
-        let reign = kept.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+impl ReplicatedLog {
+    pub(super) fn open(store: &Arc<Store>) -> Result<ReplicatedLog, Error> {
+        let kept = store.mark(Table::Reign as u8, &TERM)?;
+        let term = kept.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
         let who = entropy().iter().take(8).fold(0, |n, byte| n << 8 | u64::from(*byte));
-        Ok(Through {
+        Ok(ReplicatedLog {
             store: store.clone(),
             who,
             next: AtomicU64::new(0),
-            reign: AtomicU64::new(reign),
+            term: AtomicU64::new(term),
             ours: AtomicU64::new(0),
             waiting: Mutex::default(),
             claims: Mutex::default(),
@@ -76,12 +77,12 @@ impl Through {
 
     /// Appends a batch; its outcome arrives once it was entered and committed.
     pub(super) async fn append(&self, log: &dyn Log, batch: &Batch) -> Result<ReplyReceiver, Error> {
-        let reign = self.ours.load(Ordering::Acquire);
-        if reign == 0 || reign != self.reign.load(Ordering::Acquire) {
+        let term = self.ours.load(Ordering::Acquire);
+        if term == 0 || term != self.term.load(Ordering::Acquire) {
             return Err(Error::Fenced("this process does not own the partition (any more)".to_owned()));
         }
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = lead(BATCH, reign, self.who, ticket);
+        let mut bytes = lead(BATCH, term, self.who, ticket);
         entry::encode(batch, &mut bytes);
         let (to, outcome) = oneshot::channel();
         // First, and then the look at the store: whoever fails it afterwards tells all who wait.
@@ -98,13 +99,13 @@ impl Through {
         Ok(outcome)
     }
 
-    /// Claims the next reign. A number that was taken before our claim was read is an earlier owner's, as a rule: the next
+    /// Claims the next term. A number that was taken before our claim was read is an earlier owner's, as a rule: the next
     /// one is tried.
-    pub(super) async fn claim(&self, log: &dyn Log, owner: &str) -> Result<u64, Error> {
+    pub(super) async fn acquire_term(&self, log: &dyn Log, owner: &str) -> Result<u64, Error> {
         let mut tries = 1;
         loop {
             match self.claim_next(log, owner).await {
-                Err(Error::Fenced(_)) if tries < CLAIMS => tries += 1,
+                Err(Error::Fenced(_)) if tries < TERMS_MAX => tries += 1,
                 claimed => return claimed,
             }
         }
@@ -112,9 +113,9 @@ impl Through {
 
     /// Appends a claim and waits until it was entered.
     async fn claim_next(&self, log: &dyn Log, owner: &str) -> Result<u64, Error> {
-        let reign = self.reign.load(Ordering::Acquire) + 1;
+        let term = self.term.load(Ordering::Acquire) + 1;
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = lead(CLAIM, reign, self.who, ticket);
+        let mut bytes = lead(CLAIM, term, self.who, ticket);
         bytes.extend_from_slice(owner.as_bytes());
         let (to, outcome) = oneshot::channel();
         lock(&self.claims).insert(ticket, to);
@@ -137,43 +138,43 @@ impl Through {
     }
 
     /// Reads an entry in its turn.
-    pub(super) fn open_entry(&self, bytes: &[u8], workers: usize, seed: &KeySeed) -> Result<Taken, Error> {
+    pub(super) fn open_entry(&self, bytes: &[u8], workers: usize, seed: &KeySeed) -> Result<LogEntry, Error> {
         let damaged = || Error::BadBatch("an entry of the log is cut short".to_owned());
         let (head, body) = bytes.split_at_checked(LEAD).ok_or_else(damaged)?;
         let number = |at: usize| head.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let (kind, reign, who, ticket) = (head[0], number(1), number(9), number(17));
+        let (kind, term, who, ticket) = (head[0], number(1), number(9), number(17));
         let mine = who == self.who;
-        let known = self.reign.load(Ordering::Acquire);
+        let known = self.term.load(Ordering::Acquire);
         match kind {
-            CLAIM => Ok(Taken::Marks(self.take_claim(reign, known, mine, ticket))),
-            BATCH if reign == known => {
+            CLAIM => Ok(LogEntry::Marks(self.take_claim(term, known, mine, ticket))),
+            BATCH if term == known => {
                 let waiter = if mine { lock(&self.waiting).remove(&ticket) } else { None };
                 let find = |id: DatasetId| self.name_of(id);
-                Ok(Taken::Batch(entry::decode(body, workers, seed, &find)?, waiter))
+                Ok(LogEntry::Batch(entry::decode(body, workers, seed, &find)?, waiter))
             }
             BATCH => {
-                tracing::warn!(reign, known, "a batch of an owner that was replaced is passed over");
+                tracing::warn!(term, known, "a batch of an owner that was replaced is passed over");
                 if let Some(waiter) = mine.then(|| lock(&self.waiting).remove(&ticket)).flatten() {
                     let _ = waiter.send(Err(Error::Fenced("the partition has another owner now".to_owned())));
                 }
-                Ok(Taken::Marks(Vec::new()))
+                Ok(LogEntry::Marks(Vec::new()))
             }
             _ => Err(Error::BadBatch(format!("an entry of the log is of an unknown kind {kind}"))),
         }
     }
 
     /// The first claim to a number has it.
-    fn take_claim(&self, reign: u64, known: u64, mine: bool, ticket: u64) -> Vec<Mark> {
-        let accepted = reign > known;
+    fn take_claim(&self, term: u64, known: u64, mine: bool, ticket: u64) -> Vec<Mark> {
+        let accepted = term > known;
         if accepted {
-            self.reign.store(reign, Ordering::Release);
-            self.ours.store(if mine { reign } else { 0 }, Ordering::Release);
+            self.term.store(term, Ordering::Release);
+            self.ours.store(if mine { term } else { 0 }, Ordering::Release);
         }
         if let Some(waiter) = mine.then(|| lock(&self.claims).remove(&ticket)).flatten() {
             let fenced = || Error::Fenced("another process has claimed the partition".to_owned());
-            let _ = waiter.send(if accepted { Ok(reign) } else { Err(fenced()) });
+            let _ = waiter.send(if accepted { Ok(term) } else { Err(fenced()) });
         }
-        if accepted { vec![Mark::put(Table::Reign, &REIGN, reign.to_be_bytes())] } else { Vec::new() }
+        if accepted { vec![Mark::put(Table::Reign, &TERM, term.to_be_bytes())] } else { Vec::new() }
     }
 
     fn name_of(&self, id: DatasetId) -> Option<Arc<DatasetName>> {
@@ -182,17 +183,17 @@ impl Through {
     }
 }
 
-fn lead(kind: u8, reign: u64, who: u64, ticket: u64) -> Vec<u8> {
+fn lead(kind: u8, term: u64, who: u64, ticket: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LEAD + 256);
     bytes.push(kind);
-    for n in [reign, who, ticket] {
+    for n in [term, who, ticket] {
         bytes.extend_from_slice(&n.to_le_bytes());
     }
     bytes
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+    mutex.lock()
 }
 
 fn from_log(error: log::Error) -> Error {
