@@ -13,10 +13,10 @@
 //! ## Records
 //!
 //! A **record** is a JSON object with an `id`. It belongs to a **dataset**: one model of one connection (an account) of one
-//! source (an outside system), in an environment, which is what nothing crosses. How two versions of a record compete is the
+//! source (an outside system), in an environment; no data crosses from one environment to another. How two versions of a record compete is the
 //! dataset's [`Strategy`](engine::model::Strategy).
 //!
-//! Records are written in **batches**. A batch is one *engine time*: all of it becomes visible, or nothing, and once
+//! Records are written in **batches**. A batch lies in one *epoch*: all of it becomes visible, or nothing, and once
 //! [`commit`](engine::pipeline::WriteBuilder::commit) has answered it survives a crash.
 //!
 //! ```
@@ -43,8 +43,8 @@
 //!
 //! ## Changes
 //!
-//! Saving a record does not make a **change**; being different does. What is as it was (whatever the order of its fields) is
-//! counted as unchanged and told to nobody; what is older than what is known loses. A change is `ADDED`, `UPDATED` or
+//! Writing a record is not yet a **change**; only different content is. Unchanged content (in whatever order of fields) is
+//! counted and not reported, and a version older than the known one is ignored. A change is `ADDED`, `UPDATED` or
 //! `DELETED`, and knows what was there before.
 //!
 //! A **cursor** is a reader's place among the changes. Whoever goes on from the last one misses nothing and meets nothing
@@ -89,7 +89,7 @@
 //!
 //! A [`Source`](engine::source::Source) makes one attempt at one page and answers. Waiting, repeating, remembering where the
 //! listing stood and finding out what was **deleted** is the work of the run that [`sync`](Engine::sync) begins: a listing that
-//! is proven complete deletes what it did not name, in one engine time.
+//! is proven complete deletes what it did not name, in one epoch.
 //!
 //! ```
 //! use serde_json::json;
@@ -130,7 +130,7 @@
 //!
 //! ## Sinks
 //!
-//! A [`Sink`](engine::sink::Sink) takes the changes of one engine time of one dataset, or fails. [`feed`](Engine::feed) asks
+//! A [`Sink`](engine::sink::Sink) takes the changes of one epoch of one dataset, or fails. [`feed`](Engine::feed) asks
 //! again, and keeps its place in the store; `examples/embedded.rs` has a source and a sink of its own.
 //!
 //! ## Views
@@ -229,7 +229,7 @@ pub mod prelude {
     //! | for | there is |
     //! |---|---|
     //! | reading and writing | [`Engine`], [`Options`], [`Dataset`], [`DatasetName`], [`DatasetSpec`], [`DatasetFilter`], [`Strategy`], [`Timestamp`], [`Cursor`]; what streams can do, such as `try_next` of what is followed |
-    //! | a source | [`Source`], [`Ask`], [`Bookmark`], [`Page`], [`Observation`], [`Failure`], [`Retry`], [`async_trait`] |
+    //! | a source | [`Source`], [`Ask`], [`Bookmark`], [`Page`], [`Observation`], [`Failure`], [`Retry`], [`async_trait`](macro@async_trait) |
     //! | a sink | [`Sink`], [`ChangeBatch`], [`Change`] |
     //! | views | [`Views`], [`Table`], [`Groups`], [`Row`], [`Definition`] and what sums up |
 

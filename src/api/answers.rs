@@ -8,7 +8,7 @@ use super::Api;
 use super::auth::Caller;
 use super::error::Refusal;
 use crate::admission::{Holder, Share};
-use crate::telemetry::told;
+use crate::telemetry::record;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -35,7 +35,7 @@ pub(super) struct Starved;
 
 impl From<Starved> for Refusal {
     fn from(_: Starved) -> Refusal {
-        told::answer_refused();
+        record::answer_refused();
         Refusal::busy("overloaded", "the answers on their way take all memory there is for them; ask again")
     }
 }

@@ -8,7 +8,7 @@ use super::error::Refusal;
 use crate::admission::{Address, Bounds, Exhausted};
 use crate::config::ApiKey;
 use crate::engine::model::Timestamp;
-use crate::telemetry::told;
+use crate::telemetry::record;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -44,7 +44,7 @@ pub(super) fn check(bounds: &Bounds, keys: &[ApiKey], head: &mut Parts, now: Tim
 }
 
 fn refusal(why: Exhausted) -> Refusal {
-    told::over_budget(why.budget);
+    record::over_budget(why.budget);
     let message = match why.budget {
         "key" => "too many requests with this key",
         "wrong_keys" => "too many wrong keys came from this address",

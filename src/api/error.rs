@@ -129,7 +129,7 @@ impl Refusal {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
-            "the server failed; its log tells more under this request_id",
+            "the server failed; its log has more under this request_id",
         )
     }
 

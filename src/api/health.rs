@@ -38,6 +38,6 @@ async fn ready(State(api): State<Api>) -> Result<Response, Refusal> {
         })
         .into_response()),
         Ok(Err(log)) => Err(log.into()),
-        Err(_) => Err(Refusal::busy("not_ready", "the store cannot be read; the server's log tells more")),
+        Err(_) => Err(Refusal::busy("not_ready", "the store cannot be read; see the server's log")),
     }
 }

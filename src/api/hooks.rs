@@ -7,7 +7,7 @@ use super::body::{self, Unread};
 use crate::admission::Address;
 use crate::engine::fault::pass;
 use crate::ingest::webhooks::{Entrance, Hooks, Incoming, Reply};
-use crate::telemetry::told;
+use crate::telemetry::record;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -28,7 +28,7 @@ async fn budget(State(hooks): State<Hooks>, request: Request, next: Next) -> Res
     match hooks.bounds().request(from, hooks.clock().now()) {
         Ok(()) => next.run(request).await,
         Err(why) => {
-            told::over_budget(why.budget);
+            record::over_budget(why.budget);
             let headers = vec![("retry-after", why.seconds().to_string())];
             answer(Reply { headers, ..Reply::refusal(429) })
         }
@@ -40,7 +40,7 @@ async fn receive(State(hooks): State<Hooks>, request: Request) -> Response {
     match hooks.find(request.uri().path()) {
         Some(entrance) => answer(take(&hooks, &entrance, request).await),
         None => {
-            told::webhook_astray();
+            record::webhook_astray();
             answer(Reply::refusal(404))
         }
     }

@@ -9,7 +9,7 @@ use super::auth::Caller;
 use super::cluster::target::local;
 use super::error::Refusal;
 use super::routes::Routes;
-use crate::telemetry::{scrape, told};
+use crate::telemetry::{record, scrape};
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
@@ -41,7 +41,7 @@ pub(super) async fn time(State(api): State<Api>, request: Request, next: Next) -
     let came = clock.now();
     let response = next.run(request).await;
     if let Some(route) = route {
-        told::request(method, route, response.status().as_u16(), clock.now().since(came));
+        record::request(method, route, response.status().as_u16(), clock.now().since(came));
     }
     response
 }

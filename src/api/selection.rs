@@ -48,7 +48,7 @@ pub(super) fn selection(api: &Api, caller: &Caller, query: &mut QueryFields) -> 
         match known.iter().find(|view| view.name == name) {
             Some(view) => views.push((view.source.clone(), name)),
             None => {
-                let message = format!("this program publishes no view `{name}`; GET /v1/views tells which there are");
+                let message = format!("this program publishes no view `{name}`; GET /v1/views lists them");
                 query.fault("unknown_view", &["view"], message);
             }
         }

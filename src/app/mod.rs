@@ -260,7 +260,7 @@ async fn run_schedules(app: Arc<App>, stop: CancellationToken) {
             };
             tokio::join!(fields::ask_all(&app, &asked, &stop), runs);
         }
-        Err(why) => tracing::warn!(part = app.part.name, %why, "no runs begin here"),
+        Err(why) => tracing::warn!(part = app.part.name, %why, "no runs start here"),
     }
 }
 
@@ -290,7 +290,7 @@ impl Running {
             () = self.app.syncs.stop() => {}
             () = clock.sleep(RUNS_END) => {
                 // A log that cannot be read gives no answers; without the engine the runs end by themselves.
-                tracing::warn!(part = self.app.part.name, "runs do not end, the engine is stopped under them");
+                tracing::warn!(part = self.app.part.name, "runs do not end in time, the engine is stopped");
                 self.app.engine.stop().await?;
                 self.app.syncs.stop().await;
             }

@@ -79,13 +79,16 @@ pub(crate) fn accounts(
     Ok(all)
 }
 
-/// The definition's own test of a sign-in, where it has one.
+/// The definition's own test of the credentials, where it has one.
 async fn sign_in(app: &App, account: &Account) -> Result<Option<String>, Failure> {
     let Some(source) = app.sources.get(&account.key.source) else { return Ok(None) };
     let fields = source.check(&account.connection).await?;
     Ok(fields.map(|fields| match fields.len() {
-        0 => "signed in".to_owned(),
-        _ => format!("signed in; told: {}", fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        0 => "authenticated".to_owned(),
+        _ => format!(
+            "authenticated; the provider reported: {}",
+            fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        ),
     }))
 }
 

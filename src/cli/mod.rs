@@ -102,7 +102,7 @@ enum Verb {
     Approve(decide::DecideArgs),
     /// Keep the records a run wanted to delete
     Reject(decide::DecideArgs),
-    /// Look at accounts
+    /// Look at connections
     #[command(subcommand)]
     Connections(connections::ConnectionsCommand),
     /// Inbound webhooks

@@ -20,7 +20,7 @@ pub(crate) fn run(common: &CommonArgs, args: &RepairArgs) -> Result<ExitCode, Fa
     let settings = settings::load(common, &[], true)?;
     if settings.log == LogKind::Kafka {
         return Err(Fail::new(code::CONFIG, "the log is kept in Kafka (`log: kafka`), the data folder is a copy")
-            .hint("a partition's folder that is damaged is rebuilt by itself at the next start"));
+            .hint("a shard's folder that is damaged is rebuilt by itself at the next start"));
     }
     let done = repair(&settings.data_dir, args.dry_run).map_err(|error| match error.at(&settings.data_dir) {
         store::Error::Damaged(what) => Fail::new(code::DAMAGED, what).hint("nothing was changed; `syncline restore`"),

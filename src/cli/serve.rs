@@ -111,7 +111,7 @@ async fn among_others(
 
 fn must_have_keys(settings: &Settings) -> Result<(), Fail> {
     if settings.api_keys.is_empty() {
-        return Err(Fail::new(code::CONFIG, "no API key is set, so nobody could read anything").hint(
+        return Err(Fail::new(code::CONFIG, "no API key is set, so no client could read anything").hint(
             "`syncline init` writes one; or add `api_keys: [{name: me, key: \"env:SYNCLINE_API_KEY\", role: admin}]` \
              to syncline.yaml",
         ));

@@ -42,7 +42,7 @@ pub(super) async fn hold(common: Arc<ClusterContext>, mut group: Group, stop: Ca
         };
         match change {
             Some(Assignment::Assigned(partitions)) => {
-                tracing::info!(?partitions, "partitions are ours");
+                tracing::info!(?partitions, "shards acquired");
                 for partition in partitions {
                     // One that was lost and came back is opened afresh.
                     let_go(&mut held, &[partition]).await;
@@ -52,12 +52,12 @@ pub(super) async fn hold(common: Arc<ClusterContext>, mut group: Group, stop: Ca
                 }
             }
             Some(Assignment::Revoked(partitions, release)) => {
-                tracing::info!(?partitions, "partitions are let go");
+                tracing::info!(?partitions, "shards released");
                 let_go(&mut held, &partitions).await;
                 drop(release);
             }
             Some(Assignment::Lost(partitions)) => {
-                tracing::warn!(?partitions, "partitions are another's, the group has moved on without this process");
+                tracing::warn!(?partitions, "shards lost: the group has gone on without this process");
                 let_go(&mut held, &partitions).await;
             }
             None => break,
@@ -73,7 +73,7 @@ async fn let_go(held: &mut BTreeMap<i32, HeldShard>, partitions: &[i32]) {
     going.iter().for_each(|held| held.letting_go.cancel());
     for held in going {
         if let Err(died) = held.task.await {
-            tracing::error!(%died, "a partition's task has died");
+            tracing::error!(%died, "a shard's task has died");
         }
     }
 }
@@ -104,7 +104,7 @@ async fn serve(common: &ClusterContext, partition: i32, running: Running, lettin
     common.open.write().insert(partition, app.clone());
     common.moved.send_modify(|n| *n += 1);
     if let Err(why) = common.board.put(&partition_key(partition), &common.here()).await {
-        tracing::warn!(partition, %why, "the others cannot be told who owns the partition");
+        tracing::warn!(partition, %why, "the owner of the shard cannot be published to the other processes");
     }
     metrics::gauge!("syncline_partitions_owned").increment(1.0);
     let failed = loop {
@@ -117,13 +117,13 @@ async fn serve(common: &ClusterContext, partition: i32, running: Running, lettin
         }
     };
     if let Some(why) = failed {
-        tracing::warn!(partition, %why, "the partition is closed");
+        tracing::warn!(partition, %why, "the shard is closed");
     }
     metrics::gauge!("syncline_partitions_owned").decrement(1.0);
     common.open.write().remove(&partition);
     common.moved.send_modify(|n| *n += 1);
     drop(app);
     if let Err(why) = running.stop().await {
-        tracing::warn!(partition, %why, "the partition was not closed in good order");
+        tracing::warn!(partition, %why, "the shard was not closed cleanly");
     }
 }

@@ -1,6 +1,6 @@
 //! Several processes of one installation: who owns which partition of its connections, and where everybody else finds it.
 //!
-//! Every connection belongs to a partition. A partition is an installation in small: its own engine, syncs, webhooks and
+//! Every connection belongs to a partition (in the documentation: a *shard*). A partition is an installation in small: its own engine, syncs, webhooks and
 //! deliveries, over its own folder. What it knows lies in Kafka: webhooks and batches of runs in the *inbox* topic, every
 //! write of its store in the compacted *state* topic. A consumer group says which process owns which partition.
 //!

@@ -79,6 +79,6 @@ fn remote(error: log::Error) -> Error {
 }
 
 fn failed(partition: i32, why: &dyn std::fmt::Display) -> Failure {
-    let message = format!("partition {partition} cannot be opened: {why}");
+    let message = format!("shard {partition} cannot be opened: {why}");
     Failure::passing("partition_failed", message)
 }

@@ -6,11 +6,13 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `extensions` | code of the program: views, sources, sinks |
 //! | `ingress` | what outsiders may use up |
 //! | `kafka` | the part that is about Kafka |
 //! | `layers` | flags, environment and files → one tree |
 //! | `outward` | where requests may go, and the endpoints |
 //! | `read` | the tree → [`Settings`] |
+//! | `value` | values that several parts have |
 
 mod extensions;
 mod ingress;

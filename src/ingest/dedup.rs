@@ -30,7 +30,7 @@ pub(crate) struct Dedup(Mutex<HashMap<EventKey, Timestamp>>);
 
 impl Dedup {
     /// Takes an id if nobody holds it at the time `at`, the receipt of what bears it: however late it is processed, its
-    /// other_shards in time are the same. Whoever takes it commits [`marks`] or gives it back with [`release`](Dedup::release).
+    /// neighbours in time are the same. Whoever reserves it commits [`marks`] or gives it back with [`release`](Dedup::release).
     pub fn reserve(&self, engine: &Engine, (key, expiry): &Reserved, at: Timestamp) -> Result<bool, Error> {
         if fault::planted("dedupe_reads_then_writes") {
             let stored = engine.mark(Table::Dedupe, &key.each_ref().map(String::as_str))?;

@@ -1,4 +1,4 @@
-//! Accounts: from definition files and made over REST, with what REST changed of them kept in the engine's marks.
+//! Connections: from definition files and made over REST, with what REST changed of them kept in the engine's marks.
 //!
 //! One that was made over REST is kept as it was given, and read by the rules of those in files. Where a file has one of the same
 //! name the file's counts.

@@ -16,7 +16,7 @@ mod peers;
 
 use crate::admission::Ingress;
 use crate::engine::time::{Clock, SystemClock};
-use crate::telemetry::told;
+use crate::telemetry::record;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
@@ -180,7 +180,7 @@ async fn seat(peers: &Peers, peer: SocketAddr) -> Option<ConnectionPlace> {
         match peers.seat(peer.ip()) {
             Ok(place) => return Some(place),
             Err(NoPlace::Address) => {
-                told::connection_cut("address_full");
+                record::connection_cut("address_full");
                 return None;
             }
             Err(NoPlace::All) => {}
@@ -235,7 +235,7 @@ async fn connection(stream: TcpStream, address: SocketAddr, door: ServeContext, 
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = place.peer().told_to_go() => {
-            told::connection_cut("oldest_idle");
+            record::connection_cut("oldest_idle");
             Ok(())
         }
         () = stop.cancelled() => {

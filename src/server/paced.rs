@@ -7,7 +7,7 @@
 use super::peers::Peer;
 use crate::engine::model::Timestamp;
 use crate::engine::time::Clock;
-use crate::telemetry::told;
+use crate::telemetry::record;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -64,7 +64,7 @@ impl Paced {
             (self.clock.now(), later(&self.clock, self.left))
         });
         ready!(timer.as_mut().poll(cx));
-        told::connection_cut("stalled");
+        record::connection_cut("stalled");
         // Else the kernel would keep what nobody reads for minutes.
         let _ = self.stream.set_zero_linger();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of the answer")))

@@ -30,10 +30,10 @@ async fn keep_fed(engine: Engine, name: String, sink: Arc<dyn Sink>, stop: Cance
         match engine.feed(&name, sink.clone(), stop.clone().cancelled_owned()).await {
             Ok(Fed::Halted) => return,
             Ok(Fed::Refused(why)) => {
-                tracing::error!(sink = name, code = why.code, %why, rest = ?SINK_REST, "a sink refuses changes; they are kept for it");
+                tracing::error!(sink = name, code = why.code, %why, rest = ?SINK_REST, "a sink refuses changes; they are offered again later");
             }
             Err(error) => {
-                tracing::error!(sink = name, %error, "a sink is fed no more until the next start");
+                tracing::error!(sink = name, %error, "a sink gets no more changes until the next start");
                 return;
             }
         }

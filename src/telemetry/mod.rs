@@ -1,12 +1,12 @@
 //! What the program counts and times, as Prometheus reads it.
 //!
-//! Parts of the program say what happened through the functions of [`told`] (connectors through the `metrics` crate itself);
+//! Parts of the program say what happened through the functions of [`record`] (connectors through the `metrics` crate itself);
 //! here it is collected, once per process. Promises: labels are names out of definitions and fixed words, so that their
 //! number is bounded; the name of a connection is one only where the settings ask for it; between two scrapes memory does
 //! not grow. Every metric stands in `docs/metrics.md`.
 
+pub mod record;
 mod share;
-pub mod told;
 
 use crate::engine::time::Clock;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
@@ -46,7 +46,7 @@ pub fn begin(per_connection: bool) {
         }
         // A program that uses this library has a collector of its own: it gets all of it.
         Err(error) => {
-            tracing::debug!(%error, "metrics are collected by somebody else");
+            tracing::debug!(%error, "another program collects the metrics");
             None
         }
     });
@@ -175,7 +175,7 @@ fn describe() {
     describe_counter!("syncline_webhook_events_total", "events out of stored webhooks, by outcome");
     describe_counter!("syncline_records_seen_total", "records that came, whatever became of them");
     describe_counter!("syncline_records_unchanged_total", "records that came with the content they had");
-    describe_counter!("syncline_records_quarantined_total", "items kept aside because they are no records");
+    describe_counter!("syncline_records_quarantined_total", "items that are no records, quarantined");
     describe_counter!("syncline_merge_conflicts_total", "records that lost against a newer version");
     describe_counter!("syncline_changes_total", "changes, by kind");
     describe_counter!("syncline_quarantine_dropped_total", "entries the quarantine did not keep, by reason");

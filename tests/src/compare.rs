@@ -1,7 +1,7 @@
 //! Hands oracle steps to an engine, and compares what readers of the engine see with what the oracle says.
 //!
 //! Payloads are compared by content (key order and number notation aside). Within the engine's own answers more is
-//! asked: each `before` in the change log is the previous `after` byte for byte.
+//! asked: each `before` in the change stream is the previous `after` byte for byte.
 
 use crate::oracle::{Action, Body, Dataset as Model, Entry, Row, Rule, Step, Tally, Window, Writer};
 use serde_json::Value;

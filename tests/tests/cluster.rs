@@ -119,6 +119,13 @@ fn processes_share_connections_and_answer_for_each_other() {
         assert_eq!((status, &dropped["dropped"]), (200, &json!(2)), "{dropped}");
         asked[0].listed("/v1/quarantine", "entries", 0).await;
 
+        // Each owner keeps the journal of its own work; whoever is asked has all of it.
+        for asker in &asked {
+            let lines = asker.listed("/v1/journal?kind=webhook&outcome=rejected", "lines", 2).await;
+            assert!(lines.iter().all(|line| line["source"] == "crm" && line["details"]["rejected"] == 1), "{lines:?}");
+            asker.listed("/v1/journal?kind=webhook&outcome=empty", "lines", 0).await;
+        }
+
         // A connection made at one process is everywhere.
         let made = json!({"connection_id": "c99", "provider_config_key": "crm", "metadata": {"portal": 99}});
         let (status, answer) = asked[0].tell("/connections", &made).await;

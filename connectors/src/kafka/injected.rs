@@ -114,7 +114,7 @@ fn the_log_survives_what_a_broker_answers() {
             .map(|(position, entry)| (position, String::from_utf8_lossy(&entry).into_owned()))
             .collect();
         // The mock looks at the numbers of transactional producers only: what was sent again after a broken connection may
-        // stand there twice, where a broker drops it (`tests/log.rs` kills a real one and counts).
+        // stand there twice, where a broker drops it (`tests/tests/it/log.rs` kills a real one and counts).
         let lost: Vec<_> = acknowledged.iter().filter(|entry| !there.contains(entry)).collect();
         assert!(lost.is_empty(), "acknowledged and not in its place: {lost:?}");
         assert!(acknowledged.is_sorted(), "positions rise in the order in which entries were handed over");

@@ -47,7 +47,7 @@ impl Default for Membership {
 /// What the group decided.
 #[derive(Debug)]
 pub enum Assignment {
-    /// These partitions are ours from now on.
+    /// These partitions are this process's from now on.
     Assigned(Vec<i32>),
     /// These are to be let go; the group waits until the release is dropped.
     Revoked(Vec<i32>, Release),
@@ -55,7 +55,7 @@ pub enum Assignment {
     Lost(Vec<i32>),
 }
 
-/// Dropped once the partitions are let go.
+/// To be dropped once the partitions are let go.
 #[derive(Debug)]
 pub struct Release {
     _held: blocking::Sender<()>,

@@ -6,6 +6,7 @@
 //! | `poll` | the engine's questions |
 //! | `credentials` | what a request is signed in with, asked for at the request |
 //! | `listing` | one page of a listing: bookmark, proof, way on |
+//! | `memory` | what listings that are being read remember |
 //! | `incremental` | time windows and their halving |
 //! | `partitions` | the lists a stream is split in |
 //! | `deletes` | listings of deleted records; what it takes to delete what is missing |

@@ -1,6 +1,6 @@
 //! Definitions through the public door: whole examples, and one golden file for every complaint.
 //!
-//! Each `tests/definitions/NAME.yaml` has a `NAME.txt` with the complaints it must bring, as people see them. Run with
+//! Each `tests/connectors/definitions/NAME.yaml` has a `NAME.txt` with the complaints it must bring, as people see them. Run with
 //! `UPDATE_GOLDEN=1` to write the `.txt` files anew; read the difference before committing it.
 
 use proptest::prelude::*;

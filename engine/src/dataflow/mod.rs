@@ -1,4 +1,4 @@
-//! THINK: timely workers that merge, sweep, classify and maintain views. No IO, no clock, no tokio.
+//! The dataflow: timely workers that merge, sweep, classify and maintain views. No IO, no clock, no tokio.
 //!
 //! ```text
 //!             one input per worker                               differential

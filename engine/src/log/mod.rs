@@ -1,4 +1,4 @@
-//! WAIT: keeps what cannot be read again, durable before anyone is answered.
+//! The durable log: keeps what cannot be read again, on disk before anyone is answered.
 
 mod changelog;
 mod high_water;

@@ -1,4 +1,4 @@
-//! THE WAY THROUGH: joins log, dataflow, store and sink. [`Engine`] is the handle everything else holds.
+//! The pipeline: joins log, dataflow, store and sink. [`Engine`] is the handle everything else holds.
 //!
 //! ```text
 //! commit() ──► sequencer ──epoch──► workers ──parts──► committer ──► watermark, answers, outbox

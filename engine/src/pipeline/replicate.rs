@@ -32,7 +32,7 @@ const TERMS_MAX: u32 = 8;
 /// Where the number of the term is kept.
 const TERM: [&str; 1] = ["reign"];
 
-/// Whether an entry of the log is the engine's own: to be given to [`Engine::enter`](super::Engine::enter).
+/// Whether an entry of the log is the engine's own: to be given to [`Engine::apply_logged`](super::Engine::apply_logged).
 pub fn is_own(entry: &[u8]) -> bool {
     matches!(entry.first(), Some(&(BATCH | CLAIM)))
 }

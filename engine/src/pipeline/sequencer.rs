@@ -93,7 +93,7 @@ impl Sequencer {
                     let bytes = 2 * self.bytes().min(EPOCH_BYTES + bytes_of(next));
                     if let Err(why) = self.space.make_room(bytes) {
                         if !std::mem::replace(&mut self.held, true) {
-                            tracing::warn!(%why, "what is on its way waits for room on the disk");
+                            tracing::warn!(%why, "pending batches wait for space on the disk");
                         }
                         return;
                     }

@@ -1,6 +1,6 @@
 //! What is owed to the outside: notices written in the commit of the changes they tell of, and one attempt to deliver each.
 //!
-//! The seam towards Kafka and other outputs is [`Sink`].
+//! The seam for code of one's own is [`Sink`]; Kafka output follows the changes by itself.
 
 pub use crate::model::Delivery;
 use crate::model::{Cause, Change, Counts, DatasetName, Position, Timestamp};

@@ -20,8 +20,8 @@ pub trait Source: Send + Sync + 'static {
     /// The page after `after`, or the first one. The page carries its own bookmark; both are committed together.
     async fn poll(&self, ask: &Ask, after: Option<&Bookmark>) -> Result<Page, Failure>;
 
-    /// The records behind these keys, read one by one or in batches: a `Save` or a `Delete` for each key the provider
-    /// gave an answer for. Used for webhooks that only hint, and to confirm deletes. A source that cannot read single records
+    /// The records behind these keys, read one by one or in batches: an observation, of the record or of its
+    /// being gone, for each key the provider gave an answer for. Used for webhooks that only hint, and to confirm deletes. A source that cannot read single records
     /// leaves it out: it gives no answer.
     async fn fetch(&self, _ask: &Ask, _keys: &[String]) -> Result<Page, Failure> {
         Ok(Page::default())

@@ -7,7 +7,7 @@ use crate::model::{Cause, Timestamp, Via};
 pub const DEAD: u8 = 1;
 /// Readers never see it: a delete or a patch of an id nobody knew.
 pub const HIDDEN: u8 = 2;
-/// It has field clocks ([`FieldClocks`]).
+/// It has field clocks ([`FieldClocks`](super::FieldClocks)).
 pub const PATCHED: u8 = 4;
 /// Its payload was pruned.
 pub const PRUNED: u8 = 8;
@@ -72,7 +72,7 @@ impl RecordEntry {
         self.writer_flags
     }
 
-    /// Sets flags and writer to what [`writer_flags`](Entry::writer_flags) said.
+    /// Sets flags and writer to what [`writer_flags`](RecordEntry::writer_flags) said.
     pub fn set_writer_flags(&mut self, both: u32) {
         self.writer_flags = both;
     }

@@ -87,7 +87,7 @@ impl Touch {
     }
 }
 
-/// Field clocks of a record that came or went: see [`super::Fields`].
+/// Field clocks of a record that came or went: see [`super::FieldClocks`].
 #[derive(Debug)]
 pub struct KeptFields {
     /// The dataset.

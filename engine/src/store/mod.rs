@@ -1,11 +1,11 @@
-//! KEEP: RocksDB. Records, change history and marks; one synced batch makes an epoch visible.
+//! The store: RocksDB. Records, change history and marks; one synced batch makes an epoch visible.
 //!
 //! Log-structured: every change is put once, in order, under (dataset, position); a change of a record moves its entry from
 //! `cur` to `history` and leaves the payload where it is. So cursor reads and restarts are sequential scans.
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `cur` | dataset, position | the last change of each record ([`codec::Meta`]) |
+//! | `cur` | dataset, position | the last change of each record ([`codec::StoredChange`]) |
 //! | `pay` | dataset, position | payloads, JSON, where there were few at a time |
 //! | `blocks` | dataset, position of the first | payloads, many at a time ([`block`]) |
 //! | `history` | dataset, position | superseded changes |

@@ -21,8 +21,6 @@ const BLOCK_CACHE: usize = 64 << 20;
 const WRITE_BUFFERS: usize = 192 << 20;
 /// What opening a database writes at once.
 const OPENING: usize = 4 << 20;
-/// What RocksDB reads of each table for it, and has no value for where one cannot be read.
-const TABLE_PROPERTIES: &str = "rocksdb.aggregated-table-properties";
 /// Payloads, secrets of cursors and hook paths: nobody else's business on the machine.
 const PRIVATE: u32 = 0o700;
 
@@ -141,21 +139,8 @@ pub(super) fn named(folder: &Path, error: Error) -> Error {
 fn can_be_read(folder: &Path, table: &Path) -> bool {
     let Ok(alone) = tempfile::tempdir_in(folder) else { return true };
     let name = alone.path().join(table.file_name().unwrap_or_default());
-    if link(table, &name).is_err() {
-        return true;
-    }
-    // A table that cannot be read is moved aside. One whose properties cannot be read is not.
-    let repaired = DB::repair(&database_options(), alone.path()).is_ok_and(|()| name.exists());
-    repaired && properties_can_be_read(alone.path())
-}
-
-/// Whether the properties of all tables of a database can be read.
-fn properties_can_be_read(store: &Path) -> bool {
-    let options = database_options();
-    let Ok(names) = DB::list_cf(&options, store) else { return false };
-    let Ok(db) = DB::open_cf(&options, store, &names) else { return false };
-    let read = |name: &String| db.property_value_cf(db.cf_handle(name)?, TABLE_PROPERTIES).ok()?;
-    names.iter().all(|name| read(name).is_some())
+    // A table that cannot be read is moved aside.
+    link(table, &name).is_err() || DB::repair(&database_options(), alone.path()).is_ok_and(|()| name.exists())
 }
 
 /// All families with their options.

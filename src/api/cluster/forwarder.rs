@@ -179,7 +179,7 @@ impl Forwarder {
         headers.insert(PROOF, proof);
         let method = Method::from_bytes(request.head.method.as_str().as_bytes()).unwrap_or(Method::GET);
         let passed = self.forward.send(method, url, &headers, request.body.clone()).await;
-        let passed = passed.map_err(|e| unreachable(format!("the owner of the partition cannot be asked: {e}")))?;
+        let passed = passed.map_err(|e| unreachable(format!("the owner of the shard cannot be asked: {e}")))?;
         let mut response = Response::new(Body::empty());
         *response.status_mut() = passed.status;
         *response.headers_mut() = passed.headers.clone();
@@ -190,7 +190,7 @@ impl Forwarder {
 
 fn moving(partition: i32) -> Refusal {
     // The other process sent it here, or nobody has it: between two owners for a moment.
-    Refusal::busy("partition_moving", format!("partition {partition} has no owner yet; ask again"))
+    Refusal::busy("partition_moving", format!("shard {partition} has no owner yet; ask again"))
 }
 
 /// Hands a request to another router of this process, with what is known of its caller. What the first router noted of its own

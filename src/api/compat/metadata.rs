@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 const IDS_MAX: usize = 1_000;
 
 /// What to do where connections of several partitions are changed: all or none cannot be kept over them.
-const CHANGE_ONE: &str = "these connections belong to several partitions, which cannot be changed together: send a call for \
+const CHANGE_ONE: &str = "these connections belong to several shards, which cannot be changed together: send a call for \
                           each connection";
 
 pub(super) fn routes() -> Routes {

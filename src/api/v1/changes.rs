@@ -14,7 +14,7 @@ use crate::api::rows::quote_plain;
 use crate::api::selection::{FOLLOW_ONE, NAMES, SELECTED, selection};
 use crate::engine::fault::pass;
 use crate::engine::model::{Action, Cursor, Position, Timestamp};
-use crate::telemetry::told;
+use crate::telemetry::record;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -84,7 +84,7 @@ async fn changes(
 }
 
 fn too_many_wait() -> Refusal {
-    told::answer_refused();
+    record::answer_refused();
     Refusal::busy(
         "overloaded",
         "too many readers wait for changes already, of this key or in all; ask again without `wait`",

@@ -86,7 +86,7 @@ async fn enable(
 ) -> Result<Json<EnabledEndpoint>, Refusal> {
     caller.must_be(Role::Admin)?;
     if !api.app.outbox.has(&name, &caller.environment) {
-        let message = format!("no endpoint `{name}`; GET /v1/endpoints tells which there are");
+        let message = format!("no endpoint `{name}`; GET /v1/endpoints lists them");
         return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
     }
     api.app.outbox.enable(&name).await?;

@@ -95,7 +95,8 @@ async fn restart(
     };
     let restarted = api.app.inputs.as_ref().map_or(0, |inputs| inputs.restart(&caller.environment, &topic, start));
     if restarted == 0 {
-        let message = format!("no input of topic `{topic}` has stopped for good; GET /v1/inputs tells how they stand");
+        let message =
+            format!("no input of topic `{topic}` has stopped for good; GET /v1/inputs shows the state of each");
         return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
     }
     Ok(Json(RestartedInputs { topic, restarted: restarted as u64 }))

@@ -11,7 +11,7 @@ use crate::engine::model::Timestamp;
 use crate::engine::pipeline::run::{self as driver, DeleteGuard, Halt, Order, Progress, RunEndReport, RunRecord};
 use crate::engine::pipeline::{Batch, Error, WindowOp};
 use crate::engine::source::Part;
-use crate::telemetry::told::{MetricLabels, RunMeter};
+use crate::telemetry::record::{MetricLabels, RunMeter};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;

@@ -1,4 +1,4 @@
-//! Whose connections an input is about: this part's, and those of the others.
+//! Whose connections an input is about: this shard's, and those of the others.
 
 use super::InputsInner;
 use super::spec::{InputSpec, MessageKind};
@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 pub(super) struct InputConnections {
     /// (environment, id) of all of them.
     pub all: Vec<(String, String)>,
-    /// Whether messages of nobody are this part's to keep.
+    /// Whether messages of nobody are this shard's to keep.
     pub keeps_strays: bool,
     /// Ids of which a message in our own form is another part's whatever else it says.
     pub elsewhere: HashSet<String>,

@@ -191,11 +191,11 @@ impl TopicWork {
             }
             Err(what) => {
                 if listed {
-                    self.listings.doubt(target.dataset.id, &format!("a record was kept aside: {}", what.code));
+                    self.listings.doubt(target.dataset.id, &format!("a record was quarantined: {}", what.code));
                 }
                 if !group.keep(&self.inner.parts.engine, target, &what, n, message.offset(), at)? {
                     // Where no more are kept, the message itself is: nothing is lost.
-                    let why = format!("record {n}: {}: {}; too many are kept aside already", what.code, what.message);
+                    let why = format!("record {n}: {}: {}; too many are quarantined already", what.code, what.message);
                     group.dead.push((message, Bad::new("quarantine_full", why)));
                 }
             }

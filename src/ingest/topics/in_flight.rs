@@ -5,7 +5,7 @@ use crate::engine::model::{DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Error, Mark, PendingCommit, Quarantine, QuarantineEntry, QuarantineWriter, Receipt};
 use crate::engine::source::Quarantined;
 use crate::ingest::dedup::{Dedup, Reserved};
-use crate::telemetry::told;
+use crate::telemetry::record;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::btree_map::Entry;
@@ -73,7 +73,7 @@ impl InFlight {
         self.bytes = self.bytes.saturating_sub(completed.bytes);
         dedup.release(&completed.reserved);
         let receipt = result?;
-        told::committed(engine, &receipt);
+        record::committed(engine, &receipt);
         let marks = rejected(engine, &completed, &receipt)?;
         if marks.is_empty() { Ok(()) } else { engine.put_marks(marks).await }
     }

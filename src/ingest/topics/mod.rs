@@ -5,13 +5,14 @@
 //! | `spec` | which topics are read, and for what |
 //! | `place` | where each partition stands: committed with what its messages did |
 //! | `task` | one topic from its opening to its end |
-//! | `accounts` | whose connections it is about: ours, and those of other parts |
+//! | `accounts` | whose connections it is about: this shard's, and those of other shards |
 //! | `group` | a stretch of messages as one batch |
 //! | `apply` | one message: whose it is, whether it is new, what it says |
 //! | `fields` | a message of somebody else's topic |
 //! | `target` | connection and stream of a message |
 //! | `repeats` | highest sequence per producer |
 //! | `listing` | full lists: what they have seen, and what becomes of what they have not |
+//! | `outcome` | what became of a message |
 //! | `in_flight` | commits on their way |
 //!
 //! Promises: the place is part of the commit of what it stands behind, so a message has its effects once, crash or not; a
@@ -57,7 +58,7 @@ pub struct InputsParts {
     pub definitions: BTreeMap<String, Arc<Definition>>,
     /// Accounts.
     pub connections: Arc<Connections>,
-    /// What is known of the other parts of the installation, if there are any: they read the same topics.
+    /// What is known of the other shards of the installation, if there are any: they read the same topics.
     pub other_shards: Option<OtherShards>,
 }
 

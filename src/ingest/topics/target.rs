@@ -116,7 +116,7 @@ impl Targets {
         let Some(account) = parts.connections.get(name.environment, source, name.connection) else {
             let others = parts.other_shards.as_ref().map(|n| n.of_source(source)).unwrap_or_default();
             if others.iter().any(|(of, id)| of == name.environment && id == name.connection) {
-                return Ok(Err(Bad::new(ELSEWHERE, "the connection belongs to another part")));
+                return Ok(Err(Bad::new(ELSEWHERE, "the connection belongs to another shard")));
             }
             let hint = "declare it under `connections`";
             let message = format!("source {source} has no connection `{}`; {hint}", name.connection);

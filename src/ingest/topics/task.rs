@@ -38,7 +38,7 @@ pub(super) struct TopicWork {
     pub places: BTreeMap<i32, PartitionPlace>,
     /// (environment, id) of the source's connections, those of other parts included.
     pub accounts: Vec<(String, String)>,
-    /// Whether messages of nobody are this part's to keep.
+    /// Whether messages of nobody are this shard's to keep.
     keeps_strays: bool,
     /// Our clock at the current chunk.
     pub now: Timestamp,

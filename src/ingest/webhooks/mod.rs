@@ -37,7 +37,7 @@ use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, Quaranti
 use crate::engine::source::{Connection, Quarantined, Source};
 use crate::ingest::dedup::Dedup;
 use crate::registry::connections::Connections;
-use crate::telemetry::told;
+use crate::telemetry::record;
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -244,7 +244,7 @@ impl HooksInner {
         let (mark, kept) = quarantine.keep(engine, key, &entry)?;
         if !kept {
             let [_, source, connection, stream] = place;
-            told::quarantine_dropped("full", 1);
+            record::quarantine_dropped("full", 1);
             tracing::warn!(source, connection, stream, code = what.code, "the quarantine is full: an event is dropped");
         }
         Ok(mark)

@@ -12,7 +12,7 @@ use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuil
 use crate::engine::source::{Body, Connection, Observation, Quarantined};
 use crate::engine::store::journal::JournalLine;
 use crate::ingest::dedup::{self, Reserved};
-use crate::telemetry::told;
+use crate::telemetry::record;
 use serde_json::json;
 use std::time::Duration;
 
@@ -35,6 +35,21 @@ struct EventTally {
     duplicate: u32,
     unrouted: u32,
     rejected: u32,
+    /// No entry of `map` fits.
+    unmapped: u32,
+    /// Another shard's.
+    elsewhere: u32,
+}
+
+impl EventTally {
+    /// The count of events that were taken and had this outcome.
+    fn of(&mut self, outcome: &str) -> &mut u32 {
+        match outcome {
+            "rejected" => &mut self.rejected,
+            "unmapped" => &mut self.unmapped,
+            _ => &mut self.applied,
+        }
+    }
 }
 
 /// A batch in the making.
@@ -134,11 +149,14 @@ impl<'a> WebhookBatch<'a> {
         let EventOutcome { index, event_id, verdict } = outcome;
         match verdict {
             // A request to all parts is complained about once.
-            Verdict::Rejected(_) if self.is_elsewhere() => Ok(()),
+            Verdict::Rejected(_) if self.is_elsewhere() => {
+                self.tally.elsewhere += 1;
+                Ok(())
+            }
             Verdict::Rejected(what) => {
                 add(&self.inner.tally.rejected, 1);
                 self.tally.rejected += 1;
-                told::event(self.environment, self.source, "rejected");
+                record::event(self.environment, self.source, "rejected");
                 self.keep("", WHOLE, index, 0, &what)
             }
             Verdict::Unrouted { field, value } => self.unrouted(definition, index, event_id, field, value),
@@ -146,13 +164,14 @@ impl<'a> WebhookBatch<'a> {
                 pass("in.attributed");
                 for (n, one) in routed.into_iter().enumerate() {
                     if self.reserve(&one.connection.id, event_id.as_ref())? {
-                        self.tally.applied += 1;
-                        told::event(self.environment, self.source, self.outcome(&one));
+                        let outcome = self.outcome(&one);
+                        *self.tally.of(outcome) += 1;
+                        record::event(self.environment, self.source, outcome);
                         self.apply(definition, index, n, one)?;
                     } else {
                         add(&self.inner.tally.duplicates, 1);
                         self.tally.duplicate += 1;
-                        told::event(self.environment, self.source, "duplicate");
+                        record::event(self.environment, self.source, "duplicate");
                     }
                 }
                 Ok(())
@@ -204,25 +223,28 @@ impl<'a> WebhookBatch<'a> {
     /// What the journal says; nothing where the request held nothing for this shard. The outcome is that of the event for which
     /// somebody may have to act.
     fn line(&self, id: String) -> Option<JournalLine> {
-        let EventTally { applied, duplicate, unrouted, rejected } = self.tally;
+        let EventTally { applied, duplicate, unrouted, rejected, unmapped, elsewhere } = self.tally;
         let outcome = match self.tally {
             EventTally { rejected: 1.., .. } => "rejected",
             EventTally { unrouted: 1.., .. } => "unrouted",
+            EventTally { unmapped: 1.., .. } => "unmapped",
             EventTally { applied: 1.., .. } => "applied",
             EventTally { duplicate: 1.., .. } => "duplicate",
-            EventTally { .. } if self.is_elsewhere() => return None,
+            EventTally { .. } if elsewhere > 0 || self.is_elsewhere() => return None,
             EventTally { .. } => "empty",
         };
         let line = JournalLine::webhook(id, outcome).environment(self.environment).source(self.source);
         let line = line
-            .details(json!({"applied": applied, "duplicate": duplicate, "unrouted": unrouted, "rejected": rejected}));
+            .details(json!({
+            "applied": applied, "duplicate": duplicate, "unrouted": unrouted, "rejected": rejected, "unmapped": unmapped,
+        }));
         Some(match self.connection {
             Some(connection) => line.connection(connection),
             None => line,
         })
     }
 
-    /// Whether the request went to all parts and another one keeps what is nobody's.
+    /// Whether the request went to all shards and another one keeps what is nobody's.
     fn is_elsewhere(&self) -> bool {
         let other_shards = self.inner.parts.other_shards.as_ref();
         self.of_all && other_shards.is_some_and(|n| !(n.is_default)(self.environment, self.source))
@@ -249,22 +271,17 @@ impl<'a> WebhookBatch<'a> {
     ) -> Result<(), Error> {
         let other_shards = self.inner.parts.other_shards.as_ref();
         if other_shards.is_some_and(|n| n.keep(self.environment, self.source, &field, &value)) {
+            self.tally.elsewhere += 1;
             return Ok(());
         }
         add(&self.inner.tally.unrouted, 1);
         self.tally.unrouted += 1;
-        told::event(self.environment, self.source, "unrouted");
+        record::event(self.environment, self.source, "unrouted");
         if definition.webhooks.as_ref().is_some_and(|w| w.drop_unrouted) || !self.reserve("", id.as_ref())? {
             return Ok(());
         }
         let (environment, source) = (self.environment, self.source);
-        tracing::info!(
-            source,
-            environment,
-            field,
-            value,
-            "an event is nobody's: it waits for a connection with this value"
-        );
+        tracing::info!(source, environment, field, value, "an unrouted event waits for a connection with this value");
         let unrouted = super::unrouted::UnroutedEvent { index, field, value, at: self.received_at.0 };
         match self.inner.unrouted.keep(environment, source, self.position, &unrouted) {
             Some(mark) => self.marks.push(mark),
@@ -351,7 +368,7 @@ impl<'a> WebhookBatch<'a> {
         let id = format!("{}.{index}.{n}", Cause::webhook(self.position));
         let place = [self.environment, self.source, connection, stream];
         self.marks.push(self.inner.quarantine(place, &id, self.position, what)?);
-        told::kept_aside(self.environment, self.source, stream);
+        record::kept_aside(self.environment, self.source, stream);
         // Without its message, which may quote the event.
         tracing::warn!(
             source = self.source,
@@ -359,7 +376,7 @@ impl<'a> WebhookBatch<'a> {
             stream,
             code = what.code,
             cause = id,
-            "an event is kept aside"
+            "an event was quarantined"
         );
         Ok(())
     }

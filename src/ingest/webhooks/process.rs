@@ -9,7 +9,7 @@ use crate::engine::source::Quarantined;
 use crate::engine::store::journal::JournalLine;
 use crate::engine::{Engine, fault};
 use crate::ingest::dedup::Reserved;
-use crate::telemetry::told;
+use crate::telemetry::record;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ impl PendingWebhooks {
         inner.dedup.release(&oldest.reserved);
         match result {
             Ok(receipt) => {
-                told::committed(&inner.parts.engine, &receipt);
+                record::committed(&inner.parts.engine, &receipt);
                 rejected(inner, &Cause::webhook(oldest.position).to_string(), &receipt).await?;
                 inner.refetches.add(oldest.refetches);
                 if let Some(line) = oldest.line {

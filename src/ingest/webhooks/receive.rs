@@ -12,7 +12,7 @@ use crate::engine::fault::pass;
 use crate::engine::log;
 use crate::engine::model::Timestamp;
 use crate::engine::time::Clock;
-use crate::telemetry::told;
+use crate::telemetry::record;
 use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::Arc;
@@ -120,12 +120,12 @@ impl Hooks {
             503 => "no_memory",
             _ => "malformed",
         };
-        told::webhook_refused(&entrance.environment, &entrance.source, reason);
+        record::webhook_refused(&entrance.environment, &entrance.source, reason);
         Reply::refusal(status)
     }
 
     fn too_many(&self, entrance: &Entrance, why: Exhausted) -> Reply {
-        told::over_budget(why.budget);
+        record::over_budget(why.budget);
         let headers = vec![("retry-after", why.seconds().to_string())];
         Reply { headers, ..self.turned_away(entrance, 429) }
     }
@@ -134,7 +134,7 @@ impl Hooks {
     pub async fn receive(&self, entrance: &Entrance, request: Incoming) -> Reply {
         let came = self.clock().now();
         let took = || self.clock().now().since(came);
-        let answered = |outcome| told::webhook(&entrance.environment, &entrance.source, outcome, took());
+        let answered = |outcome| record::webhook(&entrance.environment, &entrance.source, outcome, took());
         let Some(webhooks) = self.webhooks(entrance) else { return Reply::refusal(404) };
         if let Err(status) = declared(webhooks, &request.headers) {
             return self.turned_away(entrance, status);
@@ -194,7 +194,7 @@ impl Hooks {
         let Err(why) = proof(&webhooks.verify.scheme, &secrets, &parts, now) else { return Ok(()) };
         self.inner.count_refusal(&entrance.source, why);
         tracing::debug!(source = %entrance.source, %why, "webhook refused");
-        told::webhook(&entrance.environment, &entrance.source, "bad_signature", self.clock().now().since(now));
+        record::webhook(&entrance.environment, &entrance.source, "bad_signature", self.clock().now().since(now));
         if let Some(from) = request.from {
             self.bounds().wrong_signature(entrance, from, now);
         }

@@ -1,4 +1,4 @@
-//! Forgets what is past its time: entries of the log, delivery ids, events nobody reserved, entries of the quarantine.
+//! Forgets what is past its time: entries of the log, delivery ids, unrouted events, entries of the quarantine.
 
 use super::{HooksInner, unrouted};
 use crate::connectors::webhooks::StoredWebhook;
@@ -6,7 +6,7 @@ use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark, Table, expire_quarantine};
 use crate::ingest::dedup;
-use crate::telemetry::told;
+use crate::telemetry::record;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn once(inner: &HooksInner, now: Timestamp, trimmed: &mut u64) -> Result<(
 async fn forget_quarantined(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
     let old = expire_quarantine(&inner.parts.engine, now).await?;
     if old > 0 {
-        told::quarantine_dropped("too_old", old);
+        record::quarantine_dropped("too_old", old);
         tracing::warn!(entries = old, "what was in quarantine for 30 days is dropped");
     }
     Ok(())

@@ -21,7 +21,7 @@ pub const MOST: usize = 10_000;
 /// How long they wait.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What is kept of a unrouted event; the event itself is in the log.
+/// What is kept of an unrouted event; the event itself is in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct UnroutedEvent {
     /// Place of the event in its request.

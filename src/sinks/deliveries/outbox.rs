@@ -15,7 +15,7 @@ use crate::engine::sink::Delivery;
 use crate::engine::store::journal::JournalLine;
 use crate::engine::{Engine, fault};
 use crate::registry::connections::Connections;
-use crate::telemetry::told;
+use crate::telemetry::record;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -228,7 +228,7 @@ async fn expire(inner: &OutboxInner) -> Result<(), Error> {
     loop {
         let dropped = dead::expire(&inner.engine, clock.now()).await?;
         if dropped > 0 {
-            told::dead_letters_dropped(dropped);
+            record::dead_letters_dropped(dropped);
             tracing::warn!(dropped, "dead letters older than 30 days, or the oldest of too many, are dropped");
         }
         clock.sleep(EXPIRE).await;
@@ -345,7 +345,7 @@ impl OutboxInner {
     fn told(&self, delivery: &Delivery, outcome: &'static str) {
         let known = self.endpoints.contains_key(&delivery.endpoint);
         let environment = environment_of(delivery).unwrap_or_default();
-        told::delivery(environment, if known { &delivery.endpoint } else { "connection" }, outcome);
+        record::delivery(environment, if known { &delivery.endpoint } else { "connection" }, outcome);
     }
 
     /// A line of the journal about an attempt, or about the last of them.

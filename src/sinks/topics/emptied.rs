@@ -36,7 +36,7 @@ impl Emptied {
             if engine.emptied_since(dataset, since)? {
                 metrics::counter!("syncline_kafka_output_emptied_total").increment(1);
                 tracing::warn!(code = "output_emptied", dataset = %dataset.name,
-                    "the records of this dataset were dropped; its topics keep what they were told until it is listed again");
+                    "the records of this dataset were dropped; its topics keep what was written until it is listed again");
             }
         }
         Ok(())

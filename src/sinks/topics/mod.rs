@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `emptied` | notices datasets that were emptied behind the follower's back |
 //! | `outlets` | datasets → their topics, made when a dataset appears |
+//! | [`schemas`] | JSON Schemas of streams, by hash |
 //! | `scribe` | one round: changes up to the watermark → transactions. Blocks |
 
 mod emptied;

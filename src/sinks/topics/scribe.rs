@@ -279,10 +279,10 @@ fn check(place: Option<&ProducerPlace>, me: &Me, order: &ExportOrder) -> Result<
         ("topic_foreign", "were written from another data folder".to_owned())
     } else if place.position > end {
         let why = match order.granted {
-            true => "the partition has another owner by now, or its changelog was replaced by an older one",
+            true => "the shard has another owner by now, or its changelog was replaced by an older one",
             false => "it was restored from an older backup",
         };
-        let what = format!("are at engine time {} while this data folder is at {}: {why}", place.epoch, end.epoch());
+        let what = format!("are at epoch {} while this data folder is at {}: {why}", place.epoch, end.epoch());
         ("topic_ahead", what)
     } else {
         return Ok(());
@@ -302,7 +302,7 @@ fn check(place: Option<&ProducerPlace>, me: &Me, order: &ExportOrder) -> Result<
 pub(super) fn superseded(order: &ExportOrder) -> Failure {
     let name = &order.name;
     let message = if order.granted {
-        format!("a former owner of partition {name} has written to its topics; it is about to stop")
+        format!("a former owner of shard {name} has written to its topics; it is about to stop")
     } else {
         format!(
             "another instance writes to topics as `{name}` now, so this one stops; give every installation a `kafka.prefix` of its own"

@@ -270,3 +270,50 @@ async fn a_delivery_that_was_given_up_is_sent_again() {
     entries(&serving, "/v1/deliveries?state=dead", "deliveries", 0).await;
     serving.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_a_webhook_and_its_delivery_leave_a_line_each_in_the_journal() {
+    let bench = Bench::new().await;
+    let serving = bench.serve(".uid").await;
+    *bench.outside.refuses.lock().expect("a flag") = true;
+    for _ in 0..2 {
+        hook(&serving, json!([{"id": "e1", "record": {"uid": "1"}}])).await;
+    }
+    let dead = entries(&serving, "/v1/journal?kind=delivery&outcome=dead&endpoint=app", "lines", 1).await;
+    assert_eq!((&dead[0]["details"]["reason"], &dead[0]["details"]["tries"]), (&json!("rejected"), &json!(1)));
+    let failed =
+        entries(&serving, &format!("/v1/journal?id={}&outcome=failed", text(&dead[0]["id"])), "lines", 1).await;
+    assert_eq!((&failed[0]["details"]["status"], &failed[0]["details"]["try"]), (&json!(404), &json!(1)));
+    let webhooks = entries(&serving, "/v1/journal?kind=webhook&source=crm&connection=acme", "lines", 2).await;
+    assert_eq!(texts(&webhooks, "outcome"), ["duplicate", "applied"], "the newest first");
+    assert_eq!(
+        webhooks[0]["details"],
+        json!({"applied": 0, "duplicate": 1, "unrouted": 0, "rejected": 0, "unmapped": 0})
+    );
+
+    *bench.outside.items.lock().expect("items") = vec![json!({"uid": "1"})];
+    serving.trigger("crm", "acme", "Contact", false).await;
+    serving.settled("crm", "acme", "Contact", PATIENCE).await;
+    let run = entries(&serving, "/v1/journal?kind=run&stream=Contact", "lines", 1).await;
+    assert_eq!((&run[0]["connection"], &run[0]["outcome"]), (&json!("acme"), &json!("complete")), "{run:?}");
+
+    // Page by page, each line once.
+    let all = ask(&serving, "/v1/journal?limit=1000").await["lines"].as_array().cloned().expect("lines");
+    let (mut met, mut cursor) = (Vec::new(), format!("&cursor={}", text(&all[1]["at"])));
+    loop {
+        let page = ask(&serving, &format!("/v1/journal?limit=1{cursor}")).await;
+        met.extend(page["lines"].as_array().cloned().expect("lines"));
+        match page["cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(met, all[2..], "behind the second line");
+    let refused = client().get(format!("{}/v1/journal?kind=nothing", serving.url)).bearer_auth(KEY).send().await;
+    assert_eq!(refused.expect("an answer").status(), 400);
+    serving.stop().await;
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}

@@ -6,6 +6,7 @@
 //! | [`message`] | the JSON message of an input topic → a checked value; pure |
 //! | [`reader`] | a topic's partitions → chunks of messages, or a named reason why not |
 //! | [`chunk`] | many messages in one piece of memory |
+//! | `raw` | pieces of JSON text, read without a tree |
 //! | [`dead`] | messages that cannot be taken, written to the dead letters |
 //!
 //! Promises: nothing is skipped silently (a gap stops the input with a name); aborted transactions are never seen; what waits

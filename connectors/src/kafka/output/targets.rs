@@ -47,7 +47,7 @@ async fn traits(cluster: &Cluster, wanted: &[TopicSpec]) -> Vec<Option<(usize, b
     match answers {
         Ok(answers) => answers.into_iter().map(|answer| answer.ok().map(|topic| read(&topic))).collect(),
         Err(error) => {
-            tracing::debug!(%error, "the settings of topics are not told; taking the usual ones");
+            tracing::debug!(%error, "the broker does not report the settings of topics; the usual ones are assumed");
             Vec::new()
         }
     }

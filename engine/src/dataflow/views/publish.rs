@@ -106,16 +106,13 @@ impl Round<'_> {
             Err(why) => return self.registry.ward.stop(name, why),
         };
         if rows.bytes.len() > u32::MAX as usize {
-            let why =
-                format!("its rows at engine time {} have {} bytes, more than 4 GiB", self.epoch, rows.bytes.len());
+            let why = format!("its rows at epoch {} have {} bytes, more than 4 GiB", self.epoch, rows.bytes.len());
             return self.registry.ward.stop(name, why);
         }
         let span = if self.anew { FIRST_SPAN } else { SPAN };
         if u64::from(rows.len).saturating_mul(self.here.1) >= span << Position::PLACE_BITS {
-            let why = format!(
-                "{} of its rows changed at engine time {}, more than there are places for",
-                rows.len, self.epoch
-            );
+            let why =
+                format!("{} of its rows changed at epoch {}, more than there are places for", rows.len, self.epoch);
             return self.registry.ward.stop(name, why);
         }
         let (counts, live) = self.desk.merge(rows, self.epoch, self.here);

@@ -47,7 +47,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// KiB that may be on their way replicated the engine before callers wait.
+/// KiB that may be on their way through the engine before callers wait.
 const ROOM_KIB: u32 = 64 << 10;
 /// Run numbers are reserved in blocks, so that most cost no write.
 const RUN_BLOCK: u64 = 1_000;
@@ -78,7 +78,7 @@ pub struct Engine {
 struct Inner {
     store: Arc<Store>,
     log: Arc<dyn Log>,
-    /// Set where batches of runs go replicated the log.
+    /// Set where batches of runs go through the log.
     replicated: Option<Arc<ReplicatedLog>>,
     part: u16,
     clock: Arc<dyn Clock>,

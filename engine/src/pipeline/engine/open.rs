@@ -37,7 +37,7 @@ impl Engine {
 
     /// Opens a data folder that is a copy of what lies elsewhere: it is brought to where the changelog is, then the engine
     /// starts as [`open`](Engine::open) does. Every write goes to the changelog before it takes effect, batches of runs go
-    /// replicated the log (see [`enter`](Engine::enter)).
+    /// through the log (see [`apply_logged`](Engine::apply_logged)).
     pub fn open_copy(options: Options, remote: Remote) -> Result<Engine, Error> {
         Engine::open_over(options, Some(remote))
     }

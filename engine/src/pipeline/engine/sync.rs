@@ -1,6 +1,6 @@
 //! Asking a source once: [`Engine::sync`] joins a [`Source`] with the run driver.
 //!
-//! Promises: what [`run`](crate::pipeline::run) does. Dropping the future interrupts the run: what it committed stays, and the
+//! Promises: what [`run`](fn@crate::pipeline::run::run) does. Dropping the future interrupts the run: what it committed stays, and the
 //! next run of the dataset goes on behind it.
 
 use super::Engine;

@@ -77,8 +77,8 @@ impl JournalKind {
 ///
 /// ```
 /// use syncline_engine::store::journal::JournalLine;
-/// let line = JournalLine::webhook("whk_1", "taken").environment("default").source("crm").details(serde_json::json!({"ms": 3}));
-/// assert_eq!(line.outcome, "taken");
+/// let line = JournalLine::webhook("whk_1", "applied").environment("default").source("crm").details(serde_json::json!({"ms": 3}));
+/// assert_eq!(line.outcome, "applied");
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JournalLine {

@@ -4,7 +4,7 @@
 //! what finds no room is counted, and a line says how many are missing. It is kept by age and size ([`JournalBounds`]), holds no secrets
 //! ([`redact`]), and neither delays a commit nor closes the store. A killed process loses the last tenth of a second of it, a
 //! loss of power what the system had not written yet.
-//! Does not: go to a changelog. Each machine keeps what it did itself. A backup has it, as it has every file of the store.
+//! Does not: go to a changelog. Each process keeps what it did itself. A backup has it, as it has every file of the store.
 //!
 //! ```text
 //! write() ──► queue (bounded) ──► one thread: batches, not synced ──► family `journal`: time → line ──► read(), the newest first
@@ -63,7 +63,7 @@ impl Default for JournalBounds {
 /// use syncline_engine::{Engine, pipeline::Options, store::journal::{JournalLine, JournalSelection}};
 /// let engine = Engine::open(Options::temporary()).unwrap();
 /// let journal = engine.journal();
-/// journal.write(JournalLine::webhook("whk_1", "taken").environment("default").source("crm"));
+/// journal.write(JournalLine::webhook("whk_1", "applied").environment("default").source("crm"));
 /// journal.settle();
 /// let page = journal.read(&JournalSelection { source: Some("crm".into()), ..Default::default() }, 10).unwrap();
 /// assert_eq!(page.lines[0].id, "whk_1");

@@ -30,7 +30,7 @@ fn start(store: &Arc<Store>) -> JournalThread {
 }
 
 fn line(n: usize) -> JournalLine {
-    JournalLine::webhook(format!("whk_{n}"), "taken").environment("dev").source("crm")
+    JournalLine::webhook(format!("whk_{n}"), "applied").environment("dev").source("crm")
 }
 
 /// Ids of all lines, the newest first.

@@ -1,4 +1,4 @@
-//! `/connections` and `/v1/connections`: the accounts of the caller's environment. Credentials are shown to admins only, and
+//! `/connections` and `/v1/connections`: the connections of the caller's environment. Credentials are shown to admins only, and
 //! admins make, change and delete connections.
 
 mod list;

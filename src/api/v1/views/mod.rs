@@ -200,8 +200,7 @@ async fn retract(
 
 /// No such view is defined, nor has one left records.
 fn unknown(name: &str) -> Refusal {
-    let message =
-        format!("no view `{name}` is published here, nor left any records; GET /v1/views tells which there are");
+    let message = format!("no view `{name}` is published here, nor left any records; GET /v1/views lists them");
     Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
