@@ -85,12 +85,15 @@ fn remake(folder: &Path, work: &Path, found: &Findings, repaired: &mut Repaired)
         }
     }
     repaired.lost.clear();
-    let hopeless = |what: String| Error::Damaged(format!("it cannot be repaired, restore a backup: {what}"));
     let rebuilt = lay_out(folder, work, found, false)
         .and_then(|()| Ok(DB::repair(&open::database_options(), work.join("store"))?))
         .and_then(|()| settle(work, found, false, repaired));
     rebuilt.map_err(|error| match error {
-        Error::Damaged(what) => hopeless(what),
+        Error::Damaged(what) => {
+            // With what was found before: it names the files.
+            let found: Vec<&str> = repaired.damages.iter().map(String::as_str).chain([what.as_str()]).collect();
+            Error::Damaged(format!("it cannot be repaired, restore a backup: {}", found.join("; ")))
+        }
         other => other,
     })
 }
