@@ -37,6 +37,7 @@ pub struct RecordEntry {
 
 impl RecordEntry {
     /// A fresh entry without flags; everything else is for the caller to set.
+    #[inline]
     pub fn new(key: Key) -> Self {
         RecordEntry {
             key,
@@ -52,6 +53,7 @@ impl RecordEntry {
     }
 
     /// The flags.
+    #[inline]
     pub fn flags(&self) -> u8 {
         self.writer_flags as u8
     }
@@ -63,31 +65,37 @@ impl RecordEntry {
     }
 
     /// Sets the flags to exactly these.
+    #[inline]
     pub fn set_flags(&mut self, flags: u8) {
         self.writer_flags = (self.writer_flags & !0xff) | u32::from(flags);
     }
 
     /// Flags and writer as they are stored together.
+    #[inline]
     pub fn writer_flags(&self) -> u32 {
         self.writer_flags
     }
 
     /// Sets flags and writer to what [`writer_flags`](RecordEntry::writer_flags) said.
+    #[inline]
     pub fn set_writer_flags(&mut self, both: u32) {
         self.writer_flags = both;
     }
 
     /// Who wrote the last change.
+    #[inline]
     pub fn writer(&self) -> u32 {
         self.writer_flags >> 8
     }
 
     /// Notes who wrote the last change.
+    #[inline]
     pub fn set_writer(&mut self, cause: Cause) {
         self.writer_flags = (writer(cause) << 8) | u32::from(self.flags());
     }
 
     /// The version as one comparable value; a tombstone's content counts as less than any other.
+    #[inline]
     pub fn version(&self) -> (Timestamp, Timestamp, u64) {
         (self.modified_at, self.observed_at, if self.is(DEAD) { 0 } else { self.hash })
     }
