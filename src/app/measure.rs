@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl Measured for App {
     fn figures(&self) -> Figures {
+        let environments = self.environments();
+        let live = self.live(&environments).into_iter().collect();
         let waiting = |environment: String| {
             let held = self.engine.marks(Table::Held, &[&environment]).map_or(0, |held| held.len());
             (environment, held)
@@ -17,8 +19,8 @@ impl Measured for App {
             log_end: *self.engine.log().end().borrow(),
             processed: self.hooks.processed(),
             memory: [self.bounds.bodies.used(), self.bounds.answers.used()],
-            held: self.environments().into_iter().map(waiting).collect(),
-            live: self.live().into_iter().collect(),
+            held: environments.into_iter().map(waiting).collect(),
+            live,
             views: views.map(|view| (view.name, view.health.rows, view.health.bytes)).collect(),
             disk: self.engine.disk(),
             refusing: self.engine.refusing().is_some(),
@@ -45,9 +47,9 @@ impl App {
         all
     }
 
-    fn live(&self) -> BTreeMap<[String; 3], u64> {
+    fn live(&self, environments: &BTreeSet<String>) -> BTreeMap<[String; 3], u64> {
         let mut live = BTreeMap::new();
-        for dataset in self.environments().iter().flat_map(|environment| self.engine.datasets(environment)) {
+        for dataset in environments.iter().flat_map(|environment| self.engine.datasets(environment)) {
             let name = &dataset.name;
             let of = [&name.environment, &name.source, &name.model].map(|part| part.to_string());
             *live.entry(of).or_default() += self.engine.live(&dataset);

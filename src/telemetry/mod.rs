@@ -92,7 +92,10 @@ pub fn scrape(environment: Option<&str>) -> Option<String> {
     let handle = COLLECTED.get()?.as_ref()?;
     read();
     let all = handle.render();
-    Some(environment.map_or_else(|| all.clone(), |environment| share::of(&all, environment)))
+    Some(match environment {
+        Some(environment) => share::of(&all, environment),
+        None => all,
+    })
 }
 
 /// Includes what was started in what is read, for as long as it is there: a process has several engines where it owns several
