@@ -6,11 +6,16 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
+# RocksDB is compiled in groups of files, unless a compiler is named. scripts/setup.sh tells cargo the same.
+ifeq ($(origin CXX),default)
+export CXX := $(CURDIR)/scripts/cxx.sh
+endif
+
 .PHONY: demo quick test soak ledger check bench bench-peers bench-scale fmt setup setup-test setup-peers
 
 ## One minute of a live change stream: a made-up provider, webhooks and the engine in one process; leaves no files.
 demo: setup
-	@cargo build $(CARGO_FLAGS) --bin syncline
+	@cargo build $(CARGO_FLAGS) --no-default-features --features program --bin syncline
 	@"$(CARGO_TARGET_DIR)/debug/syncline" demo
 
 ## Unit tests alone, while one works: without JDK, Go and Node.
@@ -33,7 +38,7 @@ ledger: setup
 check: setup
 	cargo fmt --all --check
 	@mkdir -p "$(CARGO_TARGET_DIR)"
-	rustc --edition 2024 --test tests/tests/imports.rs -o "$(CARGO_TARGET_DIR)/imports" && "$(CARGO_TARGET_DIR)/imports" -q
+	rustc --edition 2024 --test tests/tests/it/imports.rs -o "$(CARGO_TARGET_DIR)/imports" && "$(CARGO_TARGET_DIR)/imports" -q
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	scripts/alone.sh $(CARGO_FLAGS)
 	scripts/released.sh $(CARGO_FLAGS)

@@ -133,6 +133,16 @@ peers_tools() {
     if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}" || true; fi
 }
 
+# Cargo by itself takes the C++ compiler that make names: with another one it would build RocksDB anew. What is there stays.
+cargo_takes_the_compiler() {
+    local file
+    file=$(dirname "${BASH_SOURCE[0]}")/../.cargo/config.toml
+    [[ -e $file ]] && return 0
+    mkdir -p "$(dirname "$file")"
+    printf '[env]\nCXX = { value = "scripts/cxx.sh", relative = true }\n' >"$file"
+}
+
+cargo_takes_the_compiler
 case "${1:-build}" in
 build) build_tools ;;
 peers) build_tools && peers_tools ;;

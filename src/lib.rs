@@ -187,10 +187,13 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
-//! | `program` (default) | everything around the engine that the `syncline` program has: schedules, webhooks, server, command line, with `kafka` |
-//! | `kafka` | `connectors::kafka`: topics in and out, by librdkafka |
+//! | `program` (default) | everything around the engine that the `syncline` program has: schedules, webhooks, server, command line |
+//! | `kafka` (default) | `connectors::kafka`: topics in and out, by librdkafka; with `program` also the log on topics, and clusters |
 //!
 //! `default-features = false` leaves the library: [`engine`], [`views`], and [`connectors`] for REST and webhooks.
+
+// Without Kafka there is no cluster: nobody reads what routes declare for one.
+#![cfg_attr(not(feature = "kafka"), allow(dead_code))]
 
 pub use syncline_connectors as connectors;
 pub use syncline_engine as engine;
@@ -211,6 +214,8 @@ pub mod cluster;
 pub mod config;
 #[cfg(feature = "program")]
 pub mod ingest;
+#[cfg(feature = "program")]
+pub mod keyspaces;
 #[cfg(feature = "program")]
 pub mod registry;
 #[cfg(feature = "program")]

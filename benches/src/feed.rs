@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use std::sync::Arc;
 use syncline_engine::Engine;
 use syncline_engine::model::{Cause, Counts, Timestamp};
-use syncline_engine::pipeline::{Batch, Dataset, Mark, PageBuilder, Table, WindowOp};
+use syncline_engine::pipeline::{Batch, Dataset, Keyspace, Mark, PageBuilder, WindowOp};
 use syncline_provider::Generator;
 
 /// Records made at once while the clock stands still: enough that starting and draining do not matter, little enough
@@ -134,7 +134,7 @@ async fn connection(engine: Engine, dataset: Dataset, run: u64, pages: Arc<Vec<P
 /// An empty batch of a run, with its bookmark.
 pub fn batch(dataset: &Dataset, run: u64) -> Batch {
     let bookmark =
-        Mark::put(Table::Bookmark, &["default", "fake", &dataset.name.connection, "Contact", "base"], "next");
+        Mark::put(Keyspace::BOOKMARK, &["default", "fake", &dataset.name.connection, "Contact", "base"], "next");
     Batch { cause: Some(Cause::run(run)), marks: vec![bookmark], ..Batch::default() }
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use syncline_engine::Engine;
 use syncline_engine::model::{Cause, Cursor, DatasetId, Timestamp, Via};
-use syncline_engine::pipeline::{Batch, Dataset, Mark, Table};
+use syncline_engine::pipeline::{Batch, Dataset, Keyspace, Mark};
 use syncline_provider::Generator;
 
 /// Commits in flight at once.
@@ -172,7 +172,7 @@ fn to_batch(engine: &Engine, datasets: &[Dataset], position: u64, bytes: &[u8]) 
     Ok(Batch {
         cause: Some(Cause::webhook(position)),
         pages: vec![page],
-        marks: vec![Mark::put(Table::Place, &["bench"], position.to_be_bytes())],
+        marks: vec![Mark::put(Keyspace::PLACE, &["bench"], position.to_be_bytes())],
         ..Batch::default()
     })
 }

@@ -5,7 +5,7 @@ use crate::gauge::{self, Watch};
 use crate::report::Report;
 use crate::{Bench, Fault};
 use syncline_engine::model::Cause;
-use syncline_engine::pipeline::{Batch, Mark, Table};
+use syncline_engine::pipeline::{Batch, Keyspace, Mark};
 
 /// Appends, stops, opens, catches up.
 pub async fn run(bench: Bench, report: &mut Report) -> Result<(), Fault> {
@@ -57,7 +57,7 @@ async fn catch_up(bench: &Bench, begin: u64) -> Result<(), Fault> {
             }
         }
         place = *last;
-        let marks = vec![Mark::put(Table::Place, &["bench"], place.to_be_bytes())];
+        let marks = vec![Mark::put(Keyspace::PLACE, &["bench"], place.to_be_bytes())];
         let cause = Some(Cause::webhook(place));
         bench.engine.commit(Batch { cause, pages, marks, ..Batch::default() }).await?;
     }

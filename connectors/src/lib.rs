@@ -13,6 +13,7 @@
 //! | [`rest`] | a source described by a definition file |
 //! | [`webhooks`] | verify, route, dedupe and map what providers post to us |
 //! | [`deliveries`] | one signed attempt to deliver to an endpoint |
+//! | [`murmur2`] | the hash by which Java's Kafka clients choose a partition, and a cluster its shard |
 //! | `kafka` | topics in, topics out, the log on topics; feature `kafka` |
 
 pub mod config_text;
@@ -24,5 +25,6 @@ pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod mapping;
+pub mod murmur2;
 pub mod rest;
 pub mod webhooks;

@@ -10,7 +10,7 @@ use super::stamp::write_stamp;
 use crate::admission::Share;
 use crate::engine::Engine;
 use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, DatasetName, Position, Via};
-use crate::engine::pipeline::{Dataset, Error, Table};
+use crate::engine::pipeline::{Dataset, Error, Keyspace};
 use crate::registry::scope::{Selection, changes_scope};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -216,7 +216,7 @@ impl<'f> PageWriter<'f> {
         }
         let name = &dataset.name;
         let key = [&*name.environment, &*name.source, &*name.model, &cause.to_string()];
-        let run = self.feed.engine.mark(Table::Run, &key);
+        let run = self.feed.engine.mark(Keyspace::RUN, &key);
         let first = match run {
             Ok(Some(text)) => serde_json::from_slice::<Map<String, Value>>(&text)
                 .is_ok_and(|run| run.get("kind").and_then(Value::as_str) == Some("INITIAL")),

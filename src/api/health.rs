@@ -7,7 +7,7 @@ use super::Api;
 use super::cluster::target::local;
 use super::error::Refusal;
 use super::routes::Routes;
-use crate::engine::pipeline::{Error, Table};
+use crate::engine::pipeline::{Error, Keyspace};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -28,7 +28,7 @@ async fn ready(State(api): State<Api>) -> Result<Response, Refusal> {
     }
     let refusing = engine.refusing();
     let probe = api.read(move || {
-        engine.mark(Table::Place, &["readyz"])?;
+        engine.mark(Keyspace::PLACE, &["readyz"])?;
         Ok(engine.log().read(u64::MAX - 1, 1))
     });
     match probe.await {

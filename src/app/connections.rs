@@ -29,11 +29,6 @@ pub enum ConnectionError {
     /// The provider does not let it in.
     #[error("the provider was asked with it, and refused: {0}")]
     Test(Failure),
-    /// Several processes share the webhooks, and each connection of the source has a URL of its own.
-    #[error(
-        "connections of {0} have a webhook URL each, which several processes learn at their start only: declare it in the file"
-    )]
-    Shared(String),
     /// Its syncs.
     #[error(transparent)]
     Syncs(#[from] SyncError),
@@ -54,7 +49,6 @@ impl App {
         said: Value,
         mut fields: Map<String, Value>,
     ) -> Result<Arc<Account>, ConnectionError> {
-        self.must_not_be_shared(&key.source)?;
         let drafted = self.connections.draft(key, said.clone())?;
         if let Some(source) = self.sources.get(&key.source) {
             let told = source.check(&drafted.connection).await.map_err(ConnectionError::Test)?;
@@ -121,15 +115,6 @@ impl App {
         self.hooks.refresh();
         self.hooks.connection_changed(&key.environment, &key.source);
         Ok(())
-    }
-
-    fn must_not_be_shared(&self, source: &str) -> Result<(), ConnectionError> {
-        let webhooks = self.definitions.get(source).and_then(|definition| definition.webhooks.as_ref());
-        let each = webhooks.is_some_and(|webhooks| webhooks.per_connection && webhooks.path.is_none());
-        match self.part.other_shards {
-            Some(_) if each => Err(ConnectionError::Shared(source.to_owned())),
-            _ => Ok(()),
-        }
     }
 
     /// Cancels its runs and waits until they have written their last.

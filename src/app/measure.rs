@@ -2,7 +2,7 @@
 
 use super::App;
 use crate::config::OF_ALL;
-use crate::engine::pipeline::Table;
+use crate::engine::pipeline::Keyspace;
 use crate::telemetry::{Figures, Measured};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ impl Measured for App {
         let environments = self.environments();
         let live = self.live(&environments).into_iter().collect();
         let waiting = |environment: String| {
-            let held = self.engine.marks(Table::Held, &[&environment]).map_or(0, |held| held.len());
+            let held = self.engine.marks(Keyspace::HELD, &[&environment]).map_or(0, |held| held.len());
             (environment, held)
         };
         let views = self.engine.views().into_iter();

@@ -6,6 +6,7 @@
 //! | [`quarantine`] | quarantined entries: listed, retried, dropped |
 //! | [`fields`] | fields that providers report about their connections |
 //! | `measure` | what metrics read of an app |
+//! | `topics` | Kafka topics in and out; `no_topics` in a program without the feature `kafka` |
 //!
 //! Promises: nothing below knows `App`; surfaces hold an `Arc<App>`; a stop lets runs end at their bookmarks and closes the store
 //! last.
@@ -14,6 +15,11 @@ pub mod connections;
 pub mod fields;
 mod measure;
 pub mod quarantine;
+#[cfg(feature = "kafka")]
+mod topics;
+#[cfg(not(feature = "kafka"))]
+#[path = "no_topics.rs"]
+mod topics;
 
 use crate::admission::Bounds;
 use crate::config::Settings;
@@ -24,21 +30,19 @@ use crate::engine::source::{Failure, Source};
 use crate::engine::time::Clock;
 use crate::engine::{self, Engine};
 use crate::ingest::poll::{SyncError, Syncs, scheduler};
-use crate::ingest::topics::{self as topics_in, Inputs};
 use crate::ingest::webhooks::{self, Hooks, OtherShards};
 use crate::registry::connections::Connections;
 use crate::registry::definitions::{self, Definitions};
 use crate::sinks::custom;
 use crate::sinks::deliveries::{Announcer, Outbox};
-use crate::sinks::topics::schemas::Schemas;
-use crate::sinks::topics::{self, ExportOrder, Standing, follow};
 use crate::telemetry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use topics::Topics;
 
 /// The running program: one engine, the definitions, the connections and what is scheduled for them.
 pub struct App {
@@ -62,8 +66,8 @@ pub struct App {
     pub part: ShardContext,
     /// What outsiders may use up.
     pub bounds: Arc<Bounds>,
-    /// Topics in, where a cluster is named.
-    pub inputs: Option<Inputs>,
+    /// Kafka topics.
+    pub topics: Topics,
 }
 
 /// The part of an installation that an app stands for.
@@ -77,9 +81,12 @@ pub struct ShardContext {
 
 impl Default for ShardContext {
     fn default() -> Self {
-        ShardContext { name: topics::MAIN.to_owned(), other_shards: None }
+        ShardContext { name: MAIN.to_owned(), other_shards: None }
     }
 }
+
+/// The name of the only part of an installation.
+pub const MAIN: &str = "main";
 
 /// How long runs may take to end at their bookmarks when the program stops.
 const RUNS_END: Duration = Duration::from_secs(10);
@@ -167,17 +174,7 @@ impl App {
         let client = Client::new(settings.client(), engine.clock())?;
         let endpoints = settings.endpoints.clone();
         let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
-        let inputs = settings.kafka.as_ref().map(|kafka| {
-            Inputs::open(topics_in::InputsParts {
-                engine: engine.clone(),
-                cluster: kafka.cluster.clone(),
-                input: kafka.input,
-                definitions: definitions.clone(),
-                connections: connections.clone(),
-                other_shards: part.other_shards.clone(),
-            })
-        });
-        let inputs = inputs.transpose()?;
+        let topics = Topics::open(&engine, &settings, &definitions, &connections, &part)?;
         Ok(Arc::new(App {
             engine,
             settings,
@@ -189,7 +186,7 @@ impl App {
             outbox,
             part,
             bounds,
-            inputs,
+            topics,
         }))
     }
 
@@ -204,32 +201,10 @@ impl App {
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
-        self.write_topics(&tasks, &stop);
+        self.topics.start(self, &tasks, &stop);
         custom::start(&self.engine, &self.settings.extensions.sinks, &tasks, &stop);
-        if let Some(inputs) = self.inputs.clone() {
-            let halt = stop.clone();
-            tasks.spawn(async move { ended("topics in", inputs.run(halt).await) });
-        }
         tasks.close();
         Running { app: self.clone(), stop, tasks }
-    }
-
-    /// Begins to write changes to topics, if the settings ask for it.
-    fn write_topics(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        let Some(kafka) = &self.settings.kafka else { return };
-        let Some(shape) = kafka.output.clone() else { return };
-        let order = ExportOrder {
-            engine: self.engine.clone(),
-            cluster: kafka.cluster.clone(),
-            shape,
-            name: self.part.name.clone(),
-            granted: self.part.other_shards.is_some(),
-            schemas: Arc::new(Schemas::of(&self.definitions)),
-        };
-        let (standing, _) = watch::channel(Standing::default());
-        // It says itself why it ended.
-        let follower = follow(order, standing, stop.clone());
-        tasks.spawn(async move { follower.await.ok() });
     }
 
     /// Interrupts runs, commits what was accepted and closes the store. For an app that was not started, or as the last step

@@ -21,6 +21,8 @@ mod repair;
 mod run;
 mod runs;
 mod serve;
+#[cfg(feature = "kafka")]
+mod serve_cluster;
 mod settings;
 mod show;
 mod signals;

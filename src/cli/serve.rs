@@ -4,21 +4,19 @@
 //! probes with it for a moment, and ends with a code of its own, so that whoever watches over it starts it again.
 
 use super::exit::{Fail, code};
+#[cfg(feature = "kafka")]
+use super::serve_cluster;
 use super::signals::Signals;
 use super::{CommonArgs, settings, show};
 use crate::api;
 use crate::app::App;
-use crate::cluster::ClusterNode;
-use crate::config::{LogKind, Settings};
+use crate::config::Settings;
 use crate::engine::pipeline::Error;
-use crate::engine::time::SystemClock;
 use crate::ingest::webhooks::HookUrl;
 use crate::server;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// How long a server whose store has failed still answers, so that probes hear why.
 const LINGER: Duration = Duration::from_secs(3);
@@ -40,12 +38,15 @@ pub(crate) async fn run(common: &CommonArgs, args: &ServeArgs) -> Result<ExitCod
     // The port first: it is quickly had and quickly given back.
     let listener = server::bind(&settings.listen).await?;
     let address = listener.local_addr().map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
-    tokio::select! {
-        answered = kafka_must_answer(&settings) => answered?,
-        code = signals.wait() => return Ok(ExitCode::from(code)),
-    }
-    if settings.log == LogKind::Kafka {
-        return among_others(settings, listener, address, signals).await;
+    #[cfg(feature = "kafka")]
+    {
+        tokio::select! {
+            answered = serve_cluster::kafka_must_answer(&settings) => answered?,
+            code = signals.wait() => return Ok(ExitCode::from(code)),
+        }
+        if settings.log == crate::config::LogKind::Kafka {
+            return serve_cluster::run(settings, listener, address, signals).await;
+        }
     }
     let app = settings::open(settings).await?;
     let running = app.start();
@@ -80,35 +81,6 @@ pub(crate) async fn run(common: &CommonArgs, args: &ServeArgs) -> Result<ExitCod
     Ok(ExitCode::from(code))
 }
 
-/// Serves as one process among others, with the log in Kafka.
-async fn among_others(
-    settings: Settings,
-    listener: tokio::net::TcpListener,
-    address: SocketAddr,
-    mut signals: Signals,
-) -> Result<ExitCode, Fail> {
-    let node = ClusterNode::start(settings, Arc::new(SystemClock), &format!("http://{address}")).await?;
-    let stop = CancellationToken::new();
-    show::line(&format!("syncline {} listening on http://{address}", env!("CARGO_PKG_VERSION")))?;
-    for name in node.front().definitions.keys() {
-        let connections = node.front().connections.of_source(name).len();
-        show::line(&format!("source   {name}: {connections} connection(s) over {} partitions", node.spread().count))?;
-        webhooks(node.front(), name)?;
-    }
-    let router =
-        api::cluster::router(node.clone(), stop.clone()).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?;
-    let ingress = node.front().settings.ingress.clone();
-    let serving = tokio::spawn(server::serve_within(listener, router, stop.clone(), ingress));
-    let code = signals.wait().await;
-    signals.hard();
-    tracing::info!("stopping");
-    stop.cancel();
-    let _ = serving.await;
-    node.stop().await?;
-    tracing::info!("stopped");
-    Ok(ExitCode::from(code))
-}
-
 fn must_have_keys(settings: &Settings) -> Result<(), Fail> {
     if settings.api_keys.is_empty() {
         return Err(Fail::new(code::CONFIG, "no API key is set, so no client could read anything").hint(
@@ -116,25 +88,6 @@ fn must_have_keys(settings: &Settings) -> Result<(), Fail> {
              to syncline.yaml",
         ));
     }
-    Ok(())
-}
-
-/// With the log in Kafka nothing works without it. With the log in the data folder, polls and webhooks do: a broker that is
-/// not there is told, and topics follow when it comes.
-async fn kafka_must_answer(settings: &Settings) -> Result<(), Fail> {
-    let Some(kafka) = &settings.kafka else { return Ok(()) };
-    let cluster = kafka.cluster.clone();
-    if settings.log == LogKind::Kafka {
-        return cluster.check().await.map_err(|failure| {
-            Fail::new(code::UNAVAILABLE, format!("{}: {}", failure.code, failure.message))
-                .hint("the log is kept in Kafka (`log: kafka`), so nothing can begin without it")
-        });
-    }
-    tokio::spawn(async move {
-        if let Err(failure) = cluster.check().await {
-            tracing::warn!(code = failure.code, "topics must wait, everything else goes on: {}", failure.message);
-        }
-    });
     Ok(())
 }
 
@@ -154,7 +107,7 @@ fn announce(app: &App, address: SocketAddr) -> Result<(), Fail> {
 }
 
 /// Says where providers of a source post to.
-fn webhooks(app: &App, source: &str) -> Result<(), Fail> {
+pub(super) fn webhooks(app: &App, source: &str) -> Result<(), Fail> {
     let urls = app.hooks.hook_urls(Some(source)).into_iter();
     urls.map(|HookUrl { entrance, url, .. }| format!("webhook  {source}, {entrance}: {url}"))
         .try_for_each(|line| show::line(&line))

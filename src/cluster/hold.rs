@@ -4,8 +4,9 @@
 //! changelog was taken over, or cannot be reached) is closed and opened again after a while, as long as the group says that
 //! the partition is ours: if another has it, we hear of it in that while.
 
+use super::node::ClusterContext;
 use super::owners::partition_key;
-use super::{ClusterContext, partition};
+use super::partition;
 use crate::app::Running;
 use crate::connectors::kafka::log::log_topic;
 use crate::connectors::kafka::members::{Assignment, Group, Membership};

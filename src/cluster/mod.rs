@@ -11,231 +11,28 @@
 //! | file | what |
 //! |---|---|
 //! | [`spread`] | connection → partition: pure |
+//! | [`place`] | where a shard is answered |
+//! | `node` | one process |
 //! | `hold` | holds the partitions the group gives, lets go of those it takes |
 //! | `partition` | one partition: opened from Kafka, run, closed |
 //! | `inbox` | webhooks → the logs of their partitions |
 //! | `owners` | who owns what, told on a board; the installation's secret |
 
+#[cfg(feature = "kafka")]
 mod hold;
+#[cfg(feature = "kafka")]
 mod inbox;
+#[cfg(feature = "kafka")]
+mod node;
+#[cfg(feature = "kafka")]
 mod owners;
+#[cfg(feature = "kafka")]
 mod partition;
+pub mod place;
 pub mod spread;
 
+#[cfg(feature = "kafka")]
+pub use node::ClusterNode;
+#[cfg(feature = "kafka")]
 pub use owners::Owner;
-
-use crate::app::{App, OpenError, ShardContext};
-use crate::config::Settings;
-use crate::connectors::kafka::Cluster;
-use crate::connectors::kafka::board::Board;
-use crate::connectors::kafka::changelog::state_topic;
-use crate::connectors::kafka::log::{KafkaLog, SharedProducer, log_topic};
-use crate::connectors::kafka::topics;
-use crate::engine::Engine;
-use crate::engine::log::MemoryChangelog;
-use crate::engine::pipeline::{self, Options, Remote};
-use crate::engine::source::Failure;
-use crate::engine::time::{Clock, entropy};
-use crate::registry::definitions::{self, Definitions};
-use crate::telemetry;
-use inbox::Inbox;
-use parking_lot::RwLock;
-use spread::Spread;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use subtle::ConstantTimeEq;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-/// Header with the proof that a request comes from a process of this installation.
-pub const PROOF: &str = "syncline-proof";
-
-/// What all parts of a process share.
-struct ClusterContext {
-    settings: Settings,
-    definitions: Definitions,
-    clock: Arc<dyn Clock>,
-    cluster: Cluster,
-    producer: SharedProducer,
-    board: Arc<Board>,
-    spread: Spread,
-    secret: [u8; 32],
-    /// This process among all; by chance.
-    process: String,
-    /// Where the others reach it.
-    url: String,
-    /// The partitions that are open here.
-    open: RwLock<BTreeMap<i32, Arc<App>>>,
-    /// Counts openings and closings.
-    moved: watch::Sender<u64>,
-}
-
-/// One process of an installation.
-pub struct ClusterNode {
-    common: Arc<ClusterContext>,
-    front: Arc<App>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-/// Where a request about a partition is answered.
-pub enum ShardPlace {
-    /// Here.
-    Here(Arc<App>),
-    /// By another process, at this URL.
-    There(String),
-    /// Nobody owns it at the moment.
-    Nowhere,
-}
-
-impl ClusterNode {
-    /// Joins the installation. `url` is where this process is reached if the settings do not say.
-    pub async fn start(settings: Settings, clock: Arc<dyn Clock>, url: &str) -> Result<Arc<ClusterNode>, OpenError> {
-        let definitions = definitions::load(&settings)?;
-        let common = Arc::new(common(settings, definitions, clock, url).await?);
-        let front = front(&common).await?;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let group = hold::join(&common).map_err(|e| OpenError::Source(unreachable(&e.to_string())))?;
-        tasks.spawn(hold::hold(common.clone(), group, stop.clone()));
-        // Also where no partition is open: requests are timed here too.
-        tasks.spawn(telemetry::sum_up(common.clock.clone(), stop.clone()));
-        tasks.close();
-        Ok(Arc::new(ClusterNode { common, front, stop, tasks }))
-    }
-
-    /// The app that knows all connections and owns none of them: it takes webhooks and describes what is configured.
-    pub fn front(&self) -> &Arc<App> {
-        &self.front
-    }
-
-    /// How connections are spread.
-    pub fn spread(&self) -> Spread {
-        self.common.spread
-    }
-
-    /// Where requests about a partition are answered.
-    pub fn place(&self, partition: i32) -> ShardPlace {
-        let open = self.common.open.read();
-        if let Some(app) = open.get(&partition) {
-            return ShardPlace::Here(app.clone());
-        }
-        match owners::owner(&self.common.board, partition) {
-            Some(owner) if owner.process != self.common.process => ShardPlace::There(owner.url),
-            _ => ShardPlace::Nowhere,
-        }
-    }
-
-    /// Partitions that are open here.
-    pub fn owned(&self) -> Vec<i32> {
-        self.common.open.read().keys().copied().collect()
-    }
-
-    /// Changes wake who waits for partitions to be opened or closed here.
-    pub fn moved(&self) -> watch::Receiver<u64> {
-        self.common.moved.subscribe()
-    }
-
-    /// Whether this proof is, in constant time, one of a process of the installation.
-    pub fn is_own(&self, proof: &str) -> bool {
-        self.common.proof().as_bytes().ct_eq(proof.as_bytes()).into()
-    }
-
-    /// What a request of this process shows to others of the installation.
-    pub fn proof(&self) -> String {
-        self.common.proof()
-    }
-
-    /// Lets go of everything and leaves.
-    pub async fn stop(&self) -> Result<(), pipeline::Error> {
-        self.stop.cancel();
-        self.tasks.wait().await;
-        self.front.stop().await
-    }
-}
-
-impl ClusterContext {
-    /// This process as the others see it.
-    fn here(&self) -> String {
-        let here = Owner { process: self.process.clone(), url: self.url.clone() };
-        // Two texts always serialise.
-        serde_json::to_string(&here).unwrap_or_default()
-    }
-
-    /// What processes show each other.
-    fn proof(&self) -> String {
-        use sha2::{Digest, Sha256};
-        hex::encode(Sha256::new().chain_update(self.secret).chain_update(b"processes").finalize())
-    }
-}
-
-async fn common(
-    settings: Settings,
-    definitions: Definitions,
-    clock: Arc<dyn Clock>,
-    url: &str,
-) -> Result<ClusterContext, OpenError> {
-    let Some(kafka) = &settings.kafka else {
-        return Err(OpenError::Source(unreachable("`log: kafka` is set, but `kafka` names no broker")));
-    };
-    let (cluster, wanted) = (kafka.cluster.clone(), settings.process.partitions);
-    let (inbox, state) = (log_topic(&cluster).partitions(wanted), state_topic(&cluster).partitions(wanted));
-    for (found, topic) in topics::ensure(&cluster, &[inbox.clone(), state.clone()]).await?.iter().zip([inbox, state]) {
-        if *found != wanted {
-            return Err(OpenError::Source(mismatch(&topic.name, *found, wanted)));
-        }
-    }
-    let producer = SharedProducer::new(&cluster).map_err(|e| unreachable(&e.to_string()))?;
-    let board = Arc::new(Board::open(&producer).await?);
-    let process = hex::encode(&entropy()[..8]);
-    let secret = owners::secret(&board, &process, &*clock).await?;
-    let url = settings.process.url.clone().unwrap_or_else(|| url.to_owned());
-    Ok(ClusterContext {
-        spread: Spread { count: wanted },
-        settings,
-        definitions,
-        clock,
-        cluster,
-        producer,
-        board,
-        secret,
-        process,
-        url,
-        open: RwLock::default(),
-        moved: watch::Sender::new(0),
-    })
-}
-
-/// The app in front: all connections, nothing of its own to keep, no task running.
-async fn front(common: &ClusterContext) -> Result<Arc<App>, OpenError> {
-    let topic = log_topic(&common.cluster).name;
-    let mut logs = Vec::new();
-    for partition in 0..common.spread.count {
-        let log = KafkaLog::open_with(&common.producer, &topic, partition).await;
-        logs.push(Arc::new(log.map_err(|e| unreachable(&e.to_string()))?));
-    }
-    let remote = Remote {
-        log: Arc::new(Inbox::new(common.spread, logs)),
-        changelog: Arc::new(MemoryChangelog::default()),
-        secret: common.secret,
-        part: 0,
-    };
-    let options = Options { data_dir: None, workers: 1, clock: common.clock.clone(), ..Options::default() };
-    let engine = tokio::task::spawn_blocking(move || Engine::open_copy(options, remote))
-        .await
-        .map_err(|e| pipeline::Error::Storage(format!("the engine could not be opened: {e}")))??;
-    let settings = Settings { kafka: None, ..common.settings.clone() };
-    App::of_part(engine, settings, common.definitions.clone(), ShardContext::default()).await
-}
-
-fn unreachable(why: &str) -> Failure {
-    Failure::passing("kafka_unreachable", why)
-}
-
-fn mismatch(topic: &str, found: i32, wanted: i32) -> Failure {
-    let message = format!(
-        "the topic {topic} has {found} partitions and `log.partitions` says {wanted}: connections would lie elsewhere than \
-         their data. Set `log.partitions: {found}`"
-    );
-    Failure::lasting("partition_mismatch", message)
-}
+pub use place::{PROOF, ShardPlace};

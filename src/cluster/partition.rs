@@ -1,6 +1,6 @@
 //! One partition on this machine: opened from what lies in Kafka, run, closed.
 
-use super::ClusterContext;
+use super::node::ClusterContext;
 use crate::app::{App, Running, ShardContext};
 use crate::connectors::kafka::changelog::{KafkaChangelog, state_topic};
 use crate::connectors::kafka::log::{KafkaLog, log_topic};

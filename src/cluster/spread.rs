@@ -1,7 +1,7 @@
 //! Which partition a connection belongs to. Pure, and the same on every process: everything of a connection is in one place.
 
 use crate::connectors::definition::FixedConnection;
-use crate::connectors::kafka::murmur2;
+use crate::connectors::murmur2;
 use crate::engine::source::Connection;
 use crate::ingest::webhooks::OtherShards;
 use crate::registry::definitions::Definitions;
@@ -52,6 +52,7 @@ impl Spread {
             }
         }
         OtherShards {
+            shard: u16::try_from(partition).unwrap_or(u16::MAX),
             accounts,
             is_default: Arc::new(move |environment, source| self.default_shard(environment, source) == partition),
         }

@@ -1,12 +1,23 @@
 //! `kafka` and `log` of the settings: the cluster, the topics in and out, and where the log is kept.
 
 use super::value::{Wrong, secret_or_text};
-use super::{Kafka, LogKind, Process, Settings};
+use super::{LogKind, Process, Settings};
 use crate::connectors::config_text::{Content, Fields, Node};
 use crate::connectors::kafka::cluster::FIXED;
 use crate::connectors::kafka::output::{By, ChangeFormat, HeaderForm, Shape, TopicKeyForm};
 use crate::connectors::kafka::{Cluster, NewTopics};
 use std::time::Duration;
+
+/// A Kafka cluster and what it is used for.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// How it is reached.
+    pub cluster: Cluster,
+    /// What is written to topics; `None`: nothing.
+    pub output: Option<Shape>,
+    /// Whether input topics are read.
+    pub input: bool,
+}
 
 /// Most partitions of a topic we make.
 const PARTITIONS_MAX: u64 = 1_000;
@@ -17,6 +28,18 @@ const REPLICATION_MAX: u64 = 9;
 /// Properties whose values are secrets: references, never literals.
 const SECRET: [&str; 5] =
     ["sasl.password", "ssl.key.password", "ssl.keystore.password", "ssl.key.pem", "sasl.oauthbearer.client.secret"];
+
+impl Settings {
+    /// Whether a cluster is named.
+    pub(crate) fn has_topics(&self) -> bool {
+        self.kafka.is_some()
+    }
+
+    /// Whether topics are read.
+    pub(crate) fn reads_topics(&self) -> bool {
+        self.kafka.as_ref().is_some_and(|kafka| kafka.input)
+    }
+}
 
 /// Reads `kafka` and `log`.
 pub(super) fn read(top: &mut Fields, settings: &mut Settings, wrong: &mut Wrong) {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `extensions` | code of the program: views, sources, sinks |
 //! | `ingress` | what outsiders may use up |
-//! | `kafka` | the part that is about Kafka |
+//! | `kafka` | the part that is about Kafka; `no_kafka` in a program without the feature |
 //! | `layers` | flags, environment and files → one tree |
 //! | `outward` | where requests may go, and the endpoints |
 //! | `read` | the tree → [`Settings`] |
@@ -16,6 +16,10 @@
 
 mod extensions;
 mod ingress;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(not(feature = "kafka"))]
+#[path = "no_kafka.rs"]
 mod kafka;
 mod layers;
 mod outward;
@@ -28,8 +32,6 @@ use crate::admission::Ingress;
 use crate::connectors::config_text::{Complaint, in_order};
 use crate::connectors::egress::Egress;
 use crate::connectors::http::{ClientOptions, Room};
-use crate::connectors::kafka::Cluster;
-use crate::connectors::kafka::output::Shape;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -68,7 +70,8 @@ pub struct Settings {
     /// How the log is written.
     pub logs: Logs,
     /// The Kafka cluster, where one is used.
-    pub kafka: Option<Kafka>,
+    #[cfg(feature = "kafka")]
+    pub kafka: Option<kafka::Kafka>,
     /// Where the durable log is kept.
     pub log: LogKind,
     /// Who sees `/metrics`, and how much.
@@ -88,17 +91,6 @@ pub struct Metrics {
     pub open: bool,
     /// With the names of connections.
     pub per_connection: bool,
-}
-
-/// A Kafka cluster and what it is used for.
-#[derive(Clone, Debug)]
-pub struct Kafka {
-    /// How it is reached.
-    pub cluster: Cluster,
-    /// What is written to topics; `None`: nothing.
-    pub output: Option<Shape>,
-    /// Whether input topics are read.
-    pub input: bool,
 }
 
 /// One process of an installation that has several.
@@ -246,6 +238,7 @@ impl Default for Settings {
             table_bytes: crate::engine::pipeline::TABLE_BYTES,
             min_free: None,
             logs: Logs { format: LogFormat::Auto, level: "info".into() },
+            #[cfg(feature = "kafka")]
             kafka: None,
             log: LogKind::Embedded,
             metrics: Metrics::default(),

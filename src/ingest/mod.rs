@@ -6,9 +6,12 @@
 //! | [`webhooks`] | webhooks: verified, logged, answered, then processed |
 //! | [`topics`] | Kafka topics |
 //!
-//! `dedup` remembers ids of events for both of the last.
+//! What the last two share: `dedup` remembers ids of their events, `quarantine` keeps what they cannot take; their commits go
+//! through a [`CommitWindow`](crate::engine::pipeline::CommitWindow) of the engine.
 
 pub(crate) mod dedup;
 pub mod poll;
+pub(crate) mod quarantine;
+#[cfg(feature = "kafka")]
 pub mod topics;
 pub mod webhooks;

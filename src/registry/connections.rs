@@ -11,8 +11,9 @@ use crate::connectors::definition::{Complaint, Definition, FixedConnection, Sche
 use crate::connectors::rest::Credentials;
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
-use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use crate::engine::pipeline::{Batch, Error, Mark};
 use crate::engine::source;
+use crate::keyspaces;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -272,7 +273,7 @@ impl Connections {
 
     /// Removes what is stored of an account that is hidden.
     pub async fn remove(&self, key: &AccountKey) -> Result<(), Error> {
-        let mark = Mark::delete(Table::Connection, &[&key.environment, &key.source, &key.id]);
+        let mark = Mark::delete(keyspaces::CONNECTION, &[&key.environment, &key.source, &key.id]);
         self.engine.put_marks(vec![mark]).await
     }
 
@@ -462,7 +463,7 @@ fn environment(file: &FixedConnection) -> &str {
 
 fn read_all(engine: &Engine) -> Result<BTreeMap<AccountKey, StoredConnection>, Error> {
     let mut all = BTreeMap::new();
-    for (key, value) in engine.marks(Table::Connection, &[])? {
+    for (key, value) in engine.marks(keyspaces::CONNECTION, &[])? {
         let [environment, source, id] = key.as_slice() else { continue };
         let stored: StoredConnection = serde_json::from_slice(&value)
             .map_err(|e| Error::Storage(format!("connection {environment}/{source}/{id} cannot be read: {e}")))?;
@@ -476,7 +477,7 @@ fn read_all(engine: &Engine) -> Result<BTreeMap<AccountKey, StoredConnection>, E
 
 fn mark(key: &AccountKey, stored: &StoredConnection) -> Result<Mark, Error> {
     let text = serde_json::to_vec(stored).map_err(|e| Error::Storage(format!("connection {}: {e}", key.id)))?;
-    Ok(Mark::put(Table::Connection, &[&key.environment, &key.source, &key.id], text))
+    Ok(Mark::put(keyspaces::CONNECTION, &[&key.environment, &key.source, &key.id], text))
 }
 
 fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: &StoredConnection) -> Account {

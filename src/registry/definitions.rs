@@ -198,11 +198,9 @@ fn of_code(
 
 /// What only topics make legal is a complaint where none are read.
 fn without_kafka(warnings: Vec<Complaint>, settings: &Settings) -> Result<Vec<Complaint>, Vec<String>> {
-    let reads = |wanted: bool| settings.kafka.is_some() && wanted;
-    let input = settings.kafka.as_ref().is_some_and(|kafka| kafka.input);
     let fed = |w: &Complaint| match w.code {
-        "kafka_not_set" => Some(reads(true)),
-        "no_request" => Some(reads(input)),
+        "kafka_not_set" => Some(settings.has_topics()),
+        "no_request" => Some(settings.reads_topics()),
         _ => None,
     };
     let wrong: Vec<_> = warnings.iter().filter(|w| fed(w) == Some(false)).cloned().collect();

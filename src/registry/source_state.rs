@@ -3,7 +3,7 @@
 use crate::connectors::rest::SourceState;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetName, Position, Timestamp};
-use crate::engine::pipeline::{Error, Filter, Table};
+use crate::engine::pipeline::{Error, Filter, Keyspace};
 use crate::engine::source::Failure;
 
 /// Read access of sources to what was committed.
@@ -21,7 +21,7 @@ impl Committed {
 impl SourceState for Committed {
     fn note(&self, dataset: &DatasetName, key: &str) -> Result<Option<Vec<u8>>, Failure> {
         let DatasetName { environment, source, connection, model, variant } = dataset;
-        self.engine.mark(Table::Note, &[environment, source, connection, model, variant, key]).map_err(failed)
+        self.engine.mark(Keyspace::NOTE, &[environment, source, connection, model, variant, key]).map_err(failed)
     }
 
     fn records(

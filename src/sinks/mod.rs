@@ -8,4 +8,5 @@
 
 pub mod custom;
 pub mod deliveries;
+#[cfg(feature = "kafka")]
 pub mod topics;

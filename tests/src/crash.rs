@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use syncline_engine::Engine;
 use syncline_engine::model::{Counts, DatasetName, Timestamp};
-use syncline_engine::pipeline::{Batch, Dataset, Error, Mark, Options, TABLE_BYTES, Table};
+use syncline_engine::pipeline::{Batch, Dataset, Error, Keyspace, Mark, Options, TABLE_BYTES};
 use syncline_engine::sink::{Announce, Notice, Owed, RunEnd};
 use syncline_engine::time::ManualClock;
 
@@ -78,13 +78,13 @@ pub fn open(folder: &Path, workers: usize) -> Result<(Engine, Vec<Dataset>), Err
 
 /// Number of the last step the engine holds.
 pub fn place(engine: &Engine) -> Result<Option<u64>, Error> {
-    let stored = engine.mark(Table::Place, &PLACE)?;
+    let stored = engine.mark(Keyspace::PLACE, &PLACE)?;
     Ok(stored.map(|bytes| String::from_utf8_lossy(&bytes).parse().expect("a step number")))
 }
 
 /// Step `n` with its mark, and the end of a run where the history has one.
 pub fn batch_of(engine: &Engine, sets: &[Dataset], history: &History, n: u64) -> Batch {
-    let marks = vec![Mark::put(Table::Place, &PLACE, n.to_string())];
+    let marks = vec![Mark::put(Keyspace::PLACE, &PLACE, n.to_string())];
     let mut batch = batch(engine, sets, &history.step(n), marks);
     let end = |set: usize| {
         (sets[set].clone(), RunEnd { sync: format!("step {n}"), kind: "FULL".into(), ..RunEnd::default() })

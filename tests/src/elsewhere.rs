@@ -1,10 +1,12 @@
 //! A log and a changelog in memory that outlive the engines over them: what a broker is to the machines of an installation.
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 use syncline_engine::Engine;
-use syncline_engine::log::{Log, MemoryChangelog, MemoryLog};
-use syncline_engine::pipeline::{BLOCK_LEAST, Error, Mark, Options, Remote, Table, is_own};
+use syncline_engine::log::{MemoryChangelog, MemoryLog};
+use syncline_engine::pipeline::{BLOCK_LEAST, Batch, EntryProcessor, Error, LogFollower, Options, Receipt, Remote};
 use syncline_engine::time::Clock;
 use syncline_engine::views::Definition;
 
@@ -23,7 +25,7 @@ pub struct Elsewhere {
     pub block_least: Option<usize>,
 }
 
-const PLACE: [&str; 1] = ["log"];
+const PLACE: &str = "log";
 
 impl Elsewhere {
     /// Opens an engine over it and enters the log from where the changelog says, until the engine stops. Inside a runtime.
@@ -33,33 +35,34 @@ impl Elsewhere {
         let options = Options { data_dir, workers, clock, views, block_least, ..Options::default() };
         let changelog = Arc::new(self.changelog.open());
         let engine = Engine::open_copy(options, Remote { log: self.log.clone(), changelog, secret: [7; 32], part: 0 })?;
-        tokio::spawn(enter(engine.clone(), self.log.clone()));
+        tokio::spawn(enter(engine.clone()));
         Ok(engine)
     }
 }
 
-/// Enters the log's entries in order until the engine has stopped.
-pub async fn enter(engine: Engine, log: Arc<dyn Log>) {
-    let mut end = log.end();
-    let stored = engine.mark(Table::Place, &PLACE).expect("the place");
-    let mut place: u64 = stored.map_or(0, |bytes| String::from_utf8_lossy(&bytes).parse().expect("a number"));
-    loop {
-        for (position, entry) in log.read(place, 100).expect("entries") {
-            assert!(is_own(&entry), "only the engine writes here");
-            let marks = vec![Mark::put(Table::Place, &PLACE, position.to_string())];
-            match engine.apply_logged(&entry, marks.clone()).await {
-                Ok(underway) => match underway.receipt().await {
-                    // A refused batch has no effect; the place is behind it all the same.
-                    Err(Error::NoWindow(_)) => drop(engine.put_marks(marks).await),
-                    Err(_) => return,
-                    Ok(_) => {}
-                },
-                Err(_) => return,
-            }
-            place = position;
-        }
-        if end.changed().await.is_err() {
-            return;
-        }
+/// Applies the log's entries in order until the engine has stopped.
+pub async fn enter(engine: Engine) {
+    let follower = LogFollower::open(engine, PLACE).expect("the place");
+    // Whatever ends it, the test sees it by what it waits for.
+    let _ = follower.run(&OnlyTheEngine, std::future::pending()).await;
+}
+
+/// Nobody else writes into the log.
+struct OnlyTheEngine;
+
+#[async_trait]
+impl EntryProcessor for OnlyTheEngine {
+    type Origin = ();
+
+    async fn batch(&self, position: u64, _entry: &Bytes) -> Result<(Batch, ()), Error> {
+        panic!("only the engine writes here, and entry {position} is not its own")
+    }
+
+    async fn refused(&self, _position: u64, _origin: Option<()>, _why: &str) -> Result<Batch, Error> {
+        Ok(Batch::default())
+    }
+
+    async fn committed(&self, _position: u64, _origin: Option<()>, _receipt: Receipt) -> Result<(), Error> {
+        Ok(())
     }
 }

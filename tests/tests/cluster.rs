@@ -65,6 +65,20 @@ webhooks:
 connections:
 "#;
 
+/// A source whose connections have a webhook URL and a secret each.
+const PER_CONNECTION: &str = r#"
+source: desk
+base_url: http://127.0.0.1:9
+auth: {type: none}
+streams:
+  - {name: Ticket, key: .id, schedule: {every: 12h, start: paused}, list: {get: /tickets}}
+webhooks:
+  scope: connection
+  verify: {scheme: shared_secret, header: X-Token, secret: "{{ webhook_secret }}"}
+  dedupe: .id
+  map: [{when: "true", stream: Ticket, record: .}]
+"#;
+
 fn run(test: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -137,6 +151,48 @@ fn processes_share_connections_and_answer_for_each_other() {
         let (status, answer) = asked[2].delete("/connections/c99?provider_config_key=crm").await.expect("an answer");
         assert_eq!((status, answer), (200, json!({"success": true})));
         asked[0].listed("/connections", "connections", CONNECTIONS as usize).await;
+    });
+}
+
+#[test]
+fn a_connection_made_at_one_process_has_a_webhook_url_that_every_process_serves() {
+    run(async {
+        let installation = Installation::new("urls", provider().await);
+        std::fs::write(installation.folder.path().join("sources/desk.yaml"), PER_CONNECTION).expect("definition");
+        let mut processes: Vec<Process> = (0..2).map(|n| installation.start(n)).collect();
+        let asked: Vec<Asker> = processes.iter().map(Process::asker).collect();
+        asked[0].owns_partitions().await;
+        for id in ["d1", "d2", "d3"] {
+            let (status, answer) = asked[0]
+                .tell_settled("/connections", &json!({"connection_id": id, "provider_config_key": "desk"}))
+                .await;
+            assert_eq!(status, 201, "{answer}");
+        }
+        let told = asked[1].listed("/v1/webhooks?source=desk", "webhooks", 3).await;
+        assert_eq!(asked[0].listed("/v1/webhooks?source=desk", "webhooks", 3).await, told, "whoever is asked");
+        for (n, hook) in told.iter().enumerate() {
+            let (url, secret) = (hook["url"].as_str().expect("a URL"), hook["secret"].as_str().expect("a secret"));
+            let path = &url[url.find("/hooks/").expect("a path")..];
+            for (asker, id) in asked.iter().zip(["a", "b"]) {
+                let body = json!({"id": format!("{n}{id}")}).to_string();
+                assert_eq!(asker.post_at_settled(path, secret, &body).await, 202, "one owns the shard, one does not");
+                assert_eq!(asker.post_at_settled(path, "wrong", &body).await, 401);
+                let guessed = format!("{}{}", &path[..path.len() - 1], if path.ends_with('A') { 'B' } else { 'A' });
+                assert_eq!(asker.post_at(&guessed, secret, &body).await, 404);
+            }
+            let id = hook["connection"].as_str().expect("an id");
+            asked[n % 2].tickets(id, 2).await;
+        }
+        // The URL stays when another process takes over.
+        processes.remove(1).leave().await;
+        let (path, secret) = (told[0]["url"].as_str().expect("a URL"), told[0]["secret"].as_str().expect("a secret"));
+        let path = &path[path.find("/hooks/").expect("a path")..];
+        assert_eq!(asked[0].post_at_settled(path, secret, r#"{"id": "c"}"#).await, 202);
+        let id = told[0]["connection"].as_str().expect("an id");
+        asked[0].tickets(id, 3).await;
+        let answer = asked[0].delete_until_done(&format!("/connections/{id}?provider_config_key=desk")).await;
+        assert_eq!(answer, Some(json!({"success": true})));
+        assert_eq!(asked[0].post_at(path, secret, r#"{"id": "d"}"#).await, 404);
     });
 }
 
@@ -708,6 +764,42 @@ impl Asker {
             json!({"kind": "whole", "portal": connection, "eventId": format!("{connection}/{id}/{n}"), "record": record})
         };
         self.send(&changes.iter().map(event).collect()).await
+    }
+
+    /// Asks again while a partition is between two owners.
+    async fn tell_settled(&self, path: &str, body: &Value) -> (u16, Value) {
+        let began = Instant::now();
+        loop {
+            let answer = self.tell(path, body).await;
+            if answer.0 != 503 || began.elapsed() > WAIT {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The status of a webhook.
+    async fn post_at(&self, path: &str, secret: &str, body: &str) -> u16 {
+        let request = self.client.post(format!("{}{path}", self.url)).header("x-token", secret).body(body.to_owned());
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
+    /// The same, sent again while the shard is between two owners.
+    async fn post_at_settled(&self, path: &str, secret: &str, body: &str) -> u16 {
+        let began = Instant::now();
+        loop {
+            let status = self.post_at(path, secret, body).await;
+            if status != 503 || began.elapsed() > WAIT {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a connection of `desk` has so many tickets.
+    async fn tickets(&self, connection: &str, count: usize) {
+        let path = format!("/v1/records?source=desk&connection={connection}&stream=Ticket");
+        self.listed(&path, "records", count).await;
     }
 
     async fn send_until_taken(&self, events: &Value) {

@@ -9,7 +9,6 @@
 //! | `identity` | what the broker says of a topic: which one it is |
 //! | [`log`] | the log on a partition, for several processes |
 //! | [`members`] | who of a group owns which partitions |
-//! | [`murmur2`] | the hash by which Java clients choose a partition |
 //! | [`input`] | what others write to topics → messages |
 //! | [`output`] | changes → topics |
 //! | `pace` | when the next transaction had better begin |
@@ -27,7 +26,6 @@ mod injected;
 pub mod input;
 pub mod log;
 pub mod members;
-pub mod murmur2;
 pub mod output;
 mod pace;
 mod polled;

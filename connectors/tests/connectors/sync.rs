@@ -13,7 +13,7 @@ use syncline_connectors::rest::{RestSource, SourceState};
 use syncline_engine::Engine;
 use syncline_engine::model::{DatasetName, Meta, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::run::{Halt, Order, Outcome, Progress, RunEndReport, run};
-use syncline_engine::pipeline::{Dataset, DatasetSpec, Filter, Options, Table};
+use syncline_engine::pipeline::{Dataset, DatasetSpec, Filter, Keyspace, Options};
 use syncline_engine::source::{Connection, Failure, Part};
 use syncline_engine::time::{Clock, ManualClock};
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ struct Store(Engine);
 impl SourceState for Store {
     fn note(&self, d: &DatasetName, key: &str) -> Result<Option<Vec<u8>>, Failure> {
         let key = [&*d.environment, &*d.source, &*d.connection, &*d.model, &*d.variant, key];
-        Ok(self.0.mark(Table::Note, &key).expect("reads"))
+        Ok(self.0.mark(Keyspace::NOTE, &key).expect("reads"))
     }
 
     fn records(&self, _: &DatasetName, _: Option<Timestamp>, _: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! What is handed to [`Engine::commit`](super::Engine::commit): pages of records, windows and marks that become visible as one.
 
-use super::Dataset;
+use super::{Dataset, Keyspace};
 use crate::model::content::{KeySeed, raw_hash};
 use crate::model::{Cause, Counts, DatasetId, Position, Timestamp};
 use crate::sink::RunEnd;
@@ -50,8 +50,8 @@ pub enum WindowOp {
 /// A small value stored with a batch.
 #[derive(Clone, Debug)]
 pub struct Mark {
-    /// Which table.
-    pub table: Table,
+    /// Which keyspace.
+    pub keyspace: Keyspace,
     /// Key parts, each at most 65,535 bytes.
     pub key: Vec<String>,
     /// `None` removes.
@@ -60,68 +60,13 @@ pub struct Mark {
 
 impl Mark {
     /// Sets a value.
-    pub fn put(table: Table, key: &[&str], value: impl Into<Vec<u8>>) -> Self {
-        Mark { table, key: key.iter().map(|p| p.to_string()).collect(), value: Some(value.into()) }
+    pub fn put(keyspace: Keyspace, key: &[&str], value: impl Into<Vec<u8>>) -> Self {
+        Mark { keyspace, key: key.iter().map(|p| p.to_string()).collect(), value: Some(value.into()) }
     }
 
     /// Removes a value.
-    pub fn delete(table: Table, key: &[&str]) -> Self {
-        Mark { table, key: key.iter().map(|p| p.to_string()).collect(), value: None }
-    }
-}
-
-/// Tables of marks. The number is stored, so it never changes its meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Table {
-    /// Connections: (environment, source, connection).
-    Connection = 1,
-    /// State of a sync: (environment, source, connection, stream, variant).
-    Sync = 2,
-    /// Runs: (environment, source, stream, run id).
-    Run = 3,
-    /// Bookmarks of interrupted runs: as `Sync`.
-    Bookmark = 4,
-    /// Notes of sources, such as validators: as `Sync` plus the note's key.
-    Note = 5,
-    /// Delivery ids of webhooks: (environment, source, connection, id); value = expiry.
-    Dedupe = 6,
-    /// Positions in logs: (name).
-    Place = 7,
-    /// Quarantined items: (environment, source, connection, stream, id).
-    Quarantine = 8,
-    /// Webhooks no connection was found for: (environment, source, position).
-    Unrouted = 9,
-    /// Fetches that webhooks asked for and that are not done: (environment, source, connection, stream, key).
-    Refetch = 10,
-    /// Settings made at run time, e.g. frequencies, pauses: free keys.
-    Setting = 11,
-    /// Deletes held for approval: as `Run`.
-    Held = 12,
-    /// Whose batches count, where batches go through a log: («reign»).
-    Reign = 13,
-}
-
-impl Table {
-    const ALL: [Table; 13] = [
-        Table::Connection,
-        Table::Sync,
-        Table::Run,
-        Table::Bookmark,
-        Table::Note,
-        Table::Dedupe,
-        Table::Place,
-        Table::Quarantine,
-        Table::Unrouted,
-        Table::Refetch,
-        Table::Setting,
-        Table::Held,
-        Table::Reign,
-    ];
-
-    /// The table with this number.
-    pub(super) fn numbered(number: u8) -> Option<Table> {
-        Table::ALL.into_iter().find(|table| *table as u8 == number)
+    pub fn delete(keyspace: Keyspace, key: &[&str]) -> Self {
+        Mark { keyspace, key: key.iter().map(|p| p.to_string()).collect(), value: None }
     }
 }
 

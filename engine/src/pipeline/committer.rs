@@ -191,7 +191,7 @@ impl Committer {
         for (slot, planned) in plan.batches.into_iter().enumerate() {
             let slot = slot as u32;
             for mark in &planned.marks {
-                self.store.set_mark(batch, mark.table as u8, &mark.key, mark.value.as_deref());
+                self.store.set_mark(batch, mark.keyspace.number(), &mark.key, mark.value.as_deref());
             }
             for (dataset, window) in &planned.windows {
                 self.store.put_named(batch, WINDOW, u64::from(dataset.0), window);

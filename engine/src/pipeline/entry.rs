@@ -3,7 +3,8 @@
 //! Format: numbers little-endian, texts and byte strings with their length (4 bytes) in front. Rows go as they are, hashes
 //! included, since all processes of an installation share one secret. What cannot be read is named, never guessed.
 
-use super::batch::{Batch, Mark, PageBuilder, Table, WindowOp};
+use super::Keyspace;
+use super::batch::{Batch, Mark, PageBuilder, WindowOp};
 use super::{Dataset, Error};
 use crate::model::content::KeySeed;
 use crate::model::{Cause, DatasetId, DatasetName, Timestamp, Via};
@@ -88,7 +89,7 @@ fn rows(rows: &ObservationRows, out: &mut Vec<u8>) {
 }
 
 fn put_mark(mark: &Mark, out: &mut Vec<u8>) {
-    out.push(mark.table as u8);
+    out.push(mark.keyspace.number());
     number(mark.key.len(), out);
     mark.key.iter().for_each(|part| bytes(part.as_bytes(), out));
     match &mark.value {
@@ -237,13 +238,13 @@ impl<'a> EntryReader<'a> {
     }
 
     fn mark(&mut self) -> Option<Mark> {
-        let table = Table::numbered(self.byte()?)?;
+        let keyspace = Keyspace::new(self.byte()?);
         let key = (0..self.number()?).map(|_| self.text()).collect::<Option<Vec<_>>>()?;
         let value = match self.byte()? {
             0 => None,
             _ => Some(self.bytes()?.to_vec()),
         };
-        Some(Mark { table, key, value })
+        Some(Mark { keyspace, key, value })
     }
 
     fn end(&mut self) -> Option<RunEnd> {
@@ -304,7 +305,7 @@ mod tests {
                 WindowOp::SweepOf(dataset(2), Timestamp(7)),
                 WindowOp::AbortOf(dataset(3), Timestamp(-8)),
             ],
-            marks: vec![Mark::put(Table::Run, &["a", ""], vec![0, 255]), Mark::delete(Table::Held, &["x"])],
+            marks: vec![Mark::put(Keyspace::RUN, &["a", ""], vec![0, 255]), Mark::delete(Keyspace::HELD, &["x"])],
             end_run: Some((dataset(3), end)),
         }
     }

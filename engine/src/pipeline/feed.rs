@@ -5,7 +5,7 @@
 //! changes of a dataset in order, each engine time whole; its place is stored after it took them, so that a crash in between
 //! repeats the last set: dataset and engine time tell which one it is.
 
-use super::{Dataset, Engine, Error, Mark, Table};
+use super::{Dataset, Engine, Error, Keyspace, Mark};
 use crate::fault;
 use crate::model::{Change, Cursor, DatasetId, Failure, Position};
 use crate::sink::{ChangeBatch, Sink};
@@ -157,7 +157,7 @@ impl<S: Sink> Feeder<S> {
             None => self.stored_place(dataset)?,
         };
         while let Some((batch, to)) = next_set(&self.engine, dataset, place).await? {
-            let mark = Mark::put(Table::Place, &key(&self.name, dataset), to.0.to_string());
+            let mark = Mark::put(Keyspace::PLACE, &key(&self.name, dataset), to.0.to_string());
             if fault::planted("sink_place_before_the_delivery") {
                 self.engine.put_marks(vec![mark.clone()]).await?;
             }
@@ -172,7 +172,7 @@ impl<S: Sink> Feeder<S> {
     }
 
     fn stored_place(&self, dataset: &Dataset) -> Result<Position, Error> {
-        let stored = self.engine.mark(Table::Place, &key(&self.name, dataset))?;
+        let stored = self.engine.mark(Keyspace::PLACE, &key(&self.name, dataset))?;
         let place = stored.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
         Ok(place.map_or(Position::START, Position))
     }

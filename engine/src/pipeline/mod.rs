@@ -10,26 +10,31 @@ mod committer;
 mod engine;
 mod entry;
 mod feed;
+mod follow;
+mod keyspace;
 mod messages;
 mod quarantine;
 mod replicate;
 pub mod run;
 mod sequencer;
 mod views;
+mod window;
 mod worker;
 
-pub use batch::{Batch, Mark, PageBuilder, Receipt, Table, WindowOp};
+pub use batch::{Batch, Mark, PageBuilder, Receipt, WindowOp};
 pub use engine::{
     ChangeStream, DatasetFilter, Engine, FOLLOW_CHANGES, FollowedChange, PendingCommit, SyncBuilder, SyncRun,
     WriteBuilder,
 };
 pub use feed::{ChangePage, Fed, PAGE_BYTES};
+pub use follow::{EntryProcessor, LogFollower};
+pub use keyspace::Keyspace;
 pub use quarantine::{
     DroppedEntries, QUARANTINE_AGE, QUARANTINE_ITEM_BYTES_MAX, QUARANTINE_MAX, Quarantine, QuarantineEntry,
     QuarantineRow, QuarantineWriter, expire_quarantine, quarantine_entry, quarantined, remove_from_quarantine,
 };
-pub use replicate::is_own;
 pub use views::{RemovedView, ViewStatus};
+pub use window::{CommitWindow, WindowBounds};
 
 use crate::dataflow::views::Definition;
 use crate::log::{self, Changelog, Log};

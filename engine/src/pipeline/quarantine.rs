@@ -1,13 +1,13 @@
 //! Quarantine: what could not be taken, kept where people see it until it can be, is dropped, or is too old.
 //!
-//! Stored under `Table::Quarantine` (environment, source, connection, stream, key), as JSON. A key begins with its writer
+//! Stored under `Keyspace::QUARANTINE` (environment, source, connection, stream, key), as JSON. A key begins with its writer
 //! (`run/`, `webhook/`, `topic/`), so that no writer releases what another has kept. Keys of earlier versions have no writer in
 //! them; they are read as what they are.
 //!
 //! Promises: at most [`QUARANTINE_MAX`] entries of one writer and stream, none older than [`QUARANTINE_AGE`]. What found no
 //! room, and what was too old, is counted beside the entries.
 
-use super::{Batch, Engine, Error, Mark, Table};
+use super::{Batch, Engine, Error, Keyspace, Mark};
 use crate::model::{Cause, Timestamp, Via};
 use crate::source::Quarantined;
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,7 @@ impl Quarantine {
     fn count(&mut self, engine: &Engine) -> Result<(), Error> {
         let place = self.place.each_ref().map(String::as_str);
         let mut kept = BTreeMap::new();
-        for (rest, value) in engine.marks(Table::Quarantine, &place)? {
+        for (rest, value) in engine.marks(Keyspace::QUARANTINE, &place)? {
             let Some(key) = rest.into_iter().next() else { continue };
             let (writer, name) = QuarantineWriter::of(&key);
             if writer != self.writer {
@@ -205,7 +205,7 @@ impl Quarantine {
         (known.met, known.put_at) = (true, entry.at);
         let stored = stored_key(self.writer, key, known.unnamed);
         let value = serde_json::to_vec(entry).unwrap_or_default();
-        Ok((Mark::put(Table::Quarantine, &self.key(&stored), value), true))
+        Ok((Mark::put(Keyspace::QUARANTINE, &self.key(&stored), value), true))
     }
 
     fn is_full_for(&self, key: &str) -> bool {
@@ -215,14 +215,14 @@ impl Quarantine {
     /// The mark that releases what is kept of a record that was taken now.
     pub fn release(&mut self, id: &str) -> Option<Mark> {
         let known = self.kept.remove(id)?;
-        Some(Mark::delete(Table::Quarantine, &self.key(&stored_key(self.writer, id, known.unnamed))))
+        Some(Mark::delete(Keyspace::QUARANTINE, &self.key(&stored_key(self.writer, id, known.unnamed))))
     }
 
     /// The marks that release what a whole listing did not bring again.
     pub fn release_unmet(&self) -> Vec<Mark> {
         let unmet = self.kept.iter().filter(|(_, known)| !known.met);
         let stored = unmet.map(|(key, known)| stored_key(self.writer, key, known.unnamed));
-        stored.map(|key| Mark::delete(Table::Quarantine, &self.key(&key))).collect()
+        stored.map(|key| Mark::delete(Keyspace::QUARANTINE, &self.key(&key))).collect()
     }
 
     fn key<'a>(&'a self, key: &'a str) -> [&'a str; 5] {
@@ -239,7 +239,7 @@ fn dropped_mark(place: &[String; 4], writer: QuarantineWriter, dropped: &Dropped
     let [environment, source, connection, stream] = place.each_ref().map(String::as_str);
     let key = format!("{}/{DROPPED}", writer.as_str());
     let value = serde_json::to_vec(dropped).unwrap_or_default();
-    Mark::put(Table::Quarantine, &[environment, source, connection, stream, &key], value)
+    Mark::put(Keyspace::QUARANTINE, &[environment, source, connection, stream, &key], value)
 }
 
 /// Something in quarantine, wherever it is.
@@ -264,7 +264,7 @@ pub fn quarantined(
     each: &mut dyn FnMut(QuarantineRow) -> bool,
 ) -> Result<(), Error> {
     let after = after.map(|row| row.parts().to_vec()).unwrap_or_default();
-    engine.marks_after(Table::Quarantine, &[environment], &after, &mut |rest, value| {
+    engine.marks_after(Keyspace::QUARANTINE, &[environment], &after, &mut |rest, value| {
         row(rest, value).is_none_or(&mut *each)
     })
 }
@@ -277,7 +277,7 @@ pub fn quarantine_entry(
 ) -> Result<Option<QuarantineRow>, Error> {
     let parts = named.parts();
     let [source, connection, stream, key] = parts;
-    let stored = engine.mark(Table::Quarantine, &[environment, source, connection, stream, key])?;
+    let stored = engine.mark(Keyspace::QUARANTINE, &[environment, source, connection, stream, key])?;
     Ok(stored.and_then(|value| row(parts.map(str::to_owned).into(), &value)))
 }
 
@@ -313,7 +313,7 @@ fn row(rest: Vec<String>, value: &[u8]) -> Option<QuarantineRow> {
 /// The mark that removes an entry.
 pub fn remove_from_quarantine(environment: &str, row: &QuarantineRow) -> Mark {
     let [source, connection, stream, key] = row.parts();
-    Mark::delete(Table::Quarantine, &[environment, source, connection, stream, key])
+    Mark::delete(Keyspace::QUARANTINE, &[environment, source, connection, stream, key])
 }
 
 /// Removes entries older than [`QUARANTINE_AGE`] and counts them as dropped. How many there were.
@@ -321,7 +321,7 @@ pub async fn expire_quarantine(engine: &Engine, now: Timestamp) -> Result<u64, E
     let mut marks = Vec::new();
     // What is too old at a place, and what was dropped there before.
     let mut dropped: BTreeMap<([String; 4], QuarantineWriter), (u64, u64)> = BTreeMap::new();
-    engine.marks_after(Table::Quarantine, &[], &[], &mut |mut rest, value| {
+    engine.marks_after(Keyspace::QUARANTINE, &[], &[], &mut |mut rest, value| {
         let environment = if rest.is_empty() { String::new() } else { rest.remove(0) };
         let Some(row) = row(rest, value) else { return true };
         let [source, connection, stream] = row.place.clone();
@@ -423,7 +423,7 @@ mod tests {
             r#"{"format":1,"code":"bad_key","message":"no","id":null,"item":"{}","at":"2026-01-01T00:00:00.000000Z"}"#;
         let put = |key: &str, value: &str| {
             let [environment, source, connection, stream] = PLACE;
-            Mark::put(Table::Quarantine, &[environment, source, connection, stream, key], value)
+            Mark::put(Keyspace::QUARANTINE, &[environment, source, connection, stream, key], value)
         };
         engine.put_marks(vec![put("x", by_run), put("whk_00000000000009.0.0", by_hook)]).await.expect("stored");
         let found: Vec<(QuarantineWriter, String)> =

@@ -5,7 +5,8 @@
 //! A new owner appends a *claim* with the next number; from that place on only batches of its term count, and what the old
 //! one still appends is passed over. The log's order is the same for every reader, so all agree.
 
-use super::batch::{Batch, Mark, Receipt, Table};
+use super::Keyspace;
+use super::batch::{Batch, Mark, Receipt};
 use super::messages::ReplyReceiver;
 use super::{Error, entry};
 use crate::log::{self, Log};
@@ -32,8 +33,8 @@ const TERMS_MAX: u32 = 8;
 /// Where the number of the term is kept.
 const TERM: [&str; 1] = ["reign"];
 
-/// Whether an entry of the log is the engine's own: to be given to [`Engine::apply_logged`](super::Engine::apply_logged).
-pub fn is_own(entry: &[u8]) -> bool {
+/// Whether an entry of the log is the engine's own.
+pub(super) fn is_own(entry: &[u8]) -> bool {
     matches!(entry.first(), Some(&(BATCH | CLAIM)))
 }
 
@@ -61,7 +62,7 @@ pub(super) struct ReplicatedLog {
 
 impl ReplicatedLog {
     pub(super) fn open(store: &Arc<Store>) -> Result<ReplicatedLog, Error> {
-        let kept = store.mark(Table::Reign as u8, &TERM)?;
+        let kept = store.mark(Keyspace::TERM.number(), &TERM)?;
         let term = kept.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
         let who = entropy().iter().take(8).fold(0, |n, byte| n << 8 | u64::from(*byte));
         Ok(ReplicatedLog {
@@ -174,7 +175,7 @@ impl ReplicatedLog {
             let fenced = || Error::Fenced("another process has claimed the partition".to_owned());
             let _ = waiter.send(if accepted { Ok(term) } else { Err(fenced()) });
         }
-        if accepted { vec![Mark::put(Table::Reign, &TERM, term.to_be_bytes())] } else { Vec::new() }
+        if accepted { vec![Mark::put(Keyspace::TERM, &TERM, term.to_be_bytes())] } else { Vec::new() }
     }
 
     fn name_of(&self, id: DatasetId) -> Option<Arc<DatasetName>> {

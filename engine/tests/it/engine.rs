@@ -9,6 +9,9 @@ use syncline_engine::model::*;
 use syncline_engine::pipeline::*;
 use syncline_engine::time::{Clock, ManualClock};
 
+/// A keyspace of a program.
+const OWN: Keyspace = Keyspace::new(64);
+
 struct Bench {
     engine: Engine,
     clock: Arc<ManualClock>,
@@ -253,7 +256,7 @@ async fn marks_and_run_numbers_survive() {
     let first = {
         let b = open(Some(folder.path()), 1, Strategy::Latest);
         b.engine
-            .put_marks(vec![Mark::put(Table::Setting, &["a", "b"], "v"), Mark::put(Table::Setting, &["a", "c"], "w")])
+            .put_marks(vec![Mark::put(OWN, &["a", "b"], "v"), Mark::put(OWN, &["a", "c"], "w")])
             .await
             .expect("stores");
         assert!(matches!(
@@ -268,8 +271,8 @@ async fn marks_and_run_numbers_survive() {
         b.engine.next_run().expect("number")
     };
     let b = open(Some(folder.path()), 1, Strategy::Latest);
-    assert_eq!(b.engine.mark(Table::Setting, &["a", "b"]).expect("reads"), Some(b"v".to_vec()));
-    let below = b.engine.marks(Table::Setting, &["a"]).expect("reads");
+    assert_eq!(b.engine.mark(OWN, &["a", "b"]).expect("reads"), Some(b"v".to_vec()));
+    let below = b.engine.marks(OWN, &["a"]).expect("reads");
     assert_eq!(below, [(vec!["b".to_owned()], b"v".to_vec()), (vec!["c".to_owned()], b"w".to_vec())]);
     assert!(b.engine.next_run().expect("number") > first);
 }

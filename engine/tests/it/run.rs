@@ -14,6 +14,9 @@ use syncline_engine::store::journal::{JournalKind, JournalSelection};
 use syncline_engine::time::{Clock, ManualClock};
 use tokio::sync::watch;
 
+/// A keyspace of a program.
+const OWN: Keyspace = Keyspace::new(64);
+
 const SECOND: Duration = Duration::from_secs(1);
 
 enum Step {
@@ -187,7 +190,7 @@ impl Bench {
                 () = std::future::ready(()) => {}
             }
             // What it waits for was handed over before this, and is through when this is.
-            let marks = vec![Mark::put(Table::Setting, &["turn"], "")];
+            let marks = vec![Mark::put(OWN, &["turn"], "")];
             self.engine.commit(Batch { marks, ..Batch::default() }).await.expect("commits");
         }
     }
@@ -223,13 +226,13 @@ impl Bench {
 
     fn stored_run(&self, report: &RunEndReport) -> RunRecord {
         let key = ["default", "crm", "Contact", report.record.id.as_str()];
-        let bytes = self.engine.mark(Table::Run, &key).expect("reads").expect("stored");
+        let bytes = self.engine.mark(Keyspace::RUN, &key).expect("reads").expect("stored");
         serde_json::from_slice(&bytes).expect("a run record")
     }
 
     fn has_bookmark(&self) -> bool {
         let key = ["default", "crm", "acme", "Contact", "base"];
-        self.engine.mark(Table::Bookmark, &key).expect("reads").is_some()
+        self.engine.mark(Keyspace::BOOKMARK, &key).expect("reads").is_some()
     }
 
     fn seen(&self, id: &str) -> Observation {

@@ -34,6 +34,8 @@ use tower::ServiceExt;
 const VALUE_COPIES: usize = 4;
 /// The partition for which a request was forwarded: it goes no further.
 pub(super) const FORWARDED: &str = "syncline-handed-on";
+/// The address of the client whose request is forwarded.
+pub(super) const CLIENT: &str = "syncline-client";
 
 /// Forwards requests to owners. Cheap to clone.
 #[derive(Clone)]
@@ -177,6 +179,10 @@ impl Forwarder {
         headers.insert(FORWARDED, HeaderValue::from(partition));
         let proof = HeaderValue::from_str(&self.member.proof()).map_err(|e| unreachable(e.to_string()))?;
         headers.insert(PROOF, proof);
+        if let Some(client) = request.head.extensions.get::<Address>() {
+            let client = HeaderValue::from_str(&client.to_string()).map_err(|e| unreachable(e.to_string()))?;
+            headers.insert(CLIENT, client);
+        }
         let method = Method::from_bytes(request.head.method.as_str().as_bytes()).unwrap_or(Method::GET);
         let passed = self.forward.send(method, url, &headers, request.body.clone()).await;
         let passed = passed.map_err(|e| unreachable(format!("the owner of the shard cannot be asked: {e}")))?;

@@ -1,8 +1,10 @@
 //! What the router asks of the process it stands in.
 
 use crate::app::App;
+#[cfg(feature = "kafka")]
+use crate::cluster::ClusterNode;
+use crate::cluster::ShardPlace;
 use crate::cluster::spread::Spread;
-use crate::cluster::{ClusterNode, ShardPlace};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -22,6 +24,7 @@ pub(super) trait ClusterMember: Send + Sync + 'static {
     fn is_own(&self, proof: &str) -> bool;
 }
 
+#[cfg(feature = "kafka")]
 impl ClusterMember for ClusterNode {
     fn front(&self) -> &Arc<App> {
         ClusterNode::front(self)

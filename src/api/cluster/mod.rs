@@ -1,13 +1,14 @@
 //! The router of one process among several: each request is answered by who its route declares, here or forwarded.
 //!
 //! Promises: who asks any process gets what the owner answers; a request is forwarded at most once; what cannot be answered
-//! for the moment (a partition between two owners) is a 503 that says when to ask again. Webhooks are taken by every process.
+//! for the moment (a partition between two owners) is a 503 that says when to ask again.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`target`] | who answers a route, and where a request says whom it concerns |
 //! | [`across`] | one request to all owners, their answers merged |
 //! | [`forwarder`] | a request to the owner of a partition |
+//! | `webhooks` | webhooks for connections that only an owner knows |
 //! | `member` | what is asked of the process |
 
 pub(super) mod across;
@@ -16,6 +17,7 @@ mod member;
 pub(super) mod target;
 #[cfg(test)]
 pub(super) mod tests;
+mod webhooks;
 
 use super::answers;
 use super::auth::{self, Caller};
@@ -26,7 +28,9 @@ use super::request::{self, Numbers, RequestId};
 use super::routes::both;
 use super::{Budgeting, hooks, partition_router, routes};
 use crate::admission::Address;
-use crate::cluster::{ClusterNode, PROOF};
+#[cfg(feature = "kafka")]
+use crate::cluster::ClusterNode;
+use crate::cluster::PROOF;
 use crate::engine::source::Failure;
 use across::Across;
 use axum::Router;
@@ -38,7 +42,7 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, any, on};
-use forwarder::{BufferedRequest, FORWARDED, Forwarder};
+use forwarder::{BufferedRequest, CLIENT, FORWARDED, Forwarder};
 use member::ClusterMember;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -49,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 const BODY_BYTES: usize = 4 << 20;
 
 /// The routes of a process among several. Inside a runtime.
+#[cfg(feature = "kafka")]
 pub fn router(node: Arc<ClusterNode>, stopping: CancellationToken) -> Result<Router, Failure> {
     router_of(node, stopping)
 }
@@ -72,17 +77,18 @@ fn router_of(member: Arc<dyn ClusterMember>, stopping: CancellationToken) -> Res
     // What is served nowhere gets the refusal of one process.
     let all = all.fallback(local_answer).method_not_allowed_fallback(local_answer);
     let all = all.layer(from_fn_with_state(forwarder.clone(), admit)).layer(from_fn(render));
-    let all = all.layer(from_fn_with_state(numbers, request::number)).with_state(forwarder);
-    Ok(all.merge(hooks::router(front.hooks.clone())))
+    let all = all.layer(from_fn_with_state(numbers, request::number)).with_state(forwarder.clone());
+    let hooks = hooks::router(front.hooks.clone()).layer(from_fn_with_state(forwarder, webhooks::forward));
+    Ok(all.merge(hooks))
 }
 
 /// What every request goes through: it is counted, named, and answered at once if another process has forwarded it.
 async fn admit(State(forwarder): State<Forwarder>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     let front = forwarder.member.front();
+    let partition = sent_by_member(&forwarder, &mut head);
     // What another process forwards was counted there.
-    let own = is_own(&forwarder, &head);
-    if !own
+    if partition.is_none()
         && let Err(refusal) = budget::check(&front.bounds, &front.settings.api_keys, &mut head, forwarder.clock().now())
     {
         return refusal.into_response();
@@ -91,17 +97,23 @@ async fn admit(State(forwarder): State<Forwarder>, request: Request, next: Next)
     if let Some(id) = head.extensions.get::<RequestId>().and_then(|id| HeaderValue::from_str(&id.0).ok()) {
         head.headers.insert(request::HEADER, id);
     }
-    let partition = head.headers.remove(FORWARDED).filter(|_| own);
-    let partition = partition.and_then(|value| value.to_str().ok()?.parse::<i32>().ok());
     let request = Request::from_parts(head, body);
-    match partition {
+    match partition.flatten() {
         Some(partition) => forwarder.forwarded(partition, request).await.unwrap_or_else(Refusal::into_response),
         None => next.run(request).await,
     }
 }
 
-fn is_own(forwarder: &Forwarder, head: &Parts) -> bool {
-    super::query::header(&head.headers, PROOF).is_some_and(|proof| forwarder.member.is_own(&proof))
+/// Takes off what only processes of the cluster say to each other. `Some`: one of them sends this, for the partition within;
+/// the client's address is put in the place of the process's.
+fn sent_by_member(forwarder: &Forwarder, head: &mut Parts) -> Option<Option<i32>> {
+    let [proof, partition, client] = [PROOF, FORWARDED, CLIENT].map(|name| head.headers.remove(name));
+    let text = |value: Option<HeaderValue>| value.and_then(|value| value.to_str().ok().map(str::to_owned));
+    text(proof).filter(|proof| forwarder.member.is_own(proof))?;
+    if let Some(client) = text(client).and_then(|client| client.parse::<Address>().ok()) {
+        head.extensions.insert(client);
+    }
+    Some(text(partition).and_then(|partition| partition.parse().ok()))
 }
 
 async fn local_answer(State(forwarder): State<Forwarder>, request: Request) -> Response {

@@ -13,7 +13,7 @@ use crate::config::{self, Origin, Settings};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Counts, Timestamp};
 use crate::engine::pipeline::run::{Outcome, RunRecord};
-use crate::engine::pipeline::{Mark, Options, Table};
+use crate::engine::pipeline::{Keyspace, Mark, Options};
 use crate::engine::time::ManualClock;
 use crate::registry::definitions;
 use axum::body::Body;
@@ -406,8 +406,8 @@ async fn ran(app: &App, connection: &str, minute: i64) {
     let entry =
         json!({"code": "bad_key", "message": "no key", "id": null, "item": "{}", "cause": run.id, "at": started_at});
     let marks = vec![
-        Mark::put(Table::Run, &["default", "crm", "Contact", &run.id], json!(run).to_string()),
-        Mark::put(Table::Quarantine, &["default", "crm", connection, "Contact", "run/0"], entry.to_string()),
+        Mark::put(Keyspace::RUN, &["default", "crm", "Contact", &run.id], json!(run).to_string()),
+        Mark::put(Keyspace::QUARANTINE, &["default", "crm", connection, "Contact", "run/0"], entry.to_string()),
     ];
     app.engine.put_marks(marks).await.expect("a commit");
 }

@@ -71,7 +71,7 @@ impl MergedAnswer for InputList {
 
 /// How inputs stand.
 async fn list(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<InputList> {
-    let states = api.app.inputs.as_ref().map(|inputs| inputs.states()).unwrap_or_default();
+    let states = api.app.topics.inputs.as_ref().map(|inputs| inputs.states()).unwrap_or_default();
     let mine = states.into_iter().filter(|state| *state.environment == *caller.environment);
     Json(InputList { inputs: mine.map(describe).collect() })
 }
@@ -93,7 +93,8 @@ async fn restart(
             return Err(Refusal::invalid("body", vec![fault]));
         }
     };
-    let restarted = api.app.inputs.as_ref().map_or(0, |inputs| inputs.restart(&caller.environment, &topic, start));
+    let restarted =
+        api.app.topics.inputs.as_ref().map_or(0, |inputs| inputs.restart(&caller.environment, &topic, start));
     if restarted == 0 {
         let message =
             format!("no input of topic `{topic}` has stopped for good; GET /v1/inputs shows the state of each");

@@ -23,11 +23,14 @@ mod checkpoint;
 mod current;
 mod deliveries;
 mod endpoints;
+#[cfg(feature = "kafka")]
 mod input_schema;
+#[cfg(feature = "kafka")]
 mod inputs;
 mod journal;
 mod quarantine;
 mod runs;
+#[cfg(feature = "kafka")]
 mod schemas;
 mod views;
 mod webhooks;
@@ -36,18 +39,26 @@ use super::routes::Routes;
 
 /// Routes whose answers are written in one piece.
 pub(super) fn whole() -> Routes {
-    Routes::new()
-        .merge(inputs::routes())
+    topics()
         .merge(runs::routes())
         .merge(quarantine::routes())
         .merge(deliveries::routes())
         .merge(journal::routes())
-        .merge(schemas::routes())
         .merge(views::routes())
         .merge(endpoints::routes())
         .merge(checkpoint::routes())
         .merge(webhooks::routes())
-        .merge(input_schema::routes())
+}
+
+/// What is about Kafka topics.
+#[cfg(feature = "kafka")]
+fn topics() -> Routes {
+    inputs::routes().merge(schemas::routes()).merge(input_schema::routes())
+}
+
+#[cfg(not(feature = "kafka"))]
+fn topics() -> Routes {
+    Routes::new()
 }
 
 /// Pages and streams, which count their own memory.

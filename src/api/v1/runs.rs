@@ -12,7 +12,7 @@ use crate::config::Role;
 use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::run::{Outcome, RunRecord};
-use crate::engine::pipeline::{Error, Table};
+use crate::engine::pipeline::{Error, Keyspace};
 use crate::ingest::poll::{HeldDeletes, HeldError};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
@@ -203,7 +203,7 @@ async fn reject(
 
 fn all(engine: &Engine, environment: &str, source: Option<&str>) -> Result<Vec<Found>, Error> {
     let prefix: Vec<&str> = std::iter::once(environment).chain(source).collect();
-    let marks = engine.marks(Table::Run, &prefix)?;
+    let marks = engine.marks(Keyspace::RUN, &prefix)?;
     let found = marks.into_iter().filter_map(|(rest, value)| {
         let record: RunRecord = serde_json::from_slice(&value).ok()?;
         let (source, stream) = match (source, rest.as_slice()) {

@@ -2,7 +2,8 @@
 
 use crate::api::Api;
 use crate::api::auth::Caller;
-use crate::api::cluster::target::owner_of;
+use crate::api::cluster::across::MergedAnswer;
+use crate::api::cluster::target::{all_owners, owner_of};
 use crate::api::error::Refusal;
 use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
@@ -12,10 +13,44 @@ use crate::ingest::webhooks::{Entrance, HookUrl};
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/v1/webhooks", list, owner_of(SELECTED))
+    Routes::new().get("/v1/webhooks", list, owner_of(SELECTED).or(all_owners::<WebhookList>()))
+}
+
+/// The URLs to give to providers.
+#[derive(Serialize, Deserialize)]
+struct WebhookList {
+    webhooks: Vec<WebhookUrl>,
+}
+
+/// Where a provider posts to.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct WebhookUrl {
+    source: String,
+    environment: String,
+    connection: Option<String>,
+    url: String,
+    secret: Option<String>,
+    whose: String,
+}
+
+impl MergedAnswer for WebhookList {
+    /// A URL that stands for all connections of a source is known to every owner.
+    fn merge(mut self, other: Self) -> Self {
+        for url in other.webhooks {
+            if url.connection.is_some() || !self.webhooks.contains(&url) {
+                self.webhooks.push(url);
+            }
+        }
+        self
+    }
+
+    fn finish(mut self, _query: &str) -> Self {
+        self.webhooks.sort_by(|a, b| (&a.source, &a.connection).cmp(&(&b.source, &b.connection)));
+        self
+    }
 }
 
 /// Those of one source or all, and of a connection those that are also its own.
@@ -23,7 +58,7 @@ async fn list(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<WebhookList>, Refusal> {
     let mut query = QueryFields::read(query.as_deref(), &["source", "connection"]);
     let (source, connection) = (query.one("source"), query.one("connection"));
     query.done()?;
@@ -34,8 +69,8 @@ async fn list(
         *of.environment == *caller.environment && its_own
     };
     let all = api.app.hooks.hook_urls(source.as_deref());
-    let all: Vec<Value> = all.iter().filter(|hook| wanted(&hook.entrance)).map(describe).collect();
-    Ok(Json(json!({"webhooks": all})))
+    let webhooks = all.into_iter().filter(|hook| wanted(&hook.entrance)).map(WebhookUrl::from).collect();
+    Ok(Json(WebhookList { webhooks }))
 }
 
 /// Refuses a source that is not defined and a connection that is not there.
@@ -48,20 +83,18 @@ fn known(api: &Api, caller: &Caller, source: Option<&str>, connection: Option<&s
     let accounts = api.app.connections.list(&caller.environment);
     let fits = |id: &str| accounts.iter().any(|a| a.key.id == id && source.is_none_or(|source| a.key.source == source));
     match connection {
-        Some(id) if !fits(id) => {
-            refuse(format!("no connection `{id}` in `{}`; add one to its definition", caller.environment))
-        }
+        Some(id) if !fits(id) => refuse(format!(
+            "no connection `{id}` in `{}`; create it (POST /connections) or add it to the definition of its source",
+            caller.environment
+        )),
         _ => Ok(()),
     }
 }
 
-fn describe(hook: &HookUrl) -> Value {
-    json!({
-        "source": hook.entrance.source,
-        "environment": hook.entrance.environment,
-        "connection": hook.entrance.connection,
-        "url": hook.url,
-        "secret": hook.secret,
-        "whose": hook.entrance.to_string(),
-    })
+impl From<HookUrl> for WebhookUrl {
+    fn from(hook: HookUrl) -> Self {
+        let whose = hook.entrance.to_string();
+        let Entrance { environment, source, connection } = hook.entrance;
+        WebhookUrl { source, environment, connection, url: hook.url, secret: hook.secret, whose }
+    }
 }

@@ -29,7 +29,7 @@ use crate::connectors::definition::{Definition, Schedule, Stream, Tick};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::engine::pipeline::run::{self as driver, Halt, Progress, RunRecord};
-use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, Table};
+use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Keyspace, Mark};
 use crate::engine::source::Source;
 use crate::engine::time::Clock;
 use crate::registry::connections::{Account, Connections};
@@ -232,7 +232,7 @@ impl RunInProgress {
 }
 
 impl SyncKey {
-    /// The parts of its key in [`Table::Sync`].
+    /// The parts of its key in [`Keyspace::SYNC`].
     pub fn parts(&self) -> [&str; 5] {
         [&self.environment, &self.source, &self.connection, &self.stream, &self.variant]
     }
@@ -488,7 +488,7 @@ impl Syncs {
         self.cancel(key);
         let _one_at_a_time = self.inner.writing.lock().await;
         let mut marks = Progress::forget(&self.inner.engine, &key.dataset())?;
-        marks.push(Mark::delete(Table::Sync, &key.parts()));
+        marks.push(Mark::delete(Keyspace::SYNC, &key.parts()));
         self.inner.engine.commit(Batch { marks, ..Batch::default() }).await?;
         self.table().remove(key);
         Ok(())
@@ -508,7 +508,7 @@ impl Syncs {
 
     fn stored(&self) -> Result<BTreeMap<SyncKey, SyncState>, Error> {
         let mut all = BTreeMap::new();
-        for (parts, value) in self.inner.engine.marks(Table::Sync, &[])? {
+        for (parts, value) in self.inner.engine.marks(Keyspace::SYNC, &[])? {
             let Some(key) = SyncKey::from_parts(&parts) else { continue };
             let state = SyncState::read(&key, &value)?;
             all.insert(key, state);
@@ -578,7 +578,7 @@ impl Syncs {
         let progress = Progress::load(&self.inner.engine, &key.dataset())?;
         let Some(number) = progress.runs.last() else { return Ok((progress, None)) };
         let id = Cause::run(*number).to_string();
-        let stored = self.inner.engine.mark(Table::Run, &[&key.environment, &key.source, &key.stream, &id])?;
+        let stored = self.inner.engine.mark(Keyspace::RUN, &[&key.environment, &key.source, &key.stream, &id])?;
         Ok((progress, stored.and_then(|bytes| serde_json::from_slice(&bytes).ok())))
     }
 

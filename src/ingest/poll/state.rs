@@ -1,4 +1,4 @@
-//! What is kept of a sync between starts: one JSON value in [`Table::Sync`].
+//! What is kept of a sync between starts: one JSON value in [`Keyspace::SYNC`].
 //!
 //! Promises: a value written by an older version is read; one by a newer version is refused, not guessed at.
 
@@ -6,7 +6,7 @@ use super::SyncKey;
 use crate::connectors::definition::Stream;
 use crate::engine::model::{Counts, Timestamp};
 use crate::engine::pipeline::run::{self, RunRecord};
-use crate::engine::pipeline::{Error, Mark, Table};
+use crate::engine::pipeline::{Error, Keyspace, Mark};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -151,6 +151,6 @@ impl SyncState {
     pub fn mark(&self, key: &SyncKey) -> Result<Mark, Error> {
         let text = serde_json::to_vec(self)
             .map_err(|e| Error::Storage(format!("the state of sync {key} cannot be written: {e}")))?;
-        Ok(Mark::put(Table::Sync, &key.parts(), text))
+        Ok(Mark::put(Keyspace::SYNC, &key.parts(), text))
     }
 }

@@ -98,11 +98,9 @@ impl TopicWork {
         if let Some(id) = id {
             let source = self.spec.definition.source.clone();
             let key = [self.spec.environment.clone(), source, connection.to_owned(), format!("kafka:{id}")];
-            let reserved = (key, self.now.plus(REMEMBERED));
-            if !self.dedup.reserve(engine, &reserved, self.now)? {
+            if !group.reserved.reserve(engine, key, self.now.plus(REMEMBERED), self.now)? {
                 return Ok(Met::Before);
             }
-            group.reserved.push(reserved);
         }
         if let Some((by, number)) = numbered {
             if !self.sequences.reserved(engine, &self.spec, &by, number)? {

@@ -5,12 +5,11 @@ use super::spec::InputSpec;
 use super::target::RecordTarget;
 use crate::connectors::kafka::input::{Bad, Message};
 use crate::engine::Engine;
-use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
+use crate::engine::model::{Cause, DatasetId, Timestamp};
 use crate::engine::pipeline::{Batch, Dataset, Error, Mark, PageBuilder, QuarantineEntry, WindowOp};
 use crate::engine::source::Quarantined;
-use crate::ingest::dedup::{self, Reserved};
+use crate::ingest::dedup::ReservedIds;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// A group with so many bytes takes no more messages.
 pub(super) const GROUP_BYTES: usize = 1 << 20;
@@ -25,7 +24,7 @@ pub(super) struct TopicBatch<'c> {
     pub open: Vec<WindowOp>,
     pages: Vec<(Dataset, PageBuilder)>,
     pub marks: Vec<Mark>,
-    pub reserved: Vec<Reserved>,
+    pub reserved: ReservedIds,
     numbers: BTreeMap<Numbered, i64>,
     /// Lists some pages of which are in it.
     pub listings: BTreeSet<DatasetId>,
@@ -49,7 +48,7 @@ pub(super) struct TopicTally {
 }
 
 impl<'c> TopicBatch<'c> {
-    pub fn new(partition: i32, first: i64, cause: Cause) -> TopicBatch<'c> {
+    pub fn new(partition: i32, first: i64, cause: Cause, reserved: ReservedIds) -> TopicBatch<'c> {
         TopicBatch {
             partition,
             first,
@@ -59,7 +58,7 @@ impl<'c> TopicBatch<'c> {
             open: Vec::new(),
             pages: Vec::new(),
             marks: Vec::new(),
-            reserved: Vec::new(),
+            reserved,
             numbers: BTreeMap::new(),
             listings: BTreeSet::new(),
             ended: Vec::new(),
@@ -111,18 +110,12 @@ impl<'c> TopicBatch<'c> {
         self.marks.extend(target.quarantine.release(id));
     }
 
-    /// The batch, its datasets, and the ids it used up.
-    pub fn finish(
-        mut self,
-        spec: &InputSpec,
-        marks: Vec<Mark>,
-        now: Timestamp,
-    ) -> (Batch, Vec<(DatasetId, Arc<DatasetName>)>, Vec<Reserved>) {
+    /// The batch, and the ids it used up.
+    pub fn finish(mut self, spec: &InputSpec, marks: Vec<Mark>, now: Timestamp) -> (Batch, ReservedIds) {
         self.marks.extend(marks);
         let entry = format!("kafka.{}", self.cause);
-        self.marks.extend(dedup::marks(&entry, &self.reserved, now));
+        self.marks.extend(self.reserved.marks(&entry, now));
         self.marks.extend(self.numbers.iter().map(|(by, number)| repeats::mark(spec, by, *number)));
-        let datasets = self.pages.iter().map(|(dataset, _)| (dataset.id, dataset.name.clone())).collect();
         let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
         let caused = !pages.is_empty() || !self.open.is_empty();
         let batch = Batch {
@@ -132,6 +125,6 @@ impl<'c> TopicBatch<'c> {
             marks: self.marks,
             ..Batch::default()
         };
-        (batch, datasets, self.reserved)
+        (batch, self.reserved)
     }
 }

@@ -11,7 +11,7 @@ use crate::connectors::kafka::input::ListPage as Page;
 use crate::engine::Engine;
 use crate::engine::model::{DatasetId, DatasetName};
 use crate::engine::pipeline::run::{self as driver, DeleteGuard, Hold};
-use crate::engine::pipeline::{Batch, Dataset, Error, Mark, Table, WindowOp};
+use crate::engine::pipeline::{Batch, Dataset, Error, Keyspace, Mark, WindowOp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -64,7 +64,7 @@ impl OpenLists {
     /// What was open when the program stopped.
     pub fn load(engine: &Engine, spec: &InputSpec) -> Result<OpenLists, Error> {
         let mut open = HashMap::new();
-        for (rest, value) in engine.marks(Table::Place, &[LISTING, &spec.name])? {
+        for (rest, value) in engine.marks(Keyspace::PLACE, &[LISTING, &spec.name])? {
             let state = serde_json::from_slice::<ListState>(&value).ok().filter(|state| state.format == FORMAT);
             let [environment, connection, stream, variant] = rest.as_slice() else { continue };
             let mut name = DatasetName::base(environment, &spec.definition.source, connection, stream);
@@ -96,7 +96,7 @@ impl OpenLists {
     /// Marks that give all open lists up: their topic is not what it was.
     pub fn give_up(&mut self, spec: &InputSpec) -> Vec<Mark> {
         let open = std::mem::take(&mut self.0);
-        open.values().map(|open| Mark::delete(Table::Place, &key(spec, &open.dataset.name))).collect()
+        open.values().map(|open| Mark::delete(Keyspace::PLACE, &key(spec, &open.dataset.name))).collect()
     }
 
     /// Lists whose last page was committed, but not their settlement.
@@ -139,7 +139,8 @@ impl OpenLists {
         // What an earlier list found missing is no longer the question.
         let held = driver::held(engine, &dataset.name)?;
         let name = &dataset.name;
-        let lift = |hold: &Hold| Mark::delete(Table::Held, &[&name.environment, &name.source, &name.model, &hold.run]);
+        let lift =
+            |hold: &Hold| Mark::delete(Keyspace::HELD, &[&name.environment, &name.source, &name.model, &hold.run]);
         Ok((WindowOp::Restart(dataset.clone()), held.iter().map(lift).collect()))
     }
 
@@ -184,7 +185,7 @@ impl OpenLists {
     pub fn mark(&self, spec: &InputSpec, dataset: DatasetId) -> Option<Mark> {
         let open = self.0.get(&dataset)?;
         let value = serde_json::to_vec(&open.state).unwrap_or_default();
-        Some(Mark::put(Table::Place, &key(spec, &open.dataset.name), value))
+        Some(Mark::put(Keyspace::PLACE, &key(spec, &open.dataset.name), value))
     }
 
     /// Settles a list that has ended, in one commit.
@@ -199,7 +200,7 @@ impl OpenLists {
         let Some(open) = self.0.remove(&dataset) else { return Ok(None) };
         let (dataset, state) = (open.dataset, open.state);
         let cause = places.get(&state.partition).map(|place| place.cause(state.last));
-        let mut marks = vec![Mark::delete(Table::Place, &key(spec, &dataset.name))];
+        let mut marks = vec![Mark::delete(Keyspace::PLACE, &key(spec, &dataset.name))];
         let window = engine.window_open(&dataset);
         let missing = engine.missing(&dataset).await?;
         let count = missing.positions.len() as u64;
@@ -237,7 +238,7 @@ fn hold(dataset: &Dataset, run: String, (live, missing): (u64, u64), engine: &En
     let (at, window) = (engine.clock().now(), engine.window_opened(dataset));
     let hold = Hold { run: run.clone(), connection, variant, live, missing, at, window };
     let value = serde_json::to_vec(&hold).unwrap_or_default();
-    Mark::put(Table::Held, &[&name.environment, &name.source, &name.model, &run], value)
+    Mark::put(Keyspace::HELD, &[&name.environment, &name.source, &name.model, &run], value)
 }
 
 fn key<'a>(spec: &'a InputSpec, name: &'a DatasetName) -> [&'a str; 6] {

@@ -13,7 +13,6 @@
 //! | `repeats` | highest sequence per producer |
 //! | `listing` | full lists: what they have seen, and what becomes of what they have not |
 //! | `outcome` | what became of a message |
-//! | `in_flight` | commits on their way |
 //!
 //! Promises: the place is part of the commit of what it stands behind, so a message has its effects once, crash or not; a
 //! message that cannot be taken is in the dead letters before the place passes it; an input that cannot go on without
@@ -23,7 +22,6 @@ mod accounts;
 mod apply;
 mod fields;
 mod group;
-mod in_flight;
 mod listing;
 mod outcome;
 mod place;

@@ -3,7 +3,7 @@
 use super::spec::InputSpec;
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp, Via};
-use crate::engine::pipeline::{Error, Mark, Table};
+use crate::engine::pipeline::{Error, Keyspace, Mark};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,20 +44,20 @@ impl PartitionPlace {
 
     pub fn mark(&self, spec: &InputSpec, partition: i32) -> Mark {
         let value = serde_json::to_vec(self).unwrap_or_default();
-        Mark::put(Table::Place, &[PLACE, &spec.name, &spec.topic, &partition.to_string()], value)
+        Mark::put(Keyspace::PLACE, &[PLACE, &spec.name, &spec.topic, &partition.to_string()], value)
     }
 }
 
 /// Marks that forget where an input stood.
 pub(super) fn forget(places: &BTreeMap<i32, PartitionPlace>, spec: &InputSpec) -> Vec<Mark> {
     let key = |partition: &i32| [PLACE.to_owned(), spec.name.clone(), spec.topic.clone(), partition.to_string()];
-    places.keys().map(|p| Mark::delete(Table::Place, &key(p).each_ref().map(String::as_str))).collect()
+    places.keys().map(|p| Mark::delete(Keyspace::PLACE, &key(p).each_ref().map(String::as_str))).collect()
 }
 
 /// Places of all partitions of an input.
 pub(super) fn load(engine: &Engine, spec: &InputSpec) -> Result<BTreeMap<i32, PartitionPlace>, Error> {
     let mut places = BTreeMap::new();
-    for (rest, value) in engine.marks(Table::Place, &[PLACE, &spec.name, &spec.topic])? {
+    for (rest, value) in engine.marks(Keyspace::PLACE, &[PLACE, &spec.name, &spec.topic])? {
         let place = serde_json::from_slice::<PartitionPlace>(&value).ok().filter(|place| place.format == FORMAT);
         let partition = rest.first().and_then(|text| text.parse().ok());
         match (partition, place) {
@@ -73,7 +73,7 @@ pub(super) struct SlotNumbers(AtomicU64);
 
 impl SlotNumbers {
     pub fn load(engine: &Engine) -> Result<SlotNumbers, Error> {
-        let known = engine.marks(Table::Place, &[PLACE])?;
+        let known = engine.marks(Keyspace::PLACE, &[PLACE])?;
         let numbers = known.iter().filter_map(|(_, value)| serde_json::from_slice::<PartitionPlace>(value).ok());
         Ok(SlotNumbers(AtomicU64::new(numbers.map(|place| place.number + 1).max().unwrap_or(1))))
     }

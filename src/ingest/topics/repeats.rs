@@ -4,7 +4,7 @@
 
 use super::spec::InputSpec;
 use crate::engine::Engine;
-use crate::engine::pipeline::{Error, Mark, Table};
+use crate::engine::pipeline::{Error, Keyspace, Mark};
 use std::collections::HashMap;
 
 /// First key part of the marks.
@@ -26,7 +26,7 @@ impl Sequences {
             Some(highest) => Some(*highest),
             None => {
                 let partition = by.0.to_string();
-                let stored = engine.mark(Table::Place, &key(spec, &partition, by))?;
+                let stored = engine.mark(Keyspace::PLACE, &key(spec, &partition, by))?;
                 stored.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
             }
         };
@@ -46,7 +46,7 @@ impl Sequences {
 
 /// The mark of a number that has had its effects.
 pub(super) fn mark(spec: &InputSpec, by: &Numbered, number: i64) -> Mark {
-    Mark::put(Table::Place, &key(spec, &by.0.to_string(), by), number.to_string())
+    Mark::put(Keyspace::PLACE, &key(spec, &by.0.to_string(), by), number.to_string())
 }
 
 fn key<'a>(spec: &'a InputSpec, partition: &'a str, by: &'a Numbered) -> [&'a str; 6] {

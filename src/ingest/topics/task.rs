@@ -2,7 +2,6 @@
 
 use super::accounts::InputConnections;
 use super::group::{GROUP_BYTES, TopicBatch, TopicTally};
-use super::in_flight::{InFlight, InFlightCommit};
 use super::listing::OpenLists;
 use super::outcome::MessageOutcome;
 use super::place::{self, PartitionPlace};
@@ -15,8 +14,11 @@ use crate::connectors::kafka::input::reader::{FINAL, Subscription};
 use crate::connectors::kafka::input::{Bad, Chunk, Message, StartOffset, TopicReader};
 use crate::connectors::kafka::topics;
 use crate::engine::model::{Failure, Timestamp};
-use crate::engine::pipeline::{Error, Mark};
-use crate::ingest::dedup::Dedup;
+use crate::engine::pipeline::{CommitWindow, Error, Mark, QuarantineWriter, Receipt, WindowBounds};
+use crate::engine::source::Quarantined;
+use crate::ingest::dedup::{Dedup, ReservedIds};
+use crate::ingest::quarantine::{self, QuarantinePlaces};
+use crate::telemetry::record;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,17 @@ use tokio_util::sync::CancellationToken;
 const AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 /// Between two reports of the lag.
 const REPORT: Duration = Duration::from_secs(5);
+
+/// Commits on their way at a time, and bytes of their messages.
+const IN_FLIGHT: WindowBounds = WindowBounds { commits: 64, bytes: 32 << 20 };
+
+/// What a batch of a topic was made of.
+struct TopicOrigin {
+    cause: String,
+    /// Topic, partition, offsets: for messages.
+    range: String,
+    reserved: ReservedIds,
+}
 
 /// Everything the messages of one topic are worked on with.
 pub(super) struct TopicWork {
@@ -42,7 +55,7 @@ pub(super) struct TopicWork {
     keeps_strays: bool,
     /// Our clock at the current chunk.
     pub now: Timestamp,
-    in_flight: InFlight,
+    window: CommitWindow<TopicOrigin>,
     /// Partitions whose place has moved past messages that had no effect, and is not handed over yet.
     passed: BTreeSet<i32>,
     dead: Dead,
@@ -136,7 +149,7 @@ async fn attempt(
     work.settle_all(work.listings.unsettled()).await?;
     let ended = work.read(&mut reader, stop).await;
     // What was handed over is committed in any case; the marks say so when the topic is opened again.
-    let completed = work.in_flight.complete_all(&inner.parts.engine, &work.dedup).await;
+    let completed = work.complete_all().await;
     ended.and(completed.map_err(ReadTrouble::from))
 }
 
@@ -164,7 +177,7 @@ impl TopicWork {
             accounts: accounts.all,
             keeps_strays: accounts.keeps_strays,
             now,
-            in_flight: InFlight::default(),
+            window: CommitWindow::new(IN_FLIGHT),
             passed: BTreeSet::new(),
             dead,
             topic_id,
@@ -190,13 +203,12 @@ impl TopicWork {
         let clock = self.inner.parts.engine.clock();
         let mut reported = Timestamp(0);
         loop {
-            let engine = self.inner.parts.engine.clone();
             let chunk = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 chunk = reader.next() => chunk?,
-                completed = self.in_flight.complete(&engine, &self.dedup), if !self.in_flight.is_empty() => {
-                    completed?;
+                Some((origin, result)) = self.window.oldest() => {
+                    self.completed(origin, result).await?;
                     continue;
                 }
                 () = clock.sleep(REPORT) => {
@@ -208,7 +220,7 @@ impl TopicWork {
             self.now = clock.now();
             self.targets.refresh(&self.inner.parts);
             if self.sequences.len() > repeats::REMEMBERED {
-                self.in_flight.complete_all(&engine, &self.dedup).await?;
+                self.complete_all().await?;
                 self.sequences.forget();
             }
             self.work(&chunk).await?;
@@ -290,7 +302,7 @@ impl TopicWork {
         let (partition, offset) = (message.partition(), message.offset());
         let (id, numbers) = (&self.topic_id, &self.inner.numbers);
         let place = self.places.entry(partition).or_insert_with(|| PartitionPlace::new(offset, id, numbers.next()));
-        Ok(TopicBatch::new(partition, offset, place.cause(offset)))
+        Ok(TopicBatch::new(partition, offset, place.cause(offset), self.dedup.batch()))
     }
 
     /// Takes a message into the group and moves the place behind it. True if it has to wait for the next group.
@@ -301,9 +313,8 @@ impl TopicWork {
             MessageKind::Messages => self.message(group, message, at),
             MessageKind::Records { stream, topic } => self.record(group, (stream, topic), message, at),
         };
-        let outcome = outcome.inspect_err(|_| self.dedup.release(&group.reserved))?;
         let mut has_effect = true;
-        match outcome {
+        match outcome.inspect_err(|_| group.reserved.release())? {
             MessageOutcome::Later => return Ok(true),
             MessageOutcome::Applied => group.tally.applied += 1,
             MessageOutcome::Duplicate => group.tally.duplicate += 1,
@@ -344,7 +355,9 @@ impl TopicWork {
             return Ok(());
         }
         let engine = self.inner.parts.engine.clone();
-        self.in_flight.make_room(&engine, &self.dedup).await?;
+        while self.window.is_full() {
+            self.complete().await?;
+        }
         let dead = std::mem::take(&mut group.dead);
         dead_letter(&self.dead, &self.spec.topic, &dead).await;
         let Some(place) = self.places.get(&group.partition).cloned() else { return Ok(()) };
@@ -353,23 +366,17 @@ impl TopicWork {
         marks.extend(group.listings.iter().filter_map(|dataset| self.listings.mark(&self.spec, *dataset)));
         let (tally, ended, bytes) = (group.tally, std::mem::take(&mut group.ended), group.bytes);
         let messages = std::mem::take(&mut group.messages);
-        let what =
+        let range =
             format!("topic {} partition {} offsets {}..{}", self.spec.topic, group.partition, group.first, place.next);
         let cause = group.cause.to_string();
-        let (batch, datasets, reserved) = group.finish(&self.spec, marks, self.now);
-        match engine.submit(batch).await {
-            Ok(commit) => self.in_flight.push(InFlightCommit::new(commit, bytes, reserved, (cause, what), datasets)),
-            Err(Error::BadBatch(why)) => {
-                self.dedup.release(&reserved);
-                let bad = Bad::new("bad_batch", format!("too much for one commit: {why}"));
-                let all: Vec<_> = messages.into_iter().map(|message| (message, bad.clone())).collect();
-                dead_letter(&self.dead, &self.spec.topic, &all).await;
-                engine.put_marks(vec![place.mark(&self.spec, all.first().map_or(0, |(m, _)| m.partition()))]).await?;
-            }
-            Err(error) => {
-                self.dedup.release(&reserved);
-                return Err(error);
-            }
+        let (batch, reserved) = group.finish(&self.spec, marks, self.now);
+        let origin = TopicOrigin { cause, range, reserved };
+        if let Some((why, origin)) = self.window.submit(&engine, batch, bytes, origin).await? {
+            origin.reserved.release();
+            let bad = Bad::new("bad_batch", format!("too much for one commit: {why}"));
+            let all: Vec<_> = messages.into_iter().map(|message| (message, bad.clone())).collect();
+            dead_letter(&self.dead, &self.spec.topic, &all).await;
+            engine.put_marks(vec![place.mark(&self.spec, all.first().map_or(0, |(m, _)| m.partition()))]).await?;
         }
         self.count(&tally);
         self.settle_all(ended).await
@@ -380,8 +387,8 @@ impl TopicWork {
         if ended.is_empty() {
             return Ok(());
         }
+        self.complete_all().await?;
         let engine = self.inner.parts.engine.clone();
-        self.in_flight.complete_all(&engine, &self.dedup).await?;
         for dataset in ended {
             let Some(model) = self.listings.model(dataset) else { continue };
             let definition = self.spec.definition.clone();
@@ -389,6 +396,38 @@ impl TopicWork {
             self.listings.settle(&engine, &self.spec, dataset, stream, &self.places).await?;
         }
         Ok(())
+    }
+
+    /// Completes the oldest commit; false if there is none.
+    async fn complete(&mut self) -> Result<bool, Error> {
+        let Some((origin, result)) = self.window.oldest().await else { return Ok(false) };
+        self.completed(origin, result).await.map(|()| true)
+    }
+
+    async fn complete_all(&mut self) -> Result<(), Error> {
+        while self.complete().await? {}
+        Ok(())
+    }
+
+    /// Quarantines what of a committed batch was no record.
+    async fn completed(&self, origin: TopicOrigin, result: Result<Receipt, Error>) -> Result<(), Error> {
+        let engine = &self.inner.parts.engine;
+        // Read anew: the targets keep count of what they quarantine themselves.
+        let quarantine = QuarantinePlaces::new(engine.clone(), QuarantineWriter::Topic);
+        origin.reserved.release();
+        let receipt = result?;
+        record::committed(engine, &receipt);
+        let marks = quarantine::rejected(engine, &receipt, |name, n, what| {
+            tracing::warn!(dataset = %name, why = what.message, place = origin.range, "a record was refused by the engine");
+            let what = Quarantined { message: format!("{} (in {})", what.message, origin.range), ..what };
+            let place = [&*name.environment, &*name.source, &*name.connection, &*name.model];
+            quarantine.keep(place, &format!("{}.{n}", origin.cause), origin.cause.clone(), &what)
+        })?;
+        if marks.is_empty() {
+            return Ok(());
+        }
+        metrics::counter!("syncline_kafka_records_total", "outcome" => "quarantined").increment(marks.len() as u64);
+        engine.put_marks(marks).await
     }
 
     fn count(&self, tally: &TopicTally) {

@@ -9,6 +9,7 @@
 //! | [`unrouted`] | events nobody owns yet |
 //! | [`refetch`] | records to be read again, once things are quiet |
 //! | `retry` | a request once more, because something of it is in quarantine |
+//! | `shard_token` | tokens of URLs that name the shard which knows them |
 //! | [`sweep`] | forgets what is past its time |
 //!
 //! Promises: a request is answered well only after it is on disk; an entry of the log has its effects exactly once, crash or
@@ -20,10 +21,12 @@ pub mod process;
 pub mod receive;
 pub mod refetch;
 mod retry;
+mod shard_token;
 pub mod sweep;
 pub mod unrouted;
 
 pub use paths::{Entrance, HookUrl};
+#[cfg(feature = "kafka")]
 pub(crate) use process::place;
 pub use receive::{Admitted, Incoming, Reply};
 pub use retry::Retried;
@@ -33,14 +36,13 @@ use crate::connectors::definition::Definition;
 use crate::connectors::webhooks::{Observer, VerifyRefusal, owns};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
-use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineRow, QuarantineWriter};
+use crate::engine::pipeline::{Error, LogFollower, Mark, QuarantineRow, QuarantineWriter};
 use crate::engine::source::{Connection, Quarantined, Source};
 use crate::ingest::dedup::Dedup;
+use crate::ingest::quarantine::QuarantinePlaces;
 use crate::registry::connections::Connections;
-use crate::telemetry::record;
 use parking_lot::Mutex;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -69,6 +71,8 @@ pub struct HooksParts {
 /// The connections of the other parts. Requests that name no connection reach all parts; each takes what is its own.
 #[derive(Clone)]
 pub struct OtherShards {
+    /// The number of this part.
+    pub shard: u16,
     /// Source and connection.
     pub accounts: Vec<(String, Connection)>,
     /// Whether this part keeps what belongs to no connection, by environment and source.
@@ -103,25 +107,18 @@ struct HooksInner {
     dedup: Dedup,
     refetches: refetch::Refetches,
     unrouted: unrouted::Unrouted,
-    /// Held by whoever processes the log: order needs a single one.
-    turn: tokio::sync::Mutex<()>,
-    /// Entries up to here were processed.
-    processed: AtomicU64,
+    follower: LogFollower,
     tally: Tally,
     /// Counts commits that changed records.
     commits: watch::Sender<u64>,
     refused: Mutex<BTreeMap<(String, String), u64>>,
-    /// What is kept aside, by environment, source, connection and stream: those met since the start.
-    quarantine: Mutex<HashMap<[String; 4], Quarantine>>,
+    quarantine: QuarantinePlaces,
     /// Source and kind of events that no entry of `map` fits, those that were told of.
     unmapped: Mutex<BTreeSet<(String, String)>>,
 }
 
 /// Kinds of events without an entry in `map` that are told of since the start; all of them are counted.
 const UNMAPPED_TOLD: usize = 1_000;
-
-/// Places of the quarantine that are known at a time.
-const PLACES_KNOWN: usize = 10_000;
 
 /// Sums since the start.
 #[derive(Debug, Default)]
@@ -148,12 +145,13 @@ impl Hooks {
         let paths = paths::Paths::new(&parts);
         let refetches = refetch::Refetches::load(&parts.engine)?;
         let unrouted = unrouted::Unrouted::load(&parts.engine)?;
-        let processed = AtomicU64::new(process::place(&parts.engine)?);
+        let follower = LogFollower::open(parts.engine.clone(), process::PLACE)?;
         let observers = parts.definitions.iter().map(|(source, definition)| {
             let observer = Observer::new(definition.clone());
             Ok((source.clone(), observer.map_err(|why| Error::BadBatch(format!("definition of {source}: {why}")))?))
         });
         let observers = observers.collect::<Result<_, Error>>()?;
+        let quarantine = QuarantinePlaces::new(parts.engine.clone(), QuarantineWriter::Webhook);
         let inner = HooksInner {
             parts,
             paths,
@@ -161,12 +159,11 @@ impl Hooks {
             dedup: Dedup::default(),
             refetches,
             unrouted,
-            turn: tokio::sync::Mutex::new(()),
-            processed,
+            follower,
             tally: Tally::default(),
             commits: watch::Sender::new(0),
             refused: Mutex::default(),
-            quarantine: Mutex::default(),
+            quarantine,
             unmapped: Mutex::default(),
         };
         Ok(Hooks { inner: Arc::new(inner) })
@@ -177,7 +174,7 @@ impl Hooks {
         self.reprocess_all_unrouted().await?;
         let inner = &self.inner;
         tokio::try_join!(
-            process::run(inner.clone(), stop.clone()),
+            inner.follower.run(&**inner, stop.clone().cancelled_owned()),
             refetch::run(inner.clone(), stop.clone()),
             unrouted::run(self.clone(), stop.clone()),
             sweep::run(inner.clone(), stop.clone()),
@@ -187,7 +184,7 @@ impl Hooks {
 
     /// Processes what is in the log now and returns; for one-shot runs and tests.
     pub async fn catch_up(&self) -> Result<(), Error> {
-        process::catch_up(&self.inner).await
+        self.inner.follower.catch_up(&*self.inner).await
     }
 
     /// Counts commits made for webhooks; changes wake the watcher.
@@ -229,32 +226,14 @@ impl HooksInner {
         told.len() < UNMAPPED_TOLD && told.insert((source.to_owned(), kind.to_owned()))
     }
 
-    /// Keeps what could not be taken under a key, with its reason: the mark that does.
+    /// The mark that keeps what could not be taken of the webhook `cause`.
     fn quarantine(&self, place: [&str; 4], key: &str, cause: u64, what: &Quarantined) -> Result<Mark, Error> {
-        let engine = &self.parts.engine;
-        let mut known = self.quarantine.lock();
-        if known.len() >= PLACES_KNOWN {
-            known.clear();
-        }
-        let quarantine = match known.entry(place.map(str::to_owned)) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Quarantine::load(engine, place, QuarantineWriter::Webhook)?),
-        };
-        let entry = QuarantineEntry::new(what, Cause::webhook(cause).to_string(), engine.clock().now());
-        let (mark, kept) = quarantine.keep(engine, key, &entry)?;
-        if !kept {
-            let [_, source, connection, stream] = place;
-            record::quarantine_dropped("full", 1);
-            tracing::warn!(source, connection, stream, code = what.code, "the quarantine is full: an event is dropped");
-        }
-        Ok(mark)
+        self.quarantine.keep(place, key, Cause::webhook(cause).to_string(), what)
     }
 
-    /// What is known of a place of the quarantine is read anew when it is needed.
     fn forget_quarantine(&self, environment: &str, row: &QuarantineRow) {
-        let [source, connection, stream] = row.place.clone();
-        let mut known = self.quarantine.lock();
-        known.remove(&[environment.to_owned(), source, connection, stream]);
+        let [source, connection, stream] = &row.place;
+        self.quarantine.forget([environment, source, connection, stream]);
     }
 
     fn committed(&self) {

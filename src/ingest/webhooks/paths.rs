@@ -1,9 +1,10 @@
 //! Which URL belongs to which source, environment and connection.
 //!
 //! A token is derived from the installation's secret, so that it can be shown again at any time, survives restarts and is
-//! stored nowhere. Requests are matched by its hash.
+//! stored nowhere. Requests are matched by its hash. In a cluster, tokens of connections made over REST name their shard
+//! ([`shard_token`]).
 
-use super::{Hooks, HooksParts};
+use super::{Hooks, HooksParts, shard_token};
 use crate::connectors::definition::{Definition, Verify};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -77,10 +78,15 @@ impl Paths {
         for definition in parts.definitions.values() {
             for entrance in entrances(parts, definition) {
                 let entrance = Arc::new(entrance);
-                match fixed(definition) {
-                    Some(path) => drop(table.fixed.entry(path.to_owned()).or_insert(entrance)),
-                    None => drop(table.tokens.insert(Sha256::digest(self.token(&entrance)).into(), entrance)),
-                }
+                let Some(path) = fixed(definition) else {
+                    // Both hold: a connection may come into a file later, and its provider keeps the URL it was given.
+                    let tokens = [Some(self.token(&entrance)), self.shard_token(parts, &entrance)];
+                    for token in tokens.into_iter().flatten() {
+                        table.tokens.insert(Sha256::digest(token).into(), entrance.clone());
+                    }
+                    continue;
+                };
+                table.fixed.entry(path.to_owned()).or_insert(entrance);
             }
         }
         *self.table.write() = table;
@@ -92,7 +98,7 @@ impl Paths {
         if let Some(entrance) = table.fixed.get(path) {
             return Some(entrance.clone());
         }
-        let (source, token) = path.strip_prefix("/hooks/")?.split_once('/')?;
+        let (source, token) = source_and_token(path)?;
         let hash: [u8; 32] = Sha256::digest(token).into();
         table.tokens.get(&hash).filter(|entrance| entrance.source == source).cloned()
     }
@@ -101,17 +107,41 @@ impl Paths {
         self.derive("path", entrance)
     }
 
+    /// The token that says which shard knows the connection; without a cluster, or a connection, there is none.
+    fn shard_token(&self, parts: &HooksParts, entrance: &Entrance) -> Option<String> {
+        let shard = parts.other_shards.as_ref()?.shard;
+        entrance.connection.as_ref()?;
+        let identity = self.mac("path", entrance);
+        Some(shard_token::encode(&self.key, &entrance.source, shard, &identity))
+    }
+
+    /// The token to show of a path.
+    fn shown_token(&self, parts: &HooksParts, entrance: &Entrance) -> String {
+        let id = entrance.connection.as_deref();
+        let account = id.and_then(|id| parts.connections.get(&entrance.environment, &entrance.source, id));
+        let named = account.filter(|account| account.made).and_then(|_| self.shard_token(parts, entrance));
+        named.unwrap_or_else(|| self.token(entrance))
+    }
+
     fn derive(&self, purpose: &str, entrance: &Entrance) -> String {
+        self.mac(purpose, entrance).get(..TOKEN).map(|bytes| URL_SAFE_NO_PAD.encode(bytes)).unwrap_or_default()
+    }
+
+    fn mac(&self, purpose: &str, entrance: &Entrance) -> Vec<u8> {
         // HMAC takes keys of any length; the fallback keeps the type honest.
-        let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(&self.key) else { return String::new() };
+        let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(&self.key) else { return Vec::new() };
         let connection = entrance.connection.as_deref();
         for part in [purpose, &entrance.environment, &entrance.source, connection.unwrap_or_default()] {
             mac.update(part.as_bytes());
             mac.update(&[0]);
         }
         mac.update(&[u8::from(connection.is_some())]);
-        URL_SAFE_NO_PAD.encode(&mac.finalize().into_bytes()[..TOKEN])
+        mac.finalize().into_bytes().to_vec()
     }
+}
+
+fn source_and_token(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix("/hooks/")?.split_once('/')
 }
 
 /// The paths of one definition: one for each connection, or one for each environment.
@@ -148,6 +178,12 @@ impl Hooks {
         self.inner.paths.find(path)
     }
 
+    /// The shard whose owner knows this path, if the installation made its token: of a connection that is not known here.
+    pub fn shard_of(&self, path: &str) -> Option<u16> {
+        let (source, token) = source_and_token(path)?;
+        shard_token::shard(&self.inner.paths.key, source, token)
+    }
+
     /// Lists all paths anew: call after connections were added or removed.
     pub fn refresh(&self) {
         self.inner.paths.refresh(&self.inner.parts);
@@ -168,7 +204,9 @@ impl Hooks {
                 entrances(&inner.parts, definition).into_iter().map(move |entrance| {
                     let path = match fixed(definition) {
                         Some(path) => path.to_owned(),
-                        None => format!("/hooks/{}/{}", entrance.source, inner.paths.token(&entrance)),
+                        None => {
+                            format!("/hooks/{}/{}", entrance.source, inner.paths.shown_token(&inner.parts, &entrance))
+                        }
                     };
                     let own = definition.webhooks.as_ref().is_some_and(|w| w.verify.per_connection_secret);
                     let secret = own.then(|| self.own_secret(&entrance)).flatten();

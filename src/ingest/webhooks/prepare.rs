@@ -11,7 +11,7 @@ use crate::engine::model::{Cause, DatasetId, DatasetName, Timestamp};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Mark, PageBuilder};
 use crate::engine::source::{Body, Connection, Observation, Quarantined};
 use crate::engine::store::journal::JournalLine;
-use crate::ingest::dedup::{self, Reserved};
+use crate::ingest::dedup::ReservedIds;
 use crate::telemetry::record;
 use serde_json::json;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const WHOLE: &str = "webhook";
 /// A batch, and what is to be done once it is committed.
 pub(super) struct Prepared {
     pub batch: Batch,
-    pub reserved: Vec<Reserved>,
+    pub reserved: ReservedIds,
     pub refetches: Vec<RefetchRequest>,
     /// What the journal says of it.
     pub line: Option<JournalLine>,
@@ -66,26 +66,24 @@ pub(super) struct WebhookBatch<'a> {
     again: bool,
     pages: Vec<(DatasetId, PageBuilder)>,
     marks: Vec<Mark>,
-    reserved: Vec<Reserved>,
+    reserved: ReservedIds,
     refetches: Vec<RefetchRequest>,
     connection: Option<&'a str>,
     tally: EventTally,
 }
 
-/// The batch of a log entry, its place included.
+/// The batch of a log entry.
 pub(super) fn prepare(inner: &HooksInner, position: u64, bytes: &[u8]) -> Result<Prepared, Error> {
-    let place = super::process::mark(position);
     let now = inner.parts.engine.clock().now();
     let stored = match StoredWebhook::decode(bytes) {
         Ok(stored) => stored,
-        Err(why) => return refused(inner, position, place, "bad_entry", &why.to_string()),
+        Err(why) => return refused(inner, position, "bad_entry", &why.to_string()),
     };
     let mut draft = WebhookBatch::new(inner, position, &stored, now);
     let taken = match inner.observers.get(&stored.head.source) {
         Some(observer) => observe_all(inner, observer, &stored, &mut draft),
         None => draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source)),
     };
-    draft.marks.push(place);
     draft.finish(taken)
 }
 
@@ -103,19 +101,18 @@ fn observe_all(
 }
 
 /// A batch that says only why the entry could not be taken.
-pub(super) fn refused(
-    inner: &HooksInner,
-    position: u64,
-    place: Mark,
-    code: &'static str,
-    why: &str,
-) -> Result<Prepared, Error> {
+pub(super) fn refused(inner: &HooksInner, position: u64, code: &'static str, why: &str) -> Result<Prepared, Error> {
     add(&inner.tally.rejected, 1);
     let what = Quarantined { code, message: why.to_owned(), id: None, item: String::new() };
     let id = Cause::webhook(position).to_string();
-    let marks = vec![place, inner.quarantine(["", "", "", WHOLE], &id, position, &what)?];
+    let marks = vec![inner.quarantine(["", "", "", WHOLE], &id, position, &what)?];
     let line = Some(JournalLine::webhook(id, "rejected").details(json!({"reason": code})));
-    Ok(Prepared { batch: Batch { marks, ..Batch::default() }, reserved: Vec::new(), refetches: Vec::new(), line })
+    Ok(Prepared {
+        batch: Batch { marks, ..Batch::default() },
+        reserved: inner.dedup.batch(),
+        refetches: Vec::new(),
+        line,
+    })
 }
 
 impl<'a> WebhookBatch<'a> {
@@ -131,7 +128,7 @@ impl<'a> WebhookBatch<'a> {
             again: false,
             pages: Vec::new(),
             marks: Vec::new(),
-            reserved: Vec::new(),
+            reserved: inner.dedup.batch(),
             refetches: Vec::new(),
             connection: stored.head.connection.as_deref(),
             tally: EventTally::default(),
@@ -206,13 +203,10 @@ impl<'a> WebhookBatch<'a> {
 
     /// The batch; after an error the reserved ids are given back.
     pub fn finish(mut self, taken: Result<(), Error>) -> Result<Prepared, Error> {
-        if let Err(error) = taken {
-            self.inner.dedup.release(&self.reserved);
-            return Err(error);
-        }
+        taken.inspect_err(|_| self.reserved.release())?;
         let entry = Cause::webhook(self.position).to_string();
         let line = self.line(entry.clone());
-        self.marks.extend(dedup::marks(&entry, &self.reserved, self.now));
+        self.marks.extend(self.reserved.marks(&entry, self.now));
         pass("in.deduped");
         let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
         let cause = (!pages.is_empty()).then(|| Cause::webhook(self.position));
@@ -253,12 +247,8 @@ impl<'a> WebhookBatch<'a> {
     fn reserve(&mut self, connection: &str, id: Option<&EventId>) -> Result<bool, Error> {
         let Some(id) = id.filter(|_| !self.again) else { return Ok(true) };
         let key = [self.environment, self.source, connection, &id.text].map(str::to_owned);
-        let reserved = (key, self.received_at.plus(id.keep()));
-        let fresh = self.inner.dedup.reserve(&self.inner.parts.engine, &reserved, self.received_at)?;
-        if fresh {
-            self.reserved.push(reserved);
-        }
-        Ok(fresh)
+        let expiry = self.received_at.plus(id.keep());
+        self.reserved.reserve(&self.inner.parts.engine, key, expiry, self.received_at)
     }
 
     fn unrouted(

@@ -16,7 +16,6 @@ use crate::telemetry::record;
 use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Most header fields.
@@ -101,12 +100,28 @@ impl Hooks {
     /// What may be refused before the body is read: `Err` is the answer. Of `head` the body is not looked at.
     pub fn admit(&self, entrance: &Entrance, head: &Incoming) -> Result<Admitted, Reply> {
         let webhooks = self.webhooks(entrance).ok_or_else(|| Reply::refusal(404))?;
-        let bounds = self.bounds();
-        let now = self.clock().now();
-        let from = head.from.unwrap_or(Address::UNKNOWN);
-        bounds.webhook(entrance, from, now).map_err(|why| self.too_many(entrance, why))?;
-        let most = declared(webhooks, &head.headers).map_err(|status| self.turned_away(entrance, status))?;
+        let admitted = self.within_bounds(webhooks, entrance, head)?;
         self.prove(webhooks, entrance, head, webhooks::verify_head)?;
+        Ok(admitted)
+    }
+
+    /// The same for a request of a connection that is not known here, without its proof, which the owner of the connection
+    /// asks for. What refusals are counted for comes with it.
+    pub fn admit_for_owner(&self, head: &Incoming) -> Result<(Entrance, Admitted), Reply> {
+        let source = head.path.strip_prefix("/hooks/").and_then(|path| path.split('/').next()).unwrap_or_default();
+        // Whose it is is not known yet: the path stands for it.
+        let connection = Some(head.path.clone());
+        let entrance = Entrance { environment: "unknown".to_owned(), source: source.to_owned(), connection };
+        let webhooks = self.webhooks(&entrance).ok_or_else(|| Reply::refusal(404))?;
+        let admitted = self.within_bounds(webhooks, &entrance, head)?;
+        Ok((entrance, admitted))
+    }
+
+    fn within_bounds(&self, webhooks: &Webhooks, entrance: &Entrance, head: &Incoming) -> Result<Admitted, Reply> {
+        let bounds = self.bounds();
+        let from = head.from.unwrap_or(Address::UNKNOWN);
+        bounds.webhook(entrance, from, self.clock().now()).map_err(|why| self.too_many(entrance, why))?;
+        let most = declared(webhooks, &head.headers).map_err(|status| self.turned_away(entrance, status))?;
         let memory = bounds.bodies.share([Holder::of("path", entrance), from.holder()]);
         Ok(Admitted { most, memory })
     }
@@ -232,7 +247,7 @@ impl Hooks {
 
     /// Position up to which the log was processed.
     pub fn processed(&self) -> u64 {
-        self.inner.processed.load(Ordering::Acquire)
+        self.inner.follower.processed()
     }
 }
 

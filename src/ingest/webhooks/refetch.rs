@@ -8,8 +8,9 @@ use super::{HooksInner, add};
 use crate::connectors::definition::Definition;
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
-use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use crate::engine::pipeline::{Batch, Error, Mark};
 use crate::engine::source::{Ask, Connection, Failure, Page, Part, Quarantined, Source};
+use crate::keyspaces;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -56,7 +57,7 @@ impl RefetchRequest {
         let value = serde_json::to_vec(&self.row).map_err(|e| Error::BadBatch(e.to_string()))?;
         let position = position_text(self.position);
         let [a, b, c, d, e] = self.key.each_ref().map(String::as_str);
-        Ok(Mark::put(Table::Refetch, &[a, b, c, d, e, &position], value))
+        Ok(Mark::put(keyspaces::REFETCH, &[a, b, c, d, e, &position], value))
     }
 }
 
@@ -106,7 +107,7 @@ struct RefetchGroup {
 impl Refetches {
     pub fn load(engine: &Engine) -> Result<Self, Error> {
         let refetches = Refetches { table: Mutex::default(), changed: Notify::new() };
-        let rows = engine.marks(Table::Refetch, &[])?.into_iter().filter_map(|(key, value)| {
+        let rows = engine.marks(keyspaces::REFETCH, &[])?.into_iter().filter_map(|(key, value)| {
             let [a, b, c, d, e, position] = <[String; 6]>::try_from(key).ok()?;
             let position = u64::from_str_radix(&position, 16).ok()?;
             Some(RefetchRequest { key: [a, b, c, d, e], position, row: serde_json::from_slice(&value).ok()? })
@@ -365,7 +366,7 @@ fn name(group: &RefetchGroup) -> String {
 /// Marks that take the group's hints away.
 fn answered(group: &RefetchGroup) -> Vec<Mark> {
     let [a, b, c, d] = group.place.each_ref().map(String::as_str);
-    let each = |(key, hint): (&str, u64)| Mark::delete(Table::Refetch, &[a, b, c, d, key, &position_text(hint)]);
+    let each = |(key, hint): (&str, u64)| Mark::delete(keyspaces::REFETCH, &[a, b, c, d, key, &position_text(hint)]);
     group.keys.iter().flat_map(|(key, hints)| hints.iter().map(|hint| (key.as_str(), *hint))).map(each).collect()
 }
 

@@ -4,11 +4,10 @@ use super::{HooksInner, unrouted};
 use crate::connectors::webhooks::StoredWebhook;
 use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
-use crate::engine::pipeline::{Batch, Error, Mark, Table, expire_quarantine};
+use crate::engine::pipeline::{Batch, Error, Keyspace, Mark, expire_quarantine};
 use crate::ingest::dedup;
 use crate::telemetry::record;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +66,7 @@ async fn forget_quarantined(inner: &HooksInner, now: Timestamp) -> Result<(), Er
 /// Forgets ids minute by minute, so that no more than a minute's worth is in memory.
 async fn forget_ids(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
     let engine = &inner.parts.engine;
-    let stored = engine.mark(Table::Place, &[PLACE])?;
+    let stored = engine.mark(Keyspace::PLACE, &[PLACE])?;
     let stored = stored.and_then(|value| String::from_utf8_lossy(&value).parse::<i64>().ok());
     let current = now.seconds().div_euclid(60);
     // Ids live for days at most: without a place nothing older can stand.
@@ -81,7 +80,7 @@ async fn forget_ids(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
             continue;
         }
         pass("ttl.sweep");
-        marks.push(Mark::put(Table::Place, &[PLACE], (minute + 1).to_string()));
+        marks.push(Mark::put(Keyspace::PLACE, &[PLACE], (minute + 1).to_string()));
         engine.commit(Batch { marks, ..Batch::default() }).await?;
     }
     Ok(())
@@ -90,7 +89,7 @@ async fn forget_ids(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
 /// Trims entries of the log that were processed and are old.
 fn trim(inner: &HooksInner, now: Timestamp, trimmed: &mut u64) -> Result<(), Error> {
     let log = inner.parts.engine.log();
-    let processed = inner.processed.load(Ordering::Acquire);
+    let processed = inner.follower.processed();
     loop {
         let entries = log.read(*trimmed, PAGE)?;
         let old = |(position, bytes): &&(u64, bytes::Bytes)| {

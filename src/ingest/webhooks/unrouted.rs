@@ -8,7 +8,8 @@ use super::{Hooks, HooksInner};
 use crate::connectors::webhooks::{SourceConnections, StoredWebhook, Verdict};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Timestamp};
-use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use crate::engine::pipeline::{Batch, Error, Mark};
+use crate::keyspaces;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
@@ -46,7 +47,7 @@ pub(super) struct Unrouted {
 impl Unrouted {
     pub fn load(engine: &Engine) -> Result<Self, Error> {
         let mut counts = HashMap::new();
-        for (key, _) in engine.marks(Table::Unrouted, &[])? {
+        for (key, _) in engine.marks(keyspaces::UNROUTED, &[])? {
             if let [environment, source, ..] = key.as_slice() {
                 *counts.entry((environment.clone(), source.clone())).or_insert(0) += 1;
             }
@@ -63,7 +64,7 @@ impl Unrouted {
             return None;
         }
         *count += 1;
-        Some(Mark::put(Table::Unrouted, &[environment, source, &name(position, row.index)], value))
+        Some(Mark::put(keyspaces::UNROUTED, &[environment, source, &name(position, row.index)], value))
     }
 
     /// Environments and sources of which events wait.
@@ -97,7 +98,7 @@ fn position_of(name: &str) -> Option<u64> {
 impl Hooks {
     /// How many events of a source wait for a connection.
     pub fn unrouted(&self, environment: &str, source: &str) -> Result<usize, Error> {
-        Ok(self.inner.parts.engine.marks(Table::Unrouted, &[environment, source])?.len())
+        Ok(self.inner.parts.engine.marks(keyspaces::UNROUTED, &[environment, source])?.len())
     }
 
     /// Runs all unrouted events again: at the start, when files may have brought new connections.
@@ -121,8 +122,8 @@ impl Hooks {
         let inner = &self.inner;
         let waiting = {
             // What is being processed may have been routed by the connections of before: first it has to be unrouted.
-            let _turn = inner.turn.lock().await;
-            inner.parts.engine.marks(Table::Unrouted, &[environment, source])?
+            let _held = inner.follower.hold().await;
+            inner.parts.engine.marks(keyspaces::UNROUTED, &[environment, source])?
         };
         let accounts = inner.accounts(environment, source);
         let mut found = 0;
@@ -173,7 +174,7 @@ async fn again(
     name: &str,
     row: &UnroutedEvent,
 ) -> Result<bool, Error> {
-    let done = Mark::delete(Table::Unrouted, &[environment, source, name]);
+    let done = Mark::delete(keyspaces::UNROUTED, &[environment, source, name]);
     let log = inner.parts.engine.log();
     let position = position_of(name).unwrap_or(0);
     let entry = log.read(position.saturating_sub(1), 1)?;
@@ -187,7 +188,7 @@ async fn again(
     draft.mark(done);
     let prepared = draft.finish(taken)?;
     let committed = inner.parts.engine.commit(prepared.batch).await;
-    inner.dedup.release(&prepared.reserved);
+    prepared.reserved.release();
     super::process::rejected(inner, &format!("{}.{}", Cause::webhook(position), row.index), &committed?).await?;
     inner.committed();
     inner.refetches.add(prepared.refetches);
@@ -198,7 +199,7 @@ async fn again(
 /// Drops what has waited too long.
 pub(super) async fn expire(inner: &HooksInner, now: Timestamp) -> Result<(), Error> {
     let mut marks = Vec::new();
-    for (key, value) in inner.parts.engine.marks(Table::Unrouted, &[])? {
+    for (key, value) in inner.parts.engine.marks(keyspaces::UNROUTED, &[])? {
         let old = serde_json::from_slice::<UnroutedEvent>(&value).is_ok_and(|row| Timestamp(row.at).plus(KEEP) <= now);
         if let ([environment, source, name], true) = (key.as_slice(), old) {
             tracing::warn!(
@@ -208,7 +209,7 @@ pub(super) async fn expire(inner: &HooksInner, now: Timestamp) -> Result<(), Err
                 "a webhook found no connection in 7 days and is dropped"
             );
             inner.unrouted.gone(environment, source, 1);
-            marks.push(Mark::delete(Table::Unrouted, &[environment, source, name]));
+            marks.push(Mark::delete(keyspaces::UNROUTED, &[environment, source, name]));
         }
     }
     if !marks.is_empty() {

@@ -6,8 +6,9 @@
 use super::environment_of;
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
-use crate::engine::pipeline::{Error, Mark, Table};
+use crate::engine::pipeline::{Error, Mark};
 use crate::engine::sink::Delivery;
+use crate::keyspaces;
 use serde_json::json;
 use std::time::Duration;
 
@@ -39,12 +40,12 @@ impl DeadLetter {
     pub(super) fn keep(&self) -> Result<Mark, Error> {
         let text = serde_json::to_string(&self.delivery).map_err(|e| Error::Storage(e.to_string()))?;
         let value = json!({"format": 1, "reason": self.reason, "at": self.at.to_string(), "delivery": text});
-        Ok(Mark::put(Table::Setting, &[DEAD, &self.delivery.id], value.to_string()))
+        Ok(Mark::put(keyspaces::SETTING, &[DEAD, &self.delivery.id], value.to_string()))
     }
 
     /// The mark that removes it.
     pub(super) fn remove(&self) -> Mark {
-        Mark::delete(Table::Setting, &[DEAD, &self.delivery.id])
+        Mark::delete(keyspaces::SETTING, &[DEAD, &self.delivery.id])
     }
 
     /// The same as a delivery that is owed from now on.
@@ -72,12 +73,14 @@ pub(super) fn read(
     each: &mut dyn FnMut(DeadLetter) -> bool,
 ) -> Result<(), Error> {
     let after: Vec<&str> = after.into_iter().collect();
-    engine.marks_after(Table::Setting, &[DEAD], &after, &mut |_, value| DeadLetter::read(value).is_none_or(&mut *each))
+    engine.marks_after(keyspaces::SETTING, &[DEAD], &after, &mut |_, value| {
+        DeadLetter::read(value).is_none_or(&mut *each)
+    })
 }
 
 /// One of them.
 pub(super) fn one(engine: &Engine, id: &str) -> Result<Option<DeadLetter>, Error> {
-    Ok(engine.mark(Table::Setting, &[DEAD, id])?.and_then(|value| DeadLetter::read(&value)))
+    Ok(engine.mark(keyspaces::SETTING, &[DEAD, id])?.and_then(|value| DeadLetter::read(&value)))
 }
 
 /// Drops what is too old, and the oldest of what is too much. How many were dropped.

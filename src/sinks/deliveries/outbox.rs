@@ -10,10 +10,11 @@ use crate::connectors::deliveries::{Attempt, AttemptFailed, Post, attempt};
 use crate::connectors::http::Url;
 use crate::engine::fault::pass;
 use crate::engine::model::Timestamp;
-use crate::engine::pipeline::{Batch, Error, Mark, Table};
+use crate::engine::pipeline::{Batch, Error, Mark};
 use crate::engine::sink::Delivery;
 use crate::engine::store::journal::JournalLine;
 use crate::engine::{Engine, fault};
+use crate::keyspaces;
 use crate::registry::connections::Connections;
 use crate::telemetry::record;
 use parking_lot::{Mutex, MutexGuard};
@@ -76,7 +77,7 @@ impl Outbox {
         client: Arc<dyn Post>,
         commits: watch::Receiver<u64>,
     ) -> Result<Self, Error> {
-        let marks = engine.marks(Table::Setting, &[DISABLED])?.into_iter();
+        let marks = engine.marks(keyspaces::SETTING, &[DISABLED])?.into_iter();
         let disabled = marks.filter_map(|(mut key, at)| Some((key.pop()?, since(&at))));
         let lanes = Mutex::new(DeliveryQueues::new(HELD, disabled.collect()));
         let enabled = Notify::new();
@@ -188,7 +189,7 @@ impl Outbox {
 
     /// Delivers to an endpoint again, from its first undelivered on.
     pub async fn enable(&self, endpoint: &str) -> Result<(), Error> {
-        let marks = vec![Mark::delete(Table::Setting, &[DISABLED, endpoint])];
+        let marks = vec![Mark::delete(keyspaces::SETTING, &[DISABLED, endpoint])];
         self.inner.engine.commit(Batch { marks, ..Batch::default() }).await?;
         self.inner.lanes().enable(endpoint);
         self.inner.enabled.notify_one();
@@ -377,7 +378,7 @@ impl OutboxInner {
                     "the endpoint answered 410 and is disabled; POST /v1/endpoints/NAME/enable to go on"
                 );
                 let at = self.engine.clock().now();
-                let marks = vec![Mark::put(Table::Setting, &[DISABLED, endpoint], at.to_string())];
+                let marks = vec![Mark::put(keyspaces::SETTING, &[DISABLED, endpoint], at.to_string())];
                 self.engine.commit(Batch { marks, ..Batch::default() }).await?;
                 pass("out.disable");
                 self.lanes().disable(endpoint, at);

@@ -12,7 +12,7 @@ use crate::connectors::kafka::output::outlet::OutputTopic;
 use crate::connectors::kafka::output::places::{self, Patience, ProducerPlace};
 use crate::connectors::kafka::output::writer::{TopicWriter, WriterTrouble};
 use crate::engine::model::{Cause, Change, Cursor, CursorKey, DatasetId, Position, Via};
-use crate::engine::pipeline::{self, Dataset, Table};
+use crate::engine::pipeline::{self, Dataset, Keyspace};
 use crate::engine::source::Failure;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -230,7 +230,7 @@ impl TransactionalWriter {
         }
         let name = &way.outlet.name;
         let key = [&*name.environment, &*name.source, &*name.model, &cause.to_string()];
-        let run = self.order.engine.mark(Table::Run, &key)?;
+        let run = self.order.engine.mark(Keyspace::RUN, &key)?;
         let run = run.and_then(|text| serde_json::from_slice::<Map<String, Value>>(&text).ok());
         let first = run.is_some_and(|run| run.get("kind").and_then(Value::as_str) == Some("INITIAL"));
         if self.first_listings.len() >= RUNS_KNOWN {

@@ -17,6 +17,8 @@
 
 mod book;
 mod page;
+#[cfg(test)]
+mod tests;
 
 pub use book::{Line, add, kept, merged};
 pub use page::{PAGE, page};

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use syncline::keyspaces;
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, Counts, Cursor, DatasetId, DatasetName, Position, Strategy, Timestamp};
 use syncline_engine::pipeline::{
-    Batch, Dataset, DatasetSpec, Error, Filter, Mark, Options, PageBuilder, Receipt, Table, WindowOp,
+    Batch, Dataset, DatasetSpec, Error, Filter, Keyspace, Mark, Options, PageBuilder, Receipt, WindowOp,
 };
 use syncline_engine::time::ManualClock;
 use syncline_tests::compare::{read_changes, read_pages};
@@ -239,11 +240,11 @@ fn a_refused_batch_leaves_nothing_behind() {
     let before = Position(engine.watermark().borrow().0 - 1);
     let mut batch = saves(&engine, &set, [("a".to_string(), json!({"v": 2})), ("b".to_string(), json!({}))]);
     batch.close.push(WindowOp::Sweep(set.clone()));
-    batch.marks.push(Mark::put(Table::Setting, &["x"], "y"));
+    batch.marks.push(Mark::put(keyspaces::SETTING, &["x"], "y"));
     let refused = run(engine.commit(batch));
     assert!(matches!(&refused, Err(Error::NoWindow(model)) if model == "Contact"), "{refused:?}");
     assert_eq!(refused.expect_err("refused").to_string(), "No track deletes starting point found for model 'Contact'.");
-    assert_eq!(engine.mark(Table::Setting, &["x"]).expect("marks"), None);
+    assert_eq!(engine.mark(keyspaces::SETTING, &["x"]).expect("marks"), None);
     assert_eq!(ids(&engine, &set), ["a"]);
     assert_eq!(read_changes(&engine, &set, before).expect("changes"), []);
     run(engine.stop()).expect("stops");
@@ -405,18 +406,20 @@ fn marks_are_found_by_whole_parts() {
         &["a", "b\0"],
     ];
     let engine = open(folder.path(), 1);
-    let marks =
-        |table| keys.iter().map(move |key| Mark::put(table, key, format!("{table:?}{key:?}"))).collect::<Vec<_>>();
-    let all = marks(Table::Note).into_iter().chain(marks(Table::Setting)).collect();
+    let marks = |keyspace: Keyspace| {
+        let value = move |key: &[&str]| format!("{}{key:?}", keyspace.number());
+        keys.iter().map(move |key| Mark::put(keyspace, key, value(key))).collect::<Vec<_>>()
+    };
+    let all = marks(Keyspace::NOTE).into_iter().chain(marks(keyspaces::SETTING)).collect();
     run(engine.commit(Batch { marks: all, ..Batch::default() })).expect("commits");
     run(engine.stop()).expect("stops");
     drop(engine);
     let engine = open(folder.path(), 2);
     for key in keys {
-        let value = engine.mark(Table::Note, key).expect("marks");
-        assert_eq!(value, Some(format!("Note{key:?}").into_bytes()), "{key:?}");
+        let value = engine.mark(Keyspace::NOTE, key).expect("marks");
+        assert_eq!(value, Some(format!("{}{key:?}", Keyspace::NOTE.number()).into_bytes()), "{key:?}");
     }
-    let found = engine.marks(Table::Setting, &["a"]).expect("marks");
+    let found = engine.marks(keyspaces::SETTING, &["a"]).expect("marks");
     let rests: Vec<Vec<String>> = found.iter().map(|(rest, _)| rest.clone()).collect();
     let mut expected: Vec<Vec<String>> =
         keys.iter().filter(|k| k[0] == "a").map(|k| k[1..].iter().map(|p| p.to_string()).collect()).collect();
@@ -425,12 +428,12 @@ fn marks_are_found_by_whole_parts() {
     let mut sorted = rests.clone();
     sorted.sort();
     assert_eq!(sorted, expected);
-    assert_eq!(engine.marks(Table::Setting, &[]).expect("marks").len(), keys.len());
-    assert_eq!(engine.marks(Table::Run, &[]).expect("marks"), []);
-    let gone = vec![Mark::delete(Table::Setting, &["a"]), Mark::put(Table::Setting, &["a", "b"], "new")];
+    assert_eq!(engine.marks(keyspaces::SETTING, &[]).expect("marks").len(), keys.len());
+    assert_eq!(engine.marks(Keyspace::RUN, &[]).expect("marks"), []);
+    let gone = vec![Mark::delete(keyspaces::SETTING, &["a"]), Mark::put(keyspaces::SETTING, &["a", "b"], "new")];
     run(engine.commit(Batch { marks: gone, ..Batch::default() })).expect("commits");
-    assert_eq!(engine.mark(Table::Setting, &["a"]).expect("marks"), None);
-    assert_eq!(engine.mark(Table::Setting, &["a", "b"]).expect("marks"), Some(b"new".to_vec()));
+    assert_eq!(engine.mark(keyspaces::SETTING, &["a"]).expect("marks"), None);
+    assert_eq!(engine.mark(keyspaces::SETTING, &["a", "b"]).expect("marks"), Some(b"new".to_vec()));
     run(engine.stop()).expect("stops");
 }
 

@@ -111,7 +111,7 @@ impl Bench {
     }
 
     fn states(&self) -> Vec<InputState> {
-        self.serving.app().inputs.as_ref().expect("inputs").states()
+        self.serving.app().topics.inputs.as_ref().expect("inputs").states()
     }
 
     /// Waits until a message written now has had its effect: then so has all that was written before to its partition.
@@ -228,7 +228,7 @@ async fn every_operation_does_what_it_says() {
     bench.settled(3).await;
     assert_eq!(bench.records("acme", "Order").await.keys().collect::<Vec<_>>(), ["K", "b1"]);
     // The record without a key was kept aside, alone.
-    let kept = bench.serving.app().engine.marks(syncline_engine::pipeline::Table::Quarantine, &["default", "shop"]);
+    let kept = bench.serving.app().engine.marks(syncline_engine::pipeline::Keyspace::QUARANTINE, &["default", "shop"]);
     let kept = kept.expect("marks");
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(String::from_utf8_lossy(&kept[0].1).contains("bad_key"), "{kept:?}");
@@ -616,6 +616,7 @@ async fn a_topic_made_again_stops_its_input_and_no_other() {
     while bench
         .serving
         .app()
+        .topics
         .inputs
         .as_ref()
         .is_none_or(|inputs| inputs.restart("default", &name, StartOffset::Earliest) == 0)

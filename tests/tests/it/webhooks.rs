@@ -11,6 +11,7 @@ use syncline::admission::{Bounds, Ingress};
 use syncline::api::hooks;
 use syncline::config::Endpoint;
 use syncline::ingest::webhooks::{Hooks, HooksParts, Incoming, Reply};
+use syncline::keyspaces;
 use syncline::registry::connections::{AccountKey, Connections};
 use syncline::server;
 use syncline::sinks::deliveries::{Announcer, Outbox};
@@ -22,7 +23,7 @@ use syncline_connectors::rest::RestSource;
 use syncline_connectors::rest::notes::Forgetful;
 use syncline_engine::Engine;
 use syncline_engine::model::{Action, Cause, DatasetName, Timestamp, Via};
-use syncline_engine::pipeline::{Batch, Dataset, Mark, Options, Table};
+use syncline_engine::pipeline::{Batch, Dataset, Keyspace, Mark, Options};
 use syncline_engine::source::{Ask, Body, Bookmark, Failure, Observation, Page, Quarantined, Retry, Source};
 use syncline_engine::time::{Clock, ManualClock};
 use tokio::sync::mpsc;
@@ -233,7 +234,8 @@ impl Bench {
             let (hooks, stop) = (self.hooks.clone(), stop.clone());
             async move { hooks.run(stop).await }
         });
-        until("no hints left", || async { self.engine.marks(Table::Refetch, &[]).expect("reads").is_empty() }).await;
+        until("no hints left", || async { self.engine.marks(keyspaces::REFETCH, &[]).expect("reads").is_empty() })
+            .await;
         stop.cancel();
         running.await.expect("ends").expect("well");
     }
@@ -259,7 +261,7 @@ impl Bench {
 
     /// Codes and record ids of what was kept aside.
     fn kept(&self) -> Vec<(String, Option<String>)> {
-        let kept = self.engine.marks(Table::Quarantine, &[]).expect("reads").into_iter();
+        let kept = self.engine.marks(Keyspace::QUARANTINE, &[]).expect("reads").into_iter();
         let text = |value: &Value| value.as_str().map(str::to_owned);
         kept.map(|(_, value)| {
             let kept: Value = serde_json::from_slice(&value).expect("json");
@@ -390,7 +392,7 @@ async fn however_processing_is_cut_off_every_event_is_taken_once() {
                     break;
                 }
                 // What it waits for was handed over before this, and is through when this is.
-                let marks = vec![Mark::put(Table::Setting, &["turn"], "")];
+                let marks = vec![Mark::put(keyspaces::SETTING, &["turn"], "")];
                 bench.engine.commit(Batch { marks, ..Batch::default() }).await.expect("commits");
             }
         }
@@ -451,7 +453,7 @@ async fn how_long_a_hash_stands_in_counts_from_receipt() {
     bench.hooks.catch_up().await.expect("processes");
     assert_eq!(bench.hooks.tally().duplicates.load(Ordering::SeqCst), 1, "of c alone");
     let minute = format!("{:012}", bench.clock.now().seconds() / 60);
-    let lists = bench.engine.marks(Table::Dedupe, &["#"]).expect("reads");
+    let lists = bench.engine.marks(keyspaces::DEDUPE, &["#"]).expect("reads");
     assert!(lists.len() == 4 && lists.iter().all(|(key, _)| key[0] > minute), "where the sweep is yet to come");
 }
 
@@ -722,7 +724,7 @@ async fn entries_wait_for_a_restart_and_are_processed_once() {
         assert_eq!(bench.record("acme", &id.to_string()).await.expect("there").1["email"], json!(format!("{last}@x")));
     }
     assert_eq!(bench.hooks.tally().events.load(Ordering::SeqCst), 300);
-    let place = |bench: &Bench| bench.engine.mark(Table::Place, &["webhooks"]).expect("reads");
+    let place = |bench: &Bench| bench.engine.mark(Keyspace::PLACE, &["webhooks"]).expect("reads");
     assert_eq!(place(&bench), Some(b"301".to_vec()));
     let bench = bench.again().await;
     assert_eq!(place(&bench), Some(b"301".to_vec()), "after a restart");
@@ -807,7 +809,7 @@ async fn what_cannot_be_taken_is_kept_with_its_reason() {
         assert_eq!(bench.hooks.receive(&entrance, request).await.status, 200, "{body}");
     }
     bench.hooks.catch_up().await.expect("processes");
-    let kept = bench.engine.marks(Table::Quarantine, &["default", "crm"]).expect("reads");
+    let kept = bench.engine.marks(Keyspace::QUARANTINE, &["default", "crm"]).expect("reads");
     let code = |value: &[u8]| serde_json::from_slice::<Value>(value).expect("json")["code"].as_str().map(str::to_owned);
     let codes: Vec<_> = kept.iter().filter_map(|(_, value)| code(value)).collect();
     assert_eq!(codes.iter().filter(|c| *c == "bad_body").count(), 3, "{codes:?}");
@@ -852,7 +854,7 @@ async fn hints_coalesce_and_survive_a_crash() {
         asked() == 2
     })
     .await;
-    until("no hints left", || async { bench.engine.marks(Table::Refetch, &[]).expect("reads").is_empty() }).await;
+    until("no hints left", || async { bench.engine.marks(keyspaces::REFETCH, &[]).expect("reads").is_empty() }).await;
     let (action, payload, cause) = bench.record("acme", "1").await.expect("there");
     assert_eq!((action, cause.via, &payload["email"]), (Action::Added, Via::Webhook, &json!("fetched@x")));
     // A later hint is a new fetch.
@@ -919,17 +921,19 @@ async fn of_many_failed_readings_each_is_kept() {
 async fn old_ids_and_entries_are_forgotten() {
     let bench = Bench::new(APP, &[]).await;
     bench.take(&json!([whole("e1", "1", "a@x", START)])).await;
-    assert_eq!(bench.engine.marks(Table::Dedupe, &[]).expect("reads").len(), 2);
+    assert_eq!(bench.engine.marks(keyspaces::DEDUPE, &[]).expect("reads").len(), 2);
     let stop = CancellationToken::new();
     let running = tokio::spawn({
         let (hooks, stop) = (bench.hooks.clone(), stop.clone());
         async move { hooks.run(stop).await }
     });
-    until("the first sweep", || async { bench.engine.mark(Table::Place, &["webhook ids"]).expect("reads").is_some() })
-        .await;
+    until("the first sweep", || async {
+        bench.engine.mark(Keyspace::PLACE, &["webhook ids"]).expect("reads").is_some()
+    })
+    .await;
     until("swept", || async {
         bench.clock.advance(Duration::from_secs(3600));
-        let ids = bench.engine.marks(Table::Dedupe, &[]).expect("reads").len();
+        let ids = bench.engine.marks(keyspaces::DEDUPE, &[]).expect("reads").len();
         ids == 0 && bench.engine.log().read(0, 1).expect("reads").is_empty()
     })
     .await;

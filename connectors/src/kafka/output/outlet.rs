@@ -4,7 +4,8 @@
 //! of their own, because their keys are the same.
 
 use super::{By, Shape, TopicKeyForm, json};
-use crate::kafka::{Cluster, murmur2, topics};
+use crate::kafka::{Cluster, topics};
+use crate::murmur2;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 //! wait for each other, each has a partition of the topic, as far as there are as many.
 
 use crate::kafka::cluster::{Cluster, failure};
-use crate::kafka::murmur2;
 use crate::kafka::topics::{self, TopicSpec};
+use crate::murmur2;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;

@@ -23,7 +23,8 @@ pub use follow::{ChangeStream, DatasetFilter, FOLLOW_CHANGES, FollowedChange};
 pub use sync::{SyncBuilder, SyncRun};
 pub use write::WriteBuilder;
 
-use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt, Table};
+use super::Keyspace;
+use super::batch::{BATCH_BYTES, BATCH_RECORDS, Batch, Mark, PageBuilder, Receipt};
 use super::committer::{Last, Live, Names};
 use super::messages::{BatchReply, ReplyReceiver, SequencerMessage, Submission};
 use super::replicate::{LogEntry, ReplicatedLog};
@@ -41,8 +42,10 @@ use crate::store::journal::JournalThread;
 use crate::time::Clock;
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -166,11 +169,16 @@ impl Engine {
         }
     }
 
-    /// Makes this engine the one whose batches count: appends a claim to the log and waits until it was entered. Returns the
-    /// number of the term; `Fenced` if another owner was quicker.
+    /// Makes this engine the one whose batches count: appends a claim to the log and waits until it was read, and all before it
+    /// is committed. Returns the number of the term; `Fenced` if another owner was quicker.
     pub async fn acquire_term(&self, owner: &str) -> Result<u64, Error> {
         match &self.inner.replicated {
-            Some(replicated) => replicated.acquire_term(&*self.inner.log, owner).await,
+            Some(replicated) => {
+                let term = replicated.acquire_term(&*self.inner.log, owner).await?;
+                // The claim was read behind all entries before it, whose batches may still be on their way to their commit.
+                self.submit_and_wait(Batch::default(), Vec::new(), false).await?;
+                Ok(term)
+            }
             None => Ok(0),
         }
     }
@@ -305,25 +313,25 @@ impl Engine {
     }
 
     /// A stored mark.
-    pub fn mark(&self, table: Table, key: &[&str]) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.inner.store.mark(table as u8, key)?)
+    pub fn mark(&self, keyspace: Keyspace, key: &[&str]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.inner.store.mark(keyspace.number(), key)?)
     }
 
     /// Marks whose key begins with these parts, in order of (length, text) part by part: (remaining parts, value).
-    pub fn marks(&self, table: Table, prefix: &[&str]) -> Result<Vec<(Vec<String>, Vec<u8>)>, Error> {
-        Ok(self.inner.store.marks(table as u8, prefix)?)
+    pub fn marks(&self, keyspace: Keyspace, prefix: &[&str]) -> Result<Vec<(Vec<String>, Vec<u8>)>, Error> {
+        Ok(self.inner.store.marks(keyspace.number(), prefix)?)
     }
 
     /// The same one by one, behind the mark with the remaining parts `after`, until `each` returns false: (remaining parts,
     /// value).
     pub fn marks_after(
         &self,
-        table: Table,
+        keyspace: Keyspace,
         prefix: &[&str],
         after: &[&str],
         each: &mut dyn FnMut(Vec<String>, &[u8]) -> bool,
     ) -> Result<(), Error> {
-        Ok(self.inner.store.marks_after(table as u8, prefix, after, each)?)
+        Ok(self.inner.store.marks_after(keyspace.number(), prefix, after, each)?)
     }
 
     /// Stores marks alone, durably.
@@ -402,7 +410,15 @@ pub struct PendingCommit(pub(super) ReplyReceiver);
 impl PendingCommit {
     /// What the batch did, once it is durable and visible.
     pub async fn receipt(self) -> Result<Receipt, Error> {
-        self.0.await.unwrap_or(Err(Error::Stopped))
+        self.await
+    }
+}
+
+impl Future for PendingCommit {
+    type Output = Result<Receipt, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|receipt| receipt.unwrap_or(Err(Error::Stopped)))
     }
 }
 

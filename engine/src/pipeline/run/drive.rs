@@ -7,7 +7,7 @@ use super::{Halt, Order, Progress, RUNS_KEPT, RunEndReport};
 use crate::fault::{self, Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::pipeline::{
-    Batch, Engine, Error, Mark, PageBuilder, Quarantine, QuarantineEntry, QuarantineWriter, Receipt, Table, WindowOp,
+    Batch, Engine, Error, Keyspace, Mark, PageBuilder, Quarantine, QuarantineEntry, QuarantineWriter, Receipt, WindowOp,
 };
 use crate::sink::RunEnd;
 use crate::source::{Ask, Body, Bookmark, Confirm, End, Failure, Observation, Page, Part, Quarantined, Source};
@@ -94,7 +94,7 @@ impl<'a> RunDriver<'a> {
         let progress = Progress::load(engine, &order.dataset.name)?;
         let [environment, of, connection, model, _] = scope(&order.dataset.name);
         let quarantine = Quarantine::load(engine, [environment, of, connection, model], QuarantineWriter::Run)?;
-        let stored = engine.mark(Table::Bookmark, &scope(&order.dataset.name))?;
+        let stored = engine.mark(Keyspace::BOOKMARK, &scope(&order.dataset.name))?;
         let mut stored = stored.and_then(|bytes| RunState::decode(&bytes));
         if let Some(journey) = stored.as_mut().filter(|journey| journey.record.status == Outcome::Running) {
             journey.catch_up(engine.noted(&order.dataset, journey.number)?);
@@ -155,7 +155,7 @@ impl<'a> RunDriver<'a> {
         record.error = Some(("superseded".to_owned(), why.to_owned()));
         let end = run_end(&record);
         let name = Arc::clone(&self.order.dataset.name);
-        let mut marks = vec![Mark::delete(Table::Bookmark, &scope(&name)), run_mark(&name, &record)];
+        let mut marks = vec![Mark::delete(Keyspace::BOOKMARK, &scope(&name)), run_mark(&name, &record)];
         marks.extend(self.keep_run(number));
         marks.push(self.progress.mark(&name));
         let end_run = Some((self.order.dataset.clone(), end));
@@ -386,7 +386,7 @@ impl<'a> RunDriver<'a> {
         let mut batch = Batch { cause: Some(Cause::run(self.journey.number)), ..Batch::default() };
         batch.pages.push(self.records(&page.observations));
         batch.marks = self.side_marks(&page)?;
-        batch.marks.push(Mark::put(Table::Bookmark, &scope(&self.order.dataset.name), self.journey.encode()));
+        batch.marks.push(Mark::put(Keyspace::BOOKMARK, &scope(&self.order.dataset.name), self.journey.encode()));
         batch.marks.push(self.record_mark());
         if fault::planted("bookmark_before_its_page") {
             self.engine.put_marks(batch.marks.clone()).await?;
@@ -465,8 +465,8 @@ impl<'a> RunDriver<'a> {
         let note = |(key, value): &(String, Vec<u8>)| {
             let parts: Vec<&str> = scope.iter().copied().chain([key.as_str()]).collect();
             match value.is_empty() {
-                true => Mark::delete(Table::Note, &parts),
-                false => Mark::put(Table::Note, &parts, value.clone()),
+                true => Mark::delete(Keyspace::NOTE, &parts),
+                false => Mark::put(Keyspace::NOTE, &parts, value.clone()),
             }
         };
         let mut marks: Vec<Mark> = page.notes.iter().map(note).collect();
@@ -532,7 +532,7 @@ impl<'a> RunDriver<'a> {
     async fn halted_on_the_way(mut self) -> Result<RunEndReport, Error> {
         if self.pages > 0 {
             let scope = scope(&self.order.dataset.name);
-            let marks = vec![Mark::put(Table::Bookmark, &scope, self.journey.encode()), self.record_mark()];
+            let marks = vec![Mark::put(Keyspace::BOOKMARK, &scope, self.journey.encode()), self.record_mark()];
             self.engine.commit(Batch { marks, ..Batch::default() }).await?;
         }
         Ok(self.report())
@@ -542,10 +542,10 @@ impl<'a> RunDriver<'a> {
         let name = Arc::clone(&self.order.dataset.name);
         let mut marks = Vec::new();
         if goes_on && (self.resumed || self.pages > 0) {
-            marks.push(Mark::put(Table::Bookmark, &scope(&name), self.journey.encode()));
+            marks.push(Mark::put(Keyspace::BOOKMARK, &scope(&name), self.journey.encode()));
         } else {
             self.journey.bookmark = None;
-            marks.push(Mark::delete(Table::Bookmark, &scope(&name)));
+            marks.push(Mark::delete(Keyspace::BOOKMARK, &scope(&name)));
         }
         if finished && self.journey.part == Part::Full && !self.resumed {
             marks.extend(self.quarantine.release_unmet());
@@ -578,7 +578,7 @@ impl<'a> RunDriver<'a> {
         }
         let over = runs.len().saturating_sub(RUNS_KEPT);
         let old: Vec<String> = runs.drain(..over).map(|number| Cause::run(number).to_string()).collect();
-        old.iter().map(|id| Mark::delete(Table::Run, &run_key(&self.order.dataset.name, id))).collect()
+        old.iter().map(|id| Mark::delete(Keyspace::RUN, &run_key(&self.order.dataset.name, id))).collect()
     }
 
     fn outcome(&self) -> Outcome {
@@ -687,7 +687,7 @@ async fn halted(halt: &mut watch::Receiver<Halt>) -> RunStop {
 }
 
 fn run_mark(name: &DatasetName, record: &RunRecord) -> Mark {
-    Mark::put(Table::Run, &run_key(name, &record.id), serde_json::to_vec(record).unwrap_or_default())
+    Mark::put(Keyspace::RUN, &run_key(name, &record.id), serde_json::to_vec(record).unwrap_or_default())
 }
 
 fn run_end(record: &RunRecord) -> RunEnd {

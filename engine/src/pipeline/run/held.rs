@@ -2,10 +2,10 @@
 
 use super::record::{RunRecord, run_key};
 use crate::model::{DatasetName, Timestamp};
-use crate::pipeline::{Engine, Error, Mark, Table};
+use crate::pipeline::{Engine, Error, Keyspace, Mark};
 use serde::{Deserialize, Serialize};
 
-/// Deletes that wait for approval, as stored under `Table::Held` (environment, source, model, run id).
+/// Deletes that wait for approval, as stored under `Keyspace::HELD` (environment, source, model, run id).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// The run that found them.
@@ -41,12 +41,12 @@ pub(super) fn hold(
         at: record.started_at,
         window,
     };
-    Mark::put(Table::Held, &run_key(dataset, &record.id), serde_json::to_vec(&hold).unwrap_or_default())
+    Mark::put(Keyspace::HELD, &run_key(dataset, &record.id), serde_json::to_vec(&hold).unwrap_or_default())
 }
 
 /// Deletes of a dataset that wait for approval.
 pub fn held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Hold>, Error> {
-    let marks = engine.marks(Table::Held, &[&dataset.environment, &dataset.source, &dataset.model])?;
+    let marks = engine.marks(Keyspace::HELD, &[&dataset.environment, &dataset.source, &dataset.model])?;
     let holds = marks.iter().filter_map(|(_, value)| serde_json::from_slice::<Hold>(value).ok());
     Ok(holds.filter(|hold| *hold.connection == *dataset.connection && *hold.variant == *dataset.variant).collect())
 }
@@ -54,5 +54,5 @@ pub fn held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Hold>, Error> 
 /// Marks that lift all holds of a dataset: a new listing begins, and finds for itself what is missing.
 pub(super) fn clear_held(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Mark>, Error> {
     let holds = held(engine, dataset)?;
-    Ok(holds.iter().map(|hold| Mark::delete(Table::Held, &run_key(dataset, &hold.run))).collect())
+    Ok(holds.iter().map(|hold| Mark::delete(Keyspace::HELD, &run_key(dataset, &hold.run))).collect())
 }

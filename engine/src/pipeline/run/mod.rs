@@ -22,7 +22,7 @@ pub use progress::{LOOKBACK_DELETES, LOOKBACK_WITHOUT_DATE, Progress, RUNS_KEPT}
 pub use record::{Outcome, RunRecord, RunState};
 pub use settle::{approve, reject};
 
-use super::{Dataset, Engine, Error, Table};
+use super::{Dataset, Engine, Error, Keyspace};
 use crate::model::{Counts, DatasetName};
 use crate::source::{Connection, Part, Source};
 use std::sync::Arc;
@@ -122,7 +122,7 @@ impl RunEndReport {
 
 /// The run of this dataset that the end of the process interrupted, if there is one: it goes on when the sync runs next.
 pub fn interrupted(engine: &Engine, dataset: &DatasetName) -> Result<Option<RunRecord>, Error> {
-    let stored = engine.mark(Table::Bookmark, &progress::scope(dataset))?;
+    let stored = engine.mark(Keyspace::BOOKMARK, &progress::scope(dataset))?;
     let record = stored.and_then(|bytes| RunState::decode(&bytes)).map(|journey| journey.record);
     Ok(record.filter(|record| record.status == Outcome::Running))
 }

@@ -1,6 +1,6 @@
 //! Progress: what a sync knows of its runs, and so what the next one has to ask for.
 //!
-//! Written by the run driver in the commit that ends a run, under `Table::Sync` with one key part more than the sync's own
+//! Written by the run driver in the commit that ends a run, under `Keyspace::SYNC` with one key part more than the sync's own
 //! state: (environment, source, connection, model, variant, `progress`). Whoever schedules reads it and never writes it,
 //! except to [`forget`](Progress::forget) it all.
 //!
@@ -11,7 +11,7 @@
 
 use super::RunState;
 use crate::model::{DatasetName, Timestamp};
-use crate::pipeline::{Engine, Error, Mark, Table};
+use crate::pipeline::{Engine, Error, Keyspace, Mark};
 use crate::source::Part;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ pub struct Progress {
 impl Progress {
     /// What is stored; the default for a sync that never ran.
     pub fn load(engine: &Engine, dataset: &DatasetName) -> Result<Progress, Error> {
-        let stored = engine.mark(Table::Sync, &key(dataset))?;
+        let stored = engine.mark(Keyspace::SYNC, &key(dataset))?;
         Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
     }
 
@@ -98,13 +98,14 @@ impl Progress {
 
     /// Marks that make a sync begin from nothing: progress, bookmark and notes (validators) go. Records stay.
     pub fn forget(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Mark>, Error> {
-        let mut marks = vec![Mark::delete(Table::Sync, &key(dataset)), Mark::delete(Table::Bookmark, &scope(dataset))];
+        let mut marks =
+            vec![Mark::delete(Keyspace::SYNC, &key(dataset)), Mark::delete(Keyspace::BOOKMARK, &scope(dataset))];
         marks.extend(forget_notes(engine, dataset)?);
         Ok(marks)
     }
 
     pub(super) fn mark(&self, dataset: &DatasetName) -> Mark {
-        Mark::put(Table::Sync, &key(dataset), serde_json::to_vec(self).unwrap_or_default())
+        Mark::put(Keyspace::SYNC, &key(dataset), serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// Notes a run that was read to its end.
@@ -145,10 +146,10 @@ fn key(dataset: &DatasetName) -> [&str; 6] {
 /// Marks that remove all notes of a dataset.
 pub(super) fn forget_notes(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Mark>, Error> {
     let scope = scope(dataset);
-    let notes = engine.marks(Table::Note, &scope)?;
+    let notes = engine.marks(Keyspace::NOTE, &scope)?;
     let remove = |(rest, _): (Vec<String>, Vec<u8>)| {
         let key: Vec<&str> = scope.iter().copied().chain(rest.iter().map(String::as_str)).collect();
-        Mark::delete(Table::Note, &key)
+        Mark::delete(Keyspace::NOTE, &key)
     };
     Ok(notes.into_iter().map(remove).collect())
 }

@@ -29,7 +29,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// The record of a run as it is stored under `Table::Run` (environment, source, model, run id), as JSON.
+/// The record of a run as it is stored under `Keyspace::RUN` (environment, source, model, run id), as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// `run_…`.

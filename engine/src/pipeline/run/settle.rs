@@ -7,7 +7,7 @@ use super::record::{RunRecord, run_key};
 use super::{Outcome, Progress};
 use crate::fault;
 use crate::model::{Cause, Position, id_of};
-use crate::pipeline::{Batch, Dataset, Engine, Error, Mark, Missing, Table, WindowOp};
+use crate::pipeline::{Batch, Dataset, Engine, Error, Keyspace, Mark, Missing, WindowOp};
 use crate::sink::RunEnd;
 use crate::source::{Ask, Body, Confirm, Page, Part};
 use std::borrow::Cow;
@@ -113,18 +113,18 @@ async fn decide(engine: &Engine, dataset: &Dataset, run: &str, status: Outcome) 
         _ => WindowOp::AbortOf(dataset.clone(), window),
     };
     let key = run_key(&dataset.name, run);
-    let mut marks = vec![Mark::delete(Table::Held, &key)];
+    let mut marks = vec![Mark::delete(Keyspace::HELD, &key)];
     if status == Outcome::Incomplete {
         marks.extend(forget_notes(engine, &dataset.name)?);
     }
-    let stored = engine.mark(Table::Run, &key)?;
+    let stored = engine.mark(Keyspace::RUN, &key)?;
     let (mut end_run, mut line) = (None, None);
     if let Some(mut record) = stored.and_then(|bytes| serde_json::from_slice::<RunRecord>(&bytes).ok()) {
         (record.status, record.held) = (status, None);
         let started_at = Some(record.started_at);
         let end = RunEnd { sync: record.sync.clone(), kind: record.kind.clone(), started_at, error: None };
         end_run = Some((dataset.clone(), end)).filter(|_| status == Outcome::Complete);
-        marks.push(Mark::put(Table::Run, &key, serde_json::to_vec(&record).unwrap_or_default()));
+        marks.push(Mark::put(Keyspace::RUN, &key, serde_json::to_vec(&record).unwrap_or_default()));
         line = Some(record.line(&dataset.name));
     }
     if status == Outcome::Complete {

@@ -78,7 +78,7 @@ async fn write(folder: &Path) {
         .commit()
         .await
         .expect("commits");
-    let marks = vec![Mark::put(Table::Bookmark, &["default", "crm", "acme", "Contact", "base"], "page 2")];
+    let marks = vec![Mark::put(Keyspace::BOOKMARK, &["default", "crm", "acme", "Contact", "base"], "page 2")];
     let open = vec![WindowOp::Start(contacts.clone())];
     engine.commit(Batch { open, marks, ..Batch::default() }).await.expect("commits");
     engine.log().append(vec![WEBHOOK.to_vec()]).await.expect("appends");
@@ -135,7 +135,7 @@ async fn says_what_it_was_left_with(engine: &Engine, folder: &Path, format: &str
     let owed = engine.outbox(10).expect("reads");
     let owed: Vec<_> = owed.iter().map(|d| (d.endpoint.as_str(), d.body.as_str())).collect();
     assert_eq!(owed, [("crm-events", r#"{"n":1,"added":20}"#)], "{format}");
-    let bookmark = engine.mark(Table::Bookmark, &["default", "crm", "acme", "Contact", "base"]).expect("reads");
+    let bookmark = engine.mark(Keyspace::BOOKMARK, &["default", "crm", "acme", "Contact", "base"]).expect("reads");
     assert_eq!(bookmark.as_deref(), Some(&b"page 2"[..]), "{format}");
     assert!(engine.window_open(&contacts), "{format}");
     assert!(engine.next_run().expect("a number") > 1, "a number is given once, {format}");

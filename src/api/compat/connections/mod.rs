@@ -202,7 +202,6 @@ impl From<ConnectionError> for Refusal {
             ConnectionError::Test(ref failure) => {
                 Refusal::bad("connection_test_failed", format!("{}: {why}", failure.code))
             }
-            ConnectionError::Shared(_) => Refusal::new(StatusCode::CONFLICT, "several_processes", why.to_string()),
             ConnectionError::Syncs(error) => error.into(),
         }
     }

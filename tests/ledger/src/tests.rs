@@ -1,7 +1,7 @@
 //! The ledger says what was tried, also when that failed, and the page says what the ledger says.
 
+use crate::{Line, PAGE, Trial, kept, merged, page, root};
 use std::path::Path;
-use syncline_ledger::{Line, PAGE, Trial, kept, merged, page, root};
 
 fn lines(file: &Path) -> Vec<Line> {
     let text = std::fs::read_to_string(file).expect("a file");

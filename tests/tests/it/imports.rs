@@ -52,17 +52,19 @@ const CONNECTORS: &[Room] = &[
     room("rest", &["expr", "definition", "mapping", "http"]),
     room("webhooks", &["expr", "definition", "mapping", "http"]),
     room("deliveries", &["http"]),
-    room("kafka", &["expr", "definition", "mapping"]),
+    room("murmur2", &[]),
+    room("kafka", &["expr", "definition", "mapping", "murmur2"]),
 ];
 
 /// The ways in and out never know each other; nothing below `app` knows it; surfaces stand above.
 const PROGRAM: &[Room] = &[
     room("admission", &[]),
     room("config", &["admission"]),
+    room("keyspaces", &[]),
     room("telemetry", &[]),
-    room("registry", &["config"]),
-    room("ingest", &["registry", "telemetry", "admission"]),
-    room("sinks", &["registry", "telemetry", "config"]),
+    room("registry", &["keyspaces", "config"]),
+    room("ingest", &["keyspaces", "registry", "telemetry", "admission"]),
+    room("sinks", &["keyspaces", "registry", "telemetry", "config"]),
     room("app", &["ingest", "sinks", "registry", "telemetry", "config", "admission"]),
     room("cluster", &["app", "ingest", "sinks", "registry", "telemetry", "config"]),
     room("server", &["admission", "telemetry"]),

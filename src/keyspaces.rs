@@ -1,0 +1,23 @@
+//! What the program keeps in the engine's store beside records: one line for each keyspace, with who writes it, how much it
+//! may hold and for how long. The engine's own stand in [`Keyspace`].
+//!
+//! | keyspace | written by | bound | kept |
+//! |---|---|---|---|
+//! | [`CONNECTION`] | `registry` | 100,000 made over REST | until the connection is deleted |
+//! | [`DEDUPE`] | `ingest::dedup` | what arrives within its age | until the expiry of the id, 8 days as a rule |
+//! | [`UNROUTED`] | `ingest::webhooks` | 10,000 | 7 days |
+//! | [`REFETCH`] | `ingest::webhooks` | one for each record and event | until the record was read |
+//! | [`SETTING`] | `sinks::deliveries` | 10,000 dead letters, one entry for each disabled endpoint | 30 days; until it is enabled |
+
+use crate::engine::pipeline::Keyspace;
+
+/// Connections: (environment, source, connection).
+pub const CONNECTION: Keyspace = Keyspace::new(1);
+/// Ids of events: (environment, source, connection, id); the value is the expiry.
+pub const DEDUPE: Keyspace = Keyspace::new(6);
+/// Webhooks no connection was found for: (environment, source, position).
+pub const UNROUTED: Keyspace = Keyspace::new(9);
+/// Records that webhooks asked to be read again: (environment, source, connection, stream, key).
+pub const REFETCH: Keyspace = Keyspace::new(10);
+/// What is decided while the program runs: dead letters, endpoints that are disabled; free keys.
+pub const SETTING: Keyspace = Keyspace::new(11);
