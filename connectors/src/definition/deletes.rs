@@ -4,7 +4,7 @@ use super::context::StreamContext;
 use super::read::{self, ANSWER, KnownNames, Out};
 use super::request::{Level, request};
 use super::{ConfirmRule, DeletedListing, Deletes, Guard};
-use crate::config_text::{Content, Fields, Node, SourceSpan};
+use crate::config_text::{Content, Fields, Node, SourceSpan, bad_type};
 use std::time::Duration;
 
 /// In force if none is written.
@@ -112,6 +112,10 @@ fn guard(fields: &mut Fields, out: &mut Out) -> Option<Guard> {
     let node = fields.take("guard")?;
     if node.text() == Some("off") || node.content == Content::Bool(false) {
         return None;
+    }
+    if !matches!(node.content, Content::Map(_)) {
+        out.push(bad_type(&node, "`guard`", "off, false or a map"));
+        return Some(GUARD);
     }
     let Some(mut fields) = Fields::open(node, "`guard`", out) else { return Some(GUARD) };
     let mut guard = GUARD;

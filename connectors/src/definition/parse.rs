@@ -121,7 +121,8 @@ fn format(fields: &mut Fields, out: &mut Out) {
 }
 
 fn base_url(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Option<Template> {
-    if fields.peek("base_url").is_none() && !makes_requests(fields) {
+    if !fields.has("base_url") && !makes_requests(fields) {
+        fields.known(&["base_url"]);
         return Some(Template::literal(NOWHERE));
     }
     let node = fields.require("base_url", out)?;

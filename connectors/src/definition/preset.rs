@@ -18,7 +18,7 @@ pub(super) fn text(name: &str) -> Option<&'static str> {
 
 /// The file with its preset under it; the file as it is if it names none.
 pub(super) fn lay(root: Node, out: &mut Out) -> Node {
-    let Some(node) = root.get("preset") else { return without_names(root, out) };
+    let Some(node) = root.get("preset").filter(|node| !node.is_null()) else { return without_names(root, out) };
     let name = node.text().unwrap_or_default();
     let Some(text) = text(name) else {
         let complaint = node.spot.complain("unknown_preset", format!("there is no preset `{name}`"));

@@ -197,6 +197,7 @@ fn payload(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Payload {
     if let (Some(entry), true) = (&body, has_form) {
         out.push(entry.spot.complain("two_bodies", format!("{} has both `body` and `form`", fields.what)));
     }
+    fields.known(&["form"]);
     let form = has_form.then(|| {
         entries(fields, "form", out)
             .into_iter()

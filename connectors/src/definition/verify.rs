@@ -195,15 +195,15 @@ fn format(signature: &mut Fields, out: &mut Out) -> Option<SignatureFormat> {
 
 fn timestamp(node: Node, out: &mut Out) -> Option<StampRule> {
     let mut fields = Fields::open(node, "`timestamp`", out)?;
-    let from = fields.text("from", out).map_or_else(|| "header".to_owned(), |(text, _)| text);
+    let from = fields.text("from", out).unwrap_or_else(|| ("header".to_owned(), fields.spot.clone()));
     let name = fields.require_text("name", out);
     let units = [("s", StampUnit::Seconds), ("ms", StampUnit::Millis), ("iso8601", StampUnit::Iso8601)];
     let unit = fields.word("unit", &units, out).unwrap_or(StampUnit::Seconds);
     let past = fields.duration("past", out).map_or(PAST, |(span, _)| span);
     let future = fields.duration("future", out).map_or(FUTURE, |(span, _)| span);
-    let spot = fields.spot.clone();
     fields.finish(out);
     let (name, name_spot) = name?;
+    let (from, spot) = from;
     let from = match from.as_str() {
         "header" if read::header_name(&name, &name_spot, out) => StampPlace::Header(name.to_ascii_lowercase()),
         "header" => return None,
