@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use syncline::connectors::config_text;
 use syncline::connectors::http::{Client, ClientOptions};
 use syncline::engine::time::SystemClock;
 use syncline_provider::{DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier};
@@ -260,6 +261,24 @@ fn init_writes_what_validate_takes_and_never_overwrites() {
         command(dir.path(), &["validate"]).env("SHOP_TOKEN", "x").env("GITHUB_TOKEN", "x").output().expect("runs");
     assert!(ended(&both, 0).contains("github: ok; streams Issue"));
     ended(&syncline(dir.path(), &["init", "--preset", "no-such"]), 2);
+}
+
+#[test]
+fn an_editor_finds_the_schema_and_nothing_wrong_in_what_init_writes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    ended(&syncline(dir.path(), &["init", "shop"]), 0);
+    ended(&syncline(dir.path(), &["init", "--preset", "github"]), 0);
+    let text = std::fs::read_to_string(dir.path().join("definition.schema.json")).expect("beside the settings");
+    assert_eq!(ended(&syncline(dir.path(), &["schema"]), 0), text);
+    let schema = serde_json::from_str(&text).expect("JSON");
+    for name in ["shop", "github"] {
+        let text = std::fs::read_to_string(dir.path().join(format!("sources/{name}.yaml"))).expect("written");
+        assert!(text.starts_with("# yaml-language-server: $schema=../definition.schema.json\n"), "{text}");
+        let definition = config_text::parse(name, &text).expect("YAML").to_json();
+        if let Err(error) = jsonschema::draft202012::validate(&schema, &definition) {
+            panic!("{name}: {error}");
+        }
+    }
 }
 
 #[test]

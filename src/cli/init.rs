@@ -1,10 +1,10 @@
-//! `syncline init`: a first definition, settings and a key. Existing files are left alone.
+//! `syncline init`: a first definition, settings and a key. Existing files are left alone, but for the schema that editors read.
 
 use super::access::{KEY_FILE, KEY_VARIABLE};
 use super::exit::{Fail, code};
 use super::settings::FILE;
 use super::show;
-use crate::connectors::definition::presets;
+use crate::connectors::definition::{SCHEMA, presets};
 use rand::RngCore;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -12,6 +12,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// Tells editors where the JSON Schema of a definition is; [`SCHEMA_FILE`] as seen from the definition.
+const SCHEMA_LINE: &str = "# yaml-language-server: $schema=../definition.schema.json";
+/// The JSON Schema of definitions. It stands beside the settings, not among the definitions.
+const SCHEMA_FILE: &str = "definition.schema.json";
 /// Longest name of a source.
 const NAME_MAX: usize = 128;
 
@@ -28,7 +32,7 @@ pub(crate) struct InitArgs {
     dir: PathBuf,
 }
 
-/// Writes `sources/NAME.yaml`; and `syncline.yaml` with a key, where there is none yet.
+/// Writes `sources/NAME.yaml` and the schema that it names; and `syncline.yaml` with a key, where there is none yet.
 pub(crate) fn run(args: &InitArgs) -> Result<ExitCode, Fail> {
     let name = args.name.as_deref().or(args.preset.as_deref()).unwrap_or("example");
     check_name(name)?;
@@ -37,14 +41,23 @@ pub(crate) fn run(args: &InitArgs) -> Result<ExitCode, Fail> {
         None => plain(name),
     };
     let definition = args.dir.join("sources").join(format!("{name}.yaml"));
-    create(&definition, &text, 0o644)?;
+    create(&definition, &format!("{SCHEMA_LINE}\n{text}"), 0o644)?;
     show::line(&format!("wrote {}", definition.display()))?;
+    schema(&args.dir)?;
     settings(&args.dir)?;
     show::line(&format!(
         "next: fill in {}, then `syncline validate` and `syncline check {name}`",
         definition.display()
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The schema is this version's, whatever an older one has written.
+fn schema(dir: &Path) -> Result<(), Fail> {
+    let file = dir.join(SCHEMA_FILE);
+    std::fs::write(&file, SCHEMA)
+        .map_err(|e| Fail::new(code::FAILURE, format!("{} cannot be written: {e}", file.display())))?;
+    show::line(&format!("wrote {} (completes and checks definitions in editors)", file.display()))
 }
 
 /// Settings are written once; further sources join them.
@@ -181,11 +194,17 @@ mod tests {
         assert!(run(&args).is_ok());
         let text = std::fs::read_to_string(dir.path().join("sources/shop.yaml")).expect("written");
         assert!(text.contains("source: shop") && text.contains("env:SHOP_TOKEN"), "{text}");
+        let named = text.lines().next().and_then(|line| line.strip_prefix("# yaml-language-server: $schema="));
+        let named = dir.path().join("sources").join(named.expect("the schema is named"));
+        assert_eq!(std::fs::read_to_string(&named).expect("written"), SCHEMA);
         let mode = std::fs::metadata(dir.path().join(KEY_FILE)).expect("written").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let again = run(&args).expect_err("refuses");
         assert!(again.cause.contains("exists") && again.code == code::FAILURE, "{again:?}");
         assert_eq!(std::fs::read_to_string(dir.path().join("sources/shop.yaml")).expect("kept"), text);
+        std::fs::write(&named, "of an older version").expect("written");
+        assert!(run(&InitArgs { name: Some("other".into()), ..args }).is_ok());
+        assert_eq!(std::fs::read_to_string(&named).expect("written anew"), SCHEMA);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod records;
 mod repair;
 mod run;
 mod runs;
+mod schema;
 mod serve;
 #[cfg(feature = "kafka")]
 mod serve_cluster;
@@ -80,6 +81,8 @@ enum Verb {
     Init(init::InitArgs),
     /// Check definitions and settings without any request
     Validate(validate::ValidateArgs),
+    /// Print the JSON Schema of definition files, for editors
+    Schema,
     /// Sign in at a source and read one page of each stream
     Check(check::CheckArgs),
     /// One run in the foreground
@@ -145,6 +148,7 @@ fn dispatch(common: &CommonArgs, verb: Verb) -> Result<ExitCode, Fail> {
         Verb::Demo(args) => Ok(demo::run(args)),
         Verb::Init(args) => init::run(&args),
         Verb::Validate(args) => validate::run(common, &args),
+        Verb::Schema => schema::run(),
         Verb::Check(args) => block_on(check::run(common, &args)),
         Verb::Run(args) => block_on(run::run(common, &args)),
         Verb::Serve(args) => block_on(serve::run(common, &args)),

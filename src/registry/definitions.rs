@@ -225,7 +225,7 @@ fn files(named: &[String], complaints: &mut Vec<String>) -> Vec<PathBuf> {
             all.push(path);
         } else if path.is_dir() {
             let entries = entries(&path).into_iter();
-            all.extend(entries.filter(|file| file.is_file() && is_definition(file)));
+            all.extend(entries.filter(|file| file.is_file() && is_definition(file) && !is_schema(file)));
         } else if is_definition(&path) {
             complaints.push(format!("{name}:1:1 missing_file this file does not exist"));
         }
@@ -241,6 +241,11 @@ fn files(named: &[String], complaints: &mut Vec<String>) -> Vec<PathBuf> {
 
 fn is_definition(file: &Path) -> bool {
     file.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+}
+
+/// JSON Schemas may lie beside definitions: those of their streams, and what editors check definitions with.
+fn is_schema(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".schema.json"))
 }
 
 /// The longest beginning of a glob without wildcards.
@@ -261,7 +266,7 @@ fn below(folder: &Path, glob: &GlobMatcher, all: &mut Vec<PathBuf>) {
         let plain = path.strip_prefix(".").unwrap_or(&path);
         if path.is_dir() {
             below(&path, glob, all);
-        } else if glob.is_match(&path) || glob.is_match(plain) {
+        } else if !is_schema(&path) && (glob.is_match(&path) || glob.is_match(plain)) {
             all.push(path);
         }
     }
@@ -291,12 +296,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let at = |name: &str| dir.path().join(name).display().to_string();
         std::fs::create_dir_all(dir.path().join("more/deep")).expect("made");
-        for name in ["b.yaml", "a.yml", "c.json", "notes.txt", "more/d.yaml", "more/deep/e.yaml"] {
+        for name in ["b.yaml", "a.yml", "c.json", "c.schema.json", "notes.txt", "more/d.yaml", "more/deep/e.yaml"] {
             std::fs::write(dir.path().join(name), "").expect("written");
         }
         let folder = dir.path().display().to_string();
         assert_eq!(found(&[folder.clone(), at("b.yaml")]).0, ["a.yml", "b.yaml", "c.json"]);
         assert_eq!(found(&[at("**/*.yaml")]).0, ["b.yaml", "d.yaml", "e.yaml"]);
+        assert_eq!(found(&[at("*.json")]).0, ["c.json"]);
         assert_eq!(found(&[at("more/*.yaml"), folder]).0.first().map(String::as_str), Some("d.yaml"));
     }
 

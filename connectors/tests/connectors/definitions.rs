@@ -3,6 +3,7 @@
 //! Each `tests/connectors/definitions/NAME.yaml` has a `NAME.txt` with the complaints it must bring, as people see them. Run with
 //! `UPDATE_GOLDEN=1` to write the `.txt` files anew; read the difference before committing it.
 
+use super::schema::refusal;
 use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use syncline_connectors::definition::*;
 use syncline_provider::{DefinitionOptions, Paging, definition};
 
 /// Every reference that does not say MISSING resolves.
-fn lookup(reference: &Reference) -> Result<String, String> {
+pub(super) fn lookup(reference: &Reference) -> Result<String, String> {
     match reference {
         Reference::Env(name) if name.contains("MISSING") => Err("the environment variable is not set".into()),
         Reference::Env(name) if name.contains("WHSEC") => Ok("whsec_c2VjcmV0".into()),
@@ -31,7 +32,10 @@ fn folder() -> PathBuf {
 
 fn parsed(text: &str) -> Definition {
     match parse("source.yaml", text, &lookup) {
-        Ok((definition, _)) => definition,
+        Ok((definition, _)) => {
+            assert_eq!(refusal(text), None, "{text}");
+            definition
+        }
         Err(complaints) => panic!("{}", shown(&complaints)),
     }
 }
@@ -44,10 +48,13 @@ fn shown(complaints: &[Complaint]) -> String {
     text
 }
 
-/// What a file brings, as its golden file holds it.
+/// What a file brings, as its golden file holds it. Whatever is accepted, the schema accepts as well.
 fn outcome(name: &str, text: &str) -> String {
     match parse(name, text, &lookup) {
-        Ok((_, warnings)) => format!("{}accepted\n", shown(&warnings)),
+        Ok((_, warnings)) => {
+            assert_eq!(refusal(text), None, "{text}");
+            format!("{}accepted\n", shown(&warnings))
+        }
         Err(complaints) => shown(&complaints),
     }
 }
@@ -254,6 +261,14 @@ fn a_file_changes_its_preset() {
     let stream = changed.stream("Issue").expect("stream");
     assert_eq!(stream.schedule.tick, Tick::Every(Duration::from_secs(600)));
     assert_eq!(stream.list.as_ref().expect("list").headers.len(), 1, "null removes a header");
+}
+
+#[test]
+fn null_means_the_same_as_leaving_a_key_out() {
+    parsed("{source: s, preset: null, base_url: null, streams: [{name: Thing, key: .id, topic: {name: t}}]}");
+    parsed(
+        "{source: s, base_url: \"https://a.example\", streams: [{name: Thing, key: .id, list: {get: /a, form: null}}]}",
+    );
 }
 
 #[test]

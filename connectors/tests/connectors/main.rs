@@ -1,4 +1,4 @@
-//! Connectors against servers of their own: requests, paging, proofs of the end, sizes, addresses, definition files.
+//! Connectors against servers of their own: requests, paging, proofs of the end, sizes, addresses, definition files and their schema.
 
 mod bodies;
 mod definitions;
@@ -7,4 +7,5 @@ mod endings;
 mod lies;
 mod provider;
 mod rest;
+mod schema;
 mod sync;
