@@ -49,7 +49,7 @@ pub struct LogFollower {
 }
 
 /// Commits with the position of their entry.
-type Window<P> = CommitWindow<(u64, Option<<P as EntryProcessor>::Origin>)>;
+type EntryWindow<P> = CommitWindow<(u64, Option<<P as EntryProcessor>::Origin>)>;
 
 impl LogFollower {
     /// Goes on where the place of this name says. Nothing is read yet.
@@ -102,7 +102,7 @@ impl LogFollower {
     /// Processes what is in the log now.
     pub async fn catch_up<P: EntryProcessor>(&self, processor: &P) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
-        let mut window = Window::<P>::new(IN_FLIGHT);
+        let mut window = EntryWindow::<P>::new(IN_FLIGHT);
         let log = self.engine.log();
         let mut after = self.processed();
         loop {
@@ -125,7 +125,7 @@ impl LogFollower {
     async fn submit<P: EntryProcessor>(
         &self,
         processor: &P,
-        window: &mut Window<P>,
+        window: &mut EntryWindow<P>,
         position: u64,
         entry: &Bytes,
     ) -> Result<(), Error> {
@@ -146,7 +146,7 @@ impl LogFollower {
     }
 
     /// Completes the oldest; false if there is none.
-    async fn complete<P: EntryProcessor>(&self, processor: &P, window: &mut Window<P>) -> Result<bool, Error> {
+    async fn complete<P: EntryProcessor>(&self, processor: &P, window: &mut EntryWindow<P>) -> Result<bool, Error> {
         let Some(((position, origin), result)) = window.oldest().await else { return Ok(false) };
         match result {
             Ok(receipt) => processor.committed(position, origin, receipt).await?,

@@ -326,8 +326,7 @@ impl OutboxInner {
             Attempt::Delivered { status } => {
                 tracing::debug!(webhook = %delivery.id, status, "webhook delivered");
                 pass("out.got_2xx");
-                self.told(&delivery, "delivered");
-                self.log(&delivery, "delivered", json!({"try": delivery.tries + 1, "status": status}));
+                self.report(&delivery, "delivered", json!({"try": delivery.tries + 1, "status": status}));
                 self.engine.settle(&delivery.id, None).await?;
                 pass("out.mark_after");
                 Ok(None)
@@ -342,17 +341,15 @@ impl OutboxInner {
         endpoint.zip(environment_of(delivery)).is_none_or(|(endpoint, environment)| endpoint.environment == environment)
     }
 
-    /// Receivers of connections' own share one name: there may be as many as connections.
-    fn told(&self, delivery: &Delivery, outcome: &'static str) {
+    /// Counts an attempt, or the end of them, and writes a line of the journal about it. Receivers of connections' own are counted
+    /// under one name: there may be as many as connections.
+    fn report(&self, delivery: &Delivery, outcome: &'static str, details: Value) {
+        let environment = environment_of(delivery);
         let known = self.endpoints.contains_key(&delivery.endpoint);
-        let environment = environment_of(delivery).unwrap_or_default();
-        record::delivery(environment, if known { &delivery.endpoint } else { "connection" }, outcome);
-    }
-
-    /// A line of the journal about an attempt, or about the last of them.
-    fn log(&self, delivery: &Delivery, outcome: &'static str, details: Value) {
+        let endpoint = if known { &delivery.endpoint } else { "connection" };
+        record::delivery(environment.unwrap_or_default(), endpoint, outcome);
         let line = JournalLine::delivery(&*delivery.id, outcome).endpoint(&*delivery.endpoint).details(details);
-        self.engine.journal().write(match environment_of(delivery) {
+        self.engine.journal().write(match environment {
             Some(environment) => line.environment(environment),
             None => line,
         });
@@ -366,9 +363,7 @@ impl OutboxInner {
     ) -> Result<Option<Timestamp>, Error> {
         let (endpoint, tries) = (&delivery.endpoint, delivery.tries + 1);
         tracing::warn!(webhook = %delivery.id, endpoint, tries, why = %failed.text, "webhook not delivered");
-        self.told(&delivery, "failed");
-        let details = json!({"try": tries, "status": failed.status, "error": failed.text});
-        self.log(&delivery, "failed", details);
+        self.report(&delivery, "failed", json!({"try": tries, "status": failed.status, "error": failed.text}));
         let after = match next(&delivery, &failed, schedule, self.engine.clock().now()) {
             AfterFailure::Again(after) => after,
             AfterFailure::Dead(after, reason) => return self.dead_letter(after, reason).await,
@@ -394,8 +389,7 @@ impl OutboxInner {
     /// Keeps a delivery that is given up, then takes it out: a crash between the two repeats this, nothing else.
     async fn dead_letter(&self, delivery: Delivery, reason: &str) -> Result<Option<Timestamp>, Error> {
         tracing::error!(webhook = %delivery.id, endpoint = %delivery.endpoint, reason, "webhook given up");
-        self.told(&delivery, "dead");
-        self.log(&delivery, "dead", json!({"tries": delivery.tries, "reason": reason}));
+        self.report(&delivery, "dead", json!({"tries": delivery.tries, "reason": reason}));
         let letter = DeadLetter { delivery, reason: reason.to_owned(), at: self.engine.clock().now() };
         self.engine.put_marks(vec![letter.keep()?]).await?;
         pass("out.dead_letter");
