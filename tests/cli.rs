@@ -7,6 +7,7 @@ use std::sync::Arc;
 use syncline::connectors::config_text;
 use syncline::connectors::http::{Client, ClientOptions};
 use syncline::engine::time::SystemClock;
+use syncline_provider::github::{GitHub, GitHubOptions};
 use syncline_provider::{DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier};
 use tempfile::TempDir;
 
@@ -317,6 +318,152 @@ fn a_source_is_checked_run_and_read() {
     assert!(ended(&syncline(dir, &["connections", "list"]), 0).contains("harbor"));
     ended(&syncline(dir, &["run", "no-such"]), 1);
     ended(&syncline(dir, &["run", "fake", "NoSuch"]), 1);
+}
+
+/// A GitHub, and a folder that `init` has filled for it.
+struct Hub {
+    dir: TempDir,
+    hub: GitHub,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Hub {
+    fn new(options: GitHubOptions, repo: &str, set: &[&str]) -> Hub {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let hub = runtime.block_on(GitHub::start(options, Arc::new(SystemClock))).expect("a GitHub");
+        let dir = tempfile::tempdir().expect("a folder");
+        let fields = [format!("repo={repo}"), format!("base_url={}", hub.url())];
+        let mut args = vec!["init", "--preset", "github"];
+        fields.iter().map(String::as_str).chain(set.iter().copied()).for_each(|field| args.extend(["--set", field]));
+        let said = ended(&syncline(dir.path(), &args), 0);
+        assert!(said.contains("next: `syncline check github`"), "nothing is left to be filled in: {said}");
+        Hub { dir, hub, _runtime: runtime }
+    }
+
+    fn command(&self, args: &[&str], token: &str) -> Command {
+        let mut command = command(self.dir.path(), args);
+        let egress = [("SYNCLINE_EGRESS__ALLOW_HTTP", "true"), ("SYNCLINE_EGRESS__ALLOW", "[\"127.0.0.0/8\"]")];
+        command.envs(egress).env("GITHUB_TOKEN", token);
+        command
+    }
+
+    fn run(&self, args: &[&str], token: &str) -> Output {
+        self.command(args, token).output().expect("the program runs")
+    }
+
+    fn definition(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("sources/github.yaml")).expect("a definition")
+    }
+}
+
+const TOKEN: [&str; 1] = ["token=env:GITHUB_TOKEN"];
+
+#[test]
+fn public_issues_are_read_without_a_token() {
+    let place = Hub::new(GitHubOptions::new("octo/hello", 250), "octo/hello", &[]);
+    let text = place.definition();
+    assert!(text.contains("# token: \"env:GITHUB_TOKEN\"") && text.contains("{every: 5m, full: 24h}"), "{text}");
+    let said = ended(&place.run(&["check", "github"], ""), 0);
+    assert!(said.contains("github/me: ok, without token"), "{said}");
+    assert!(said.contains("github/me/Issue: ok, 75 record(s) on the first page, and there are more"), "{said}");
+    let said = ended(&place.run(&["run", "github"], ""), 0);
+    assert!(said.contains(&format!("initial complete, {} added", place.hub.issues())), "{said}");
+    place.hub.rename(7, "another title");
+    let said = ended(&place.run(&["run", "github"], ""), 0);
+    assert!(said.contains("incremental complete, 0 added, 1 updated"), "{said}");
+    let asked = place.hub.asked();
+    assert!(asked.iter().all(|(path, status, signed)| path != "/user" && *status == 200 && !signed), "{asked:?}");
+}
+
+#[test]
+fn with_a_token_every_request_is_signed() {
+    let options = GitHubOptions { private: true, ..GitHubOptions::new("octo/hello", 50) };
+    let token = options.token.clone();
+    let place = Hub::new(options, "octo/hello", &TOKEN);
+    let text = place.definition();
+    assert!(text.contains("\n    token: \"env:GITHUB_TOKEN\"") && !text.contains("schedule"), "{text}");
+    assert!(ended(&place.run(&["check", "github"], &token), 0).contains("github/me: ok, authenticated"));
+    ended(&place.run(&["run", "github"], &token), 0);
+    let asked = place.hub.asked();
+    assert_eq!(asked.first().map(|(path, ..)| path.as_str()), Some("/user"), "the token is tried first");
+    assert!(asked.iter().all(|(_, status, signed)| *status == 200 && *signed), "{asked:?}");
+
+    let said = ended(&place.run(&["check", "github"], "stolen"), 77);
+    assert!(said.contains("401") && said.contains("Bad credentials") && !said.contains("has no token"), "{said}");
+    ended(&place.run(&["check", "github"], ""), 78);
+}
+
+#[test]
+fn who_is_refused_without_a_token_is_told_how_to_set_one() {
+    let hint = "connection «me» has no token, so the request was not signed in: if the provider wants one, set \
+                `token: \"env:NAME\"` on the connection";
+    let private = GitHubOptions { private: true, ..GitHubOptions::new("octo/hello", 5) };
+    let spent = GitHubOptions { unsigned_max: 0, ..GitHubOptions::new("octo/hello", 5) };
+    let open = || GitHubOptions::new("octo/hello", 5);
+    let cases = [
+        (private, "octo/hello", "404", 1, true),
+        (open(), "octo/no-such", "404", 1, true),
+        // About no limit: a run does not wait for it.
+        (open(), "octo/blocked", "403", 77, true),
+        (spent, "octo/hello", "rate limit exceeded", 77, false),
+    ];
+    for (options, repo, why, code, ends) in cases {
+        let place = Hub::new(options, repo, &[]);
+        let said = ended(&place.run(&["check", "github"], ""), code);
+        assert!(said.contains(why) && said.contains(hint), "{said}");
+        if ends {
+            let said = ended(&place.run(&["run", "github"], ""), 10);
+            assert!(said.contains(why) && said.contains(hint), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_run_without_requests_left_waits_says_so_and_goes_on_later() {
+    let options = GitHubOptions { unsigned_max: 3, ..GitHubOptions::new("octo/hello", 450) };
+    let place = Hub::new(options, "octo/hello", &[]);
+    let mut run =
+        place.command(&["run", "github"], "").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut said = String::new();
+    BufReader::new(run.stderr.take().expect("piped")).read_line(&mut said).expect("a line");
+    assert!(said.contains("github/me: the provider lets nothing through until"), "{said}");
+    assert!(said.contains("it has no token"), "{said}");
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().expect("kill runs").success());
+    assert_eq!(run.wait().expect("ends").code(), Some(130));
+    place.hub.refill();
+    let rest = ended(&place.run(&["run", "github"], ""), 0);
+    assert!(rest.contains("initial complete") && rest.contains("went on where an earlier run had stopped"), "{rest}");
+    let asked = place.hub.asked().len();
+    assert_eq!(asked, 5, "no page was asked for twice");
+    let records = lines(&ended(&place.run(&["records", "list", "github", "Issue", "--json"], ""), 0));
+    assert_eq!(records.len(), place.hub.issues());
+}
+
+#[test]
+fn what_is_set_wrongly_is_told_and_nothing_is_written() {
+    let cases = [
+        (&["rpo=octo/hello"][..], "unknown_key"),
+        (&["token=ghp_written_out"], "literal_secret"),
+        (&["repo=a/b", "repo=c/d"], "duplicate_key"),
+        (&["base_url=nowhere"], "bad_url"),
+    ];
+    for (set, code) in cases {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut args = vec!["init", "--preset", "github"];
+        set.iter().for_each(|field| args.extend(["--set", field]));
+        let output = syncline(dir.path(), &args);
+        ended(&output, 78);
+        assert!(err(&output).contains(code) && err(&output).contains("hint: nothing was written"), "{}", err(&output));
+        assert!(std::fs::read_dir(dir.path()).expect("a folder").next().is_none());
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    ended(&syncline(dir.path(), &["init", "--set", "repo"]), 2);
+    ended(&syncline(dir.path(), &["init", "--preset", "github", "--set", "repo=a/b, c/true,yes"]), 0);
+    let text = std::fs::read_to_string(dir.path().join("sources/github.yaml")).expect("a definition");
+    assert!(text.contains("repo: [a/b, c/true, yes] "), "{text}");
+    ended(&syncline(dir.path(), &["init", "shop", "--set", "environment=prod", "--set", "tags=a,true"]), 0);
+    let text = std::fs::read_to_string(dir.path().join("sources/shop.yaml")).expect("a definition");
+    assert!(text.ends_with("  me:\n    environment: prod\n    tags: [a, \"true\"]\n"), "{text}");
 }
 
 #[test]

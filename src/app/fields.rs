@@ -60,7 +60,7 @@ async fn ask(app: &App, account: &Account) -> bool {
     let Some(asked) = app.sources.get(source) else { return true };
     let fields = match asked.check(&account.connection).await {
         Ok(Some(fields)) => fields,
-        // Fields without a `test` have no answer to be read from.
+        // Fields without a `test`, or without credentials to be tested, have no answer to be read from.
         Ok(None) => return true,
         Err(why) => {
             tracing::warn!(environment, source, connection, code = why.code, %why, "connection_fields could not be read");

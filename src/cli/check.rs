@@ -83,6 +83,9 @@ pub(crate) fn accounts(
 async fn sign_in(app: &App, account: &Account) -> Result<Option<String>, Failure> {
     let Some(source) = app.sources.get(&account.key.source) else { return Ok(None) };
     let fields = source.check(&account.connection).await?;
+    if let Some(credential) = without(app, account) {
+        return Ok(Some(format!("without {credential}: requests are not signed in")));
+    }
     Ok(fields.map(|fields| match fields.len() {
         0 => "authenticated".to_owned(),
         _ => format!(
@@ -90,6 +93,12 @@ async fn sign_in(app: &App, account: &Account) -> Result<Option<String>, Failure
             fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
         ),
     }))
+}
+
+/// The credential that an account goes without.
+pub(crate) fn without(app: &App, account: &Account) -> Option<&'static str> {
+    let definition = app.definitions.get(&account.key.source)?;
+    definition.auth.goes_without(&account.connection.credentials)
 }
 
 async fn first_page(app: &App, account: &Account, stream: &str) -> Result<String, Failure> {

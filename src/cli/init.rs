@@ -4,7 +4,8 @@ use super::access::{KEY_FILE, KEY_VARIABLE};
 use super::exit::{Fail, code};
 use super::settings::FILE;
 use super::show;
-use crate::connectors::definition::{SCHEMA, presets};
+use crate::connectors::config_text::Complaint;
+use crate::connectors::definition::{Definition, SCHEMA, parse, presets};
 use rand::RngCore;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -27,28 +28,71 @@ pub(crate) struct InitArgs {
     /// Lay a shipped definition under it
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
+    /// A field of the connection; a list by commas: `--set repo=octo/hello,octo/world`. May be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
     /// Where to write
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// What the first file of a preset says beside what the preset itself tells.
+struct Hints {
+    preset: &'static str,
+    /// Fields of a connection: an example, and what they mean.
+    fields: &'static [(&'static str, &'static str, &'static str)],
+    /// What a connection gains by credentials that it may go without.
+    signed: &'static str,
+    /// The schedule of a connection without, and why.
+    unsigned: (&'static str, &'static str),
+}
+
+const HINTS: [Hints; 1] = [Hints {
+    preset: "github",
+    fields: &[("repo", "octo/hello", "owner/name of each repository")],
+    signed: "5,000 requests an hour instead of 60; private repositories",
+    unsigned: ("schedule: {Issue: {every: 5m, full: 24h}}", "so that 60 requests suffice; leave it out with a token"),
+}];
+
+impl Hints {
+    /// The example and the meaning of a field.
+    fn of(&self, field: &str) -> Option<(&'static str, &'static str)> {
+        self.fields.iter().find(|(name, ..)| *name == field).map(|(_, example, meaning)| (*example, *meaning))
+    }
+}
+
+/// A definition as it is written.
+struct FirstFile {
+    text: String,
+    /// Nothing in it has to be filled in.
+    whole: bool,
 }
 
 /// Writes `sources/NAME.yaml` and the schema that it names; and `syncline.yaml` with a key, where there is none yet.
 pub(crate) fn run(args: &InitArgs) -> Result<ExitCode, Fail> {
     let name = args.name.as_deref().or(args.preset.as_deref()).unwrap_or("example");
     check_name(name)?;
-    let text = match &args.preset {
-        Some(preset) => with_preset(name, preset)?,
-        None => plain(name),
+    let file = args.dir.join("sources").join(format!("{name}.yaml"));
+    let shown = file.display();
+    let first = match &args.preset {
+        Some(preset) => with_preset(name, preset, &args.set)?,
+        None => plain(name, &args.set),
     };
-    let definition = args.dir.join("sources").join(format!("{name}.yaml"));
-    create(&definition, &format!("{SCHEMA_LINE}\n{text}"), 0o644)?;
-    show::line(&format!("wrote {}", definition.display()))?;
+    // What was set on the command line may be anything.
+    checked(&shown.to_string(), &first.text)?;
+    create(&file, &format!("{SCHEMA_LINE}\n{}", first.text), 0o644)?;
+    show::line(&format!("wrote {shown}"))?;
     schema(&args.dir)?;
     settings(&args.dir)?;
-    show::line(&format!(
-        "next: fill in {}, then `syncline validate` and `syncline check {name}`",
-        definition.display()
-    ))?;
+    show::line(&match first.whole {
+        true => format!("next: `syncline check {name}` reads one page, `syncline run {name}` reads everything"),
+        false => format!("next: fill in {shown}, then `syncline validate` and `syncline check {name}`"),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,6 +102,14 @@ fn schema(dir: &Path) -> Result<(), Fail> {
     std::fs::write(&file, SCHEMA)
         .map_err(|e| Fail::new(code::FAILURE, format!("{} cannot be written: {e}", file.display())))?;
     show::line(&format!("wrote {} (completes and checks definitions in editors)", file.display()))
+}
+
+/// Reads a definition as it would be read; its references may be without a value yet.
+fn checked(file: &str, text: &str) -> Result<Definition, Fail> {
+    parse(file, text, &|_| Ok("not known yet".into())).map(|(definition, _)| definition).map_err(|complaints| {
+        let wrong: Vec<String> = complaints.iter().filter(|c| !c.warning).map(Complaint::to_string).collect();
+        Fail::new(code::CONFIG, wrong.join("\n")).hint("nothing was written; correct what is set with --set")
+    })
 }
 
 /// Settings are written once; further sources join them.
@@ -108,35 +160,99 @@ fn check_name(name: &str) -> Result<(), Fail> {
         .hint("letters, digits, `_` and `-`, beginning with a letter or digit"))
 }
 
-fn with_preset(name: &str, preset: &str) -> Result<String, Fail> {
+fn with_preset(name: &str, preset: &str, set: &[(String, String)]) -> Result<FirstFile, Fail> {
     let known: Vec<&str> = presets().collect();
     if !known.contains(&preset) {
         return Err(Fail::new(code::USAGE, format!("no preset `{preset}`"))
             .hint(format!("there are: {}; without --preset you get a definition to fill in", known.join(", "))));
     }
-    let variable = preset.to_uppercase().replace('-', "_");
-    let (connection, streams) = match preset {
-        "github" => ("    repo: [octo/hello]                 # owner/name of each repository\n", "[Issue]"),
-        "hubspot" => ("", "[Contact]"),
-        _ => ("", "[]                              # names of the preset's streams"),
-    };
-    Ok(format!(
+    let head = format!("source: {name}\npreset: {preset}\n");
+    let shipped = checked(&format!("preset {preset}"), &head)?;
+    let streams: Vec<&str> = shipped.streams.iter().map(|stream| stream.name.as_str()).collect();
+    let hints = HINTS.iter().find(|hints| hints.preset == preset);
+    let (lines, whole) = connection(&shipped, preset, hints, set);
+    let text = format!(
         "\
 # {name}: laid over the shipped definition `{preset}`; keys written here win over it.
 # All keys: docs/definitions.md. Check with `syncline validate`, then `syncline check {name}`.
-source: {name}
-preset: {preset}
-connections:
+{head}connections:
   me:                                    # one account; its id on the wire
-    token: \"env:{variable}_TOKEN\"        # secrets are references: env:NAME or file:PATH
-{connection}streams: {streams}
-"
-    ))
+{}
+streams: [{}]
+",
+        lines.join("\n"),
+        streams.join(", ")
+    );
+    Ok(FirstFile { text, whole })
 }
 
-fn plain(name: &str) -> String {
-    let variable = name.to_uppercase().replace('-', "_");
-    format!(
+/// The lines of a connection, and whether nothing is left to be filled in.
+fn connection(
+    shipped: &Definition,
+    preset: &str,
+    hints: Option<&Hints>,
+    set: &[(String, String)],
+) -> (Vec<String>, bool) {
+    let is_set = |field: &str| set.iter().any(|(name, _)| name == field);
+    let meaning = |field: &str| hints.and_then(|hints| hints.of(field));
+    let left = shipped.auth.needed().filter(|credential| !is_set(credential));
+    let unsigned = left.is_some() && shipped.auth.optional;
+    let mut lines: Vec<String> = Vec::new();
+    if let Some(credential) = left {
+        let reference = format!("{credential}: \"env:{}_{}\"", variable(preset), credential.to_uppercase());
+        lines.push(match unsigned {
+            true => noted(&format!("# {reference}"), hints.map_or("may be left out", |hints| hints.signed)),
+            false => noted(&reference, "secrets are references: env:NAME or file:PATH"),
+        });
+    }
+    lines.extend(set.iter().map(|(name, value)| {
+        let line = field(name, value, shipped.partitions.contains_key(name));
+        meaning(name).map_or_else(|| format!("    {line}"), |(_, meaning)| noted(&line, meaning))
+    }));
+    let open: Vec<&String> = shipped.partitions.keys().filter(|partition| !is_set(partition)).collect();
+    lines.extend(open.iter().map(|partition| {
+        let (example, meaning) = meaning(partition).unwrap_or(("", "a list"));
+        noted(&format!("{partition}: [{example}]"), meaning)
+    }));
+    if let Some(hints) = hints.filter(|_| unsigned && !is_set("schedule")) {
+        lines.push(noted(hints.unsigned.0, hints.unsigned.1));
+    }
+    (lines, open.is_empty() && (left.is_none() || unsigned))
+}
+
+/// A line of a connection with a comment.
+fn noted(line: &str, comment: &str) -> String {
+    format!("    {line:<36} # {comment}")
+}
+
+/// A field of a connection as it was set: a list where one is meant.
+fn field(name: &str, value: &str, list: bool) -> String {
+    if list || value.contains(',') {
+        let values: Vec<String> = value.split(',').map(|value| scalar(value.trim())).collect();
+        return format!("{}: [{}]", scalar(name), values.join(", "));
+    }
+    format!("{}: {}", scalar(name), scalar(value))
+}
+
+/// Text as YAML writes it, quoted where it would be read as something else.
+fn scalar(text: &str) -> String {
+    let word = text.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c));
+    let special = ["null", "true", "false"].iter().any(|other| text.eq_ignore_ascii_case(other));
+    match word && !special && text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        true => text.to_owned(),
+        false => serde_json::Value::from(text).to_string(),
+    }
+}
+
+fn variable(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
+fn plain(name: &str, set: &[(String, String)]) -> FirstFile {
+    let fields: Vec<String> = set.iter().map(|(name, value)| format!("\n    {}", field(name, value, false))).collect();
+    let connection = if fields.is_empty() { " {}".to_owned() } else { fields.concat() };
+    let variable = variable(name);
+    let text = format!(
         "\
 # {name}: one outside system. All keys: docs/definitions.md.
 # Check with `syncline validate` (no request), then `syncline check {name}` (one page).
@@ -159,9 +275,11 @@ streams:
     # map: {{id: .id, name: .name}}        # what to keep; without it items are kept as they are
     deletes: [{{from_full_list: true}}]    # missing from a proven listing = deleted
 connections:
-  me: {{}}                                 # one account; its id on the wire
+  # one account; its id on the wire
+  me:{connection}
 "
-    )
+    );
+    FirstFile { text, whole: false }
 }
 
 fn settings_text() -> String {
@@ -190,7 +308,7 @@ mod tests {
     fn files_are_written_once_and_the_key_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a folder");
-        let args = InitArgs { name: Some("shop".into()), preset: None, dir: dir.path().into() };
+        let args = InitArgs { name: Some("shop".into()), preset: None, set: vec![], dir: dir.path().into() };
         assert!(run(&args).is_ok());
         let text = std::fs::read_to_string(dir.path().join("sources/shop.yaml")).expect("written");
         assert!(text.contains("source: shop") && text.contains("env:SHOP_TOKEN"), "{text}");

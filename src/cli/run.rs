@@ -1,6 +1,6 @@
 //! `syncline run SOURCE [STREAM]`: one run in the foreground, on the data folder.
 
-use super::check::accounts;
+use super::check::{accounts, without};
 use super::exit::{Fail, code};
 use super::signals::Signals;
 use super::{CommonArgs, settings, show};
@@ -11,7 +11,11 @@ use crate::ingest::poll::{RunError, RunOptions, SyncKey, TriggerOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// Between two looks whether a run waits for its provider.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Complaints shown of one run.
 const SAMPLES: usize = 3;
@@ -72,7 +76,8 @@ async fn all(app: &App, common: &CommonArgs, args: &Args, cancel: &CancellationT
         let trigger = TriggerOptions { full: args.full, ..TriggerOptions::default() };
         let options = RunOptions { trigger, since: args.since };
         let told = |record: &RunRecord, expected: Option<u64>| bar.show(record, expected);
-        let report = match app.syncs.run(&key, options, cancel.clone(), &told).await {
+        let run = app.syncs.run(&key, options, cancel.clone(), &told);
+        let report = match watched(app, &key, &bar, run).await {
             Err(RunError::Stopping) if cancel.is_cancelled() => break,
             // Fed by topics: nothing to run, and nobody asked for this one by name.
             Err(RunError::Fed(_)) if several => continue,
@@ -87,6 +92,32 @@ async fn all(app: &App, common: &CommonArgs, args: &Args, cancel: &CancellationT
         };
     }
     Ok(worst)
+}
+
+/// Awaits a run, and says so where it waits for a provider that lets nothing through: that may last an hour.
+async fn watched<T>(app: &App, key: &SyncKey, bar: &Bar, run: impl Future<Output = T>) -> T {
+    let account = app.connections.get(&key.environment, &key.source, &key.connection);
+    let (mut run, mut said, clock) = (std::pin::pin!(run), None, app.engine.clock());
+    loop {
+        tokio::select! {
+            ended = run.as_mut() => return ended,
+            () = clock.sleep(LOOK) => {}
+        }
+        let (Some(account), Some(source)) = (&account, app.sources.get(&key.source)) else { continue };
+        let Some(until) = source.waits_until(&account.connection).filter(|until| said.is_none_or(|said| *until > said))
+        else {
+            continue;
+        };
+        said = Some(until);
+        let credential = without(app, account).map(|name| format!("; it has no {name}")).unwrap_or_default();
+        bar.aside(|| {
+            tracing::warn!(
+                "{}/{}: the provider lets nothing through until {until}{credential}. The run goes on then; Ctrl-C loses nothing",
+                key.source,
+                key.connection,
+            )
+        });
+    }
 }
 
 /// Records seen so far, on a terminal only.
@@ -111,6 +142,11 @@ impl Bar {
         self.0.set_position(c.changes() + c.unchanged + c.skipped + c.ignored);
         let of = expected.map(|n| format!("of {n} ")).unwrap_or_default();
         self.0.set_message(format!("{of}in {} pages", record.pages));
+    }
+
+    /// Lets others write.
+    fn aside(&self, write: impl FnOnce()) {
+        self.0.suspend(write);
     }
 
     fn clear(&self) {

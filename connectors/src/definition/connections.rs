@@ -5,7 +5,7 @@ use super::request::{Level, request};
 use super::webhooks::unknown_stream;
 use super::{Auth, AuthKind, Definition, FixedConnection, Stream, schedule};
 use crate::config_text::{self, Complaint, Content, Entry, Fields, Node, SourceSpan, bad_type};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Field of a connection that holds the secret of its webhooks.
@@ -14,9 +14,10 @@ const MAX_TAGS: usize = 10;
 
 /// Reads `auth`.
 pub(super) fn auth(node: Option<Node>, level: &Level, names: &KnownNames, out: &mut Out) -> Auth {
-    let mut auth = Auth { kind: AuthKind::None, test: None, connection_fields: Vec::new() };
+    let mut auth = Auth::default();
     let Some(mut fields) = node.and_then(|n| Fields::open(n, "`auth`", out)) else { return auth };
     let word = fields.require_text("type", out);
+    auth.optional = fields.bool("optional", out).unwrap_or(false);
     auth.test = fields.take("test").and_then(|node| {
         let mut fields = Fields::open(node, "`test` of `auth`", out)?;
         let test = request(&mut fields, level, names, out);
@@ -89,19 +90,35 @@ fn credential_fields(kind: &AuthKind) -> &'static [(&'static str, bool)] {
     }
 }
 
-/// The credential a connection must bring because `auth` has no default for it.
-fn missing_credential(kind: &AuthKind) -> Option<&'static str> {
-    match kind {
-        AuthKind::Bearer { token: None } => Some("token"),
-        AuthKind::Basic { username: None, .. } => Some("username"),
-        AuthKind::ApiKey { key: None, .. } => Some("key"),
-        _ => None,
+impl Auth {
+    /// The credential without which no connection is signed in, where there is no default for it.
+    pub fn needed(&self) -> Option<&'static str> {
+        match self.kind {
+            AuthKind::Bearer { token: None } => Some("token"),
+            AuthKind::Basic { username: None, .. } => Some("username"),
+            AuthKind::ApiKey { key: None, .. } => Some("key"),
+            _ => None,
+        }
+    }
+
+    /// The credential that a connection with `credentials` goes without, because it brings none at all and need not: its requests
+    /// are not signed in.
+    pub fn goes_without(&self, credentials: &Map<String, Value>) -> Option<&'static str> {
+        let brings = credential_fields(&self.kind).iter().any(|(name, _)| credentials.contains_key(*name));
+        let half = matches!(self.kind, AuthKind::Basic { password: Some(_), .. });
+        self.needed().filter(|_| self.optional && !brings && !half)
+    }
+
+    /// The credential that a connection with `credentials` lacks.
+    fn lacks(&self, credentials: &Map<String, Value>) -> Option<&'static str> {
+        let missing = self.needed().filter(|name| !credentials.contains_key(*name));
+        missing.filter(|_| self.goes_without(credentials).is_none())
     }
 }
 
 /// What connections need to know of the file around them.
 pub(super) struct ConnectionContext<'a> {
-    pub(super) kind: &'a AuthKind,
+    pub(super) auth: &'a Auth,
     pub(super) partitions: &'a BTreeSet<String>,
     pub(super) streams: &'a [Stream],
 }
@@ -114,8 +131,7 @@ pub fn connection_of(definition: &Definition, name: &str, said: &Value) -> Resul
     let mut value = config_text::parse("connection", &text)?;
     written_out(&mut value);
     let partitions = definition.partitions.keys().cloned().collect();
-    let around =
-        ConnectionContext { kind: &definition.auth.kind, partitions: &partitions, streams: &definition.streams };
+    let around = ConnectionContext { auth: &definition.auth, partitions: &partitions, streams: &definition.streams };
     let entry = Entry { key: name.to_owned(), spot: SourceSpan::start("connection"), value };
     let connection = connection(entry, &around, &mut out);
     match connection {
@@ -163,8 +179,7 @@ fn connection(entry: Entry, around: &ConnectionContext<'_>, out: &mut Out) -> Op
     schedules(&mut fields, &mut connection, around, out);
     connection.base_url = url_at(&mut fields, "base_url", out);
     connection.webhook_url_override = url_at(&mut fields, "webhook_url_override", out);
-    if let Some(missing) = missing_credential(around.kind)
-        && !connection.credentials.contains_key(missing)
+    if let Some(missing) = around.auth.lacks(&connection.credentials)
         && !out.iter().any(|c| c.code == "literal_secret")
     {
         let message = format!("connection `{}` needs `{missing}`: `auth` has none for all", connection.name);
@@ -181,7 +196,7 @@ fn url_at(fields: &mut Fields, key: &'static str, out: &mut Out) -> Option<Strin
 
 /// `credentials: {…}`, or the fields standing directly under the connection.
 fn credentials(fields: &mut Fields, connection: &mut FixedConnection, around: &ConnectionContext<'_>, out: &mut Out) {
-    let known = credential_fields(around.kind).iter().copied().chain([(WEBHOOK_SECRET, true)]);
+    let known = credential_fields(&around.auth.kind).iter().copied().chain([(WEBHOOK_SECRET, true)]);
     let mut nested = fields.take("credentials").and_then(|n| Fields::open(n, "`credentials`", out));
     for (name, is_secret) in known {
         if around.partitions.contains(name) && fields.has(name) {

@@ -94,6 +94,13 @@ impl FoundKey {
     }
 
     fn auth(&mut self, auth: &Node) {
+        const FOR_ALL: [&str; 4] = ["token", "username", "password", "key"];
+        if word(auth, "type") == Some("none") {
+            self.idle(auth, "optional", "nobody signs in", "leave it out");
+        }
+        if let Some(key) = FOR_ALL.into_iter().find(|key| has(auth, key)) {
+            self.idle(auth, "optional", &format!("no connection goes without the `{key}` of `auth`"), "leave one out");
+        }
         if let Some(test) = auth.get("test") {
             for key in ["items", "where", "total", "paginate", "max_pages"] {
                 self.idle(test, key, "the test of a sign-in is one answer", "leave it out");

@@ -105,10 +105,12 @@ pub enum Tree {
 }
 
 /// How requests are signed in. Secrets are templates over `connection.credentials` or resolved references.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Auth {
     /// The kind.
     pub kind: AuthKind,
+    /// A connection may bring no credentials: its requests go out unsigned.
+    pub optional: bool,
     /// A request that proves the sign-in works.
     pub test: Option<Request>,
     /// Fields kept on the connection: name → jq over the test's answer.
@@ -116,9 +118,10 @@ pub struct Auth {
 }
 
 /// The kinds of sign-in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum AuthKind {
     /// Nothing.
+    #[default]
     None,
     /// `Authorization: Bearer …`. Credential field `token`; the value here is the default for connections without one.
     Bearer {

@@ -89,7 +89,7 @@ fn definition(
     let streams = stream_list(&mut fields, &around, out);
     partitions::check(&partitions, &streams, out);
     let webhooks = fields.take("webhooks").and_then(|node| webhooks::webhooks(node, &streams, &level, &names, out));
-    let around = connections::ConnectionContext { kind: &auth.kind, partitions: &known, streams: &streams };
+    let around = connections::ConnectionContext { auth: &auth, partitions: &known, streams: &streams };
     let connections = connections::connections(fields.take("connections"), &around, out);
     tests(&mut fields, out);
     read::later(&mut fields, "run", "describe the requests with `list` and `incremental`", out);

@@ -169,7 +169,7 @@ fn not_yet(fields: &mut Fields, level: &Level, names: &KnownNames, out: &mut Out
     let Some(entry) = fields.take_entry("subscribe") else { return };
     let message = "`subscribe` is not part of this release: webhooks are registered by hand for now";
     let complaint = entry.spot.complain("not_in_this_release", message).warn();
-    out.push(complaint.hint("`syncline hooks` shows the URL to register at the provider"));
+    out.push(complaint.hint("`syncline webhook url SOURCE` shows the URL to register at the provider"));
     let names = KnownNames { subscribe: true, in_stream: true, ..names.clone() };
     let Some(mut subscribe) = Fields::open(entry.value, "`subscribe`", out) else { return };
     read::expr_at(&mut subscribe, "id", names.variables(ANSWER), out);

@@ -1,10 +1,11 @@
 //! Sign-in: lays the credentials of a connection into a request.
 //!
-//! A field of the connection's credentials wins over the definition's default; with neither, the request is not sent.
+//! A field of the connection's credentials wins over the definition's default; with neither, the request is not sent, unless the
+//! definition lets connections go without any.
 
 use super::client::failure;
 use super::{Outgoing, Veil, looks_secret};
-use crate::definition::AuthKind;
+use crate::definition::{Auth, AuthKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -12,8 +13,11 @@ use serde_json::Value;
 use syncline_engine::source::{Connection, Failure};
 
 /// Signs `request` in for `connection`.
-pub fn sign_in(kind: &AuthKind, connection: &Connection, request: &mut Outgoing) -> Result<(), Failure> {
-    match kind {
+pub fn sign_in(auth: &Auth, connection: &Connection, request: &mut Outgoing) -> Result<(), Failure> {
+    if auth.goes_without(&connection.credentials).is_some() {
+        return Ok(());
+    }
+    match &auth.kind {
         AuthKind::None => Ok(()),
         AuthKind::Bearer { token } => {
             let token = credential(connection, "token", token.as_deref())?;
@@ -122,8 +126,12 @@ mod tests {
     }
 
     fn header(kind: AuthKind, credentials: Value) -> Result<String, &'static str> {
+        signed(Auth { kind, ..Auth::default() }, credentials)
+    }
+
+    fn signed(auth: Auth, credentials: Value) -> Result<String, &'static str> {
         let mut request = request();
-        sign_in(&kind, &connection(credentials), &mut request).map_err(|failure| failure.code)?;
+        sign_in(&auth, &connection(credentials), &mut request).map_err(|failure| failure.code)?;
         let header = request.headers.values().next().and_then(|value| value.to_str().ok()).unwrap_or_default();
         Ok(header.to_string())
     }
@@ -143,12 +151,26 @@ mod tests {
     }
 
     #[test]
+    fn where_signing_in_is_optional_only_none_at_all_goes_without() {
+        let auth = |username: Option<&str>| {
+            let kind = AuthKind::Basic { username: username.map(str::to_owned), password: None };
+            Auth { kind, optional: true, ..Auth::default() }
+        };
+        assert_eq!(signed(auth(None), json!({})), Ok(String::new()));
+        assert_eq!(signed(auth(None), json!({"webhook_secret": "s"})), Ok(String::new()));
+        assert_eq!(signed(auth(None), json!({"password": "p"})), Err("missing_credential"));
+        assert_eq!(signed(auth(None), json!({"username": "me"})), Ok("Basic bWU6".into()));
+        assert_eq!(signed(auth(Some("me")), json!({})), Ok("Basic bWU6".into()));
+    }
+
+    #[test]
     fn a_key_goes_to_header_or_query() {
         let kind = |in_query| AuthKind::ApiKey { key: None, in_query, name: "X-Key".into(), prefix: "k ".into() };
         assert_eq!(header(kind(false), json!({"key": "s"})), Ok("k s".into()));
         assert_eq!(header(kind(false), json!({"key": "a\nb"})), Err("bad_credential"));
         let mut request = request();
-        sign_in(&kind(true), &connection(json!({"key": "a&b"})), &mut request).expect("signed in");
+        sign_in(&Auth { kind: kind(true), ..Auth::default() }, &connection(json!({"key": "a&b"})), &mut request)
+            .expect("signed in");
         assert_eq!(request.url.query(), Some("x=1&X-Key=k+a%26b"));
     }
 }

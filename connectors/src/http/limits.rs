@@ -149,6 +149,11 @@ impl Budget {
         Some(wait)
     }
 
+    /// Until when nothing may leave, because the provider said so.
+    pub fn waits_until(&self) -> Option<Timestamp> {
+        Some(self.lock().blocked_until).filter(|until| *until > self.clock.now())
+    }
+
     fn queue(&self, method: &str, path: &str, lane: RequestPriority) -> Result<QueuePlace<'_>, Failure> {
         let mut state = self.lock();
         if state.waiting.len() >= WAITING_MAX {

@@ -8,6 +8,7 @@ use super::request::{Filling, base};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::sync::Arc;
+use syncline_engine::model::Timestamp;
 use syncline_engine::source::{Ask, Bookmark, Connection, Failure, Page, Retry, Source};
 
 impl RestSource {
@@ -46,7 +47,7 @@ impl Source for RestSource {
     }
 
     /// Proves that a connection can sign in, by the definition's `auth.test`, and reads its `connection_fields`.
-    /// `None` where the definition has no test.
+    /// `None` where the definition has no test, or the connection brings no credentials and need not.
     async fn check(&self, connection: &Arc<Connection>) -> Result<Option<Map<String, Value>>, Failure> {
         let connection = self.signed(connection).await?;
         let fields = self.tested(&connection).await;
@@ -60,7 +61,11 @@ impl Source for RestSource {
     /// request.
     fn permits(&self, connection: &Connection) -> Result<(), Failure> {
         let base = base(&self.definition.base_url, connection, &Filling::new(connection, "base"))?;
-        self.client.permits(&base).map_err(|why| self.veiled(connection, why))
+        self.client.permits(&base).map_err(|why| self.told(connection, why))
+    }
+
+    fn waits_until(&self, connection: &Connection) -> Option<Timestamp> {
+        self.budget(connection).waits_until()
     }
 
     fn retry(&self) -> Retry {

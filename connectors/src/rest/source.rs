@@ -32,6 +32,9 @@ const BUDGETS_MAX: usize = 100_000;
 /// What a provider says to credentials it does not take.
 const UNAUTHORIZED: u16 = 401;
 
+/// What it says to requests that it would answer, or answer more of, if they were signed in.
+const WHO_ASKS: [u16; 4] = [UNAUTHORIZED, 403, 404, 429];
+
 /// A polled REST API as a definition describes it.
 pub struct RestSource {
     pub(super) definition: Arc<Definition>,
@@ -111,11 +114,12 @@ impl RestSource {
     }
 
     pub(super) async fn tested(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
-        self.test(connection).await.map_err(|why| self.veiled(connection, why))
+        self.test(connection).await.map_err(|why| self.told(connection, why))
     }
 
     async fn test(&self, connection: &Connection) -> Result<Option<Map<String, Value>>, Failure> {
-        let Some(request) = &self.definition.auth.test else { return Ok(None) };
+        let unsigned = self.definition.auth.goes_without(&connection.credentials).is_some();
+        let Some(request) = self.definition.auth.test.as_ref().filter(|_| !unsigned) else { return Ok(None) };
         let filling = Filling::new(connection, "base");
         let base = base(&self.definition.base_url, connection, &filling)?;
         let draft = draft(request, &base, &filling)?;
@@ -150,7 +154,7 @@ impl RestSource {
         if let Some(validator) = validator {
             validator.lay(&mut outgoing.headers);
         }
-        auth::sign_in(&self.definition.auth.kind, connection, &mut outgoing)?;
+        auth::sign_in(&self.definition.auth, connection, &mut outgoing)?;
         let mut veil = self.veil(connection);
         auth::veil_request(&mut veil, &outgoing);
         outgoing.veil = veil;
@@ -170,14 +174,24 @@ impl RestSource {
         auth::veil(&self.definition.auth.kind, connection)
     }
 
-    /// A failure as it may be kept and shown: whatever quotes the provider passes here.
-    pub(super) fn veiled(&self, connection: &Connection, why: Failure) -> Failure {
-        Failure { message: self.veil(connection).veiled(&why.message), ..why }
+    /// A failure as it may be kept and shown: whatever quotes the provider passes here. Where the provider may only have wanted
+    /// to know who asks, it says that nobody was signed in.
+    pub(super) fn told(&self, connection: &Connection, why: Failure) -> Failure {
+        let mut message = self.veil(connection).veiled(&why.message);
+        let field = self.definition.auth.goes_without(&connection.credentials);
+        if let Some(field) = field.filter(|_| why.status.is_some_and(|status| WHO_ASKS.contains(&status))) {
+            let id = &connection.id;
+            message.push_str(&format!(
+                "; connection «{id}» has no {field}, so the request was not signed in: if the provider wants one, set \
+                 `{field}: \"env:NAME\"` on the connection"
+            ));
+        }
+        Failure { message, ..why }
     }
 
     /// A page whose complaints may be kept and shown; its records are the provider's own.
     pub(super) fn page(&self, connection: &Connection, page: Result<Page, Failure>) -> Result<Page, Failure> {
-        let mut page = page.map_err(|why| self.veiled(connection, why))?;
+        let mut page = page.map_err(|why| self.told(connection, why))?;
         let doubts = page.end.iter_mut().flat_map(|end| &mut end.doubts);
         let kept = page.quarantined.iter_mut().chain(&mut page.warnings).map(|what| &mut what.message);
         let mut said = doubts.chain(kept).peekable();

@@ -38,6 +38,11 @@ pub trait Source: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Until when requests in the name of an account wait, because the outside system wants it so: for people who watch.
+    fn waits_until(&self, _connection: &Connection) -> Option<Timestamp> {
+        None
+    }
+
     /// How failed attempts of this source are retried.
     fn retry(&self) -> Retry {
         Retry::default()
@@ -61,6 +66,10 @@ impl<S: Source + ?Sized> Source for Arc<S> {
 
     fn permits(&self, connection: &Connection) -> Result<(), Failure> {
         (**self).permits(connection)
+    }
+
+    fn waits_until(&self, connection: &Connection) -> Option<Timestamp> {
+        (**self).waits_until(connection)
     }
 
     fn retry(&self) -> Retry {

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use syncline::engine::time::SystemClock;
+use syncline_provider::github::{GitHub, GitHubOptions};
 use syncline_tests::serving::{KEY, Serving, client};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -163,6 +165,24 @@ async fn a_connection_made_at_run_time_is_synced_at_once_and_survives_a_restart(
     assert_eq!(ids(&serving, "acme", 4).await.len(), 4);
     let (_, shown) = call(&serving, Method::GET, "/connections/acme?provider_config_key=crm", None).await;
     assert_eq!((&shown["id"], &shown["created_at"]), (&one["id"], &one["created_at"]));
+    serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_may_be_made_without_credentials_where_they_are_optional() {
+    let (folder, options) = (tempfile::tempdir().expect("a folder"), GitHubOptions::new("octo/hello", 12));
+    let hub = GitHub::start(options, Arc::new(SystemClock)).await.expect("a GitHub");
+    let sources = folder.path().join("sources");
+    std::fs::create_dir_all(&sources).expect("a folder");
+    let text = format!("source: github\npreset: github\nbase_url: {}\n", hub.url());
+    std::fs::write(sources.join("github.yaml"), text).expect("a definition");
+    let serving = Serving::start(folder.path(), &sources).await;
+    let body = json!({"connection_id": "free", "provider_config_key": "github", "metadata": {"repo": ["octo/hello"]}});
+    let (status, one) = call(&serving, Method::POST, "/connections", Some(body)).await;
+    assert_eq!((status, &one["credentials"]), (201, &json!({"type": "NONE"})), "{one}");
+    let changes = serving.changes_of(["github", "free", "Issue"], hub.issues(), PATIENCE).await;
+    assert_eq!(changes.len(), hub.issues());
+    assert!(hub.asked().iter().all(|(path, status, signed)| path != "/user" && *status == 200 && !signed));
     serving.stop().await;
 }
 

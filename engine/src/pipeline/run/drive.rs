@@ -19,6 +19,9 @@ use tokio::sync::watch;
 /// Longest wait between two attempts, whatever the provider wishes.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Shorter waits between two attempts are no news.
+const LONG_WAIT: Duration = Duration::from_secs(3);
+
 /// Complaints shown in a run's record.
 const SAMPLES_MAX: usize = 10;
 
@@ -347,10 +350,21 @@ impl<'a> RunDriver<'a> {
             }
             self.journey.record.retries += 1;
             let wait = backoff.next_wait().max(failure.retry_after.unwrap_or_default()).min(WAIT_MAX);
-            tracing::debug!(code = failure.code, status = failure.status, ?wait, "an attempt failed and is repeated");
+            self.tell_retry(&failure, wait);
             let clock = Arc::clone(&self.clock);
             self.within(async { clock.sleep(wait).await }).await?;
         }
+    }
+
+    /// Whoever watches learns why nothing happens for a while.
+    fn tell_retry(&self, why: &Failure, wait: Duration) {
+        let name = &self.order.dataset.name;
+        let (source, stream, connection) = (&*name.source, &*name.model, &*name.connection);
+        let (run_id, code) = (self.journey.record.id.as_str(), why.code);
+        if wait < LONG_WAIT {
+            return tracing::debug!(source, stream, connection, run_id, code, ?wait, %why, "an attempt failed and is repeated");
+        }
+        tracing::warn!(source, stream, connection, run_id, code, ?wait, %why, "an attempt failed and is repeated");
     }
 
     /// No page is asked for that the disk has no room for: the run goes on once there is some.

@@ -12,7 +12,7 @@ use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::app::connections::ConnectionError;
 use crate::config::Role;
-use crate::connectors::definition::{AuthKind, Complaint};
+use crate::connectors::definition::{Auth, AuthKind, Complaint};
 use crate::registry::connections::{Account, AccountKey, Refused};
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
@@ -65,8 +65,9 @@ async fn show(
 
 /// A connection with all that a caller may see of it.
 fn whole(api: &Api, caller: &Caller, account: &Account) -> Value {
-    let auth = api.app.definitions.get(&account.key.source).map(|d| &d.auth.kind);
-    let credentials = credentials(auth.unwrap_or(&AuthKind::None), &account.connection.credentials);
+    let auth = api.app.definitions.get(&account.key.source).map(|definition| &definition.auth);
+    let credentials =
+        auth.map_or_else(|| json!({"type": "NONE"}), |auth| credentials(auth, &account.connection.credentials));
     let shown = if caller.role >= Role::Admin { credentials } else { json!({"type": credentials["type"]}) };
     let now = api.app.engine.clock().now();
     json!({
@@ -228,9 +229,10 @@ impl From<Refused> for Refusal {
 }
 
 /// The credentials in the form of the wire; the definition's own where the connection has none.
-fn credentials(auth: &AuthKind, own: &Map<String, Value>) -> Value {
+fn credentials(auth: &Auth, own: &Map<String, Value>) -> Value {
     let field = |name: &str, or: &Option<String>| own.get(name).cloned().or(or.clone().map(Value::String));
-    match auth {
+    match &auth.kind {
+        _ if auth.goes_without(own).is_some() => json!({"type": "NONE"}),
         AuthKind::None => json!({"type": "NONE"}),
         AuthKind::Bearer { token } => json!({"type": "API_KEY", "apiKey": field("token", token)}),
         AuthKind::ApiKey { key, .. } => json!({"type": "API_KEY", "apiKey": field("key", key)}),
@@ -250,10 +252,14 @@ mod tests {
     fn credentials_have_the_form_of_the_wire() {
         let own = json!({"token": "t1", "username": "u"});
         let own = own.as_object().expect("object");
-        let bearer = AuthKind::Bearer { token: Some("default".into()) };
+        let of = |kind, optional| Auth { kind, optional, ..Auth::default() };
+        let bearer = of(AuthKind::Bearer { token: Some("default".into()) }, false);
         assert_eq!(credentials(&bearer, own), json!({"type": "API_KEY", "apiKey": "t1"}));
         assert_eq!(credentials(&bearer, &Map::new()), json!({"type": "API_KEY", "apiKey": "default"}));
-        let basic = AuthKind::Basic { username: None, password: Some("p".into()) };
+        let basic = of(AuthKind::Basic { username: None, password: Some("p".into()) }, false);
         assert_eq!(credentials(&basic, own), json!({"type": "BASIC", "username": "u", "password": "p"}));
+        let free = of(AuthKind::Bearer { token: None }, true);
+        assert_eq!(credentials(&free, &Map::new()), json!({"type": "NONE"}));
+        assert_eq!(credentials(&free, own), json!({"type": "API_KEY", "apiKey": "t1"}));
     }
 }
