@@ -20,6 +20,7 @@ mod octokit;
 mod oracle;
 mod pocketbase;
 mod quarantine;
+mod reading;
 mod secrets;
 mod storage;
 mod syncs;
