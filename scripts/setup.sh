@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh         what the build needs: a C++ compiler, make, libclang (for the RocksDB bindings), OpenSSL and
 #                            zlib (for the Kafka client)
-#   scripts/setup.sh test    also what the tests need: a JDK and Maven for a real Kafka broker; go and node, for real
+#   scripts/setup.sh test    also what the tests need: a JDK and Maven for a real Kafka broker; go, node and Python, for real
 #                            servers and real clients
 #   scripts/setup.sh peers   what `make bench-peers` needs beside the build: a JDK and Maven, PostgreSQL, Python
 #
@@ -116,6 +116,7 @@ test_tools() {
         if [[ -n $package ]]; then install "$package" || true; fi
         find_go || say "go 1.$GO_MINOR_MIN or newer is missing: the PocketBase test will fail. Get it from https://go.dev/dl"
     fi
+    has python3 || install python3 || true
     if ! node_is_new_enough; then
         if ! has node || ! has npm; then install nodejs npm || true; fi
         node_is_new_enough ||

@@ -18,8 +18,6 @@ use walk::{Met, Part, Schema};
 
 /// A key or word that resembles none.
 const UNHEARD_OF: &str = "zzzzzzzzzzzzzzzzzzzzzzzz";
-/// Keys that the parser is yet to learn; they are not compared.
-const AHEAD: [&str; 1] = ["optional"];
 /// The one map with keys that stand elsewhere in the file: names of partitions.
 const CONNECTION: &str = "/$defs/connection";
 
@@ -107,11 +105,10 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     }
     for (at, (part, keys)) in asked {
         let names = part.names();
-        let differ = |key: &&String| !AHEAD.contains(&key.as_str());
-        for key in keys.difference(&names).filter(differ) {
+        for key in keys.difference(&names) {
             let _ = writeln!(wrong, "the parser knows `{key}`, the schema does not: {at}");
         }
-        for key in names.difference(&keys).filter(differ) {
+        for key in names.difference(&keys) {
             let _ = writeln!(wrong, "the schema knows `{key}`, the parser does not: {at}");
         }
         if part.open() && at != CONNECTION {
@@ -133,8 +130,7 @@ fn the_files_have_every_key_of_the_schema() {
         met.extend(schema.walk(document).values.into_iter().map(|met| met.part.at));
     }
     let null = |part: &Part<'_>| schema.keyword(part, "type") == Some(&json!("null"));
-    let ahead = |part: &Part<'_>| AHEAD.iter().any(|key| part.at.ends_with(&format!("/{key}")));
-    let missing = schema.keys().into_iter().filter(|part| !null(part) && !ahead(part) && !met.contains(&part.at));
+    let missing = schema.keys().into_iter().filter(|part| !null(part) && !met.contains(&part.at));
     let missing: Vec<String> = missing.map(|part| part.at).collect();
     assert!(missing.is_empty(), "in no file: {missing:#?}");
 }
