@@ -6,9 +6,9 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 CARGO_FLAGS ?= --locked
 
-# RocksDB is compiled in groups of files, unless a compiler is named. scripts/setup.sh tells cargo the same.
+# RocksDB is compiled in groups of files, unless a compiler is named. scripts/setup.sh puts the script there, and tells cargo.
 ifeq ($(origin CXX),default)
-export CXX := $(CURDIR)/scripts/cxx.sh
+export CXX := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/syncline/cxx.sh
 endif
 
 .PHONY: demo quick test soak ledger check bench bench-peers bench-scale fmt setup setup-test setup-peers

@@ -134,16 +134,22 @@ peers_tools() {
     if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}" || true; fi
 }
 
-# Cargo by itself takes the C++ compiler that make names: with another one it would build RocksDB anew. What is there stays.
-cargo_takes_the_compiler() {
-    local file
-    file=$(dirname "${BASH_SOURCE[0]}")/../.cargo/config.toml
-    [[ -e $file ]] && return 0
-    mkdir -p "$(dirname "$file")"
-    printf '[env]\nCXX = { value = "scripts/cxx.sh", relative = true }\n' >"$file"
+# The C++ compiler of the build stands at one place for all checkouts: cargo builds RocksDB anew where its path changes. Cargo by
+# itself takes it as well, unless its configuration is there already.
+the_compiler() {
+    local here cxx
+    here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+    cxx=${XDG_CACHE_HOME:-$HOME/.cache}/syncline/cxx.sh
+    mkdir -p "$(dirname "$cxx")"
+    if ! cmp -s "$here/cxx.sh" "$cxx"; then
+        cp "$here/cxx.sh" "$cxx.new" && mv "$cxx.new" "$cxx"
+    fi
+    [[ -e $here/../.cargo/config.toml ]] && return 0
+    mkdir -p "$here/../.cargo"
+    printf '[env]\nCXX = "%s"\n' "$cxx" >"$here/../.cargo/config.toml"
 }
 
-cargo_takes_the_compiler
+the_compiler
 case "${1:-build}" in
 build) build_tools ;;
 peers) build_tools && peers_tools ;;
