@@ -33,8 +33,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use syncline_engine::model::{Strategy, Timestamp};
 
-/// JSON Schema of definition files, for editors. It knows the keys that [`parse`] knows (compared by test), and refuses nothing that
-/// [`parse`] accepts.
+/// JSON Schema of definition files, for editors. It knows the keys that [`parse()`] knows (compared by test), and refuses nothing that
+/// [`parse()`] accepts.
 pub const SCHEMA: &str = include_str!("../../schema/definition.json");
 
 /// One outside system as configured.
