@@ -213,6 +213,8 @@ pub mod cluster;
 #[cfg(feature = "program")]
 pub mod config;
 #[cfg(feature = "program")]
+mod http;
+#[cfg(feature = "program")]
 pub mod ingest;
 #[cfg(feature = "program")]
 pub mod keyspaces;

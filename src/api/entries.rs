@@ -3,14 +3,16 @@
 //! Promises: only writers change something; a call acts on a bounded number of entries, and says whether a selection has more.
 
 use super::Api;
-use super::auth::Caller;
-use super::body::BodyFields;
-use super::error::Refusal;
+use super::cluster::across::MergedAnswer;
 use crate::app::App;
 use crate::config::Role;
 use crate::engine::pipeline::Error;
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::Refusal;
 use axum::Json;
 use axum::extract::Request;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A list whose entries people change.
@@ -38,6 +40,19 @@ pub(super) trait EntryList {
     fn selected(app: &App, environment: &str, of: &Self::Selection) -> Result<(Vec<Self::Entry>, bool), Error>;
 }
 
+/// How many entries a call dropped, and whether its selection has more.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Dropped {
+    pub dropped: u64,
+    pub more: bool,
+}
+
+impl MergedAnswer for Dropped {
+    fn merge(self, other: Dropped) -> Dropped {
+        Dropped { dropped: self.dropped.saturating_add(other.dropped), more: self.more || other.more }
+    }
+}
+
 /// Does something with the entries that a request means; `act` is told whether there are more.
 pub(super) async fn change<L: EntryList, T, F: Future<Output = Result<T, Error>>>(
     api: &Api,
@@ -46,7 +61,7 @@ pub(super) async fn change<L: EntryList, T, F: Future<Output = Result<T, Error>>
     act: impl FnOnce(Vec<L::Entry>, bool) -> F,
 ) -> Result<Json<T>, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = BodyFields::read(api, request, L::NAMES).await?;
+    let mut body = BodyFields::read(&api.http, request, L::NAMES).await?;
     let ids = body.has("ids").then(|| ids::<L>(&mut body));
     let selection = L::selection(&mut body);
     if ids.is_some() == selection.is_some() {

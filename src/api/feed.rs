@@ -4,13 +4,12 @@
 //! cursor handed out never lies behind a change that was not. Payloads are passed on as they are stored; they are read only to
 //! name the key and the fields that changed.
 
-use super::answers::{PAGE_BYTES, Starved};
-use super::rows::quote_plain;
-use super::stamp::write_stamp;
 use crate::admission::Share;
 use crate::engine::Engine;
 use crate::engine::model::{Action, Cause, Change, Cursor, CursorError, DatasetId, DatasetName, Position, Via};
 use crate::engine::pipeline::{Dataset, Error, Keyspace};
+use crate::http::answers::{PAGE_BYTES, Starved, quote_plain};
+use crate::http::stamp::write_stamp;
 use crate::registry::scope::{Selection, changes_scope};
 use serde_json::{Map, Value};
 use std::collections::HashMap;

@@ -5,9 +5,9 @@
 
 use super::Api;
 use super::cluster::target::local;
-use super::error::Refusal;
 use super::routes::Routes;
 use crate::engine::pipeline::{Error, Keyspace};
+use crate::http::error::Refusal;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};

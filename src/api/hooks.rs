@@ -3,9 +3,9 @@
 //!
 //! No API key is asked for here: the signature proves the request. Refusals have constant bodies.
 
-use super::body::{self, Unread};
 use crate::admission::{Address, Share};
 use crate::engine::fault::pass;
+use crate::http::body::{self, Unread};
 use crate::ingest::webhooks::{Admitted, Entrance, Hooks, Incoming, Reply};
 use crate::telemetry::record;
 use axum::Router;

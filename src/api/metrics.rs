@@ -5,15 +5,14 @@
 //! keys that belong to none, and everybody where there is but one.
 
 use super::Api;
-use super::auth::Caller;
 use super::cluster::target::local;
-use super::error::Refusal;
 use super::routes::Routes;
-use crate::telemetry::{record, scrape};
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::telemetry::scrape;
 use axum::Extension;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, header};
-use axum::middleware::Next;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 /// What Prometheus expects of the text.
@@ -31,30 +30,4 @@ async fn show(State(api): State<Api>, caller: Option<Extension<Caller>>) -> Resu
     let mut response = text.ok_or_else(elsewhere)?.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(FORMAT));
     Ok(response)
-}
-
-/// Times every request of a route there is, from its head to the head of its answer.
-pub(super) async fn time(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let method = method(request.method());
-    let clock = api.app.engine.clock();
-    let came = clock.now();
-    let response = next.run(request).await;
-    if let Some(route) = route {
-        record::request(method, route, response.status().as_u16(), clock.now().since(came));
-    }
-    response
-}
-
-/// Anybody can send any word as a method: those nobody serves share one.
-fn method(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "HEAD" => "HEAD",
-        _ => "_OTHER",
-    }
 }

@@ -14,29 +14,18 @@
 //! | `health` | `/healthz`, `/readyz` |
 //! | [`cluster`] | all of them, where several processes share the connections |
 //!
-//! Each file declares its `routes` once, with who answers them in a cluster. `budget` refuses who asks too often, `auth` finds
-//! the caller, `room` refuses what is new while the disk is full, `request` numbers requests, `query` and `body` read strictly,
-//! `selection` says of which streams and views, `entries` which entries a call changes, `pages` cuts pages of several owners,
-//! `answers` bounds the memory of what is told, `rows` and `stamp` write fast.
+//! Each file declares its `routes` once, with who answers them in a cluster. What needs no route (who calls, reading queries
+//! and bodies, the memory of answers, refusals) is a room below: [`http`](crate::http). Here is what several routes share and
+//! asks an app: `selection` says of which streams and views, `entries` which entries a call changes, `feed` reads the change
+//! stream.
 
-mod answers;
-mod auth;
-mod body;
-mod budget;
 mod compat;
 mod entries;
-mod error;
 mod feed;
 mod health;
 mod metrics;
-mod pages;
-mod query;
-mod request;
-mod room;
 mod routes;
-mod rows;
 mod selection;
-mod stamp;
 mod v1;
 
 pub mod cluster;
@@ -46,6 +35,9 @@ pub mod inside;
 use crate::admission::Bounds;
 use crate::app::App;
 use crate::config::Settings;
+use crate::engine::pipeline::Error;
+use crate::http::error::{self, Refusal};
+use crate::http::{HttpContext, answers, auth, budget, request, space, timing};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use routes::Routes;
@@ -60,9 +52,9 @@ const READS: usize = 64;
 #[derive(Clone)]
 struct Api {
     app: Arc<App>,
+    /// What reading requests and writing answers needs.
+    http: HttpContext,
     reads: Arc<Semaphore>,
-    /// What outsiders may use up, in the whole process.
-    bounds: Arc<Bounds>,
     /// Ends answers that wait for changes.
     stopping: CancellationToken,
 }
@@ -118,42 +110,48 @@ fn partition_router(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Boun
     // Merged last: none of what surrounds the API's routes concerns webhooks.
     let hooks = hooks::router(app.hooks.clone());
     let reads = Arc::new(Semaphore::new(READS));
-    let numbers = request::Numbers::new(app.engine.clock());
-    let api = Api { app, reads, bounds, stopping };
+    let (engine, http) = (app.engine.clone(), context_of(&app, bounds));
+    let numbers = request::Numbers::new(engine.clock());
+    let api = Api { app, http: http.clone(), reads, stopping };
     let RouteSets { whole, paged, open } = route_sets(&api.app.settings);
     let keyed = whole
         .router()
-        .route_layer(from_fn_with_state(api.clone(), answers::count))
+        .route_layer(from_fn_with_state(http.clone(), answers::count))
         .merge(paged.router())
-        .route_layer(from_fn_with_state(api.clone(), room::demand))
-        .route_layer(from_fn_with_state(api.clone(), auth::demand));
+        .route_layer(from_fn_with_state(engine.clone(), space::demand))
+        .route_layer(from_fn_with_state(http.clone(), auth::demand));
     let all = keyed.merge(open.router());
     let all = all.fallback(error::unknown_path).method_not_allowed_fallback(error::unknown_method);
     let all = match budgeting {
-        Budgeting::Here => all.layer(from_fn_with_state(api.clone(), budget::keep)),
+        Budgeting::Here => all.layer(from_fn_with_state(http, budget::keep)),
         Budgeting::Before => all,
     };
     all.layer(from_fn(error::render))
         .layer(from_fn_with_state(numbers, request::number))
-        .layer(from_fn_with_state(api.clone(), metrics::time))
+        .layer(from_fn_with_state(engine.clock(), timing::time))
         .with_state(api)
         .merge(hooks)
+}
+
+/// What requests and answers need of an app.
+fn context_of(app: &App, bounds: Arc<Bounds>) -> HttpContext {
+    HttpContext::new(bounds, &app.settings.api_keys, app.engine.clock())
 }
 
 impl Api {
     /// Runs a read of the store where it may block, at most [`READS`] at a time.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, crate::engine::pipeline::Error> + Send + 'static,
-    ) -> Result<T, error::Refusal> {
-        let turn = self.reads.clone().acquire_owned().await.map_err(|_| error::Refusal::stopping())?;
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let turn = self.reads.clone().acquire_owned().await.map_err(|_| Refusal::stopping())?;
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()
         });
         match done.await {
-            Ok(result) => result.map_err(error::Refusal::from),
-            Err(died) => Err(error::Refusal::internal(&format!("a read ended early: {died}"))),
+            Ok(result) => result.map_err(Refusal::from),
+            Err(died) => Err(Refusal::internal(&format!("a read ended early: {died}"))),
         }
     }
 }

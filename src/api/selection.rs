@@ -1,9 +1,9 @@
 //! What `/v1/records` and `/v1/changes` are asked for: streams and views, of which source and connections.
 
 use super::Api;
-use super::auth::Caller;
 use super::cluster::target::{ConnectionNames, NamedIn};
-use super::query::QueryFields;
+use crate::http::auth::Caller;
+use crate::http::query::QueryFields;
 use crate::registry::scope::Selection;
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@ use super::exit::{Fail, code};
 use super::show;
 use super::signals::Signals;
 use crate::api;
-use crate::cluster::ClusterNode;
+use crate::cluster::{ClusterMember, ClusterNode};
 use crate::config::{LogKind, Settings};
 use crate::engine::time::SystemClock;
 use crate::server;

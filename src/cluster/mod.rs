@@ -11,6 +11,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`spread`] | connection → partition: pure |
+//! | [`member`] | what the router asks of the process |
 //! | [`place`] | where a shard is answered |
 //! | `node` | one process |
 //! | `hold` | holds the partitions the group gives, lets go of those it takes |
@@ -22,6 +23,7 @@
 mod hold;
 #[cfg(feature = "kafka")]
 mod inbox;
+pub mod member;
 #[cfg(feature = "kafka")]
 mod node;
 #[cfg(feature = "kafka")]
@@ -31,6 +33,7 @@ mod partition;
 pub mod place;
 pub mod spread;
 
+pub use member::ClusterMember;
 #[cfg(feature = "kafka")]
 pub use node::ClusterNode;
 #[cfg(feature = "kafka")]

@@ -1,6 +1,7 @@
 //! One process of a cluster: joins it, holds the shards it is given, and knows where the others are.
 
 use super::inbox::Inbox;
+use super::member::ClusterMember;
 use super::owners::Owner;
 use super::place::ShardPlace;
 use super::spread::Spread;
@@ -70,18 +71,29 @@ impl ClusterNode {
         Ok(Arc::new(ClusterNode { common, front, stop, tasks }))
     }
 
-    /// The app that knows all connections and owns none of them: it takes webhooks and describes what is configured.
-    pub fn front(&self) -> &Arc<App> {
+    /// Partitions that are open here.
+    pub fn owned(&self) -> Vec<i32> {
+        self.common.open.read().keys().copied().collect()
+    }
+
+    /// Lets go of everything and leaves.
+    pub async fn stop(&self) -> Result<(), pipeline::Error> {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.front.stop().await
+    }
+}
+
+impl ClusterMember for ClusterNode {
+    fn front(&self) -> &Arc<App> {
         &self.front
     }
 
-    /// How connections are spread.
-    pub fn spread(&self) -> Spread {
+    fn spread(&self) -> Spread {
         self.common.spread
     }
 
-    /// Where requests about a partition are answered.
-    pub fn place(&self, partition: i32) -> ShardPlace {
+    fn place(&self, partition: i32) -> ShardPlace {
         let open = self.common.open.read();
         if let Some(app) = open.get(&partition) {
             return ShardPlace::Here(app.clone());
@@ -92,31 +104,17 @@ impl ClusterNode {
         }
     }
 
-    /// Partitions that are open here.
-    pub fn owned(&self) -> Vec<i32> {
-        self.common.open.read().keys().copied().collect()
-    }
-
-    /// Changes wake who waits for partitions to be opened or closed here.
-    pub fn moved(&self) -> watch::Receiver<u64> {
+    fn moved(&self) -> watch::Receiver<u64> {
         self.common.moved.subscribe()
     }
 
-    /// Whether this proof is, in constant time, one of a process of the installation.
-    pub fn is_own(&self, proof: &str) -> bool {
-        self.common.proof().as_bytes().ct_eq(proof.as_bytes()).into()
-    }
-
-    /// What a request of this process shows to others of the installation.
-    pub fn proof(&self) -> String {
+    fn proof(&self) -> String {
         self.common.proof()
     }
 
-    /// Lets go of everything and leaves.
-    pub async fn stop(&self) -> Result<(), pipeline::Error> {
-        self.stop.cancel();
-        self.tasks.wait().await;
-        self.front.stop().await
+    /// Compared in constant time.
+    fn is_own(&self, proof: &str) -> bool {
+        self.common.proof().as_bytes().ct_eq(proof.as_bytes()).into()
     }
 }
 

@@ -4,8 +4,8 @@
 //! asked is a refusal that says so, never a shorter list or a smaller number; the first refusal is the answer.
 
 use super::forwarder::{BufferedRequest, Forwarder, OwnerAnswer};
-use crate::api::auth::Caller;
-use crate::api::error::Refusal;
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
 use axum::Json;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};

@@ -3,18 +3,17 @@
 //! Promises: a request is forwarded at most once; one to a partition that has no owner for the moment is a 503 that says when
 //! to ask again; what owners answer is read within the memory of answers.
 
-use super::member::ClusterMember;
 use crate::admission::{Address, Share};
-use crate::api::answers::Starved;
-use crate::api::auth::Caller;
-use crate::api::error::Refusal;
 use crate::api::{Budgeting, partition_router};
 use crate::app::App;
 use crate::cluster::spread::Spread;
-use crate::cluster::{PROOF, ShardPlace};
+use crate::cluster::{ClusterMember, PROOF, ShardPlace};
 use crate::connectors::http::{Forward, Method, Url};
 use crate::engine::source::Failure;
-use crate::engine::time::Clock;
+use crate::http::HttpContext;
+use crate::http::answers::Starved;
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -41,6 +40,8 @@ pub(super) const CLIENT: &str = "syncline-client";
 #[derive(Clone)]
 pub(in crate::api) struct Forwarder {
     pub(super) member: Arc<dyn ClusterMember>,
+    /// What requests and answers need of this process.
+    pub(super) http: HttpContext,
     /// The routes of this process, which answers them with what is configured.
     local: Router,
     /// Partitions that are open here, as far as they were asked for.
@@ -78,18 +79,15 @@ impl Forwarder {
     /// Of this process, until it stops.
     pub(super) fn new(
         member: Arc<dyn ClusterMember>,
+        http: HttpContext,
         local: Router,
         stopping: CancellationToken,
     ) -> Result<Forwarder, Failure> {
-        Ok(Forwarder { member, local, open: Arc::default(), forward: Forward::new()?, stopping })
+        Ok(Forwarder { member, http, local, open: Arc::default(), forward: Forward::new()?, stopping })
     }
 
     pub(super) fn spread(&self) -> Spread {
         self.member.spread()
-    }
-
-    pub(super) fn clock(&self) -> Arc<dyn Clock> {
-        self.member.front().engine.clock()
     }
 
     /// This process answers.
@@ -153,7 +151,7 @@ impl Forwarder {
             return known.router.clone();
         }
         let closing = self.stopping.child_token();
-        let bounds = self.member.front().bounds.clone();
+        let bounds = self.http.bounds.clone();
         let router = partition_router(app.clone(), closing.clone(), bounds, Budgeting::Before);
         // One that was closed in between is not kept: nobody would forget it.
         if self.is_here(partition, &app) {

@@ -9,29 +9,23 @@
 //! | [`across`] | one request to all owners, their answers merged |
 //! | [`forwarder`] | a request to the owner of a partition |
 //! | `webhooks` | webhooks for connections that only an owner knows |
-//! | `member` | what is asked of the process |
 
 pub(super) mod across;
 pub(super) mod forwarder;
-mod member;
 pub(super) mod target;
 #[cfg(test)]
 pub(super) mod tests;
 mod webhooks;
 
-use super::answers;
-use super::auth::{self, Caller};
-use super::body;
-use super::budget;
-use super::error::{Refusal, render};
-use super::request::{self, Numbers, RequestId};
 use super::routes::both;
-use super::{Budgeting, hooks, partition_router, routes};
+use super::{Budgeting, context_of, hooks, partition_router, routes};
 use crate::admission::Address;
-#[cfg(feature = "kafka")]
-use crate::cluster::ClusterNode;
-use crate::cluster::PROOF;
+use crate::cluster::{ClusterMember, PROOF};
 use crate::engine::source::Failure;
+use crate::http::auth::Caller;
+use crate::http::error::{Refusal, render};
+use crate::http::request::{self, Numbers, RequestId};
+use crate::http::{answers, sender};
 use across::Across;
 use axum::Router;
 use axum::body::HttpBody;
@@ -43,7 +37,6 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, any, on};
 use forwarder::{BufferedRequest, CLIENT, FORWARDED, Forwarder};
-use member::ClusterMember;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use target::{ConnectionsKnown, Destination, RequestNames, RouteTarget};
@@ -53,16 +46,12 @@ use tokio_util::sync::CancellationToken;
 const BODY_BYTES: usize = 4 << 20;
 
 /// The routes of a process among several. Inside a runtime.
-#[cfg(feature = "kafka")]
-pub fn router(node: Arc<ClusterNode>, stopping: CancellationToken) -> Result<Router, Failure> {
-    router_of(node, stopping)
-}
-
-fn router_of(member: Arc<dyn ClusterMember>, stopping: CancellationToken) -> Result<Router, Failure> {
+pub fn router(member: Arc<dyn ClusterMember>, stopping: CancellationToken) -> Result<Router, Failure> {
     let front = member.front().clone();
     let local = partition_router(front.clone(), stopping.clone(), front.bounds.clone(), Budgeting::Before);
     let numbers = Numbers::new(front.engine.clock());
-    let forwarder = Forwarder::new(member, local, stopping)?;
+    let http = context_of(&front, front.bounds.clone());
+    let forwarder = Forwarder::new(member, http, local, stopping)?;
     tokio::spawn(forwarder.clone().release_closed());
     let declared = routes(&front.settings);
     let all = declared.iter().fold(Router::new(), |router, route| {
@@ -85,11 +74,10 @@ fn router_of(member: Arc<dyn ClusterMember>, stopping: CancellationToken) -> Res
 /// What every request goes through: it is counted, named, and answered at once if another process has forwarded it.
 async fn admit(State(forwarder): State<Forwarder>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
-    let front = forwarder.member.front();
     let partition = sent_by_member(&forwarder, &mut head);
     // What another process forwards was counted there.
     if partition.is_none()
-        && let Err(refusal) = budget::check(&front.bounds, &front.settings.api_keys, &mut head, forwarder.clock().now())
+        && let Err(refusal) = forwarder.http.spend(&mut head)
     {
         return refusal.into_response();
     }
@@ -127,18 +115,17 @@ async fn answer(
     parameters: Option<RawPathParams>,
     request: Request,
 ) -> Response {
-    let front = forwarder.member.front();
+    let http = &forwarder.http;
     let known = request.extensions().get::<Caller>().cloned();
-    let caller = known.or_else(|| auth::find(request.headers(), &front.settings.api_keys).ok());
+    let caller = known.or_else(|| http.caller(request.headers()).ok());
     // Probes need no key; for the rest this process has the right refusal.
     let (false, Some(caller), Some(parameters)) = (matches!(target, RouteTarget::Local), caller, parameters) else {
         return forwarder.local(request).await;
     };
     let (mut head, body) = request.into_parts();
-    let from = head.extensions.get::<Address>().copied().unwrap_or(Address::UNKNOWN);
     // Held until the answer is there: the body may be asked with several times.
-    let mut memory = front.bounds.bodies.share([caller.key, from.holder()]);
-    let body = match body::whole(body, BODY_BYTES, &mut memory, &*forwarder.clock()).await {
+    let mut memory = http.bounds.bodies.share([caller.key, sender(&head.extensions).holder()]);
+    let body = match http.body(body, BODY_BYTES, &mut memory).await {
         Ok(body) => body,
         Err(refusal) => return refusal.into_response(),
     };
@@ -148,7 +135,7 @@ async fn answer(
     }
     let parameters: Vec<(String, String)> = parameters.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     let destination = destination(forwarder, target, &caller, &head, &parameters, &body);
-    let gathered = Arc::new(Mutex::new(front.bounds.answers.share(caller.holders())));
+    let gathered = Arc::new(Mutex::new(http.bounds.answers.share(caller.holders())));
     let request = BufferedRequest { head, body, gathered: gathered.clone() };
     let answer = match destination {
         Destination::Local => return forwarder.local(request.whole()).await,

@@ -3,10 +3,10 @@
 //! A request is read here without judging whether it is well made: whoever answers it does.
 
 use super::across::{Across, MergedAnswer, merged};
-use crate::api::query;
 use crate::cluster::spread::Spread;
 use crate::engine::Engine;
 use crate::engine::model::Cause;
+use crate::http::query;
 use axum::http::request::Parts;
 use axum::response::Response;
 use futures_util::future::BoxFuture;

@@ -1,11 +1,8 @@
 //! What routes declare, and that two processes of a cluster answer each declared route alike.
 
 use super::forwarder::OwnerAnswer;
-use super::member::ClusterMember;
 use super::target::{ConnectionsKnown, Destination, RequestNames};
 use super::*;
-use crate::admission::Pool;
-use crate::admission::{Holder, Share};
 use crate::app::{App, ShardContext};
 use crate::cluster::ShardPlace;
 use crate::cluster::spread::Spread;
@@ -19,12 +16,9 @@ use crate::registry::definitions;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::request::Builder;
-use bytes::Bytes;
-use futures_util::{poll, stream};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::path::Path;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -50,27 +44,6 @@ pub(in crate::api) fn owner_answer(status: u16, body: Value) -> OwnerAnswer {
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = StatusCode::from_u16(status).expect("a status");
     OwnerAnswer { head, body: body.to_string().into() }
-}
-
-fn memory() -> Share {
-    Pool::new(1 << 20, 1 << 10).share([Holder::of("test", 1); 2])
-}
-
-/// A body that never comes, as somebody sends it who only wants to hold a place.
-fn never() -> Body {
-    Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
-}
-
-#[tokio::test]
-async fn a_body_that_does_not_come_is_waited_for_within_bounds() {
-    let clock = ManualClock::new(Timestamp(0));
-    let (mut memory, mut more) = (memory(), memory());
-    let mut waiting = std::pin::pin!(body::whole(never(), BODY_BYTES, &mut memory, &clock));
-    assert!(poll!(waiting.as_mut()).is_pending());
-    clock.advance(body::TIME);
-    let refusal = waiting.await.expect_err("no body came");
-    assert_eq!(refusal.into_response().status(), StatusCode::REQUEST_TIMEOUT);
-    assert_eq!(body::whole(Body::from("{}"), BODY_BYTES, &mut more, &clock).await.expect("a body"), "{}");
 }
 
 /// Whom requests of the environment `default` concern, in six partitions, where the only source is `crm`; by what their
@@ -261,7 +234,7 @@ impl Processes {
             let own = apps.iter().filter(|(partition, _)| **partition as usize % 2 == n);
             let own = own.map(|(partition, app)| (*partition, app.clone())).collect();
             let member = TestMember { front: front.clone(), own, other: url(1 - n), moved: watch::Sender::new(0) };
-            router_of(Arc::new(member), stop.clone()).expect("a router")
+            router(Arc::new(member), stop.clone()).expect("a router")
         });
         for (listener, router) in listeners.into_iter().zip(shared.clone()) {
             tokio::spawn(axum::serve(listener, router).into_future());

@@ -4,13 +4,13 @@
 //! What `base_url` of the source names decides where credentials are sent: only admins change it.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
-use crate::api::body::BodyFields;
 use crate::api::cluster::target::owner_of;
 use crate::api::compat::connections::NAMED_IN_BODY;
-use crate::api::error::Refusal;
 use crate::api::routes::Routes;
 use crate::config::Role;
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::Refusal;
 use crate::registry::connections::Refused;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -125,7 +125,7 @@ fn must_lead_outside(
 
 async fn ask(api: &Api, caller: &Caller, request: Request) -> Result<MetadataChange, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = BodyFields::read(api, request, &["connection_id", "provider_config_key", "metadata"]).await?;
+    let mut body = BodyFields::read(&api.http, request, &["connection_id", "provider_config_key", "metadata"]).await?;
     let given = body.take("connection_id").unwrap_or_default();
     let ids = ids(&given);
     if ids.is_none() {

@@ -2,23 +2,23 @@
 
 use crate::admission::Share;
 use crate::api::Api;
-use crate::api::answers::Starved;
-use crate::api::auth::Caller;
-use crate::api::body::BodyFields;
 use crate::api::cluster::target::{ConnectionNames, NamedIn, owner_of};
-use crate::api::error::{InputFault, Refusal};
-use crate::api::query::{QueryFields, account_headers, is_name};
 use crate::api::routes::Routes;
-use crate::api::rows::RowPage;
 use crate::config::Role;
 use crate::engine::Engine;
 use crate::engine::model::{Cursor, CursorError, DatasetName, Meta, Position, Record, Timestamp, is_model};
 use crate::engine::pipeline::{Dataset, Error, Filter};
 use crate::engine::views::ALL_CONNECTIONS;
+use crate::http::answers::{Starved, json};
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::Refusal;
+use crate::http::query::{QueryFields, account_headers, is_name};
+use crate::http::rows::RowPage;
 use crate::registry::scope::records_scope;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine as _;
@@ -82,16 +82,16 @@ async fn list(
     {
         return Err(Refusal::must_refetch("emptied"));
     }
-    let memory = api.memory(&caller).await?;
+    let memory = api.http.memory(caller.holders()).await?;
     let rows = RowPage::new(memory, api.app.engine.cursor_key(), scope, dataset.id, ask.limit);
     let page = if ask.ids.is_empty() {
         let engine = api.app.engine.clone();
         api.read(move || listed(&engine, &dataset, start, ask.filter, rows)).await?
     } else {
-        let memory = api.bounds.answers.share(caller.holders());
+        let memory = api.http.bounds.answers.share(caller.holders());
         named(&api, &dataset, start, &ask, rows, memory).await?
     };
-    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], page?).into_response())
+    Ok(json(page?))
 }
 
 /// Where reading begins.
@@ -197,12 +197,12 @@ fn ask(api: &Api, raw: Option<&str>) -> Result<RecordsQuery, Refusal> {
     {
         query.fault("invalid_cursor", &["cursor"], message);
     }
-    let limit = query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT);
+    let limit = query.limit(LIMIT, LIMIT_MAX);
     let mut filter = actions(&mut query);
     filter.modified_after = modified_after(&mut query, api.app.engine.clock().now());
     let ids = ids(&mut query);
     query.done()?;
-    Ok(RecordsQuery { model, variant, cursor, limit: usize::try_from(limit).unwrap_or(usize::MAX), filter, ids })
+    Ok(RecordsQuery { model, variant, cursor, limit, filter, ids })
 }
 
 const MODEL_WANTED: &str = "a model is wanted: a capital letter, then letters, digits, _ and -, 2 to 255 in all";
@@ -323,7 +323,7 @@ async fn prune(
     caller.must_be(Role::Writer)?;
     QueryFields::read(query.as_deref(), &[]).done()?;
     let (source, connection) = account_headers(&headers)?;
-    let mut body = BodyFields::read(&api, request, &["model", "variant", "until_cursor", "limit"]).await?;
+    let mut body = BodyFields::read(&api.http, request, &["model", "variant", "until_cursor", "limit"]).await?;
     let model = body.demand("model");
     if !model.is_empty() && !is_model(&model) {
         body.fault("invalid_string", &["model"], MODEL_WANTED);
@@ -337,9 +337,8 @@ async fn prune(
     body.done()?;
     let name = dataset_name(&api, &caller, &source, &connection, &model, &variant)?;
     let key = api.app.engine.cursor_key();
-    let until = key.decode(&records_scope(&name), &until).map_err(|error| {
-        Refusal::invalid("body", vec![InputFault::new("invalid_cursor", &["until_cursor"], error.to_string())])
-    })?;
+    let until = key.decode(&records_scope(&name), &until);
+    let until = until.map_err(|error| Refusal::cursor("body", "until_cursor", error.to_string()))?;
     let Some(dataset) = api.app.engine.find(&name) else {
         return Ok(Json(json!({"count": 0, "has_more": false})).into_response());
     };

@@ -1,8 +1,8 @@
 //! Paths of the compatible surface this release does not serve: 501 with a plain word, so that nobody takes them for typos.
 
 use crate::api::cluster::target::local;
-use crate::api::error::Refusal;
 use crate::api::routes::Routes;
+use crate::http::error::Refusal;
 use axum::extract::Request;
 use axum::http::StatusCode;
 

@@ -3,17 +3,16 @@
 
 use crate::admission::{Holder, Share};
 use crate::api::Api;
-use crate::api::answers::counted;
-use crate::api::auth::Caller;
 use crate::api::cluster::target::{owner_of, refused};
-use crate::api::error::Refusal;
 use crate::api::feed::{Feed, FeedPage, FeedRow};
-use crate::api::query::{QueryFields, header};
 use crate::api::routes::Routes;
-use crate::api::rows::quote_plain;
 use crate::api::selection::{FOLLOW_ONE, NAMES, SELECTED, selection};
 use crate::engine::fault::pass;
 use crate::engine::model::{Action, Cursor, Position, Timestamp};
+use crate::http::answers::{counted, json, quote_plain};
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::{QueryFields, header};
 use crate::telemetry::record;
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -70,7 +69,7 @@ async fn changes(
     let resumed = header(&headers, "last-event-id").filter(|_| events);
     let ask = ask(&api, &caller, query.as_deref(), resumed)?;
     let turn = match events || lines || ask.wait > Duration::ZERO {
-        true => Some(api.bounds.waits.take(ask.holders, 1).ok_or_else(too_many_wait)?),
+        true => Some(api.http.bounds.waits.take(ask.holders, 1).ok_or_else(too_many_wait)?),
         false => None,
     };
     if events {
@@ -80,7 +79,7 @@ async fn changes(
         return Ok(stream_of(api, ask, StreamForm::Lines, turn));
     }
     let page = waited(&api, &ask).await?;
-    Ok(([(CONTENT_TYPE, "application/json; charset=utf-8")], write_page(&ask.feed, page)).into_response())
+    Ok(json(write_page(&ask.feed, page)))
 }
 
 fn too_many_wait() -> Refusal {
@@ -96,17 +95,12 @@ fn ask(api: &Api, caller: &Caller, raw: Option<&str>, resumed: Option<String>) -
     let mut query = QueryFields::read(raw, &known);
     let selection = selection(api, caller, &mut query);
     let actions = actions(&mut query);
-    let limit = query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT);
+    let limit = query.limit(LIMIT, LIMIT_MAX);
     let wait = wait(&mut query);
     let cursor = resumed.or(query.one("cursor"));
     query.done()?;
-    let feed = Feed {
-        engine: api.app.engine.clone(),
-        environment: caller.environment.clone(),
-        selection,
-        actions,
-        limit: usize::try_from(limit).unwrap_or(usize::MAX),
-    };
+    let feed =
+        Feed { engine: api.app.engine.clone(), environment: caller.environment.clone(), selection, actions, limit };
     let after = match cursor.as_deref() {
         None | Some("earliest") => feed.earliest(),
         Some("now") => feed.now(),
@@ -183,7 +177,7 @@ async fn waited(api: &Api, ask: &ChangesQuery) -> Result<FeedPage, Refusal> {
 /// The changes after a place; `None` if something of the selection was dropped on request since.
 async fn read(api: &Api, ask: &ChangesQuery, after: Cursor, copies: usize) -> Result<Option<FeedPage>, Refusal> {
     let feed = ask.feed.clone();
-    let memory = api.memory_of(ask.holders).await?;
+    let memory = api.http.memory(ask.holders).await?;
     let read = move || {
         let page = feed.read(after, memory, copies)?;
         pass("api.cursor_read");
@@ -263,7 +257,7 @@ fn stream_of(api: Api, ask: ChangesQuery, form: StreamForm, turn: Option<Share>)
     let until = api.app.engine.clock().now().plus(STREAM_MAX);
     let watermark = api.app.engine.watermark();
     let rows = VecDeque::new();
-    let memory = api.bounds.answers.share(ask.holders);
+    let memory = api.http.bounds.answers.share(ask.holders);
     let flow =
         Flow { api, ask, form, watermark, rows, memory, caught_up: None, quiet: false, until, over: false, turn };
     let parts = stream::unfold(flow, |mut flow| async move {

@@ -3,13 +3,13 @@
 //! The request names no place: the checkpoint lies in the data folder, and only who can read that has a use for it.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::target::local;
-use crate::api::error::Refusal;
-use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::config::{LogKind, Role};
 use crate::engine::store::CHECKPOINT;
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::QueryFields;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};

@@ -7,18 +7,17 @@
 
 use crate::admission::SNAPSHOTS;
 use crate::api::Api;
-use crate::api::answers::{PageBuffer, Starved, counted};
-use crate::api::auth::Caller;
 use crate::api::cluster::target::{owner_of, refused};
-use crate::api::error::{InputFault, Refusal};
 use crate::api::feed::{Feed, write_names};
-use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
-use crate::api::rows::quote_plain;
 use crate::api::selection::{FOLLOW_ONE, NAMES, SELECTED, selection};
-use crate::api::stamp::{write_stamp, write_time};
 use crate::engine::model::{Action, Cursor, Meta, Position};
 use crate::engine::pipeline::{Dataset, Error, Filter};
+use crate::http::answers::{JSON, PageBuffer, Starved, counted, json};
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::QueryFields;
+use crate::http::stamp::{write_stamp, write_time};
 use crate::registry::scope::current_scope;
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -72,16 +71,17 @@ async fn list(
     let scope = current_scope(&feed.environment, &feed.selection);
     let after = match &cursor {
         None => Cursor::START,
-        Some(text) => feed.engine.cursor_key().decode(&scope, text).map_err(|error| {
-            Refusal::invalid("query", vec![InputFault::new("invalid_cursor", &["cursor"], error.to_string())])
-        })?,
+        Some(text) => {
+            let place = feed.engine.cursor_key().decode(&scope, text);
+            place.map_err(|error| Refusal::cursor("query", "cursor", error.to_string()))?
+        }
     };
-    let out = PageBuffer::new(api.memory(&caller).await?, b"{\"records\":[");
+    let out = PageBuffer::new(api.http.memory(caller.holders()).await?);
     let page = match key {
         Some(key) => named(&feed, &key, out).await?,
         None => api.read(move || page(&feed, &scope, after, out)).await?,
     };
-    Ok(([(CONTENT_TYPE, "application/json; charset=utf-8")], page?).into_response())
+    Ok(json(page?))
 }
 
 /// Datasets one after the other, each in order of change.
@@ -106,12 +106,8 @@ fn page(feed: &Feed, scope: &[u8], after: Cursor, mut page: PageBuffer) -> Resul
             break;
         }
     }
-    page.out.extend_from_slice(b"],\"next_cursor\":");
-    match more {
-        true => quote_plain(&mut page.out, &feed.engine.cursor_key().encode(scope, place)),
-        false => page.out.extend_from_slice(b"null"),
-    }
-    Ok(page.finish(b"}"))
+    let next = more.then(|| feed.engine.cursor_key().encode(scope, place));
+    Ok(page.finish(next.as_deref()))
 }
 
 /// The records with one key: all of them, as there is no cursor to go on from.
@@ -129,12 +125,12 @@ async fn named(feed: &Feed, key: &str, mut page: PageBuffer) -> Result<Result<By
             rows += 1;
         }
     }
-    Ok(page.finish(b"],\"next_cursor\":null}"))
+    Ok(page.finish(None))
 }
 
 /// Everything, as of one engine time.
 fn snapshot(api: &Api, caller: &Caller, feed: Feed) -> Result<Response, Refusal> {
-    let Some(turn) = api.bounds.snapshots.take(caller.holders(), 1) else {
+    let Some(turn) = api.http.bounds.snapshots.take(caller.holders(), 1) else {
         let message = format!(
             "{SNAPSHOTS} consistent answers are made at a time, at most half of them for one key or environment; ask again \
              when one has ended"
@@ -144,7 +140,7 @@ fn snapshot(api: &Api, caller: &Caller, feed: Feed) -> Result<Response, Refusal>
     let (to, chunks) = mpsc::channel(CHUNKS);
     let whole = Arc::new(AtomicBool::new(false));
     let (done, stopping) = (whole.clone(), api.stopping.clone());
-    let (answers, holders) = (api.bounds.answers.clone(), caller.holders());
+    let (answers, holders) = (api.http.bounds.answers.clone(), caller.holders());
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
@@ -175,7 +171,7 @@ fn snapshot(api: &Api, caller: &Caller, feed: Feed) -> Result<Response, Refusal>
             None => Some((Err(std::io::Error::other("the answer ended early")), None)),
         }
     });
-    let headers = [(CONTENT_TYPE, "application/json; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    let headers = [(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 

@@ -1,18 +1,18 @@
 //! `/v1/deliveries`: outgoing webhooks that are owed, and those that were given up.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
-use crate::api::body::BodyFields;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
-use crate::api::entries::{self, EntryList};
-use crate::api::error::Refusal;
-use crate::api::pages::{MergedPage, part_of_order};
-use crate::api::query::{QueryFields, limit_of};
+use crate::api::entries::{self, Dropped, EntryList};
 use crate::api::routes::Routes;
 use crate::app::App;
 use crate::engine::pipeline::Error;
 use crate::engine::sink::Delivery;
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::Refusal;
+use crate::http::pages::{MergedPage, part_of_order};
+use crate::http::query::{QueryFields, limit_of};
 use crate::sinks::deliveries::DeadLetter;
 use axum::extract::{RawQuery, Request, State};
 use axum::{Extension, Json};
@@ -29,7 +29,7 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/v1/deliveries", list, all_owners::<DeliveryPage>())
         .post("/v1/deliveries/retry", retry, all_owners::<RetriedLetters>())
-        .post("/v1/deliveries/drop", drop_letters, all_owners::<DroppedLetters>())
+        .post("/v1/deliveries/drop", drop_letters, all_owners::<Dropped>())
 }
 
 /// Deliveries, the oldest first.
@@ -64,13 +64,6 @@ struct RetriedLetters {
     more: bool,
 }
 
-/// How many were dropped.
-#[derive(Serialize, Deserialize)]
-struct DroppedLetters {
-    dropped: u64,
-    more: bool,
-}
-
 impl MergedAnswer for DeliveryPage {
     fn merge(mut self, other: DeliveryPage) -> DeliveryPage {
         self.deliveries.extend(other.deliveries);
@@ -93,12 +86,6 @@ impl MergedAnswer for RetriedLetters {
     }
 }
 
-impl MergedAnswer for DroppedLetters {
-    fn merge(self, other: DroppedLetters) -> DroppedLetters {
-        DroppedLetters { dropped: self.dropped.saturating_add(other.dropped), more: self.more || other.more }
-    }
-}
-
 /// The oldest first.
 async fn list(
     State(api): State<Api>,
@@ -110,11 +97,9 @@ async fn list(
     if !["owed", "dead"].contains(&state.as_str()) {
         query.fault("invalid_value", &["state"], "owed or dead is wanted");
     }
-    let (endpoint, cursor) = (query.one("endpoint"), query.one("cursor"));
-    let limit = usize::try_from(query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT)).unwrap_or(usize::MAX);
-    if cursor.as_ref().is_some_and(|cursor| !cursor.starts_with("msg_")) {
-        query.fault("invalid_cursor", &["cursor"], "a cursor of an earlier answer is wanted");
-    }
+    let endpoint = query.one("endpoint");
+    let limit = query.limit(LIMIT, LIMIT_MAX);
+    let cursor = query.cursor(|text| text.starts_with("msg_").then(|| text.to_owned()));
     query.done()?;
     let (outbox, environment) = (api.app.outbox.clone(), caller.environment.clone());
     let read = move || {
@@ -154,11 +139,11 @@ async fn drop_letters(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     request: Request,
-) -> Result<Json<DroppedLetters>, Refusal> {
+) -> Result<Json<Dropped>, Refusal> {
     entries::change::<DeadLetters, _, _>(&api, &caller, request, async |letters, more| {
         let dropped = letters.len() as u64;
         api.app.outbox.drop_letters(letters).await?;
-        Ok(DroppedLetters { dropped, more })
+        Ok(Dropped { dropped, more })
     })
     .await
 }

@@ -1,16 +1,15 @@
 //! `/v1/endpoints`: who is told by outgoing webhooks, who of them said that it is gone, and the way back for it.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
-use crate::api::error::Refusal;
-use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::config::Role;
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::QueryFields;
 use crate::sinks::deliveries::EndpointStatus;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
@@ -86,8 +85,7 @@ async fn enable(
 ) -> Result<Json<EnabledEndpoint>, Refusal> {
     caller.must_be(Role::Admin)?;
     if !api.app.outbox.has(&name, &caller.environment) {
-        let message = format!("no endpoint `{name}`; GET /v1/endpoints lists them");
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
+        return Err(Refusal::not_found(format!("no endpoint `{name}`; GET /v1/endpoints lists them")));
     }
     api.app.outbox.enable(&name).await?;
     Ok(Json(EnabledEndpoint { endpoint: name, disabled: false }))

@@ -4,15 +4,15 @@
 //! every owner. It is refused as not found only if nothing has stopped anywhere; asked again it restarts what is left.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
-use crate::api::body::BodyFields;
 use crate::api::cluster::across::{Across, MergedAnswer, Otherwise, answered, otherwise};
 use crate::api::cluster::forwarder::OwnerAnswer;
 use crate::api::cluster::target::{RouteTarget, all_owners};
-use crate::api::error::{CodedMessage, InputFault, Refusal};
 use crate::api::routes::Routes;
 use crate::config::Role;
 use crate::connectors::kafka::input::StartOffset;
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::{CodedMessage, InputFault, Refusal};
 use crate::ingest::topics::InputState;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
@@ -84,7 +84,7 @@ async fn restart(
     request: Request,
 ) -> Result<Json<RestartedInputs>, Refusal> {
     caller.must_be(Role::Admin)?;
-    let mut fields = BodyFields::read(&api, request, &["start"]).await?;
+    let mut fields = BodyFields::read(&api.http, request, &["start"]).await?;
     let start = match fields.text("start").as_deref() {
         Some("earliest") => StartOffset::Earliest,
         Some("latest") => StartOffset::Latest,
@@ -98,7 +98,7 @@ async fn restart(
     if restarted == 0 {
         let message =
             format!("no input of topic `{topic}` has stopped for good; GET /v1/inputs shows the state of each");
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
+        return Err(Refusal::not_found(message));
     }
     Ok(Json(RestartedInputs { topic, restarted: restarted as u64 }))
 }

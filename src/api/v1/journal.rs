@@ -4,15 +4,15 @@
 //! owners wrote at the same time is on exactly one page.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
-use crate::api::error::Refusal;
-use crate::api::query::{QueryFields, limit_of};
 use crate::api::routes::Routes;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::Error;
 use crate::engine::store::journal::{JournalKind, JournalLine, JournalPage, JournalSelection};
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::{QueryFields, limit_of};
 use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
@@ -104,12 +104,8 @@ async fn list(
         let known = JournalKind::ALL.map(JournalKind::name).join(", ");
         query.fault("invalid_value", &["kind"], format!("one of {known} is wanted"));
     }
-    let cursor = query.one("cursor");
-    let before = cursor.as_deref().and_then(Timestamp::parse);
-    if cursor.is_some() && before.is_none() {
-        query.fault("invalid_cursor", &["cursor"], "a cursor of an earlier answer is wanted");
-    }
-    let limit = usize::try_from(query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT)).unwrap_or(usize::MAX);
+    let before = query.cursor(Timestamp::parse);
+    let limit = query.limit(LIMIT, LIMIT_MAX);
     let [source, connection, stream, endpoint, id, outcome] =
         ["source", "connection", "stream", "endpoint", "id", "outcome"].map(|name| query.one(name));
     query.done()?;

@@ -1,18 +1,18 @@
 //! `/v1/quarantine`: what could not be taken, and what becomes of it.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
-use crate::api::body::BodyFields;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::all_owners;
-use crate::api::entries::{self, EntryList};
-use crate::api::error::Refusal;
-use crate::api::pages::{MergedPage, PageOrder, part_of_order};
-use crate::api::query::{QueryFields, limit_of};
+use crate::api::entries::{self, Dropped, EntryList};
 use crate::api::routes::Routes;
 use crate::app::App;
 use crate::app::quarantine::{ENTRIES_MAX, QuarantineFilter};
 use crate::engine::pipeline::{DroppedEntries, Error, QuarantineRow, QuarantineWriter, quarantine_entry};
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::Refusal;
+use crate::http::pages::{MergedPage, PageOrder, part_of_order};
+use crate::http::query::{QueryFields, limit_of};
 use axum::extract::{RawQuery, Request, State};
 use axum::{Extension, Json};
 use base64::Engine as _;
@@ -32,7 +32,7 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/v1/quarantine", list, all_owners::<QuarantinePage>())
         .post("/v1/quarantine/retry", retry, all_owners::<RetriedAnswer>())
-        .post("/v1/quarantine/drop", drop_entries, all_owners::<DroppedAnswer>())
+        .post("/v1/quarantine/drop", drop_entries, all_owners::<Dropped>())
 }
 
 /// Entries, and counts of what was dropped, in order of source, connection and stream.
@@ -96,13 +96,6 @@ struct ImpossibleEntry {
     message: String,
 }
 
-/// How many entries were dropped.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct DroppedAnswer {
-    dropped: u64,
-    more: bool,
-}
-
 impl MergedAnswer for QuarantinePage {
     fn merge(mut self, other: QuarantinePage) -> QuarantinePage {
         self.entries.extend(other.entries);
@@ -136,12 +129,6 @@ impl MergedAnswer for RetriedAnswer {
     }
 }
 
-impl MergedAnswer for DroppedAnswer {
-    fn merge(self, other: DroppedAnswer) -> DroppedAnswer {
-        DroppedAnswer { dropped: self.dropped.saturating_add(other.dropped), more: self.more || other.more }
-    }
-}
-
 /// Entries in order of source, connection and stream.
 async fn list(
     State(api): State<Api>,
@@ -154,14 +141,8 @@ async fn list(
     if wrong {
         query.fault("invalid_value", &["writer"], WRITER_WANTED);
     }
-    let limit = usize::try_from(query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT)).unwrap_or(usize::MAX);
-    let after = match query.one("cursor") {
-        None => None,
-        Some(text) => place_of(&text).or_else(|| {
-            query.fault("invalid_cursor", &["cursor"], "a cursor of an earlier answer is wanted");
-            None
-        }),
-    };
+    let limit = query.limit(LIMIT, LIMIT_MAX);
+    let after = query.cursor(place_of);
     query.done()?;
     let app = api.app.clone();
     let read = move || app.quarantined(&caller.environment, &filter, after.as_ref(), limit);
@@ -220,10 +201,10 @@ async fn drop_entries(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     request: Request,
-) -> Result<Json<DroppedAnswer>, Refusal> {
+) -> Result<Json<Dropped>, Refusal> {
     entries::change::<QuarantineReport, _, _>(&api, &caller, request, async |rows, more| {
         let dropped = api.app.drop_quarantined(&caller.environment, rows).await?;
-        Ok(DroppedAnswer { dropped, more })
+        Ok(Dropped { dropped, more })
     })
     .await
 }

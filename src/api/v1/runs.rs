@@ -1,11 +1,8 @@
 //! `/v1/runs` and `/v1/deletes`: what runs did, and what becomes of deletes they hold.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::{all_owners, owner_of, owner_of_run};
-use crate::api::error::{CodedMessage, Refusal};
-use crate::api::query::{QueryFields, limit_of};
 use crate::api::routes::Routes;
 use crate::api::selection::SELECTED;
 use crate::config::Role;
@@ -13,9 +10,11 @@ use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::run::{Outcome, RunRecord};
 use crate::engine::pipeline::{Error, Keyspace};
+use crate::http::auth::Caller;
+use crate::http::error::{CodedMessage, Refusal};
+use crate::http::query::{QueryFields, limit_of};
 use crate::ingest::poll::{HeldDeletes, HeldError};
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +147,7 @@ async fn list(
 ) -> Result<Json<RunList>, Refusal> {
     let mut query = QueryFields::read(query.as_deref(), &["source", "stream", "connection", "limit"]);
     let (source, stream, connection) = (query.one("source"), query.one("stream"), query.one("connection"));
-    let limit = query.number("limit", 1, LIMIT_MAX).unwrap_or(LIMIT);
+    let limit = query.limit(LIMIT, LIMIT_MAX);
     query.done()?;
     let engine = api.app.engine.clone();
     let mut runs = api.read(move || all(&engine, &caller.environment, source.as_deref())).await?;
@@ -157,7 +156,7 @@ async fn list(
             && connection.as_ref().is_none_or(|c| run.record.connection == *c)
     });
     runs.sort_by_key(|run| std::cmp::Reverse(run.record.number()));
-    runs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    runs.truncate(limit);
     Ok(Json(RunList { runs: runs.into_iter().map(describe).collect() }))
 }
 
@@ -268,16 +267,13 @@ fn waiting(held: HeldDeletes) -> PendingDelete {
 }
 
 fn unknown(id: &str) -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, "not_found", format!("no run `{id}`; GET /v1/runs lists the latest"))
+    Refusal::not_found(format!("no run `{id}`; GET /v1/runs lists the latest"))
 }
 
 impl From<HeldError> for Refusal {
     fn from(error: HeldError) -> Self {
         match error {
-            HeldError::Unknown(_) => {
-                let message = format!("{error}; GET /v1/deletes lists those that do");
-                Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
-            }
+            HeldError::Unknown(_) => Refusal::not_found(format!("{error}; GET /v1/deletes lists those that do")),
             HeldError::Engine(error) => error.into(),
         }
     }

@@ -2,11 +2,10 @@
 
 use crate::api::Api;
 use crate::api::cluster::target::local;
-use crate::api::error::Refusal;
 use crate::api::routes::Routes;
+use crate::http::error::Refusal;
 use crate::sinks::topics::schemas::Schemas;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
@@ -17,8 +16,7 @@ pub(super) fn routes() -> Routes {
 async fn show(State(api): State<Api>, Path(hash): Path<String>) -> Result<Response, Refusal> {
     let schema = Schemas::of(&api.app.definitions).get(&hash);
     let schema = schema.ok_or_else(|| {
-        let message = format!("no stream of the definitions in force has a schema with the hash `{hash}`");
-        Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
+        Refusal::not_found(format!("no stream of the definitions in force has a schema with the hash `{hash}`"))
     })?;
     Ok(([(CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response())
 }

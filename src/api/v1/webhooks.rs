@@ -1,17 +1,16 @@
 //! `/v1/webhooks`: where providers post to. For admins: the URLs are hard to guess on purpose, and secrets stand beside them.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::{all_owners, owner_of};
-use crate::api::error::Refusal;
-use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::api::selection::SELECTED;
 use crate::config::Role;
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::QueryFields;
 use crate::ingest::webhooks::{Entrance, HookUrl};
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +74,7 @@ async fn list(
 
 /// Refuses a source that is not defined and a connection that is not there.
 fn known(api: &Api, caller: &Caller, source: Option<&str>, connection: Option<&str>) -> Result<(), Refusal> {
-    let refuse = |message: String| Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
+    let refuse = |message: String| Err(Refusal::not_found(message));
     if let Some(source) = source.filter(|source| !api.app.definitions.contains_key(*source)) {
         let names: Vec<&str> = api.app.definitions.keys().map(String::as_str).collect();
         return refuse(format!("no source `{source}` is defined; defined are: {}", names.join(", ")));

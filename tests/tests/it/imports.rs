@@ -56,7 +56,7 @@ const CONNECTORS: &[Room] = &[
     room("kafka", &["expr", "definition", "mapping", "murmur2"]),
 ];
 
-/// The ways in and out never know each other; nothing below `app` knows it; surfaces stand above.
+/// The ways in and out never know each other; nothing below `app` knows it; surfaces stand above. `http` knows no route and no app.
 const PROGRAM: &[Room] = &[
     room("admission", &[]),
     room("config", &["admission"]),
@@ -68,7 +68,8 @@ const PROGRAM: &[Room] = &[
     room("app", &["ingest", "sinks", "registry", "telemetry", "config", "admission"]),
     room("cluster", &["app", "ingest", "sinks", "registry", "telemetry", "config"]),
     room("server", &["admission", "telemetry"]),
-    room("api", &["cluster", "app", "ingest", "sinks", "registry", "telemetry", "config", "admission"]),
+    room("http", &["telemetry", "config", "admission"]),
+    room("api", &["http", "cluster", "app", "ingest", "sinks", "registry", "telemetry", "config", "admission"]),
     room(
         "cli",
         &["api", "server", "cluster", "app", "ingest", "sinks", "registry", "telemetry", "config", "admission"],
@@ -91,7 +92,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rocksdb", &["engine/src/log/rocks", "engine/src/store"]),
     ("rdkafka", &["connectors/src/kafka"]),
     ("reqwest", &["connectors/src/http"]),
-    ("axum", &["src/api", "src/server"]),
+    ("axum", &["src/api", "src/http", "src/server"]),
     ("hyper", &["src/api", "src/server"]),
     ("hyper_util", &["src/api", "src/server"]),
 ];
@@ -586,9 +587,11 @@ mod the_check_itself {
         refuses("src/ingest/poll/mod.rs", "use crate::app::App;", 1, "`ingest` must not know `app`");
         refuses("src/sinks/topics/mod.rs", "use crate::ingest::poll::Syncs;", 1, "`sinks` must not know `ingest`");
         refuses("src/api/records.rs", "use crate::cli::Args;", 1, "`api` must not know `cli`");
+        refuses("src/http/body.rs", "use crate::app::App;", 1, "`http` must not know `app`");
         refuses("connectors/src/webhooks/map.rs", "use crate::rest::source::X;", 1, "must not know `rest`");
         takes("connectors/src/webhooks/map.rs", "use crate::definition::Webhooks;");
         takes("src/cli/serve.rs", "use crate::{api, app::App};");
+        takes("src/api/mod.rs", "use crate::http::error::Refusal;");
     }
 
     #[test]

@@ -5,10 +5,10 @@
 //! never a shorter list.
 
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::across::{Across, Otherwise, answered};
-use crate::api::error::Refusal;
-use crate::api::query::QueryFields;
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::QueryFields;
 use crate::registry::connections::{Account, AccountError};
 use axum::extract::{RawQuery, State};
 use axum::http::Uri;
@@ -79,9 +79,8 @@ fn ask(raw: Option<&str>) -> Result<ConnectionSearch, Refusal> {
         ["connectionId", "search", "endUserId", "endUserOrganizationId", "integrationId", "limit", "page"];
     let mut query = QueryFields::read_with(raw, |name| KNOWN.contains(&name) || tag(name).is_some());
     let sources = query.one("integrationId").map(|text| text.split(',').map(|s| s.trim().to_owned()).collect());
-    let size = |number: Option<u64>, or: u64| usize::try_from(number.unwrap_or(or)).unwrap_or(usize::MAX);
-    let limit = query.number("limit", 1, LIMIT_MAX);
-    let page = query.number("page", 0, u64::from(u32::MAX));
+    let limit = query.limit(LIMIT, LIMIT_MAX);
+    let page = query.number("page", 0, u64::from(u32::MAX)).unwrap_or(0);
     let tags = query.family("tags[").into_iter().filter_map(|(name, value)| Some((tag(&name)?.to_owned(), value)));
     let ask = ConnectionSearch {
         tags: tags.collect(),
@@ -89,8 +88,8 @@ fn ask(raw: Option<&str>) -> Result<ConnectionSearch, Refusal> {
         id: query.one("connectionId"),
         search: query.one("search").map(|text| text.to_lowercase()),
         nobody: query.one("endUserId").or(query.one("endUserOrganizationId")).is_some(),
-        limit: size(limit, LIMIT),
-        page: size(page, 0),
+        limit,
+        page: usize::try_from(page).unwrap_or(usize::MAX),
     };
     query.done()?;
     Ok(ask)

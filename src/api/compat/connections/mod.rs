@@ -4,15 +4,15 @@
 mod list;
 
 use crate::api::Api;
-use crate::api::auth::Caller;
-use crate::api::body::BodyFields;
 use crate::api::cluster::target::{ConnectionNames, NamedIn, RouteTarget, owner_of, refused};
-use crate::api::error::{InputFault, Refusal};
-use crate::api::query::QueryFields;
 use crate::api::routes::Routes;
 use crate::app::connections::ConnectionError;
 use crate::config::Role;
 use crate::connectors::definition::{Auth, AuthKind, Complaint};
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::{InputFault, Refusal};
+use crate::http::query::QueryFields;
 use crate::registry::connections::{Account, AccountKey, Refused};
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
@@ -95,7 +95,7 @@ async fn create(
     request: Request,
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Admin)?;
-    let mut body = BodyFields::read(&api, request, &CREATED).await?;
+    let mut body = BodyFields::read(&api.http, request, &CREATED).await?;
     let source = body.demand("provider_config_key");
     let id = body.text("connection_id").unwrap_or_else(|| api.app.connection_id());
     let fields = if body.has("connection_config") { body.object("connection_config") } else { Map::new() };
@@ -119,7 +119,7 @@ async fn change(
 ) -> Result<Json<Value>, Refusal> {
     caller.must_be(Role::Admin)?;
     let key = named(&caller, query.as_deref(), &id)?;
-    let mut body = BodyFields::read(&api, request, &CREATED[3..]).await?;
+    let mut body = BodyFields::read(&api.http, request, &CREATED[3..]).await?;
     let auth = api.app.definitions.get(&key.source).map_or(&AuthKind::None, |definition| &definition.auth.kind);
     let changes = said(&mut body, auth);
     body.done()?;

@@ -3,15 +3,15 @@
 mod status;
 
 use crate::api::Api;
-use crate::api::auth::Caller;
-use crate::api::body::BodyFields;
 use crate::api::cluster::across::MergedAnswer;
 use crate::api::cluster::target::{ConnectionNames, NamedIn, all_owners, owner_of};
 use crate::api::compat::connections::NAMED_IN_BODY;
-use crate::api::error::{InputFault, Refusal};
-use crate::api::query::{header, is_name};
 use crate::api::routes::Routes;
 use crate::config::Role;
+use crate::http::auth::Caller;
+use crate::http::body::BodyFields;
+use crate::http::error::{InputFault, Refusal};
+use crate::http::query::{header, is_name};
 use crate::ingest::poll::{SyncError, SyncKey, SyncName, TriggerOptions, Unresolved};
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
@@ -67,7 +67,7 @@ async fn trigger(
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Writer)?;
     const KNOWN: [&str; 6] = ["syncs", "provider_config_key", "connection_id", "opts", "sync_mode", "full_resync"];
-    let mut body = BodyFields::read(&api, request, &KNOWN).await?;
+    let mut body = BodyFields::read(&api.http, request, &KNOWN).await?;
     let names = names(&mut body);
     let source = body.text("provider_config_key").or_else(|| header(&headers, "provider-config-key"));
     let connection = body.text("connection_id").or_else(|| header(&headers, "connection-id"));
@@ -152,7 +152,7 @@ async fn pause(
 /// The syncs a body of `start` or `pause` names.
 async fn named(api: &Api, caller: &Caller, request: Request) -> Result<Vec<SyncKey>, Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = BodyFields::read(api, request, &["syncs", "provider_config_key", "connection_id"]).await?;
+    let mut body = BodyFields::read(&api.http, request, &["syncs", "provider_config_key", "connection_id"]).await?;
     let names = names(&mut body);
     let source = body.text("provider_config_key");
     let connection = body.text("connection_id");
@@ -168,7 +168,7 @@ async fn frequency(
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Writer)?;
     const KNOWN: [&str; 5] = ["sync_name", "sync_variant", "provider_config_key", "connection_id", "frequency"];
-    let mut body = BodyFields::read(&api, request, &KNOWN).await?;
+    let mut body = BodyFields::read(&api.http, request, &KNOWN).await?;
     let name = SyncName { name: body.demand("sync_name"), variant: body.text("sync_variant") };
     let source = body.text("provider_config_key");
     let connection = body.demand("connection_id");
@@ -227,7 +227,7 @@ async fn remove_variant(
 
 async fn variant_body(api: &Api, caller: &Caller, request: Request) -> Result<(String, String), Refusal> {
     caller.must_be(Role::Writer)?;
-    let mut body = BodyFields::read(api, request, &["provider_config_key", "connection_id"]).await?;
+    let mut body = BodyFields::read(&api.http, request, &["provider_config_key", "connection_id"]).await?;
     let source = body.text("provider_config_key");
     let connection = body.demand("connection_id");
     body.done()?;

@@ -2,10 +2,10 @@
 
 use super::{NAMES_MAX, resolve};
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::across::MergedAnswer;
-use crate::api::error::Refusal;
-use crate::api::query::QueryFields;
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
+use crate::http::query::QueryFields;
 use crate::ingest::poll::{LastOutcome, LastRun, RunKind, SyncName, SyncStatus};
 use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};

@@ -6,13 +6,13 @@
 mod retract;
 
 use crate::api::Api;
-use crate::api::auth::Caller;
 use crate::api::cluster::across::{Across, MergedAnswer, answered, otherwise};
 use crate::api::cluster::target::{RouteTarget, all_owners};
-use crate::api::error::Refusal;
 use crate::api::routes::Routes;
 use crate::config::Role;
 use crate::engine::pipeline::{RemovedView, ViewStatus};
+use crate::http::auth::Caller;
+use crate::http::error::Refusal;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
@@ -200,8 +200,7 @@ async fn retract(
 
 /// No such view is defined, nor has one left records.
 fn unknown(name: &str) -> Refusal {
-    let message = format!("no view `{name}` is published here, nor left any records; GET /v1/views lists them");
-    Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
+    Refusal::not_found(format!("no view `{name}` is published here, nor left any records; GET /v1/views lists them"))
 }
 
 /// What is kept up is not deleted.

@@ -6,8 +6,8 @@
 use super::{LIST, RetractedView, ViewList, ViewReport, defined, unknown};
 use crate::api::cluster::across::{Across, Otherwise, answered, otherwise};
 use crate::api::cluster::forwarder::OwnerAnswer;
-use crate::api::error::Refusal;
 use crate::config::Role;
+use crate::http::error::Refusal;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use futures_util::future::BoxFuture;

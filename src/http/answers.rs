@@ -4,7 +4,7 @@
 //! can be cut (it ends with a cursor) ends early where there is no more memory, any other is refused with 503; nobody is
 //! refused without having waited [`PATIENCE`] for others.
 
-use super::Api;
+use super::HttpContext;
 use super::auth::Caller;
 use super::error::Refusal;
 use crate::admission::{Holder, Share};
@@ -12,13 +12,17 @@ use crate::telemetry::record;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use std::time::Duration;
 
 /// Most bytes of a page; a page has at least one row.
-pub(super) const PAGE_BYTES: usize = 4 << 20;
+pub(crate) const PAGE_BYTES: usize = 4 << 20;
+
+/// The type of answers.
+pub(crate) const JSON: &str = "application/json; charset=utf-8";
 
 /// Taken before anything is read.
 const FIRST: usize = 64 << 10;
@@ -31,7 +35,7 @@ const ROW_EXTRA: usize = 4 << 10;
 
 /// There is no memory for a first row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Starved;
+pub(crate) struct Starved;
 
 impl From<Starved> for Refusal {
     fn from(_: Starved) -> Refusal {
@@ -40,21 +44,20 @@ impl From<Starved> for Refusal {
     }
 }
 
-impl Api {
-    /// Memory for an answer of a caller.
-    pub(super) async fn memory(&self, caller: &Caller) -> Result<Share, Refusal> {
-        self.memory_of(caller.holders()).await
+impl HttpContext {
+    /// Memory for an answer, counted for these two.
+    pub(crate) async fn memory(&self, holders: [Holder; 2]) -> Result<Share, Refusal> {
+        self.memory_of(holders, FIRST).await
     }
 
-    pub(super) async fn memory_of(&self, holders: [Holder; 2]) -> Result<Share, Refusal> {
-        let clock = self.app.engine.clock();
-        let had = self.bounds.answers.wait(holders, FIRST, PATIENCE, &*clock).await;
+    async fn memory_of(&self, holders: [Holder; 2], bytes: usize) -> Result<Share, Refusal> {
+        let had = self.bounds.answers.wait(holders, bytes, PATIENCE, &*self.clock).await;
         had.ok_or_else(|| Starved.into())
     }
 }
 
-/// A page being written, with the memory it takes.
-pub(super) struct PageBuffer {
+/// A page of records being written, with the memory it takes.
+pub(crate) struct PageBuffer {
     /// What is written so far.
     pub out: Vec<u8>,
     memory: Share,
@@ -62,15 +65,15 @@ pub(super) struct PageBuffer {
 }
 
 impl PageBuffer {
-    /// Begins with `opening`.
-    pub(super) fn new(memory: Share, opening: &[u8]) -> PageBuffer {
+    /// A page without a row.
+    pub(crate) fn new(memory: Share) -> PageBuffer {
         let mut out = Vec::with_capacity(memory.amount());
-        out.extend_from_slice(opening);
+        out.extend_from_slice(b"{\"records\":[");
         PageBuffer { out, memory, starved: false }
     }
 
     /// Whether there is room for one more row; a page has room for a first one whatever its size, if there is memory.
-    pub(super) fn has_room(&mut self, payload: usize, is_first: bool) -> bool {
+    pub(crate) fn has_room(&mut self, payload: usize, is_first: bool) -> bool {
         let needed = self.out.len() + payload + ROW_EXTRA;
         if needed <= self.out.capacity() {
             return true;
@@ -91,15 +94,27 @@ impl PageBuffer {
         }
     }
 
-    /// The page, if it could be begun.
-    pub(super) fn finish(mut self, closing: &[u8]) -> Result<Bytes, Starved> {
-        self.out.extend_from_slice(closing);
+    /// The page, if it could be begun, with the cursor of the next one.
+    pub(crate) fn finish(mut self, next: Option<&str>) -> Result<Bytes, Starved> {
+        self.out.extend_from_slice(b"],\"next_cursor\":");
+        match next {
+            Some(cursor) => quote_plain(&mut self.out, cursor),
+            None => self.out.extend_from_slice(b"null"),
+        }
+        self.out.push(b'}');
         if self.starved { Err(Starved) } else { Ok(counted(self.out, self.memory)) }
     }
 }
 
+/// Text that needs no escapes, such as base64.
+pub(crate) fn quote_plain(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
 /// Bytes with the memory they take: it is given back with the last of them.
-pub(super) fn counted(bytes: Vec<u8>, mut memory: Share) -> Bytes {
+pub(crate) fn counted(bytes: Vec<u8>, mut memory: Share) -> Bytes {
     struct Counted(Vec<u8>, #[expect(dead_code, reason = "held until it is dropped")] Share);
     impl AsRef<[u8]> for Counted {
         fn as_ref(&self) -> &[u8] {
@@ -110,10 +125,15 @@ pub(super) fn counted(bytes: Vec<u8>, mut memory: Share) -> Bytes {
     Bytes::from_owner(Counted(bytes, memory))
 }
 
+/// A page as an answer.
+pub(crate) fn json(page: Bytes) -> Response {
+    ([(CONTENT_TYPE, JSON)], page).into_response()
+}
+
 /// Counts answers that are written in one piece, such as lists. Those of pages and streams count themselves.
-pub(super) async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(http): State<HttpContext>, request: Request, next: Next) -> Response {
     let Some(caller) = request.extensions().get::<Caller>().cloned() else { return next.run(request).await };
-    let mut memory = match api.memory(&caller).await {
+    let mut memory = match http.memory(caller.holders()).await {
         Ok(memory) => memory,
         Err(refusal) => return refusal.into_response(),
     };
@@ -123,17 +143,16 @@ pub(super) async fn count(State(api): State<Api>, request: Request, next: Next) 
     if size > memory.amount() && !memory.grow_to(size) {
         // Small parts of it are given back before more is waited for: two who wait for each other would wait in vain.
         drop(memory);
-        let clock = api.app.engine.clock();
-        match api.bounds.answers.wait(caller.holders(), size, PATIENCE, &*clock).await {
-            Some(had) => memory = had,
-            None => return Refusal::from(Starved).into_response(),
-        }
+        memory = match http.memory_of(caller.holders(), size).await {
+            Ok(memory) => memory,
+            Err(refusal) => return refusal.into_response(),
+        };
     }
     with_memory(Response::from_parts(head, body), memory).await
 }
 
 /// An answer that is there in one piece, with the memory it takes.
-pub(super) async fn with_memory(answer: Response, memory: Share) -> Response {
+pub(crate) async fn with_memory(answer: Response, memory: Share) -> Response {
     let (head, body) = answer.into_parts();
     match body.collect().await {
         Ok(whole) => Response::from_parts(head, Body::from(counted(whole.to_bytes().into(), memory))),
@@ -151,7 +170,7 @@ mod tests {
     }
 
     fn page(pool: &Pool, n: u64) -> PageBuffer {
-        PageBuffer::new(pool.take(holders(n), FIRST).expect("some"), b"[")
+        PageBuffer::new(pool.take(holders(n), FIRST).expect("some"))
     }
 
     /// Writes rows of `size` until there is no room.
@@ -172,8 +191,8 @@ mod tests {
         assert_eq!(rows, (PAGE_BYTES - ROW_EXTRA) / 100_000);
         let held: Vec<Bytes> = (0..20)
             .map_while(|_| {
-                let mut page = PageBuffer::new(pool.take(holders(1), FIRST)?, b"[");
-                (fill(&mut page, 100_000) > 0).then(|| page.finish(b"]").expect("begun"))
+                let mut page = PageBuffer::new(pool.take(holders(1), FIRST)?);
+                (fill(&mut page, 100_000) > 0).then(|| page.finish(None).expect("begun"))
             })
             .collect();
         assert!(pool.used() <= 16 << 20, "half at most, and other callers have the rest: {}", pool.used());
@@ -187,7 +206,7 @@ mod tests {
         let pool = Pool::new(32 << 20, FIRST);
         let mut page = page(&pool, 1);
         fill(&mut page, 1_000_000);
-        let mut bytes = page.finish(b"]").expect("begun");
+        let mut bytes = page.finish(None).expect("begun");
         let held = pool.used();
         let written = bytes.split_to(bytes.len() - 1);
         drop(written);
@@ -203,7 +222,7 @@ mod tests {
         assert_eq!(fill(&mut large, 3 * PAGE_BYTES), 1);
         let mut starved = page(&pool, 1);
         assert_eq!(fill(&mut starved, 3 * PAGE_BYTES), 0);
-        assert_eq!(starved.finish(b"]").err(), Some(Starved));
-        assert!(large.finish(b"]").is_ok());
+        assert_eq!(starved.finish(None).err(), Some(Starved));
+        assert!(large.finish(None).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is parsed and nothing is allocated per row but the cursor, so that a page costs little more than its bytes.
 
-use super::answers::{PageBuffer, Starved};
+use super::answers::{PageBuffer, Starved, quote_plain};
 use super::stamp::write_time;
 use crate::admission::Share;
 use crate::engine::model::{Cursor, CursorKey, DatasetId, Meta, Position};
@@ -12,7 +12,7 @@ use axum::body::Bytes;
 const UTC: &str = "+00:00";
 
 /// A page being written.
-pub(super) struct RowPage {
+pub(crate) struct RowPage {
     page: PageBuffer,
     rows: usize,
     limit: usize,
@@ -25,18 +25,17 @@ pub(super) struct RowPage {
 
 impl RowPage {
     /// An empty page of at most `limit` rows.
-    pub(super) fn new(memory: Share, key: CursorKey, scope: Vec<u8>, dataset: DatasetId, limit: usize) -> Self {
-        let page = PageBuffer::new(memory, b"{\"records\":[");
-        RowPage { page, rows: 0, limit, more: false, last: None, key, scope, dataset }
+    pub(crate) fn new(memory: Share, key: CursorKey, scope: Vec<u8>, dataset: DatasetId, limit: usize) -> Self {
+        RowPage { page: PageBuffer::new(memory), rows: 0, limit, more: false, last: None, key, scope, dataset }
     }
 
     /// Writes a row, or notes that there is one more than fits. Returns whether to go on.
-    pub(super) fn push(&mut self, meta: &Meta, payload: &[u8]) -> bool {
+    pub(crate) fn push(&mut self, meta: &Meta, payload: &[u8]) -> bool {
         self.push_at(meta.position, meta, payload)
     }
 
     /// As [`push`](Self::push), for a row after which reading goes on at a place of its own.
-    pub(super) fn push_at(&mut self, place: Position, meta: &Meta, payload: &[u8]) -> bool {
+    pub(crate) fn push_at(&mut self, place: Position, meta: &Meta, payload: &[u8]) -> bool {
         if self.rows == self.limit || !self.page.has_room(payload.len(), self.rows == 0) {
             self.more = true;
             return false;
@@ -52,14 +51,8 @@ impl RowPage {
     }
 
     /// The whole answer.
-    pub(super) fn finish(self) -> Result<Bytes, Starved> {
-        let mut page = self.page;
-        page.out.extend_from_slice(b"],\"next_cursor\":");
-        match self.last.filter(|_| self.more) {
-            Some(cursor) => quote_plain(&mut page.out, &cursor),
-            None => page.out.extend_from_slice(b"null"),
-        }
-        page.finish(b"}")
+    pub(crate) fn finish(self) -> Result<Bytes, Starved> {
+        self.page.finish(self.last.filter(|_| self.more).as_deref())
     }
 }
 
@@ -91,13 +84,6 @@ fn write_optional(out: &mut Vec<u8>, at: Option<crate::engine::model::Timestamp>
         }
         None => out.extend_from_slice(b"null"),
     }
-}
-
-/// Text that needs no escapes, such as base64.
-pub(super) fn quote_plain(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    out.extend_from_slice(text.as_bytes());
-    out.push(b'"');
 }
 
 #[cfg(test)]

@@ -7,19 +7,19 @@ use axum::http::HeaderMap;
 const MAX_PAIRS: usize = 256;
 
 /// A query being read.
-pub(super) struct QueryFields {
+pub(crate) struct QueryFields {
     pairs: Vec<(String, String)>,
     faults: Vec<InputFault>,
 }
 
 impl QueryFields {
     /// Takes the pairs apart; names not in `known` are faults.
-    pub(super) fn read(raw: Option<&str>, known: &[&str]) -> Self {
+    pub(crate) fn read(raw: Option<&str>, known: &[&str]) -> Self {
         Self::read_with(raw, |name| known.contains(&name))
     }
 
     /// As [`read`](Self::read), for families of names.
-    pub(super) fn read_with(raw: Option<&str>, known: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn read_with(raw: Option<&str>, known: impl Fn(&str) -> bool) -> Self {
         let mut query = QueryFields { pairs: Vec::new(), faults: Vec::new() };
         for (name, value) in url::form_urlencoded::parse(raw.unwrap_or_default().as_bytes()) {
             if query.pairs.len() >= MAX_PAIRS {
@@ -36,7 +36,7 @@ impl QueryFields {
     }
 
     /// The value of a name that may stand once.
-    pub(super) fn one(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn one(&mut self, name: &str) -> Option<String> {
         let mut values = self.all(name);
         if values.len() > 1 {
             self.fault("invalid_type", &[name], "may be given once");
@@ -45,17 +45,17 @@ impl QueryFields {
     }
 
     /// All values of a name that may be repeated.
-    pub(super) fn all(&self, name: &str) -> Vec<String> {
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
         self.pairs.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect()
     }
 
     /// All pairs whose name begins with `prefix`.
-    pub(super) fn family(&self, prefix: &str) -> Vec<(String, String)> {
+    pub(crate) fn family(&self, prefix: &str) -> Vec<(String, String)> {
         self.pairs.iter().filter(|(n, _)| n.starts_with(prefix)).cloned().collect()
     }
 
     /// A whole number within bounds.
-    pub(super) fn number(&mut self, name: &str, from: u64, to: u64) -> Option<u64> {
+    pub(crate) fn number(&mut self, name: &str, from: u64, to: u64) -> Option<u64> {
         let text = self.one(name)?;
         let number = text.parse::<u64>().ok().filter(|n| (from..=to).contains(n));
         if number.is_none() {
@@ -64,8 +64,22 @@ impl QueryFields {
         number
     }
 
+    /// `limit`: how many entries are asked for.
+    pub(crate) fn limit(&mut self, usual: u64, most: u64) -> usize {
+        usize::try_from(self.number("limit", 1, most).unwrap_or(usual)).unwrap_or(usize::MAX)
+    }
+
+    /// `cursor`, which an earlier answer gave, as `parse` reads it.
+    pub(crate) fn cursor<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let place = parse(&self.one("cursor")?);
+        if place.is_none() {
+            self.fault("invalid_cursor", &["cursor"], "a cursor of an earlier answer is wanted");
+        }
+        place
+    }
+
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, name: &str) -> bool {
+    pub(crate) fn flag(&mut self, name: &str) -> bool {
         match self.one(name).as_deref() {
             None | Some("false") => false,
             Some("true") => true,
@@ -77,25 +91,25 @@ impl QueryFields {
     }
 
     /// Notes a fault.
-    pub(super) fn fault(&mut self, code: &'static str, path: &[&str], message: impl Into<String>) {
+    pub(crate) fn fault(&mut self, code: &'static str, path: &[&str], message: impl Into<String>) {
         self.faults.push(InputFault::new(code, path, message));
     }
 
     /// Refuses if there were faults.
-    pub(super) fn done(self) -> Result<(), Refusal> {
+    pub(crate) fn done(self) -> Result<(), Refusal> {
         if self.faults.is_empty() { Ok(()) } else { Err(Refusal::invalid("query", self.faults)) }
     }
 }
 
 /// How many entries a query asks for; what cannot be meant is refused by who reads it strictly.
-pub(super) fn limit_of(query: &str, usual: u64, most: u64) -> usize {
+pub(crate) fn limit_of(query: &str, usual: u64, most: u64) -> usize {
     let said = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "limit");
     let limit = said.and_then(|(_, text)| text.parse::<u64>().ok()).unwrap_or(usual).min(most);
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// `Provider-Config-Key` and `Connection-Id`: both are demanded.
-pub(super) fn account_headers(headers: &HeaderMap) -> Result<(String, String), Refusal> {
+pub(crate) fn account_headers(headers: &HeaderMap) -> Result<(String, String), Refusal> {
     let mut faults = Vec::new();
     let mut read = |name: &str| match header(headers, name) {
         Some(value) => value,
@@ -109,12 +123,12 @@ pub(super) fn account_headers(headers: &HeaderMap) -> Result<(String, String), R
 }
 
 /// A header that is there and not empty.
-pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned)
 }
 
 /// A name of letters, digits, `_` and `-`, 1 to 255 of them.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(is_word)
 }
 

@@ -9,7 +9,7 @@ const FIRST: i64 = -719_162 * DAY;
 const LAST: i64 = 253_402_207_200_000_000;
 
 /// Writes `2026-04-14T18:46:03.097459` and then `suffix`, which names the offset.
-pub(super) fn write_time(out: &mut Vec<u8>, at: Timestamp, suffix: &str) {
+pub(crate) fn write_time(out: &mut Vec<u8>, at: Timestamp, suffix: &str) {
     if !(FIRST..LAST).contains(&at.0) {
         let text = at.to_string();
         out.extend_from_slice(text.trim_end_matches('Z').as_bytes());
@@ -35,7 +35,7 @@ pub(super) fn write_time(out: &mut Vec<u8>, at: Timestamp, suffix: &str) {
 }
 
 /// The time as JSON text, `null` where there is none.
-pub(super) fn write_stamp(out: &mut Vec<u8>, at: Timestamp) {
+pub(crate) fn write_stamp(out: &mut Vec<u8>, at: Timestamp) {
     if at == Timestamp::NONE {
         return out.extend_from_slice(b"null");
     }

@@ -9,25 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Header of the id, both ways.
-pub(super) const HEADER: &str = "x-request-id";
+pub(crate) const HEADER: &str = "x-request-id";
 
 /// Longest id of a caller that is echoed.
 const MAX_CHARS: usize = 128;
 
 /// The id of the request at hand.
 #[derive(Clone, Debug)]
-pub(super) struct RequestId(pub String);
+pub(crate) struct RequestId(pub String);
 
 /// Makes ids: ordered by time; the count keeps apart what one microsecond brings.
 #[derive(Clone)]
-pub(super) struct Numbers {
+pub(crate) struct Numbers {
     clock: Arc<dyn Clock>,
     given: Arc<AtomicU64>,
 }
 
 impl Numbers {
     /// Begins to count.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Numbers { clock, given: Arc::default() }
     }
 
@@ -38,7 +38,7 @@ impl Numbers {
 }
 
 /// Takes or makes the id, puts it into the request for others and on the answer, unless that has one already.
-pub(super) async fn number(State(numbers): State<Numbers>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn number(State(numbers): State<Numbers>, mut request: Request, next: Next) -> Response {
     let theirs = request.headers().get(HEADER).and_then(|v| v.to_str().ok()).filter(|v| echoed(v));
     let id = theirs.map(str::to_owned).unwrap_or_else(|| numbers.fresh());
     request.extensions_mut().insert(RequestId(id.clone()));

@@ -1,10 +1,10 @@
 //! Reads bodies within bounds of size and time. A JSON body is read strictly: an object, unknown names are faults, and all
 //! faults are told at once.
 
-use super::Api;
 use super::auth::Caller;
 use super::error::{InputFault, Refusal};
-use crate::admission::{Address, Share};
+use super::{HttpContext, sender};
+use crate::admission::Share;
 use crate::engine::fault::{self, pass};
 use crate::engine::time::Clock;
 use axum::body::Body;
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// For a whole body, webhooks' included: who sends slower holds a connection no longer.
-pub(super) const TIME: Duration = Duration::from_secs(30);
+const TIME: Duration = Duration::from_secs(30);
 
 /// Before a body has to come at [`BYTES_A_SECOND`].
 const GRACE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ const MAX_TEXT: usize = 1_024;
 
 /// Why a body is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(crate) enum Unread {
     /// Larger than allowed.
     TooLarge,
     /// Not within [`TIME`], or slower than [`BYTES_A_SECOND`].
@@ -48,7 +48,7 @@ pub(super) enum Unread {
 }
 
 /// A whole body of at most `most` bytes. Memory is taken as it arrives, whatever was announced.
-pub(super) async fn read(mut body: Body, most: usize, memory: &mut Share, clock: &dyn Clock) -> Result<Bytes, Unread> {
+pub(crate) async fn read(mut body: Body, most: usize, memory: &mut Share, clock: &dyn Clock) -> Result<Bytes, Unread> {
     let began = clock.now();
     let mut whole: Vec<u8> = Vec::new();
     loop {
@@ -82,9 +82,15 @@ pub(super) async fn read(mut body: Body, most: usize, memory: &mut Share, clock:
     }
 }
 
-/// As [`read`], with the refusal of an API call.
-pub(super) async fn whole(body: Body, most: usize, memory: &mut Share, clock: &dyn Clock) -> Result<Bytes, Refusal> {
-    read(body, most, memory, clock).await.map_err(|why| match why {
+impl HttpContext {
+    /// As [`read`], with the refusal of an API call.
+    pub(crate) async fn body(&self, body: Body, most: usize, memory: &mut Share) -> Result<Bytes, Refusal> {
+        read(body, most, memory, &*self.clock).await.map_err(|why| refusal(why, most))
+    }
+}
+
+fn refusal(why: Unread, most: usize) -> Refusal {
+    match why {
         Unread::TooSlow => {
             let message = format!(
                 "the body did not come within {} s, or slower than {BYTES_A_SECOND} bytes a second",
@@ -99,32 +105,27 @@ pub(super) async fn whole(body: Body, most: usize, memory: &mut Share, clock: &d
             let message = format!("the body is larger than {most} bytes or was cut off");
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
         }
-    })
-}
-
-/// Memory for the body of a request, none so far: counted for its key and its address.
-fn memory(api: &Api, request: &Request) -> Share {
-    let from = request.extensions().get::<Address>().copied().unwrap_or(Address::UNKNOWN).holder();
-    let by = request.extensions().get::<Caller>().map_or(from, |caller| caller.key);
-    api.bounds.bodies.share([by, from])
+    }
 }
 
 /// A body being read; fields are taken out one by one.
-pub(super) struct BodyFields {
+pub(crate) struct BodyFields {
     map: Map<String, Value>,
     faults: Vec<InputFault>,
 }
 
 impl BodyFields {
     /// Reads the body; names not in `known` are faults.
-    pub(super) async fn read(api: &Api, request: Request, known: &[&str]) -> Result<Self, Refusal> {
+    pub(crate) async fn read(http: &HttpContext, request: Request, known: &[&str]) -> Result<Self, Refusal> {
         let plain = request.headers().get(CONTENT_ENCODING).is_none_or(|v| v == "identity");
         if !plain {
             let message = "send the body without Content-Encoding";
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message));
         }
-        let mut memory = memory(api, &request);
-        let bytes = whole(request.into_body(), MAX_BYTES, &mut memory, &*api.app.engine.clock()).await?;
+        let from = sender(request.extensions()).holder();
+        let key = request.extensions().get::<Caller>().map_or(from, |caller| caller.key);
+        let mut memory = http.bounds.bodies.share([key, from]);
+        let bytes = http.body(request.into_body(), MAX_BYTES, &mut memory).await?;
         Self::parse(&bytes, known)
     }
 
@@ -141,12 +142,12 @@ impl BodyFields {
     }
 
     /// A value as it is.
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name)
     }
 
     /// A text that may be left out, but not be empty.
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         match self.map.remove(name) {
             None => None,
             Some(Value::String(text)) if !text.is_empty() && text.len() <= MAX_TEXT => Some(text),
@@ -158,7 +159,7 @@ impl BodyFields {
     }
 
     /// A text that must be there. Empty when it is not: the fault is noted.
-    pub(super) fn demand(&mut self, name: &str) -> String {
+    pub(crate) fn demand(&mut self, name: &str) -> String {
         if !self.map.contains_key(name) {
             self.fault("invalid_type", &[name], "is missing");
             return String::new();
@@ -167,7 +168,7 @@ impl BodyFields {
     }
 
     /// A whole number within bounds that may be left out.
-    pub(super) fn number(&mut self, name: &str, from: u64, to: u64) -> Option<u64> {
+    pub(crate) fn number(&mut self, name: &str, from: u64, to: u64) -> Option<u64> {
         let value = self.map.remove(name)?;
         let number = value.as_u64().filter(|n| (from..=to).contains(n));
         if number.is_none() {
@@ -177,7 +178,7 @@ impl BodyFields {
     }
 
     /// `true` or `false`, that may be left out.
-    pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
         match self.map.remove(name)? {
             Value::Bool(flag) => Some(flag),
             _ => {
@@ -188,7 +189,7 @@ impl BodyFields {
     }
 
     /// An object that must be there.
-    pub(super) fn object(&mut self, name: &str) -> Map<String, Value> {
+    pub(crate) fn object(&mut self, name: &str) -> Map<String, Value> {
         match self.map.remove(name) {
             Some(Value::Object(map)) => map,
             _ => {
@@ -199,17 +200,17 @@ impl BodyFields {
     }
 
     /// Whether a name is there.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.map.contains_key(name)
     }
 
     /// Notes a fault.
-    pub(super) fn fault(&mut self, code: &'static str, path: &[&str], message: impl Into<String>) {
+    pub(crate) fn fault(&mut self, code: &'static str, path: &[&str], message: impl Into<String>) {
         self.faults.push(InputFault::new(code, path, message));
     }
 
     /// Refuses if there were faults.
-    pub(super) fn done(self) -> Result<(), Refusal> {
+    pub(crate) fn done(self) -> Result<(), Refusal> {
         if self.faults.is_empty() { Ok(()) } else { Err(Refusal::invalid("body", self.faults)) }
     }
 }
@@ -217,6 +218,35 @@ impl BodyFields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::{Bounds, Holder, Ingress, Pool};
+    use crate::engine::model::Timestamp;
+    use crate::engine::time::ManualClock;
+    use axum::response::IntoResponse;
+    use futures_util::{poll, stream};
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    fn memory() -> Share {
+        Pool::new(1 << 20, 1 << 10).share([Holder::of("test", 1); 2])
+    }
+
+    /// A body that never comes, as somebody sends it who only wants to hold a place.
+    fn never() -> Body {
+        Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_waited_for_within_bounds() {
+        let clock = Arc::new(ManualClock::new(Timestamp(0)));
+        let http = HttpContext::new(Arc::new(Bounds::new(Ingress::default())), &[], clock.clone());
+        let (mut memory, mut more) = (memory(), memory());
+        let mut waiting = std::pin::pin!(http.body(never(), MAX_BYTES, &mut memory));
+        assert!(poll!(waiting.as_mut()).is_pending());
+        clock.advance(TIME);
+        let refusal = waiting.await.expect_err("no body came");
+        assert_eq!(refusal.into_response().status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(http.body(Body::from("{}"), MAX_BYTES, &mut more).await.expect("a body"), "{}");
+    }
 
     #[test]
     fn faults_come_all_at_once() {

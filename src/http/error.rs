@@ -6,6 +6,7 @@
 //! ```
 //! Under `/v1`, `Accept: application/problem+json` gets the same as an RFC 9457 problem.
 
+use super::answers::JSON;
 use super::request::RequestId;
 use crate::engine::{log, pipeline};
 use axum::body::Body;
@@ -25,7 +26,7 @@ const BUSY_SECONDS: u64 = 5;
 
 /// Why a request is not served.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -35,7 +36,7 @@ pub(super) struct Refusal {
 
 /// One thing that is wrong with a query or body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InputFault {
+pub(crate) struct InputFault {
     /// Stable word.
     pub code: &'static str,
     /// What is wanted.
@@ -46,7 +47,7 @@ pub(super) struct InputFault {
 
 /// What went wrong, in an answer that tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct CodedMessage {
+pub(crate) struct CodedMessage {
     /// Stable word.
     pub code: String,
     /// For people.
@@ -55,24 +56,24 @@ pub(super) struct CodedMessage {
 
 impl InputFault {
     /// A fault of one field.
-    pub(super) fn new(code: &'static str, path: &[&str], message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, path: &[&str], message: impl Into<String>) -> Self {
         InputFault { code, message: message.into(), path: path.iter().map(|p| p.to_string()).collect() }
     }
 }
 
 impl Refusal {
     /// A refusal without further faults.
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Refusal { status, code, message: message.into(), faults: Vec::new(), retry_after: None }
     }
 
     /// 400.
-    pub(super) fn bad(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
     /// 400 with the fields that are wrong; `what` is `query`, `headers` or `body`.
-    pub(super) fn invalid(what: &'static str, faults: Vec<InputFault>) -> Self {
+    pub(crate) fn invalid(what: &'static str, faults: Vec<InputFault>) -> Self {
         let code = match what {
             "query" => "invalid_query_params",
             "headers" => "invalid_headers",
@@ -83,13 +84,18 @@ impl Refusal {
         Refusal { faults, ..Self::bad(code, message) }
     }
 
+    /// 404.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
     /// A bad cursor in the field `field` of a query or body.
-    pub(super) fn cursor(what: &'static str, field: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn cursor(what: &'static str, field: &str, message: impl Into<String>) -> Self {
         Self::invalid(what, vec![InputFault::new("invalid_cursor", &[field], message)])
     }
 
     /// The cursor is ours, but what it stands in is gone.
-    pub(super) fn must_refetch(reason: &'static str) -> Self {
+    pub(crate) fn must_refetch(reason: &'static str) -> Self {
         let message =
             format!("{reason}: records were dropped on request after this cursor; read again from the beginning");
         let faults = vec![InputFault::new(reason, &["cursor"], message.clone())];
@@ -97,22 +103,22 @@ impl Refusal {
     }
 
     /// The connection is not known to this key.
-    pub(super) fn unknown_connection(id: &str) -> Self {
+    pub(crate) fn unknown_connection(id: &str) -> Self {
         Self::bad("unknown_connection", format!("no connection `{id}` of this source; GET /connections lists them"))
     }
 
     /// No `provider_config_key`, in whatever place it was wanted.
-    pub(super) fn missing_source() -> Self {
+    pub(crate) fn missing_source() -> Self {
         Self::bad("missing_provider_config_key", "provider_config_key is missing: name the source")
     }
 
     /// The server is going down.
-    pub(super) fn stopping() -> Self {
+    pub(crate) fn stopping() -> Self {
         Self::busy("not_ready", "the server is stopping; try again")
     }
 
     /// 503 with `Retry-After`.
-    pub(super) fn busy(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn busy(code: &'static str, message: impl Into<String>) -> Self {
         let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         Refusal { retry_after: Some(BUSY_SECONDS), ..refusal }
     }
@@ -124,7 +130,7 @@ impl Refusal {
     }
 
     /// 500; `detail` goes to the log, not to the caller.
-    pub(super) fn internal(detail: &str) -> Self {
+    pub(crate) fn internal(detail: &str) -> Self {
         tracing::error!(detail, "request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -134,12 +140,12 @@ impl Refusal {
     }
 
     /// What the caller is told.
-    pub(super) fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
     /// Another status for the same refusal.
-    pub(super) fn with_status(self, status: StatusCode) -> Self {
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
         Refusal { status, ..self }
     }
 
@@ -211,7 +217,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Writes the bodies of refusals.
-pub(super) async fn render(request: Request, next: Next) -> Response {
+pub(crate) async fn render(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let wants_problem = request.uri().path().starts_with("/v1/")
         && request
@@ -221,11 +227,8 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
             .any(|v| v.to_str().is_ok_and(|v| v.contains("application/problem+json")));
     let mut response = next.run(request).await;
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
-        let (kind, value) = if wants_problem {
-            ("application/problem+json", refusal.problem(&id))
-        } else {
-            ("application/json; charset=utf-8", refusal.json(&id))
-        };
+        let (kind, value) =
+            if wants_problem { ("application/problem+json", refusal.problem(&id)) } else { (JSON, refusal.json(&id)) };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         *response.body_mut() = Body::from(value.to_string());
     }
@@ -233,12 +236,12 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
 }
 
 /// 404 for paths nobody serves.
-pub(super) async fn unknown_path(request: Request) -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, "not_found", format!("nothing is served at {}", request.uri().path()))
+pub(crate) async fn unknown_path(request: Request) -> Refusal {
+    Refusal::not_found(format!("nothing is served at {}", request.uri().path()))
 }
 
 /// 405 for methods a path does not take; the router adds `Allow`.
-pub(super) async fn unknown_method(request: Request) -> Refusal {
+pub(crate) async fn unknown_method(request: Request) -> Refusal {
     let message = format!("{} does not take {}", request.uri().path(), request.method());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }

@@ -3,7 +3,7 @@
 //! A key is compared by its SHA-256 with every configured key, in constant time and always to the end, so that the answer's
 //! timing tells nothing. Keys in the query are not looked at.
 
-use super::Api;
+use super::HttpContext;
 use super::error::Refusal;
 use crate::admission::Holder;
 use crate::config::{ApiKey, Role};
@@ -25,7 +25,7 @@ const MAX_CHARS: usize = 1_024;
 
 /// The caller, put into the request's extensions.
 #[derive(Clone, Debug)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     /// Isolation scope of everything the caller can name.
     pub environment: Arc<str>,
     /// What it may do.
@@ -36,12 +36,12 @@ pub(super) struct Caller {
 
 impl Caller {
     /// The two for whom its answers are counted: its environment and its key.
-    pub(super) fn holders(&self) -> [Holder; 2] {
+    pub(crate) fn holders(&self) -> [Holder; 2] {
         [Holder::of("environment", &*self.environment), self.key]
     }
 
     /// Refuses callers below `role`.
-    pub(super) fn must_be(&self, role: Role) -> Result<(), Refusal> {
+    pub(crate) fn must_be(&self, role: Role) -> Result<(), Refusal> {
         if self.role >= role {
             return Ok(());
         }
@@ -58,13 +58,20 @@ fn word(role: Role) -> &'static str {
     }
 }
 
+impl HttpContext {
+    /// Who sends these headers, or code and message of the refusal.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, (&'static str, &'static str)> {
+        find(headers, &self.keys)
+    }
+}
+
 /// Lets only callers with a key pass.
-pub(super) async fn demand(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn demand(State(http): State<HttpContext>, mut request: Request, next: Next) -> Response {
     // Found already where budgets were looked at.
     if request.extensions().get::<Caller>().is_some() {
         return next.run(request).await;
     }
-    match find(request.headers(), &api.app.settings.api_keys) {
+    match http.caller(request.headers()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -77,8 +84,7 @@ pub(super) async fn demand(State(api): State<Api>, mut request: Request, next: N
     }
 }
 
-/// The caller, or code and message of the refusal.
-pub(super) fn find(headers: &HeaderMap, keys: &[ApiKey]) -> Result<Caller, (&'static str, &'static str)> {
+fn find(headers: &HeaderMap, keys: &[ApiKey]) -> Result<Caller, (&'static str, &'static str)> {
     let header = headers.get(AUTHORIZATION);
     let text = header.and_then(|v| v.to_str().ok()).unwrap_or_default();
     let key = bearer(text).unwrap_or_default();

@@ -3,15 +3,15 @@
 //! Promises: a page holds what it would hold with one process, and each entry stands on exactly one of them.
 
 /// Where an entry stands: each part by length, then by text, as the store orders them.
-pub(super) type PageOrder = Vec<(usize, String)>;
+pub(crate) type PageOrder = Vec<(usize, String)>;
 
 /// One part of a place.
-pub(super) fn part_of_order(text: &str) -> (usize, String) {
+pub(crate) fn part_of_order(text: &str) -> (usize, String) {
     (text.len(), text.to_owned())
 }
 
 /// A page that is cut from the pages of all owners.
-pub(super) struct MergedPage {
+pub(crate) struct MergedPage {
     order: fn(&str) -> PageOrder,
     /// The place of the last entry.
     last: Option<PageOrder>,
@@ -21,7 +21,7 @@ pub(super) struct MergedPage {
 
 impl MergedPage {
     /// Of the entries with these ids, at most `limit`; `more` says that an owner has others.
-    pub(super) fn of<'a>(
+    pub(crate) fn of<'a>(
         ids: impl Iterator<Item = &'a str>,
         order: fn(&str) -> PageOrder,
         limit: usize,
@@ -37,7 +37,7 @@ impl MergedPage {
     }
 
     /// Leaves what is on the page, in its order.
-    pub(super) fn cut<T>(&self, entries: &mut Vec<T>, id: fn(&T) -> &str) {
+    pub(crate) fn cut<T>(&self, entries: &mut Vec<T>, id: fn(&T) -> &str) {
         entries.retain(|entry| self.last.as_ref().is_some_and(|last| (self.order)(id(entry)) <= *last));
         entries.sort_by_cached_key(|entry| (self.order)(id(entry)));
     }
