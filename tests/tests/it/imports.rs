@@ -56,6 +56,9 @@ const CONNECTORS: &[Room] = &[
     room("kafka", &["expr", "definition", "mapping", "murmur2"]),
 ];
 
+/// What compiles functions and what runs them share the modules, and the words in which a function and its host speak.
+const RUNTIME: &[Room] = &[room("compile", &[]), room("wire", &[]), room("sandbox", &["compile", "wire"])];
+
 /// The ways in and out never know each other; nothing below `app` knows it; surfaces stand above. `http` knows no route and no app.
 const PROGRAM: &[Room] = &[
     room("admission", &[]),
@@ -82,6 +85,7 @@ type Sources = (&'static str, &'static [Room], Option<&'static [&'static str]>);
 const CRATES: &[Sources] = &[
     ("engine/src", ENGINE, None),
     ("connectors/src", CONNECTORS, Some(&["fault", "model", "time", "source", "sink", "log"])),
+    ("runtime/src", RUNTIME, Some(&[])),
     ("src", PROGRAM, None),
 ];
 
@@ -92,6 +96,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rocksdb", &["engine/src/log/rocks", "engine/src/store"]),
     ("rdkafka", &["connectors/src/kafka"]),
     ("reqwest", &["connectors/src/http"]),
+    ("rquickjs", &["runtime/src/sandbox"]),
+    ("oxc_parser", &["runtime/src/compile"]),
+    ("oxc_transformer", &["runtime/src/compile"]),
     ("axum", &["src/api", "src/http", "src/server"]),
     ("hyper", &["src/api", "src/server"]),
     ("hyper_util", &["src/api", "src/server"]),
@@ -131,7 +138,7 @@ const READERS: &[&str] =
     &["engine/src/store/values", "engine/src/store/check", "engine/src/store/repair", "engine/src/store/backup"];
 
 /// Folders whose files open with `//!`.
-const DOCUMENTED: &[&str] = &["engine", "connectors", "fixtures", "src", "tests", "benches", "examples"];
+const DOCUMENTED: &[&str] = &["engine", "connectors", "runtime", "fixtures", "src", "tests", "benches", "examples"];
 
 #[test]
 fn imports_follow_the_layers() {

@@ -1,0 +1,91 @@
+//! One TypeScript file to one ES module: types removed, enums and namespaces lowered, lines remembered.
+
+use super::lines::{LineMap, place};
+use super::{Complaint, ModuleCode};
+use oxc_allocator::Allocator;
+use oxc_ast::ast::{Program, Statement, StringLiteral};
+use oxc_codegen::{Codegen, CodegenOptions, CommentOptions};
+use oxc_diagnostics::{Diagnostics, OxcDiagnostic};
+use oxc_parser::Parser;
+use oxc_semantic::SemanticBuilder;
+use oxc_span::SourceType;
+use oxc_transformer::{TransformOptions, Transformer};
+use std::path::{Path, PathBuf};
+
+/// A transformed file.
+pub(super) struct Transformed {
+    pub(super) module: ModuleCode,
+    /// What it imports once types are gone.
+    pub(super) imports: Vec<Import>,
+}
+
+/// An import of another module.
+pub(super) struct Import {
+    pub(super) specifier: String,
+    pub(super) line: u32,
+    pub(super) column: u32,
+}
+
+/// Transforms a file. All errors of the file are told at once.
+pub(super) fn transform(name: &str, text: &str) -> Result<Transformed, Vec<Complaint>> {
+    let allocator = Allocator::default();
+    // Plain JavaScript may be what a bundler wrote of TypeScript; both are modules.
+    let source_type = if name.ends_with(".ts") { SourceType::ts() } else { SourceType::mjs() };
+    let parsed = Parser::new(&allocator, text, source_type).parse();
+    complain(name, text, &parsed.diagnostics)?;
+    let mut program = parsed.program;
+    let semantic = SemanticBuilder::new().with_excess_capacity(2.0).with_enum_eval(true).build(&program);
+    complain(name, text, &semantic.diagnostics)?;
+    let options = TransformOptions::default();
+    let transformed = Transformer::new(&allocator, Path::new(name), &options)
+        .build_with_scoping(semantic.semantic.into_scoping(), &mut program);
+    complain(name, text, &transformed.diagnostics)?;
+    let imports = imports(&program, text);
+    let options = CodegenOptions {
+        source_map_path: Some(PathBuf::from(name)),
+        comments: CommentOptions::disabled(),
+        ..CodegenOptions::default()
+    };
+    let printed = Codegen::new().with_options(options).build(&program);
+    let lines = printed.map.map_or_else(LineMap::default, |map| {
+        let from_one = |n: u32| n.saturating_add(1);
+        let places = map.get_tokens().map(|token| {
+            let generated = [from_one(token.get_dst_line()), from_one(token.get_dst_col())];
+            [generated[0], generated[1], from_one(token.get_src_line()), from_one(token.get_src_col())]
+        });
+        LineMap::new(places.collect())
+    });
+    Ok(Transformed { module: ModuleCode { code: printed.code, lines }, imports })
+}
+
+/// The errors among these; warnings are the editor's.
+fn complain(name: &str, text: &str, diagnostics: &Diagnostics) -> Result<(), Vec<Complaint>> {
+    let complaints: Vec<Complaint> = diagnostics.errors().map(|error| complaint(name, text, error)).collect();
+    match complaints.is_empty() {
+        true => Ok(()),
+        false => Err(complaints),
+    }
+}
+
+fn complaint(name: &str, text: &str, error: &OxcDiagnostic) -> Complaint {
+    let (line, column) = error.labels.iter().next().map_or((0, 0), |label| place(text, label.offset() as usize));
+    let message = match &error.help {
+        Some(help) => format!("{} ({help})", error.message),
+        None => error.message.to_string(),
+    };
+    Complaint { file: name.to_owned(), line, column, code: "syntax", message }
+}
+
+fn imports(program: &Program<'_>, text: &str) -> Vec<Import> {
+    let import = |source: &StringLiteral<'_>| {
+        let (line, column) = place(text, source.span.start as usize);
+        Import { specifier: source.value.to_string(), line, column }
+    };
+    let of_statement = |statement: &Statement<'_>| match statement {
+        Statement::ImportDeclaration(declaration) => Some(import(&declaration.source)),
+        Statement::ExportAllDeclaration(declaration) => Some(import(&declaration.source)),
+        Statement::ExportFromDeclaration(declaration) => Some(import(&declaration.source)),
+        _ => None,
+    };
+    program.body.iter().filter_map(of_statement).collect()
+}

@@ -1,0 +1,248 @@
+//! One invocation of one function, in a heap of its own.
+//!
+//! ```text
+//! Sandbox::begin ──► what the function says: calls, or its end
+//! Sandbox::answer ─► what it says then
+//! ```
+//!
+//! A sandbox is a state machine: nothing happens in it between two calls of it, so one thread serves many of them and a test
+//! needs no clock. Promises: code reaches the host's natives and nothing else; what it uses up is measured, and past a limit
+//! it ends with a code and cannot catch it; after its end it says nothing more.
+
+mod bytes;
+mod definition;
+mod fault;
+mod meter;
+mod modules;
+mod natives;
+mod writer;
+
+pub use definition::{Definition, describe};
+
+use crate::compile::Modules;
+use crate::wire::{Answer, Call, Ended, Fault, Invocation, Limits};
+use fault::explain;
+use meter::Meter;
+use natives::Shared;
+use rquickjs::{CatchResultExt, Context, Ctx, Function, Persistent, Promise, Runtime, Value, promise::PromiseState};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes allocated before garbage is looked for.
+const COLLECT_AFTER: usize = 8 << 20;
+/// Jobs between two looks at the meter.
+const JOBS_BETWEEN: u32 = 64;
+
+/// What a function says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// It asks, and goes on when it is answered.
+    Call(Call),
+    /// It ended.
+    Ended(Ended),
+}
+
+/// A running function.
+pub struct Sandbox {
+    /// Before the runtime, since it is of it.
+    result: Option<Persistent<Promise<'static>>>,
+    ended: bool,
+    shared: Rc<Shared>,
+    context: Context,
+    runtime: Runtime,
+    modules: Arc<Modules>,
+}
+
+impl Sandbox {
+    /// Begins an invocation. What it says first is the second part; an error is that there is no memory for a heap.
+    pub fn begin(modules: Arc<Modules>, invocation: Invocation) -> Result<(Sandbox, Vec<Said>), Fault> {
+        let mut sandbox = Sandbox::new(modules, &invocation)?;
+        sandbox.call("syncline:invoke", "start", &[&invocation.file, &invocation.about]);
+        let said = sandbox.go_on();
+        Ok((sandbox, said))
+    }
+
+    /// Hands in what the host answers to a call. An answer to no call is ignored.
+    pub fn answer(&mut self, call: u32, answer: Answer) -> Vec<Said> {
+        if self.ended {
+            return Vec::new();
+        }
+        self.shared.meter.step();
+        let shared = self.shared.clone();
+        let given =
+            self.context.with(|ctx| shared.settle(&ctx, call, answer).catch(&ctx).map_err(|error| error.to_string()));
+        // A value that does not fit into the heap: nothing of the function can go on.
+        match given {
+            Ok(()) => self.go_on(),
+            Err(_) => self.end(Err(out_of_memory())),
+        }
+    }
+
+    /// Ends it from outside; it is told nothing.
+    pub fn stop(&mut self, code: &str, message: &str) -> Vec<Said> {
+        match self.ended {
+            true => Vec::new(),
+            false => self.end(Err(Fault { code: code.into(), message: message.into(), ..Fault::default() })),
+        }
+    }
+
+    /// Whether it ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Time on the processor so far.
+    pub fn cpu(&self) -> Duration {
+        self.shared.meter.total()
+    }
+
+    fn new(modules: Arc<Modules>, invocation: &Invocation) -> Result<Sandbox, Fault> {
+        let meter = Rc::new(Meter::new(invocation.limits));
+        let shared = Rc::new(Shared::new(invocation, meter.clone()));
+        let runtime = Runtime::new().map_err(|_| out_of_memory())?;
+        let context = Context::full(&runtime).map_err(|_| out_of_memory())?;
+        limit(&runtime, &invocation.limits, &meter);
+        runtime.set_loader(modules::Names::new(modules.clone()), modules::Sources::new(modules.clone()));
+        let sandbox = Sandbox { result: None, ended: false, shared, context, runtime, modules };
+        let installed =
+            sandbox.context.with(|ctx| natives::install(&ctx, &sandbox.shared).catch(&ctx).map_err(|e| e.to_string()));
+        match installed {
+            Ok(()) => Ok(sandbox),
+            Err(message) => {
+                Err(Fault { message: format!("the sandbox could not be set up: {message}"), ..out_of_memory() })
+            }
+        }
+    }
+
+    /// Calls an export of a module of ours, and keeps the promise it gives.
+    fn call(&mut self, module: &str, name: &str, arguments: &[&str]) {
+        self.shared.meter.step();
+        let called = self.context.with(|ctx| {
+            let promise = call_export(&ctx, module, name, arguments);
+            promise.map(|promise| Persistent::save(&ctx, promise)).catch(&ctx).map_err(|error| error.to_string())
+        });
+        self.result = called.ok();
+    }
+
+    /// Runs what can run, until the function waits for the host or ended.
+    fn go_on(&mut self) -> Vec<Said> {
+        let mut since = 0;
+        loop {
+            if since >= JOBS_BETWEEN {
+                since = 0;
+                self.shared.meter.look();
+            }
+            if let Some(fault) = self.shared.meter.over() {
+                return self.end(Err(fault));
+            }
+            match self.runtime.execute_pending_job() {
+                Ok(true) => since += 1,
+                Ok(false) => break,
+                // An error nobody may catch: the meter knows which one, or there was no memory for the next job.
+                Err(_) => {
+                    let fault = self.shared.meter.over().unwrap_or_else(out_of_memory);
+                    return self.end(Err(fault));
+                }
+            }
+        }
+        self.shared.meter.look();
+        if let Some(fault) = self.shared.meter.over() {
+            return self.end(Err(fault));
+        }
+        match self.outcome() {
+            Some(result) => self.end(result),
+            None => self.shared.take_calls().into_iter().map(Said::Call).collect(),
+        }
+    }
+
+    /// How the function ended, if it did.
+    fn outcome(&self) -> Option<Result<Option<String>, Fault>> {
+        let Some(result) = self.result.clone() else { return Some(Err(out_of_memory())) };
+        self.context.with(|ctx| {
+            let promise = match result.restore(&ctx) {
+                Ok(promise) => promise,
+                Err(_) => return Some(Err(out_of_memory())),
+            };
+            match promise.state() {
+                PromiseState::Pending if self.shared.waits() => None,
+                PromiseState::Pending => Some(Err(Fault {
+                    code: "stuck".into(),
+                    message: "the function waits for a promise that nothing will settle".into(),
+                    ..Fault::default()
+                })),
+                PromiseState::Resolved => Some(match promise.result::<Option<String>>() {
+                    Some(Ok(output)) => self.output(output),
+                    _ => Ok(None),
+                }),
+                PromiseState::Rejected => {
+                    let thrown = match promise.result::<Value>() {
+                        Some(Err(_)) => ctx.catch(),
+                        _ => Value::new_undefined(ctx.clone()),
+                    };
+                    Some(Err(explain(&ctx, &self.modules, thrown)))
+                }
+            }
+        })
+    }
+
+    fn output(&self, output: Option<String>) -> Result<Option<String>, Fault> {
+        let limit = self.shared.limits.output;
+        match output {
+            Some(output) if output.len() > limit => Err(Fault {
+                code: "output_too_large".into(),
+                message: format!("the output has {} bytes; at most {limit} are allowed", output.len()),
+                ..Fault::default()
+            }),
+            output => Ok(output),
+        }
+    }
+
+    fn end(&mut self, result: Result<Option<String>, Fault>) -> Vec<Said> {
+        self.ended = true;
+        let writes = self.shared.take_writes();
+        vec![Said::Ended(Ended { writes, result, cpu: self.shared.meter.total() })]
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // What is kept of the heap must go before the heap.
+        self.result = None;
+        self.shared.forget();
+    }
+}
+
+fn call_export<'js>(ctx: &Ctx<'js>, module: &str, name: &str, arguments: &[&str]) -> rquickjs::Result<Promise<'js>> {
+    let source = modules::ours(module).ok_or_else(|| rquickjs::Error::new_loading(module))?;
+    let (module, evaluated) = modules::declare(ctx, module, source)?.eval()?;
+    evaluated.finish::<()>()?;
+    let function: Function = module.get(name)?;
+    let mut given = rquickjs::function::Args::new(ctx.clone(), arguments.len());
+    for argument in arguments {
+        given.push_arg(*argument)?;
+    }
+    function.call_arg(given)
+}
+
+fn limit(runtime: &Runtime, limits: &Limits, meter: &Rc<Meter>) {
+    runtime.set_memory_limit(limits.memory);
+    runtime.set_max_stack_size(limits.stack);
+    runtime.set_gc_threshold(COLLECT_AFTER);
+    let meter = meter.clone();
+    runtime.set_interrupt_handler(Some(Box::new(move || {
+        meter.look();
+        meter.over().is_some()
+    })));
+}
+
+fn out_of_memory() -> Fault {
+    Fault {
+        code: "out_of_memory".into(),
+        message: "the function needs more memory than it is allowed".into(),
+        ..Fault::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
