@@ -3,6 +3,7 @@
 //! A source makes one attempt and answers. It does not sleep, retry, store or log: `pipeline::run` does that, once for all
 //! sources. (Pacing by the provider's budget is the exception: it needs to see each request, and lives with the client.)
 
+pub mod program;
 mod repeats;
 
 use crate::model::Timestamp;
