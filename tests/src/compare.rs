@@ -46,7 +46,7 @@ pub fn batch(engine: &Engine, sets: &[Dataset], step: &Step, marks: Vec<Mark>) -
         pages: step.pages.iter().map(|(set, rows)| page(engine, &sets[*set], rows)).collect(),
         close: step.close.iter().map(window).collect(),
         marks,
-        end_run: None,
+        end_run: Vec::new(),
     }
 }
 

@@ -89,7 +89,7 @@ pub fn batch_of(engine: &Engine, sets: &[Dataset], history: &History, n: u64) ->
     let end = |set: usize| {
         (sets[set].clone(), RunEnd { sync: format!("step {n}"), kind: "FULL".into(), ..RunEnd::default() })
     };
-    batch.end_run = history.ends_run(n).map(end);
+    batch.end_run = history.ends_run(n).map(end).into_iter().collect();
     batch
 }
 

@@ -35,6 +35,8 @@ pub struct Merge<'a> {
     cause: Cause,
     at: Timestamp,
     strategy: Strategy,
+    /// The dataset's strategy is `latest`, so that field clocks count times of observation.
+    latest_clocks: bool,
     ignore: Arc<Ignore>,
     generation: u32,
     touch: Touch,
@@ -61,7 +63,13 @@ impl<'a> Merge<'a> {
         at: Timestamp,
     ) -> Self {
         let (strategy, ignore, generation) = (table.spec.strategy, table.spec.ignore.clone(), table.generation);
-        Merge { dataset, table, stage, cause, at, strategy, ignore, generation, touch: Touch::default() }
+        let (latest_clocks, touch) = (strategy == Strategy::Latest, Touch::default());
+        Merge { dataset, table, stage, cause, at, strategy, latest_clocks, ignore, generation, touch }
+    }
+
+    /// The same by another strategy than the dataset's, if one is given.
+    pub fn by(self, strategy: Option<Strategy>) -> Self {
+        Merge { strategy: strategy.unwrap_or(self.strategy), ..self }
     }
 
     /// Applies one row.
@@ -193,6 +201,11 @@ impl<'a> Merge<'a> {
         let (at, observed_at) = self.version(row);
         match self.strategy {
             Strategy::Latest => (at, observed_at, hash),
+            // Only its page is not of `latest`: right behind all that is known.
+            _ if self.latest_clocks => {
+                let (newest, seen) = fields.newest();
+                (at.max(newest), observed_at.max(seen.plus(Duration::from_micros(1))), hash)
+            }
             _ if self.is_dated(row) => (at, arrival(position), 0),
             _ => (at.max(fields.newest().0), arrival(position), 0),
         }

@@ -130,7 +130,7 @@ impl UpsertStep<'_> {
         let before = table.live;
         let mut counts = Counts::default();
         let mut rejected = Vec::new();
-        let mut merge = Merge::new(dataset, table, self.stage, cause, at);
+        let mut merge = Merge::new(dataset, table, self.stage, cause, at).by(rows.strategy);
         for (n, row) in part.iter().enumerate() {
             if n % AHEAD == 0 {
                 merge.fetch(part.get(n..).unwrap_or_default().iter().take(AHEAD).map(|row| &row.key));

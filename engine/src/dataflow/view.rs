@@ -79,7 +79,7 @@ impl PublishContext {
 
 /// No rows yet, to be [pushed](push) on the one worker that merges them.
 pub fn no_rows(dataset: DatasetId) -> ObservationRows {
-    ObservationRows { dataset, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 }
+    ObservationRows { dataset, bytes: Vec::new(), parts: vec![Vec::new()], len: 0, strategy: None }
 }
 
 /// Adds a row that a view made; without content it is gone.
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn rows(seed: &KeySeed, changes: &[(u32, Option<u32>)], observed_at: i64) -> ObservationRows {
-        let mut rows = ObservationRows { dataset: PEOPLE, bytes: Vec::new(), parts: vec![Vec::new()], len: 0 };
+        let mut rows = no_rows(PEOPLE);
         for (id, region) in changes {
             let json = region.map(|r| format!("{{\"id\":\"{id}\",\"region\":\"r{r}\"}}")).unwrap_or_default();
             let from = rows.bytes.len() as u32;

@@ -2,7 +2,7 @@
 
 use super::{Dataset, Keyspace};
 use crate::model::content::{KeySeed, raw_hash};
-use crate::model::{Cause, Counts, DatasetId, Position, Timestamp};
+use crate::model::{Cause, Counts, DatasetId, Position, Strategy, Timestamp};
 use crate::sink::RunEnd;
 use crate::state::{ObservationRow, ObservationRows, RowKind};
 
@@ -24,8 +24,8 @@ pub struct Batch {
     pub close: Vec<WindowOp>,
     /// Small values stored in the same commit.
     pub marks: Vec<Mark>,
-    /// Ends the run for this dataset: its changes are announced in the same commit.
-    pub end_run: Option<(Dataset, RunEnd)>,
+    /// Ends the run for these datasets: its changes are announced in the same commit, dataset by dataset.
+    pub end_run: Vec<(Dataset, RunEnd)>,
 }
 
 /// What happens to a delete-tracking window.
@@ -103,8 +103,14 @@ pub struct PageBuilder {
 
 impl PageBuilder {
     pub(super) fn new(dataset: DatasetId, workers: usize, seed: KeySeed) -> Self {
-        let rows = ObservationRows { dataset, bytes: Vec::new(), parts: vec![Vec::new(); workers.max(1)], len: 0 };
+        let parts = vec![Vec::new(); workers.max(1)];
+        let rows = ObservationRows { dataset, bytes: Vec::new(), parts, len: 0, strategy: None };
         PageBuilder { rows, overflow: false, seed }
+    }
+
+    /// Who wins among the records of this page and what is there; the dataset's own strategy is not changed.
+    pub fn strategy(&mut self, strategy: Strategy) {
+        self.rows.strategy = Some(strategy);
     }
 
     /// A whole record: `payload` is the JSON text of an object whose `id` equals `id`.

@@ -208,8 +208,11 @@ impl Committer {
                 self.note(batch, plan.epoch, planned.cause, *dataset, counts, to);
             }
             let mut notices = Vec::new();
-            if let Some((dataset, end)) = planned.end_run {
+            let ends = !planned.end_run.is_empty();
+            for (dataset, end) in planned.end_run {
                 notices.push(self.ended(batch, dataset, planned.cause, end, plan.at, plan.epoch));
+            }
+            if ends {
                 // What a run changes in views is told with its end.
                 notices.extend(self.other_notices(batch, plan.at, |via| via == Via::View));
             }

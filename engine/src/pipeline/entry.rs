@@ -2,12 +2,15 @@
 //!
 //! Format: numbers little-endian, texts and byte strings with their length (4 bytes) in front. Rows go as they are, hashes
 //! included, since all processes of an installation share one secret. What cannot be read is named, never guessed.
+//!
+//! Format 2 has a strategy in front of the rows of each page, and any number of ends of the run. A batch that has no use for either
+//! is written in format 1, so that processes of an earlier version, which may own the log again, can read it.
 
 use super::Keyspace;
 use super::batch::{Batch, Mark, PageBuilder, WindowOp};
 use super::{Dataset, Error};
 use crate::model::content::KeySeed;
-use crate::model::{Cause, DatasetId, DatasetName, Timestamp, Via};
+use crate::model::{Cause, DatasetId, DatasetName, Strategy, Timestamp, Via};
 use crate::sink::RunEnd;
 use crate::state::{ObservationRow, ObservationRows, RowKind};
 use std::sync::Arc;
@@ -15,8 +18,15 @@ use std::sync::Arc;
 /// Finds a dataset by its number.
 pub(super) type DatasetLookup<'a> = &'a dyn Fn(DatasetId) -> Option<Arc<DatasetName>>;
 
+/// First byte of format 2. Format 1 begins with the kind of the cause.
+const FORMAT_2: u8 = 0xf2;
+
 /// Writes a batch.
 pub(super) fn encode(batch: &Batch, out: &mut Vec<u8>) {
+    let second = batch.end_run.len() > 1 || batch.pages.iter().any(|page| page.rows.strategy.is_some());
+    if second {
+        out.push(FORMAT_2);
+    }
     match batch.cause {
         Some(cause) => {
             out.push(1 + via_number(cause.via));
@@ -26,17 +36,22 @@ pub(super) fn encode(batch: &Batch, out: &mut Vec<u8>) {
     }
     windows(&batch.open, out);
     number(batch.pages.len(), out);
-    batch.pages.iter().for_each(|page| rows(&page.rows, out));
+    for PageBuilder { rows: page, .. } in &batch.pages {
+        if second {
+            out.push(page.strategy.map_or(0, strategy_number));
+        }
+        rows(page, out);
+    }
     windows(&batch.close, out);
     number(batch.marks.len(), out);
     batch.marks.iter().for_each(|mark| put_mark(mark, out));
-    match &batch.end_run {
-        Some((dataset, end)) => {
-            out.push(1);
-            number(dataset.id.0 as usize, out);
-            put_end(end, out);
-        }
-        None => out.push(0),
+    match second {
+        true => number(batch.end_run.len(), out),
+        false => out.push(u8::from(!batch.end_run.is_empty())),
+    }
+    for (dataset, end) in &batch.end_run {
+        number(dataset.id.0 as usize, out);
+        put_end(end, out);
     }
 }
 
@@ -135,18 +150,20 @@ struct EntryReader<'a> {
 
 impl<'a> EntryReader<'a> {
     fn batch(&mut self, workers: usize, seed: &KeySeed) -> Option<Batch> {
-        let cause = match self.byte()? {
+        let (second, first) = match self.byte()? {
+            FORMAT_2 => (true, self.byte()?),
+            first => (false, first),
+        };
+        let cause = match first {
             0 => None,
             n => Some(Cause { via: via_of(n - 1)?, number: self.long()? }),
         };
         let open = self.windows()?;
-        let pages = (0..self.number()?).map(|_| self.page(workers, seed)).collect::<Option<Vec<_>>>()?;
+        let pages = (0..self.number()?).map(|_| self.page(second, workers, seed)).collect::<Option<Vec<_>>>()?;
         let close = self.windows()?;
         let marks = (0..self.number()?).map(|_| self.mark()).collect::<Option<Vec<_>>>()?;
-        let end_run = match self.byte()? {
-            0 => None,
-            _ => Some((self.dataset()?, self.end()?)),
-        };
+        let ends = if second { self.number()? } else { u32::from(self.byte()?.min(1)) };
+        let end_run = (0..ends).map(|_| Some((self.dataset()?, self.end()?))).collect::<Option<Vec<_>>>()?;
         Some(Batch { cause, open, pages, close, marks, end_run })
     }
 
@@ -203,9 +220,14 @@ impl<'a> EntryReader<'a> {
         })
     }
 
-    fn page(&mut self, workers: usize, seed: &KeySeed) -> Option<PageBuilder> {
+    fn page(&mut self, second: bool, workers: usize, seed: &KeySeed) -> Option<PageBuilder> {
+        let strategy = match second {
+            true => strategy_of(self.byte()?)?,
+            false => None,
+        };
         let dataset = self.dataset()?.id;
         let mut page = PageBuilder::new(dataset, workers, seed.clone());
+        page.rows.strategy = strategy;
         page.rows.bytes = self.bytes()?.to_vec();
         let len = self.number()?;
         let mut all = (0..len).map(|_| self.row()).collect::<Option<Vec<ObservationRow>>>()?;
@@ -271,6 +293,21 @@ fn via_of(number: u8) -> Option<Via> {
     [Via::Poll, Via::Webhook, Via::Push, Via::View].into_iter().find(|via| via_number(*via) == number)
 }
 
+/// Numbers of strategies, from 1.
+const STRATEGIES: [Strategy; 3] = [Strategy::Latest, Strategy::IgnoreIfModifiedAfter, Strategy::Override];
+
+fn strategy_number(strategy: Strategy) -> u8 {
+    (1..).zip(STRATEGIES).find(|(_, known)| *known == strategy).map_or(0, |(number, _)| number)
+}
+
+/// `Some(None)`: the dataset's own.
+fn strategy_of(number: u8) -> Option<Option<Strategy>> {
+    match number.checked_sub(1) {
+        None => Some(None),
+        Some(place) => STRATEGIES.get(usize::from(place)).copied().map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +315,19 @@ mod tests {
 
     fn dataset(n: u32) -> Dataset {
         Dataset { id: DatasetId(n), name: Arc::new(DatasetName::base("e", "s", "c", &n.to_string())) }
+    }
+
+    /// The first format, or the second.
+    fn samples(workers: usize) -> [Batch; 2] {
+        let (first, mut second) = (sample(workers), sample(workers));
+        for strategy in STRATEGIES {
+            let mut page = PageBuilder::new(DatasetId(3), workers, KeySeed::new(&[7; 32]));
+            page.strategy(strategy);
+            page.save("1", None, Timestamp(1), b"{}");
+            second.pages.push(page);
+        }
+        second.end_run.push((dataset(2), RunEnd::default()));
+        [first, second]
     }
 
     fn sample(workers: usize) -> Batch {
@@ -306,7 +356,7 @@ mod tests {
                 WindowOp::AbortOf(dataset(3), Timestamp(-8)),
             ],
             marks: vec![Mark::put(Keyspace::RUN, &["a", ""], vec![0, 255]), Mark::delete(Keyspace::HELD, &["x"])],
-            end_run: Some((dataset(3), end)),
+            end_run: vec![(dataset(3), end)],
         }
     }
 
@@ -323,16 +373,39 @@ mod tests {
     #[test]
     fn a_batch_comes_back_whatever_the_number_of_workers() {
         for (from, to) in [(1, 1), (1, 3), (3, 2), (4, 1)] {
-            let mut bytes = Vec::new();
-            encode(&sample(from), &mut bytes);
-            assert_eq!(text(&read(&bytes, to).expect("whole")), text(&sample(to)), "{from} to {to} workers");
+            for (written, wanted) in samples(from).iter().zip(&samples(to)) {
+                let mut bytes = Vec::new();
+                encode(written, &mut bytes);
+                assert_eq!(text(&read(&bytes, to).expect("whole")), text(wanted), "{from} to {to} workers");
+            }
         }
     }
 
     #[test]
-    fn damage_is_refused_and_never_a_panic() {
+    fn what_the_first_format_can_say_is_written_in_it() {
+        let firsts = samples(1).map(|batch| {
+            let mut bytes = Vec::new();
+            encode(&batch, &mut bytes);
+            bytes[0]
+        });
+        assert_eq!(firsts, [1 + via_number(Via::Poll), FORMAT_2]);
+        // An end of a run, as the first format has always had it.
         let mut bytes = Vec::new();
-        encode(&sample(2), &mut bytes);
+        encode(&Batch { end_run: vec![(dataset(1), RunEnd::default())], ..Batch::default() }, &mut bytes);
+        let lists = [0; 4 * 4];
+        assert_eq!(bytes[..22], [&[0][..], &lists, &[1], &[1, 0, 0, 0]].concat());
+    }
+
+    #[test]
+    fn damage_is_refused_and_never_a_panic() {
+        for batch in &samples(2) {
+            refuses_damage(batch);
+        }
+    }
+
+    fn refuses_damage(batch: &Batch) {
+        let mut bytes = Vec::new();
+        encode(batch, &mut bytes);
         for cut in 0..bytes.len() {
             assert!(read(&bytes[..cut], 2).is_err(), "cut at {cut}");
         }

@@ -98,7 +98,7 @@ pub(super) struct PlannedBatch {
     pub cause: Cause,
     pub marks: Vec<Mark>,
     pub windows: Vec<(DatasetId, WindowState)>,
-    pub end_run: Option<(Dataset, RunEnd)>,
+    pub end_run: Vec<(Dataset, RunEnd)>,
     pub announce: bool,
     pub answer: BatchReply,
     pub _room: Option<OwnedSemaphorePermit>,

@@ -47,6 +47,8 @@ pub struct ObservationRows {
     pub parts: Vec<Vec<ObservationRow>>,
     /// Rows in all.
     pub len: u32,
+    /// Who wins among these rows and what is there, in place of the dataset's strategy.
+    pub strategy: Option<Strategy>,
 }
 
 impl ObservationRows {

@@ -433,7 +433,7 @@ async fn what_a_run_changes_in_views_is_announced_with_its_end() {
         let order = json!({"id": id, "status": status, "cents": 5}).to_string();
         page.save(id, None, Timestamp(1), order.as_bytes());
         let end = RunEnd { sync: "orders".into(), kind: "INITIAL".into(), started_at: None, error: None };
-        let end_run = last.then(|| (orders.clone(), end));
+        let end_run = last.then(|| (orders.clone(), end)).into_iter().collect();
         let batch = Batch { cause: Some(Cause::run(1)), pages: vec![page], end_run, ..Batch::default() };
         engine.commit(batch).await.expect("commits");
     }

@@ -161,7 +161,7 @@ impl<'a> RunDriver<'a> {
         let mut marks = vec![Mark::delete(Keyspace::BOOKMARK, &scope(&name)), run_mark(&name, &record)];
         marks.extend(self.keep_run(number));
         marks.push(self.progress.mark(&name));
-        let end_run = Some((self.order.dataset.clone(), end));
+        let end_run = vec![(self.order.dataset.clone(), end)];
         let batch = Batch { cause: Some(Cause::run(number)), marks, end_run, ..Batch::default() };
         self.engine.commit(batch).await?;
         self.engine.journal().write(record.line(&name));
@@ -579,7 +579,7 @@ impl<'a> RunDriver<'a> {
             cause: Some(Cause::run(self.journey.number)),
             close,
             marks,
-            end_run: Some((self.order.dataset.clone(), end)),
+            end_run: vec![(self.order.dataset.clone(), end)],
             ..Batch::default()
         })
     }

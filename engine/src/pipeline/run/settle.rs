@@ -118,12 +118,12 @@ async fn decide(engine: &Engine, dataset: &Dataset, run: &str, status: Outcome) 
         marks.extend(forget_notes(engine, &dataset.name)?);
     }
     let stored = engine.mark(Keyspace::RUN, &key)?;
-    let (mut end_run, mut line) = (None, None);
+    let (mut end_run, mut line) = (Vec::new(), None);
     if let Some(mut record) = stored.and_then(|bytes| serde_json::from_slice::<RunRecord>(&bytes).ok()) {
         (record.status, record.held) = (status, None);
         let started_at = Some(record.started_at);
         let end = RunEnd { sync: record.sync.clone(), kind: record.kind.clone(), started_at, error: None };
-        end_run = Some((dataset.clone(), end)).filter(|_| status == Outcome::Complete);
+        end_run.extend(Some((dataset.clone(), end)).filter(|_| status == Outcome::Complete));
         marks.push(Mark::put(Keyspace::RUN, &key, serde_json::to_vec(&record).unwrap_or_default()));
         line = Some(record.line(&dataset.name));
     }

@@ -60,7 +60,7 @@ async fn write(folder: &Path) {
     }
     let run = Cause::run(engine.next_run().expect("a number"));
     let end_run =
-        Some((contacts.clone(), syncline_engine::sink::RunEnd { sync: "contacts".to_owned(), ..Default::default() }));
+        vec![(contacts.clone(), syncline_engine::sink::RunEnd { sync: "contacts".to_owned(), ..Default::default() })];
     engine.commit(Batch { cause: Some(run), pages: vec![page], end_run, ..Batch::default() }).await.expect("commits");
     let cursor = engine.changes_page(std::slice::from_ref(&contacts), Cursor::START, 100).expect("reads").next;
     std::fs::write(folder.join(CURSOR), engine.cursor_key().encode(SCOPE, cursor)).expect("written");
