@@ -375,6 +375,7 @@ async fn ran(app: &App, connection: &str, minute: i64) {
         held: None,
         bookmark: false,
         definition: String::new(),
+        models: Default::default(),
     };
     let entry =
         json!({"code": "bad_key", "message": "no key", "id": null, "item": "{}", "cause": run.id, "at": started_at});

@@ -3,7 +3,7 @@
 use super::held::{clear_held, hold};
 use super::progress::{LOOKBACK_DELETES, forget_notes, scope};
 use super::record::{Outcome, RunRecord, RunStage, RunState, run_key};
-use super::{Halt, Order, Progress, RUNS_KEPT, RunEndReport};
+use super::{Halt, Order, Progress, RunEndReport};
 use crate::fault::{self, Injected, hit, pass};
 use crate::model::{Cause, Counts, DatasetName, Timestamp};
 use crate::pipeline::{
@@ -23,7 +23,7 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const LONG_WAIT: Duration = Duration::from_secs(3);
 
 /// Complaints shown in a run's record.
-const SAMPLES_MAX: usize = 10;
+pub(super) const SAMPLES_MAX: usize = 10;
 
 /// Doubts shown in a run's record.
 const DOUBTS_MAX: usize = 20;
@@ -159,7 +159,7 @@ impl<'a> RunDriver<'a> {
         let end = run_end(&record);
         let name = Arc::clone(&self.order.dataset.name);
         let mut marks = vec![Mark::delete(Keyspace::BOOKMARK, &scope(&name)), run_mark(&name, &record)];
-        marks.extend(self.keep_run(number));
+        marks.extend(self.progress.keep_run(&name, number));
         marks.push(self.progress.mark(&name));
         let end_run = vec![(self.order.dataset.clone(), end)];
         let batch = Batch { cause: Some(Cause::run(number)), marks, end_run, ..Batch::default() };
@@ -382,13 +382,8 @@ impl<'a> RunDriver<'a> {
 
     /// Awaits `work` unless the run is told to end or its time is over.
     async fn within<T>(&mut self, work: impl Future<Output = T>) -> Result<T, RunStop> {
-        let (timeout, clock) = (self.order.timeout, Arc::clone(&self.clock));
-        tokio::select! {
-            biased;
-            stop = halted(&mut self.halt) => Err(stop),
-            () = clock.sleep_until(self.deadline) => Err(RunStop::Failed(too_long(timeout))),
-            done = work => Ok(done),
-        }
+        let clock = Arc::clone(&self.clock);
+        within(&mut self.halt, &*clock, (self.deadline, self.order.timeout), work).await
     }
 
     /// Commits a page: records, quarantine, notes, the place after it and the run's record, all as one.
@@ -569,9 +564,9 @@ impl<'a> RunDriver<'a> {
         }
         if let Some((live, missing)) = self.journey.record.held {
             let window = self.engine.window_opened(&self.order.dataset);
-            marks.push(hold(&name, &self.journey.record, (live, missing), window));
+            marks.push(hold(&name, None, &self.journey.record, (live, missing), window));
         }
-        marks.extend(self.keep_run(self.journey.number));
+        marks.extend(self.progress.keep_run(&name, self.journey.number));
         marks.push(self.progress.mark(&name));
         marks.push(self.record_mark());
         let end = run_end(&self.journey.record);
@@ -582,17 +577,6 @@ impl<'a> RunDriver<'a> {
             end_run: vec![(self.order.dataset.clone(), end)],
             ..Batch::default()
         })
-    }
-
-    /// Adds a run to those whose records are kept, and removes the record of the oldest if there are too many.
-    fn keep_run(&mut self, number: u64) -> Vec<Mark> {
-        let runs = &mut self.progress.runs;
-        if !runs.contains(&number) {
-            runs.push(number);
-        }
-        let over = runs.len().saturating_sub(RUNS_KEPT);
-        let old: Vec<String> = runs.drain(..over).map(|number| Cause::run(number).to_string()).collect();
-        old.iter().map(|id| Mark::delete(Keyspace::RUN, &run_key(&self.order.dataset.name, id))).collect()
     }
 
     fn outcome(&self) -> Outcome {
@@ -623,29 +607,8 @@ impl RunState {
             Part::Full => "FULL",
             _ => "INCREMENTAL",
         };
-        let record = RunRecord {
-            id: Cause::run(number).to_string(),
-            connection: order.dataset.name.connection.to_string(),
-            variant: order.dataset.name.variant.to_string(),
-            sync: order.sync.clone(),
-            kind: kind.to_string(),
-            status: Outcome::Running,
-            started_at: now,
-            ended_at: None,
-            counts: Counts::default(),
-            pages: 0,
-            requests: 0,
-            not_modified: 0,
-            retries: 0,
-            quarantined: 0,
-            warnings: 0,
-            samples: Vec::new(),
-            doubts: Vec::new(),
-            error: None,
-            held: None,
-            bookmark: false,
-            definition: order.definition.clone(),
-        };
+        let definition = order.definition.clone();
+        let record = RunRecord::begun(number, &order.dataset.name, &order.sync, kind, definition, now);
         RunState {
             number,
             record,
@@ -690,6 +653,21 @@ impl RunState {
     }
 }
 
+/// Awaits `work` unless the run is told to end or its time, so long and over then, is up.
+pub(super) async fn within<T>(
+    halt: &mut watch::Receiver<Halt>,
+    clock: &dyn Clock,
+    (deadline, timeout): (Timestamp, Duration),
+    work: impl Future<Output = T>,
+) -> Result<T, RunStop> {
+    tokio::select! {
+        biased;
+        stop = halted(halt) => Err(stop),
+        () = clock.sleep_until(deadline) => Err(RunStop::Failed(too_long(timeout))),
+        done = work => Ok(done),
+    }
+}
+
 async fn halted(halt: &mut watch::Receiver<Halt>) -> RunStop {
     let told = halt.wait_for(|halt| *halt != Halt::No).await.map(|told| *told);
     match told {
@@ -700,11 +678,11 @@ async fn halted(halt: &mut watch::Receiver<Halt>) -> RunStop {
     }
 }
 
-fn run_mark(name: &DatasetName, record: &RunRecord) -> Mark {
+pub(super) fn run_mark(name: &DatasetName, record: &RunRecord) -> Mark {
     Mark::put(Keyspace::RUN, &run_key(name, &record.id), serde_json::to_vec(record).unwrap_or_default())
 }
 
-fn run_end(record: &RunRecord) -> RunEnd {
+pub(super) fn run_end(record: &RunRecord) -> RunEnd {
     let started_at = Some(record.started_at);
     RunEnd { sync: record.sync.clone(), kind: record.kind.clone(), started_at, error: record.error.clone() }
 }
@@ -722,7 +700,7 @@ fn sample(fault: &Quarantined) -> String {
 
 const CANCELLED: &str = "cancelled";
 
-fn cancelled() -> Failure {
+pub(super) fn cancelled() -> Failure {
     failure(CANCELLED, "the run was cancelled; the next one goes on where it stopped".to_string())
 }
 

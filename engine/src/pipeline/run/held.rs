@@ -23,11 +23,23 @@ pub struct Hold {
     /// When the window they were found in was opened: another one is none of theirs.
     #[serde(default)]
     pub window: Option<Timestamp>,
+    /// The sync under whose name the run is kept, where that is not the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<String>,
 }
 
-/// The mark of deletes that wait.
+impl Hold {
+    /// The name under which the run of these deletes is kept.
+    pub(super) fn kept_under(&self, dataset: &DatasetName) -> DatasetName {
+        let model = self.sync.as_deref().map_or_else(|| dataset.model.clone(), Into::into);
+        DatasetName { model, ..dataset.clone() }
+    }
+}
+
+/// The mark of deletes that wait; `sync` is the name under which the run is kept, where that is not the dataset's.
 pub(super) fn hold(
     dataset: &DatasetName,
+    sync: Option<&DatasetName>,
     record: &RunRecord,
     (live, missing): (u64, u64),
     window: Option<Timestamp>,
@@ -40,6 +52,7 @@ pub(super) fn hold(
         missing,
         at: record.started_at,
         window,
+        sync: sync.map(|name| name.model.to_string()),
     };
     Mark::put(Keyspace::HELD, &run_key(dataset, &record.id), serde_json::to_vec(&hold).unwrap_or_default())
 }

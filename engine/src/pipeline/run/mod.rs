@@ -13,11 +13,13 @@
 
 mod drive;
 mod held;
+pub mod program;
 mod progress;
 mod record;
 mod settle;
 
 pub use held::{Hold, held};
+pub use program::{ProgramOrder, Told, program};
 pub use progress::{LOOKBACK_DELETES, LOOKBACK_WITHOUT_DATE, Progress, RUNS_KEPT};
 pub use record::{Outcome, RunRecord, RunState};
 pub use settle::{approve, reject};
@@ -120,11 +122,14 @@ impl RunEndReport {
     }
 }
 
-/// The run of this dataset that the end of the process interrupted, if there is one: it goes on when the sync runs next.
+/// The run of this dataset, or of a program's sync by its name, that the end of the process interrupted, if there is one: it goes
+/// on when the sync runs next.
 pub fn interrupted(engine: &Engine, dataset: &DatasetName) -> Result<Option<RunRecord>, Error> {
     let stored = engine.mark(Keyspace::BOOKMARK, &progress::scope(dataset))?;
-    let record = stored.and_then(|bytes| RunState::decode(&bytes)).map(|journey| journey.record);
-    Ok(record.filter(|record| record.status == Outcome::Running))
+    match stored.and_then(|bytes| RunState::decode(&bytes)) {
+        Some(journey) => Ok(Some(journey.record).filter(|record| record.status == Outcome::Running)),
+        None => program::interrupted(engine, dataset),
+    }
 }
 
 /// Runs `order`. `tell` hears of every page; it must be quick.

@@ -10,7 +10,8 @@
 //! with «not modified».
 
 use super::RunState;
-use crate::model::{DatasetName, Timestamp};
+use super::record::run_key;
+use crate::model::{Cause, DatasetName, Timestamp};
 use crate::pipeline::{Engine, Error, Keyspace, Mark};
 use crate::source::Part;
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,16 @@ impl Progress {
             vec![Mark::delete(Keyspace::SYNC, &key(dataset)), Mark::delete(Keyspace::BOOKMARK, &scope(dataset))];
         marks.extend(forget_notes(engine, dataset)?);
         Ok(marks)
+    }
+
+    /// Adds a run to those whose records are kept, and removes the record of the oldest if there are too many.
+    pub(super) fn keep_run(&mut self, name: &DatasetName, number: u64) -> Vec<Mark> {
+        if !self.runs.contains(&number) {
+            self.runs.push(number);
+        }
+        let over = self.runs.len().saturating_sub(RUNS_KEPT);
+        let old: Vec<String> = self.runs.drain(..over).map(|number| Cause::run(number).to_string()).collect();
+        old.iter().map(|id| Mark::delete(Keyspace::RUN, &run_key(name, id))).collect()
     }
 
     pub(super) fn mark(&self, dataset: &DatasetName) -> Mark {

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Version of the stored journey.
 pub(super) const FORMAT: u32 = 1;
@@ -74,6 +75,9 @@ pub struct RunRecord {
     pub bookmark: bool,
     /// Hash of the definition.
     pub definition: String,
+    /// What became of the records, model by model, where a run writes several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, Counts>,
 }
 
 impl Outcome {
@@ -91,6 +95,41 @@ impl Outcome {
 }
 
 impl RunRecord {
+    /// The record of a run that begins now.
+    pub(super) fn begun(
+        number: u64,
+        name: &DatasetName,
+        sync: &str,
+        kind: &str,
+        definition: String,
+        now: Timestamp,
+    ) -> RunRecord {
+        RunRecord {
+            id: Cause::run(number).to_string(),
+            connection: name.connection.to_string(),
+            variant: name.variant.to_string(),
+            sync: sync.to_owned(),
+            kind: kind.to_owned(),
+            status: Outcome::Running,
+            started_at: now,
+            ended_at: None,
+            counts: Counts::default(),
+            pages: 0,
+            requests: 0,
+            not_modified: 0,
+            retries: 0,
+            quarantined: 0,
+            warnings: 0,
+            samples: Vec::new(),
+            doubts: Vec::new(),
+            error: None,
+            held: None,
+            bookmark: false,
+            definition,
+            models: BTreeMap::new(),
+        }
+    }
+
     /// What the journal says of its end.
     pub(super) fn line(&self, dataset: &DatasetName) -> JournalLine {
         let took = self.ended_at.map(|ended_at| ended_at.since(self.started_at).as_millis() as u64);
@@ -107,6 +146,9 @@ impl RunRecord {
             "warnings": self.warnings,
             "counts": self.counts,
         });
+        if !self.models.is_empty() {
+            details["models"] = json!(self.models);
+        }
         if !self.doubts.is_empty() {
             details["doubts"] = json!(self.doubts);
         }

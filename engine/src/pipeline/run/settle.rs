@@ -112,25 +112,30 @@ async fn decide(engine: &Engine, dataset: &Dataset, run: &str, status: Outcome) 
         Outcome::Complete => WindowOp::SweepOf(dataset.clone(), window),
         _ => WindowOp::AbortOf(dataset.clone(), window),
     };
-    let key = run_key(&dataset.name, run);
-    let mut marks = vec![Mark::delete(Keyspace::HELD, &key)];
+    let name = hold.kept_under(&dataset.name);
+    let key = run_key(&name, run);
+    let mut marks = vec![Mark::delete(Keyspace::HELD, &run_key(&dataset.name, run))];
     if status == Outcome::Incomplete {
         marks.extend(forget_notes(engine, &dataset.name)?);
     }
     let stored = engine.mark(Keyspace::RUN, &key)?;
     let (mut end_run, mut line) = (Vec::new(), None);
     if let Some(mut record) = stored.and_then(|bytes| serde_json::from_slice::<RunRecord>(&bytes).ok()) {
-        (record.status, record.held) = (status, None);
+        // A run of several models may hold deletes of others.
+        let others =
+            |(live, missing): (u64, u64)| (live.saturating_sub(hold.live), missing.saturating_sub(hold.missing));
+        record.held = record.held.map(others).filter(|(_, missing)| *missing > 0);
+        record.status = if record.held.is_some() { Outcome::Held } else { status };
         let started_at = Some(record.started_at);
         let end = RunEnd { sync: record.sync.clone(), kind: record.kind.clone(), started_at, error: None };
         end_run.extend(Some((dataset.clone(), end)).filter(|_| status == Outcome::Complete));
         marks.push(Mark::put(Keyspace::RUN, &key, serde_json::to_vec(&record).unwrap_or_default()));
-        line = Some(record.line(&dataset.name));
+        line = Some(record.line(&name));
     }
     if status == Outcome::Complete {
-        let mut progress = Progress::load(engine, &dataset.name)?;
+        let mut progress = Progress::load(engine, &name)?;
         progress.last_outcome = Some(status);
-        marks.push(progress.mark(&dataset.name));
+        marks.push(progress.mark(&name));
     }
     let batch = Batch { cause: Some(cause), close: vec![close], marks, end_run, ..Batch::default() };
     match engine.commit(batch).await {

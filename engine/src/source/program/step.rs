@@ -178,6 +178,12 @@ impl Step {
         &self.lines
     }
 
+    /// The lines, which are told once the step is committed.
+    pub fn take_lines(&mut self) -> Vec<LogLine> {
+        self.said = 0;
+        std::mem::take(&mut self.lines)
+    }
+
     /// Records in all.
     pub fn len(&self) -> usize {
         self.rows.len()
