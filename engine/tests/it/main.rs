@@ -3,5 +3,6 @@
 mod engine;
 mod feed;
 mod journal;
+mod program;
 mod run;
 mod views;

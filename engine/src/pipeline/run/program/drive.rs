@@ -55,12 +55,14 @@ enum Event {
 
 impl<'a> ProgramDriver<'a> {
     /// Takes up an interrupted run, or begins one.
-    pub(super) fn begin(
+    pub(super) async fn begin(
         engine: &'a Engine,
         order: ProgramOrder,
         halt: watch::Receiver<Halt>,
         tell: &'a (dyn Fn(Told<'_>) + Send + Sync),
     ) -> Result<Self, Error> {
+        // An execution that was dropped may have handed over what is not committed yet.
+        engine.commit(Batch::default()).await?;
         let clock = engine.clock();
         let now = clock.now();
         let progress = Progress::load(engine, &order.sync)?;
@@ -123,8 +125,6 @@ impl<'a> ProgramDriver<'a> {
         };
         match ended {
             Err(RunStop::Engine(error)) => Err(RunStop::Engine(error)),
-            // It is executed again, and a process that stops has no time.
-            Err(RunStop::Halted) => Err(RunStop::Halted),
             ended => {
                 self.drain(&mut inlet).await?;
                 ended

@@ -124,7 +124,7 @@ pub async fn program(
     halt: watch::Receiver<Halt>,
     tell: &(dyn Fn(Told<'_>) + Send + Sync),
 ) -> Result<RunEndReport, Error> {
-    drive::ProgramDriver::begin(engine, order, halt, tell)?.finish(&*program).await
+    drive::ProgramDriver::begin(engine, order, halt, tell).await?.finish(&*program).await
 }
 
 /// The checkpoint that is stored for a sync, and the time of its last run's begin.
