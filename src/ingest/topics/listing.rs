@@ -236,7 +236,7 @@ fn hold(dataset: &Dataset, run: String, (live, missing): (u64, u64), engine: &En
     let name = &dataset.name;
     let (connection, variant) = (name.connection.to_string(), name.variant.to_string());
     let (at, window) = (engine.clock().now(), engine.window_opened(dataset));
-    let hold = Hold { run: run.clone(), connection, variant, live, missing, at, window };
+    let hold = Hold { run: run.clone(), connection, variant, live, missing, at, window, sync: None };
     let value = serde_json::to_vec(&hold).unwrap_or_default();
     Mark::put(Keyspace::HELD, &[&name.environment, &name.source, &name.model, &run], value)
 }
