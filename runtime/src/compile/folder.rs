@@ -6,6 +6,9 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+/// The file of Nango's old format.
+const OLD_LIST: &str = "nango.yaml";
+
 /// What a function is, by the folder it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,6 +68,10 @@ pub(super) struct Found {
 
 /// The functions of a folder: what its `index.ts` imports, or else every file in the three folders of each source.
 pub(super) fn scan(folder: &Path) -> Result<Found, Vec<Complaint>> {
+    let old = old_lists(folder).map_err(|complaint| vec![complaint])?;
+    if !old.is_empty() {
+        return Err(old);
+    }
     let mut found = match folder.join("index.ts").is_file() {
         true => by_index(folder)?,
         false => by_folders(folder).map_err(|complaint| vec![complaint])?,
@@ -80,6 +87,17 @@ pub(super) fn scan(folder: &Path) -> Result<Found, Vec<Complaint>> {
         }
     }
     Ok(found)
+}
+
+/// Lists of functions in the format from before `createSync`: none of the files beside them can be run.
+fn old_lists(folder: &Path) -> Result<Vec<Complaint>, Complaint> {
+    let sources = names(folder, "")?;
+    let places = sources.iter().map(|source| format!("{source}/{OLD_LIST}")).chain([OLD_LIST.to_owned()]);
+    let message = "lists functions in Nango's old format, which is not supported: convert them with Nango's own command, then remove this file";
+    Ok(places
+        .filter(|place| folder.join(place).is_file())
+        .map(|place| Complaint::of_file(&place, "old_format", message))
+        .collect())
 }
 
 fn by_index(folder: &Path) -> Result<Found, Vec<Complaint>> {

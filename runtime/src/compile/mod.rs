@@ -97,7 +97,7 @@ fn module(folder: &Path, name: &str) -> Result<(ModuleCode, Vec<String>), Vec<Co
     let mut complaints = Vec::new();
     for import in &transformed.imports {
         match resolve::find(name, &import.specifier, |path| folder.join(path).is_file()) {
-            Ok(resolve::Target::Ours) => {}
+            Ok(resolve::Target::Ours) => complaints.extend(unknown_names(name, import)),
             Ok(resolve::Target::File(file)) => files.push(file),
             Err(refusal) => complaints.push(Complaint {
                 file: name.to_owned(),
@@ -112,6 +112,17 @@ fn module(folder: &Path, name: &str) -> Result<(ModuleCode, Vec<String>), Vec<Co
         true => Ok((transformed.module, files)),
         false => Err(complaints),
     }
+}
+
+/// Names that a file imports from `nango` and that are not there.
+fn unknown_names(file: &str, import: &transform::Import) -> Vec<Complaint> {
+    let of_nango = import.names.iter().filter(|_| import.specifier == "nango");
+    of_nango
+        .filter_map(|name| {
+            let (code, message) = resolve::unknown_export(&name.name)?;
+            Some(Complaint { file: file.to_owned(), line: name.line, column: name.column, code, message })
+        })
+        .collect()
 }
 
 /// A file of JSON as a module whose default export it is.

@@ -14,6 +14,24 @@ const OURS: [(&str, &str); 8] = [
     ("node:buffer", "buffer"),
 ];
 
+/// What the module `nango` exports.
+const EXPORTS: [&str; 4] = ["createSync", "createAction", "createOnEvent", "ActionError"];
+
+/// What to say of a name that is imported from `nango` and is not there.
+pub(super) fn unknown_export(name: &str) -> Option<(&'static str, String)> {
+    if EXPORTS.contains(&name) {
+        return None;
+    }
+    let offered = EXPORTS.join("`, `");
+    Some(match name {
+        "createFunction" => {
+            let message = "`createFunction` is not supported: write it as `createSync`, `createAction` or `createOnEvent`, in syncs/, actions/ or on-events/";
+            ("unsupported_function", message.to_owned())
+        }
+        _ => ("unknown_export", format!("`nango` has no `{name}`; it has `{offered}`, and types (`import type`)")),
+    })
+}
+
 /// What an import means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -109,4 +127,20 @@ fn candidates(path: &str) -> Vec<String> {
         format!("{path}/index.js"),
     ]);
     candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nango_is_said_to_export_is_what_it_exports() {
+        let source = include_str!("../../modules/nango.js");
+        let exported: Vec<&str> = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("export const ").or(line.strip_prefix("export class ")))
+            .filter_map(|rest| rest.split([' ', '=']).next())
+            .collect();
+        assert_eq!(exported, EXPORTS);
+    }
 }

@@ -3,7 +3,7 @@
 use super::lines::{LineMap, place};
 use super::{Complaint, ModuleCode};
 use oxc_allocator::Allocator;
-use oxc_ast::ast::{Program, Statement, StringLiteral};
+use oxc_ast::ast::{ImportDeclaration, ImportDeclarationSpecifier, Program, Statement, StringLiteral};
 use oxc_codegen::{Codegen, CodegenOptions, CommentOptions};
 use oxc_diagnostics::{Diagnostics, OxcDiagnostic};
 use oxc_parser::Parser;
@@ -22,6 +22,15 @@ pub(super) struct Transformed {
 /// An import of another module.
 pub(super) struct Import {
     pub(super) specifier: String,
+    pub(super) line: u32,
+    pub(super) column: u32,
+    /// What is taken from it by name.
+    pub(super) names: Vec<Name>,
+}
+
+/// A name that is imported.
+pub(super) struct Name {
+    pub(super) name: String,
     pub(super) line: u32,
     pub(super) column: u32,
 }
@@ -77,15 +86,29 @@ fn complaint(name: &str, text: &str, error: &OxcDiagnostic) -> Complaint {
 }
 
 fn imports(program: &Program<'_>, text: &str) -> Vec<Import> {
-    let import = |source: &StringLiteral<'_>| {
+    let import = |source: &StringLiteral<'_>, names| {
         let (line, column) = place(text, source.span.start as usize);
-        Import { specifier: source.value.to_string(), line, column }
+        Import { specifier: source.value.to_string(), line, column, names }
     };
     let of_statement = |statement: &Statement<'_>| match statement {
-        Statement::ImportDeclaration(declaration) => Some(import(&declaration.source)),
-        Statement::ExportAllDeclaration(declaration) => Some(import(&declaration.source)),
-        Statement::ExportFromDeclaration(declaration) => Some(import(&declaration.source)),
+        Statement::ImportDeclaration(declaration) => Some(import(&declaration.source, names(declaration, text))),
+        Statement::ExportAllDeclaration(declaration) => Some(import(&declaration.source, Vec::new())),
+        Statement::ExportFromDeclaration(declaration) => Some(import(&declaration.source, Vec::new())),
         _ => None,
     };
     program.body.iter().filter_map(of_statement).collect()
+}
+
+fn names(declaration: &ImportDeclaration<'_>, text: &str) -> Vec<Name> {
+    let specifiers = declaration.specifiers.iter().flatten();
+    let named = specifiers.filter_map(|specifier| match specifier {
+        ImportDeclarationSpecifier::ImportSpecifier(specifier) => Some(specifier),
+        _ => None,
+    });
+    named
+        .map(|specifier| {
+            let (line, column) = place(text, specifier.span.start as usize);
+            Name { name: specifier.imported.name().to_string(), line, column }
+        })
+        .collect()
 }

@@ -57,7 +57,13 @@ const CONNECTORS: &[Room] = &[
 ];
 
 /// What compiles functions and what runs them share the modules, and the words in which a function and its host speak.
-const RUNTIME: &[Room] = &[room("compile", &[]), room("wire", &[]), room("sandbox", &["compile", "wire"])];
+const RUNTIME: &[Room] = &[
+    room("compile", &[]),
+    room("wire", &[]),
+    room("sandbox", &["compile", "wire"]),
+    room("functions", &["compile", "sandbox"]),
+    room("mocks", &["compile", "wire", "sandbox"]),
+];
 
 /// The ways in and out never know each other; nothing below `app` knows it; surfaces stand above. `http` knows no route and no app.
 const PROGRAM: &[Room] = &[

@@ -1,0 +1,90 @@
+//! All functions of a folder, compiled and described.
+//!
+//! Promises: what is wrong comes all at once, in the order of the files; a set that loads has one writer for each model of a
+//! source. Does not read schedules: a frequency stays text.
+
+use crate::compile::{Complaint, FunctionKind, Modules, Place, compile};
+use crate::sandbox::{Definition, describe};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A function that can be run.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Where it stands.
+    pub place: Place,
+    /// What it declares.
+    pub definition: Definition,
+}
+
+/// The functions of a folder.
+#[derive(Clone, Debug)]
+pub struct Functions {
+    /// What they are made of.
+    pub modules: Arc<Modules>,
+    /// In the order of their places.
+    pub all: Vec<Function>,
+}
+
+impl Functions {
+    /// Compiles all files of a folder and reads what each function declares.
+    pub fn load(folder: &Path) -> Result<Functions, Vec<Complaint>> {
+        let modules = Arc::new(compile(folder)?);
+        let mut complaints = Vec::new();
+        let mut all = Vec::with_capacity(modules.functions.len());
+        for place in &modules.functions {
+            complaints.extend(misnamed(place));
+            match describe(&modules, place) {
+                Ok(definition) => all.push(Function { place: place.clone(), definition }),
+                Err(complaint) => complaints.push(complaint),
+            }
+        }
+        complaints.extend(second_writers(&all));
+        if !complaints.is_empty() {
+            complaints.sort();
+            complaints.dedup();
+            return Err(complaints);
+        }
+        Ok(Functions { modules, all })
+    }
+
+    /// The sources that have functions, in order.
+    pub fn sources(&self) -> Vec<&str> {
+        let mut sources: Vec<&str> = self.all.iter().map(|function| function.place.source.as_str()).collect();
+        sources.dedup();
+        sources
+    }
+}
+
+/// Models begin with a capital and stand where syncs stand, so the name of a sync must not.
+fn misnamed(place: &Place) -> Option<Complaint> {
+    let small = place.name.starts_with(|first: char| first.is_lowercase());
+    (place.kind == FunctionKind::Sync && !small).then(|| {
+        let message = format!("the name of a sync begins with a small letter; rename `{}`", place.name);
+        Complaint::of_file(&place.file, "invalid_name", message)
+    })
+}
+
+/// Functions that declare a model which another one of their source declares.
+fn second_writers(functions: &[Function]) -> Vec<Complaint> {
+    let mut writers: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for Function { place, definition } in functions.iter().filter(|function| function.place.kind == FunctionKind::Sync)
+    {
+        for model in definition.models.keys() {
+            match writers.get(&(place.source.as_str(), model.as_str())) {
+                Some(first) => {
+                    let message = format!(
+                        "the model `{model}` is that of `{first}`; a model of a source has one sync: give this one another name"
+                    );
+                    complaints.push(Complaint::of_file(&place.file, "duplicate_model", message));
+                }
+                None => {
+                    writers.insert((&place.source, model), &place.file);
+                }
+            }
+        }
+    }
+    complaints
+}
