@@ -11,6 +11,7 @@
 //! | [`mapping`] | from an item of an answer to a record |
 //! | [`http`] | the one way out: client, sign-in, budgets, pagination, conditional requests |
 //! | [`rest`] | a source described by a definition file |
+//! | `functions` | syncs in TypeScript: their host; feature `functions` |
 //! | [`webhooks`] | verify, route, dedupe and map what providers post to us |
 //! | [`deliveries`] | one signed attempt to deliver to an endpoint |
 //! | [`murmur2`] | the hash by which Java's Kafka clients choose a partition, and a cluster its shard |
@@ -21,6 +22,8 @@ pub mod definition;
 pub mod deliveries;
 pub mod egress;
 pub mod expr;
+#[cfg(feature = "functions")]
+pub mod functions;
 pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;

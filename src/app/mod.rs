@@ -13,6 +13,8 @@
 
 pub mod connections;
 pub mod fields;
+#[cfg(feature = "functions")]
+mod functions;
 mod measure;
 pub mod quarantine;
 #[cfg(feature = "kafka")]
@@ -33,6 +35,8 @@ use crate::ingest::poll::{SyncError, Syncs, scheduler};
 use crate::ingest::webhooks::{self, Hooks, OtherShards};
 use crate::registry::connections::Connections;
 use crate::registry::definitions::{self, Definitions};
+#[cfg(not(feature = "functions"))]
+use crate::registry::functions::Programs;
 use crate::sinks::custom;
 use crate::sinks::deliveries::{Announcer, Outbox};
 use crate::telemetry;
@@ -159,18 +163,25 @@ impl App {
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await?);
         let credentials: Arc<dyn Credentials> = connections.clone();
         let sources = definitions::sources(&settings, &definitions, &engine, &credentials)?;
-        let syncs = Syncs::open(engine.clone(), &definitions, &sources, connections.clone()).await?;
+        #[cfg(feature = "functions")]
+        let (programs, accounts) = functions::programs(&definitions, &sources, &connections, engine.clock());
+        #[cfg(not(feature = "functions"))]
+        let programs = Programs::new();
+        let sources = sources.by_name;
+        let syncs = Syncs::open(engine.clone(), &definitions, &sources, programs, connections.clone()).await?;
         let bounds = Arc::new(Bounds::new(settings.ingress.clone()));
         let hooks = Hooks::open(webhooks::HooksParts {
             bounds: bounds.clone(),
             engine: engine.clone(),
-            definitions: definitions.clone(),
+            definitions: (*definitions).clone(),
             sources: sources.clone(),
             connections: connections.clone(),
             public_url: settings.public_url.clone(),
             environments: settings.environments().map(str::to_owned).collect(),
             other_shards: part.other_shards.clone(),
         })?;
+        #[cfg(feature = "functions")]
+        accounts.attach(hooks.clone());
         let client = Client::new(settings.client(), engine.clock())?;
         let endpoints = settings.endpoints.clone();
         let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;

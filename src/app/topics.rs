@@ -33,7 +33,7 @@ impl Topics {
                 engine: engine.clone(),
                 cluster: kafka.cluster.clone(),
                 input: kafka.input,
-                definitions: definitions.clone(),
+                definitions: (**definitions).clone(),
                 connections: connections.clone(),
                 other_shards: part.other_shards.clone(),
             })

@@ -32,7 +32,7 @@ impl Spread {
             own.connections.retain(|c| self.of(environment(c), name, &c.name) == partition);
             (name.clone(), Arc::new(own))
         };
-        all.iter().map(own).collect()
+        all.with(all.iter().map(own).collect())
     }
 
     /// What a partition has to know of the others, so that it can tell an event of theirs from an event of nobody.

@@ -51,6 +51,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Folder or globs of definitions.
     pub sources: Vec<String>,
+    /// Folder of functions in TypeScript; what a file or a variable says, or `./functions`.
+    pub functions: Option<PathBuf>,
     /// API keys, hashed.
     pub api_keys: Vec<ApiKey>,
     /// Receivers of outgoing webhooks by name.
@@ -229,6 +231,7 @@ impl Default for Settings {
             public_url: None,
             data_dir: PathBuf::from("./data"),
             sources: vec!["./sources".into()],
+            functions: None,
             api_keys: Vec::new(),
             endpoints: BTreeMap::new(),
             allow_http: false,

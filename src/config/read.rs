@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// All keys at the top.
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 24] = [
     "listen",
     "hooks_listen",
     "public_url",
@@ -15,6 +15,7 @@ pub(super) const KEYS: [&str; 23] = [
     "tls",
     "data_dir",
     "sources",
+    "functions",
     "log",
     "kafka",
     "api_keys",
@@ -51,6 +52,16 @@ const MIN_FREE_MB_MAX: u64 = 1 << 20;
 /// Most workers.
 const WORKERS_MAX: u64 = 64;
 
+/// `functions: {path: …}`.
+fn functions(top: &mut Fields, wrong: &mut Wrong) -> PathBuf {
+    let usual = PathBuf::from("./functions");
+    let Some(node) = top.take("functions") else { return usual };
+    let Some(mut fields) = Fields::open(node, "`functions`", wrong) else { return usual };
+    let path = fields.text("path", wrong).map_or(usual, |(path, _)| PathBuf::from(path));
+    fields.finish(wrong);
+    path
+}
+
 /// Reads all keys; what is wrong or absent keeps its default.
 pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     let mut settings = Settings::default();
@@ -65,6 +76,7 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     if let Some(sources) = sources(&mut top, wrong) {
         settings.sources = sources;
     }
+    settings.functions = Some(functions(&mut top, wrong));
     super::outward::egress(&mut top, &mut settings, wrong);
     settings.api_keys = api_keys(&mut top, wrong);
     super::outward::endpoints(&mut top, &mut settings, wrong);

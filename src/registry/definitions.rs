@@ -7,14 +7,60 @@ use crate::connectors::http::Client;
 use crate::connectors::rest::{Credentials, RestSource};
 use crate::engine::Engine;
 use crate::engine::source::{Failure, Source};
+use crate::registry::functions::LoadedFunctions;
 use crate::registry::source_state::Committed;
 use globset::{Glob, GlobMatcher};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Definitions by source name.
-pub type Definitions = BTreeMap<String, Arc<Definition>>;
+/// Definitions by source name, and the code of their functions.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    by_name: BTreeMap<String, Arc<Definition>>,
+    /// The code that the syncs among them run.
+    pub functions: LoadedFunctions,
+}
+
+impl Definitions {
+    /// Other definitions with the same code.
+    pub fn with(&self, by_name: BTreeMap<String, Arc<Definition>>) -> Definitions {
+        Definitions { by_name, functions: self.functions.clone() }
+    }
+}
+
+impl Deref for Definitions {
+    type Target = BTreeMap<String, Arc<Definition>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_name
+    }
+}
+
+impl<'a> IntoIterator for &'a Definitions {
+    type Item = (&'a String, &'a Arc<Definition>);
+    type IntoIter = std::collections::btree_map::Iter<'a, String, Arc<Definition>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.by_name.iter()
+    }
+}
+
+/// Definitions without functions.
+impl FromIterator<(String, Arc<Definition>)> for Definitions {
+    fn from_iter<I: IntoIterator<Item = (String, Arc<Definition>)>>(all: I) -> Definitions {
+        Definitions { by_name: all.into_iter().collect(), functions: LoadedFunctions::default() }
+    }
+}
+
+/// What is asked for the streams of each definition.
+pub struct Sources {
+    /// By source name.
+    pub by_name: BTreeMap<String, Arc<dyn Source>>,
+    /// Those that are asked by HTTP: functions of theirs make requests of their own.
+    pub rest: BTreeMap<String, Arc<RestSource>>,
+}
 
 /// Endings of definition files.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -32,33 +78,39 @@ type ByName = BTreeMap<String, (PathBuf, Arc<Definition>)>;
 
 /// Reads all definitions: those of the program's code are among them.
 pub fn load(settings: &Settings) -> Result<Definitions, DefinitionComplaints> {
-    let (found, mut complaints) = read_all(settings);
+    let (found, functions, mut complaints) = read_all(settings);
     // A file that could not be read may be the one that is missed.
     if complaints.is_empty() {
         complaints = undescribed(settings, &found);
+        complaints.extend(functions.undescribed(|source| found.contains_key(source)));
     }
-    unless_wrong(found, complaints)
+    unless_wrong(found, functions, complaints)
 }
 
 /// Reads some definitions: the program's code may have others.
 pub fn load_some(settings: &Settings) -> Result<Definitions, DefinitionComplaints> {
-    let (found, complaints) = read_all(settings);
-    unless_wrong(found, complaints)
+    let (found, functions, complaints) = read_all(settings);
+    unless_wrong(found, functions, complaints)
 }
 
-fn unless_wrong(found: ByName, complaints: Vec<String>) -> Result<Definitions, DefinitionComplaints> {
+fn unless_wrong(
+    found: ByName,
+    functions: LoadedFunctions,
+    complaints: Vec<String>,
+) -> Result<Definitions, DefinitionComplaints> {
     if complaints.is_empty() {
-        Ok(found.into_iter().map(|(name, (_, definition))| (name, definition)).collect())
+        let by_name = found.into_iter().map(|(name, (_, definition))| (name, definition)).collect();
+        Ok(Definitions { by_name, functions })
     } else {
         Err(DefinitionComplaints(complaints))
     }
 }
 
-fn read_all(settings: &Settings) -> (ByName, Vec<String>) {
-    let mut complaints = Vec::new();
+fn read_all(settings: &Settings) -> (ByName, LoadedFunctions, Vec<String>) {
+    let (functions, mut complaints) = LoadedFunctions::load(settings);
     let mut found = ByName::new();
     for file in files(&settings.sources, &mut complaints) {
-        let definition = match read(&file, settings) {
+        let definition = match read(&file, settings, &functions) {
             Ok(definition) => definition,
             Err(said) => {
                 complaints.extend(said);
@@ -74,7 +126,7 @@ fn read_all(settings: &Settings) -> (ByName, Vec<String>) {
         found.insert(name, (file, Arc::new(definition)));
     }
     complaints.extend(shared_paths(&found));
-    (found, complaints)
+    (found, functions, complaints)
 }
 
 /// A source of code without a definition would never run.
@@ -123,23 +175,26 @@ pub fn sources(
     definitions: &Definitions,
     engine: &Engine,
     credentials: &Arc<dyn Credentials>,
-) -> Result<BTreeMap<String, Arc<dyn Source>>, Failure> {
+) -> Result<Sources, Failure> {
     let clock = engine.clock();
     let client = Client::new(settings.client(), clock.clone())?;
     let notes = Arc::new(Committed::new(engine.clone()));
-    let make = |(name, definition): (&String, &Arc<Definition>)| {
+    let mut sources = Sources { by_name: BTreeMap::new(), rest: BTreeMap::new() };
+    for (name, definition) in definitions.iter() {
         if let Some(of_code) = settings.extensions.sources.get(name) {
-            return Ok((name.clone(), of_code.clone()));
+            sources.by_name.insert(name.clone(), of_code.clone());
+            continue;
         }
         let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes.clone())?;
-        let source: Arc<dyn Source> = Arc::new(source.with_credentials(credentials.clone()));
-        Ok((name.clone(), source))
-    };
-    definitions.iter().map(make).collect()
+        let source = Arc::new(source.with_credentials(credentials.clone()));
+        sources.by_name.insert(name.clone(), source.clone());
+        sources.rest.insert(name.clone(), source);
+    }
+    Ok(sources)
 }
 
 /// One file, or its complaints. `http:` and a place beside the public internet are complaints unless the settings allow them.
-fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
+fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result<Definition, Vec<String>> {
     let name = file.display().to_string();
     let whole = |code: &str, why: String| vec![format!("{name}:1:1 {code} {why}")];
     let length = std::fs::metadata(file).map_err(|e| whole("unreadable_file", e.to_string()))?.len();
@@ -151,7 +206,10 @@ fn read(file: &Path, settings: &Settings) -> Result<Definition, Vec<String>> {
     let secure = |all: Vec<Complaint>| outward(all, settings);
     let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
         .map_err(|all| secure(all).iter().map(Complaint::to_string).collect::<Vec<_>>())?;
-    let (definition, warnings) = of_code(definition, warnings, settings)?;
+    let (mut definition, warnings) = of_code(definition, warnings, settings)?;
+    functions.attach(&mut definition)?;
+    let warnings = warnings.into_iter().filter(|w| w.code != "no_streams" || definition.streams.is_empty());
+    let warnings = warnings.map(|w| Complaint { warning: w.warning && w.code != "no_streams", ..w }).collect();
     let warnings = secure(without_kafka(warnings, settings)?);
     if warnings.iter().any(|complaint| !complaint.warning) {
         return Err(warnings.iter().map(Complaint::to_string).collect());

@@ -8,6 +8,7 @@ mod context;
 mod deletes;
 mod effects;
 mod expressions;
+mod functions;
 mod limits;
 mod parse;
 mod partitions;
@@ -23,6 +24,7 @@ mod webhooks;
 pub use crate::config_text::{Complaint, Reference};
 pub use crate::expr::{TimeUnit, read_time};
 pub use connections::connection_of;
+pub use functions::{FunctionLimits, FunctionRules, FunctionSync};
 pub use parse::{Parsed, parse};
 pub use preset::presets;
 pub use schedule::{MIN_INTERVAL, schedule};
@@ -66,6 +68,10 @@ pub struct Definition {
     pub webhooks: Option<Webhooks>,
     /// Fixed connections by name.
     pub connections: Vec<FixedConnection>,
+    /// What its functions may do.
+    pub functions: FunctionRules,
+    /// The syncs among its functions. They stand in files of their own.
+    pub function_syncs: Vec<FunctionSync>,
     /// Content hash of the file (hex), stored with every run.
     pub hash: String,
 }
@@ -74,6 +80,11 @@ impl Definition {
     /// The stream of this name.
     pub fn stream(&self, name: &str) -> Option<&Stream> {
         self.streams.iter().find(|s| s.name == name)
+    }
+
+    /// The function of this name that is a sync.
+    pub fn function_sync(&self, name: &str) -> Option<&FunctionSync> {
+        self.function_syncs.iter().find(|function| function.name == name)
     }
 
     /// The stream whose sync has this name.
@@ -438,6 +449,8 @@ pub struct Stream {
     pub deletes: Deletes,
     /// Its records are brought by code instead of requests; a file cannot say so.
     pub of_code: bool,
+    /// It is a model that a function writes; a file cannot say so.
+    pub of_function: bool,
 }
 
 impl Stream {

@@ -4,7 +4,7 @@ use super::context;
 use super::limits::{limits, responses};
 use super::read::{self, KnownNames, Out};
 use super::request::Level;
-use super::{Definition, connections, effects, partitions, preset, streams, webhooks};
+use super::{Definition, connections, effects, functions, partitions, preset, streams, webhooks};
 use crate::config_text::{self, Complaint, Content, Fields, Node, Reference, SourceSpan};
 use crate::expr::Template;
 use sha2::{Digest, Sha256};
@@ -91,6 +91,7 @@ fn definition(
     let webhooks = fields.take("webhooks").and_then(|node| webhooks::webhooks(node, &streams, &level, &names, out));
     let around = connections::ConnectionContext { auth: &auth, partitions: &known, streams: &streams };
     let connections = connections::connections(fields.take("connections"), &around, out);
+    let functions = functions::functions(fields.take("functions"), out);
     tests(&mut fields, out);
     read::later(&mut fields, "run", "describe the requests with `list` and `incremental`", out);
     fields.finish(out);
@@ -109,6 +110,8 @@ fn definition(
         streams,
         webhooks,
         connections,
+        functions,
+        function_syncs: Vec::new(),
     })
 }
 
@@ -154,6 +157,13 @@ fn source_level(fields: &mut Fields, limits: &super::Limits, names: &KnownNames,
 }
 
 fn stream_list(fields: &mut Fields, around: &context::StreamContext<'_>, out: &mut Out) -> Vec<super::Stream> {
+    if !fields.has("streams") {
+        fields.known(&["streams"]);
+        // Whoever reads the files knows whether functions bring models.
+        let hint = "add `streams`, or functions of this source that declare models";
+        out.push(fields.spot.complain("no_streams", "the source has no `streams`").warn().hint(hint));
+        return Vec::new();
+    }
     let Some(node) = fields.require("streams", out) else { return Vec::new() };
     let Content::List(list) = node.content else {
         out.push(config_text::bad_type(&node, "`streams`", "a list"));

@@ -73,9 +73,36 @@ pub(super) fn stream(node: Node, around: &StreamContext<'_>, out: &mut Out) -> O
         ignore_in_diff,
         deletes,
         of_code: false,
+        of_function: false,
     };
     unconditional(&stream, around.conditional, &spot, out);
     Some(stream)
+}
+
+impl Stream {
+    /// A model that a function writes.
+    pub fn of_function(model: &str, schema: serde_json::Value) -> Stream {
+        Stream {
+            name: model.to_owned(),
+            sync: model.to_owned(),
+            key: Vec::new(),
+            composite: false,
+            modified_at: None,
+            merge: Strategy::Override,
+            schedule: Schedule::default(),
+            list: None,
+            incremental: None,
+            fetch: None,
+            topic: None,
+            map: Map::Same,
+            schema: Some(schema),
+            on_invalid: OnInvalid::Warn,
+            ignore_in_diff: Vec::new(),
+            deletes: Deletes { from_full_list: None, listings: Vec::new(), flag: None, guard: Some(deletes::GUARD) },
+            of_code: false,
+            of_function: true,
+        }
+    }
 }
 
 /// A validator vouches for the body only, so that what reads headers is always asked for in full.

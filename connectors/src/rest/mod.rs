@@ -11,6 +11,7 @@
 //! | `partitions` | the lists a stream is split in |
 //! | `deletes` | listings of deleted records; what it takes to delete what is missing |
 //! | `fetch` | one record by key |
+//! | `proxy` | requests that code makes in the name of a connection |
 //! | `request`, `answer` | placeholders into a request; rules over an answer |
 //! | [`notes`] | what a source reads back from the store |
 
@@ -24,9 +25,11 @@ mod memory;
 pub mod notes;
 mod partitions;
 mod poll;
+mod proxy;
 mod request;
 mod source;
 
 pub use credentials::{AsBorne, Credentials};
 pub use notes::SourceState;
+pub use proxy::ProxyRequest;
 pub use source::RestSource;

@@ -83,14 +83,22 @@ pub(super) fn draft(request: &Request, base: &Url, filling: &Filling) -> Result<
         url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     url.set_query(None);
     query.extend(pairs(&request.params, filling)?);
-    let mut headers = Vec::with_capacity(request.headers.len());
-    for (name, template) in &request.headers {
-        let value = template.text(&filling.secret).map_err(|error| unfilled(&format!("header {name}"), &error))?;
-        headers.push((name.clone(), value));
-    }
+    let headers = header_values(request.headers.iter().map(|(name, value)| (name, value)), filling)?;
     let body = request.body.as_ref().map(|tree| fill(tree, filling)).transpose()?;
     let form = request.form.as_ref().map(|form| pairs(form, filling)).transpose()?;
     Ok(Draft { method: request.method.clone(), url, query, headers, body, form })
+}
+
+/// Headers with their placeholders filled in; credentials may stand in them.
+pub(super) fn header_values<'a>(
+    headers: impl Iterator<Item = (&'a String, &'a Template)>,
+    filling: &Filling,
+) -> Result<Vec<(String, String)>, Failure> {
+    let fill = |(name, template): (&String, &Template)| {
+        let value = template.text(&filling.secret).map_err(|error| unfilled(&format!("header {name}"), &error))?;
+        Ok((name.clone(), value))
+    };
+    headers.map(fill).collect()
 }
 
 fn resolve(base: &Url, path: &str) -> Result<Url, Failure> {

@@ -7,13 +7,14 @@ use super::SourceState;
 use super::answer::{self, AnswerVerdict, judge};
 use super::credentials::{AsBorne, Credentials, bearing};
 use super::memory::{ListingKey, Memory};
-use super::request::{Filling, base, draft, refused, seal};
+use super::request::{Filling, base, draft, header_values, refused, seal};
 use crate::definition::Definition;
 use crate::http::conditional::Validator;
 use crate::http::limits::{Budget, RequestPriority};
 use crate::http::paginate::Draft;
-use crate::http::{Answer, Client, Veil, auth};
+use crate::http::{Answer, Client, Outgoing, Veil, auth};
 use crate::mapping::Mapper;
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -149,17 +150,39 @@ impl RestSource {
         lane: RequestPriority,
         validator: Option<&Validator>,
     ) -> Result<Exchange, Failure> {
-        let limits = &self.definition.limits;
-        let mut outgoing = seal(draft, timeout, limits.max_response)?;
+        let mut outgoing = seal(draft, timeout, self.definition.limits.max_response)?;
         if let Some(validator) = validator {
             validator.lay(&mut outgoing.headers);
         }
+        self.send(connection, outgoing, lane).await
+    }
+
+    /// The same with a body as it is.
+    pub(super) async fn exchange_with(
+        &self,
+        connection: &Connection,
+        draft: &Draft,
+        body: Option<Bytes>,
+        timeout: Duration,
+        lane: RequestPriority,
+    ) -> Result<Exchange, Failure> {
+        let outgoing = seal(draft, timeout, self.definition.limits.max_response)?;
+        self.send(connection, Outgoing { body, ..outgoing }, lane).await
+    }
+
+    async fn send(
+        &self,
+        connection: &Connection,
+        mut outgoing: Outgoing,
+        lane: RequestPriority,
+    ) -> Result<Exchange, Failure> {
+        let limits = &self.definition.limits;
         auth::sign_in(&self.definition.auth, connection, &mut outgoing)?;
         let mut veil = self.veil(connection);
         auth::veil_request(&mut veil, &outgoing);
         outgoing.veil = veil;
         let budget = self.budget(connection);
-        let permit = budget.enter(&draft.method, draft.url.path(), lane).await?;
+        let permit = budget.enter(outgoing.method.as_str(), outgoing.url.path(), lane).await?;
         let sent = self.client.send(outgoing).await;
         drop(permit);
         let answer =
@@ -169,8 +192,14 @@ impl RestSource {
         Ok(Exchange { answer, budget })
     }
 
+    /// The headers that the definition lays on every request.
+    pub(super) fn standing_headers(&self, filling: &Filling) -> Result<Vec<(String, String)>, Failure> {
+        let set = self.definition.headers.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        header_values(set, filling)
+    }
+
     /// What of a connection must not be shown.
-    fn veil(&self, connection: &Connection) -> Veil {
+    pub(super) fn veil(&self, connection: &Connection) -> Veil {
         auth::veil(&self.definition.auth.kind, connection)
     }
 

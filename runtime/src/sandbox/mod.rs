@@ -166,11 +166,7 @@ impl Sandbox {
             };
             match promise.state() {
                 PromiseState::Pending if self.shared.waits() => None,
-                PromiseState::Pending => Some(Err(Fault {
-                    code: "stuck".into(),
-                    message: "the function waits for a promise that nothing will settle".into(),
-                    ..Fault::default()
-                })),
+                PromiseState::Pending => Some(Err(self.stuck())),
                 PromiseState::Resolved => Some(match promise.result::<Option<String>>() {
                     Some(Ok(output)) => self.output(output),
                     _ => Ok(None),
@@ -184,6 +180,16 @@ impl Sandbox {
                 }
             }
         })
+    }
+
+    /// Nothing will settle what the function waits for; with a heap that is full, because there was no room for what would have.
+    fn stuck(&self) -> Fault {
+        let used = usize::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0);
+        if used > self.shared.limits.memory / 10 * 9 {
+            return out_of_memory();
+        }
+        let message = "the function waits for a promise that nothing will settle".to_owned();
+        Fault { code: "stuck".into(), message, ..Fault::default() }
     }
 
     fn output(&self, output: Option<String>) -> Result<Option<String>, Fault> {

@@ -29,7 +29,7 @@ pub(super) async fn play(stage: Arc<DemoStage>, lines: Arc<Lines>, over: Cancell
     }
     let Some((account, _)) = stage.fake.accounts().into_iter().next() else { return };
     let key = stage.app.syncs.keys().into_iter().find(|k| k.connection == account);
-    let Some(dataset) = key.as_ref().and_then(|key| stage.app.syncs.dataset(key)) else { return };
+    let Some(dataset) = key.as_ref().and_then(|key| stage.app.syncs.datasets(key)?.pop()) else { return };
     // A version only a poll can bring: its page is the one to be held.
     let held = stage.fake.hold_page(0, CONTACT);
     stage.fake.edit(0, Edit::Update(CONTACT), Notify::Never);

@@ -85,7 +85,7 @@ impl DemoStage {
     pub async fn equals_truth(&self) -> Result<bool, Fail> {
         for (number, (account, _)) in self.fake.accounts().iter().enumerate() {
             let key = self.app.syncs.keys().into_iter().find(|k| k.connection == *account);
-            let Some(dataset) = key.and_then(|key| self.app.syncs.dataset(&key)) else { return Ok(false) };
+            let Some(dataset) = key.and_then(|key| self.app.syncs.datasets(&key)?.pop()) else { return Ok(false) };
             let mut records = BTreeMap::new();
             self.app.engine.records(&dataset, Position::START, Filter::ALL, &mut |meta, payload| {
                 if meta.action != Action::Deleted

@@ -11,28 +11,33 @@
 //! | `state` | what is kept between starts |
 //! | `resolve` | names on the wire → syncs |
 //! | `run` | one run from its start to its stored end |
+//! | `work` | what a sync does: a stream, or a function |
+//! | `function` | one run of a function |
 //! | `held` | deletes that wait for approval |
 
+mod function;
 mod held;
 pub mod plan;
 mod resolve;
 mod run;
 pub mod scheduler;
 mod state;
+mod work;
 
 pub use held::{HeldDeletes, HeldError};
 pub use resolve::{SyncName, Unresolved};
 pub use run::{RunError, RunOptions, Tell};
 pub use state::{LastOutcome, LastRun, RunKind};
 
-use crate::connectors::definition::{Definition, Schedule, Stream, Tick};
+use crate::connectors::definition::{Definition, Schedule, Tick};
 use crate::engine::Engine;
-use crate::engine::model::{Cause, Counts, DatasetName, Timestamp};
+use crate::engine::model::{Cause, Counts, DatasetName, Strategy, Timestamp};
 use crate::engine::pipeline::run::{self as driver, Halt, Progress, RunRecord};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Keyspace, Mark};
 use crate::engine::source::Source;
 use crate::engine::time::Clock;
 use crate::registry::connections::{Account, Connections};
+use crate::registry::functions::Programs;
 use parking_lot::{Mutex, MutexGuard};
 use plan::{BadSchedule, Due, Past, SchedulePlan};
 use run::REST;
@@ -44,6 +49,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use work::Work;
 
 /// Runs at the same time, over all syncs: each holds at most a page in memory. More wait their turn.
 pub const RUNS_MAX: usize = 16;
@@ -63,7 +69,7 @@ pub struct SyncKey {
     pub source: String,
     /// Connection.
     pub connection: String,
-    /// Stream (model) name.
+    /// Stream (model) name; of a function that is a sync, the function's.
     pub stream: String,
     /// Variant, `base` as a rule.
     pub variant: String,
@@ -181,6 +187,7 @@ struct SyncsInner {
     clock: Arc<dyn Clock>,
     definitions: BTreeMap<String, Arc<Definition>>,
     sources: BTreeMap<String, Arc<dyn Source>>,
+    programs: Programs,
     connections: Arc<Connections>,
     table: Mutex<BTreeMap<SyncKey, SyncEntry>>,
     /// Held from reading a state to the commit of the new one.
@@ -201,7 +208,8 @@ struct SyncEntry {
     sync: String,
     /// Whether its source can be asked; if not it is fed, and never due.
     polled: bool,
-    dataset: Dataset,
+    /// Where its records are: one of a stream, several of a function.
+    datasets: Vec<Dataset>,
     /// What its runs achieved, as last stored by the run driver.
     progress: Progress,
     /// The latest run that ended.
@@ -237,7 +245,7 @@ impl SyncKey {
         [&self.environment, &self.source, &self.connection, &self.stream, &self.variant]
     }
 
-    /// The dataset its records belong to.
+    /// The name under which its runs are kept; of a stream, also that of its dataset.
     pub fn dataset(&self) -> DatasetName {
         DatasetName {
             environment: self.environment.as_str().into(),
@@ -294,6 +302,7 @@ impl Syncs {
         engine: Engine,
         definitions: &BTreeMap<String, Arc<Definition>>,
         sources: &BTreeMap<String, Arc<dyn Source>>,
+        programs: Programs,
         connections: Arc<Connections>,
     ) -> Result<Syncs, SyncError> {
         let clock = engine.clock();
@@ -302,6 +311,7 @@ impl Syncs {
             engine,
             definitions: definitions.clone(),
             sources: sources.clone(),
+            programs,
             connections,
             table: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
@@ -326,8 +336,8 @@ impl Syncs {
             if self.table().contains_key(&key) {
                 continue;
             }
-            let Some((account, stream)) = self.behind(&key) else { continue };
-            let schedule = account.schedule.get(&stream.name).unwrap_or(&stream.schedule).clone();
+            let Some((account, work)) = self.behind(&key) else { continue };
+            let schedule = work.schedule(&account);
             let state = match stored.remove(&key) {
                 Some(state) => state,
                 None => {
@@ -336,7 +346,7 @@ impl Syncs {
                     new
                 }
             };
-            let entry = self.entry(&key, state, schedule, &stream)?;
+            let entry = self.entry(&key, state, schedule, &work)?;
             entries.push((key, entry));
         }
         if !marks.is_empty() {
@@ -371,9 +381,9 @@ impl Syncs {
         keys.iter().filter_map(|key| table.get(key).map(|entry| self.describe(key, entry))).collect()
     }
 
-    /// The dataset of a sync.
-    pub fn dataset(&self, key: &SyncKey) -> Option<Dataset> {
-        self.table().get(key).map(|entry| entry.dataset.clone())
+    /// Where the records of a sync are: one place of a stream, several of a function.
+    pub fn datasets(&self, key: &SyncKey) -> Option<Vec<Dataset>> {
+        self.table().get(key).map(|entry| entry.datasets.clone())
     }
 
     /// Lets ticks come again, beginning with a run now if one is due. Nothing if it was not paused.
@@ -414,7 +424,7 @@ impl Syncs {
     /// Makes another configuration of a sync.
     pub async fn add_variant(&self, base: &SyncKey, variant: &str) -> Result<SyncKey, SyncError> {
         let key = SyncKey { variant: variant.to_owned(), ..base.clone() };
-        let (account, stream) = self.behind(base).ok_or_else(|| SyncError::Unknown(base.clone()))?;
+        let (account, work) = self.behind(base).ok_or_else(|| SyncError::Unknown(base.clone()))?;
         if variant == BASE || variant.is_empty() {
             return Err(SyncError::Variant("the variant `base` is reserved; choose another name".into()));
         }
@@ -430,11 +440,11 @@ impl Syncs {
         if siblings >= VARIANTS_MAX {
             return Err(SyncError::Variant(format!("a sync has at most {VARIANTS_MAX} variants")));
         }
-        let schedule = account.schedule.get(&stream.name).unwrap_or(&stream.schedule).clone();
+        let schedule = work.schedule(&account);
         let state = SyncState::new(self.inner.clock.now(), schedule.paused, true);
         let mark = state.mark(&key)?;
         self.inner.engine.commit(Batch { marks: vec![mark], ..Batch::default() }).await?;
-        let entry = self.entry(&key, state, schedule, &stream)?;
+        let entry = self.entry(&key, state, schedule, &work)?;
         self.table().insert(key.clone(), entry);
         self.wake();
         Ok(key)
@@ -521,12 +531,12 @@ impl Syncs {
         let mut keys = Vec::new();
         for account in self.inner.connections.all() {
             let Some(definition) = self.inner.definitions.get(&account.key.source) else { continue };
-            for stream in definition.streams.iter().filter(|s| takes(&account, s)) {
+            for work in Work::all(definition).filter(|work| work.is_taken(&account)) {
                 let key = SyncKey {
                     environment: account.key.environment.clone(),
                     source: account.key.source.clone(),
                     connection: account.key.id.clone(),
-                    stream: stream.name.clone(),
+                    stream: work.name().to_owned(),
                     variant: BASE.into(),
                 };
                 keys.push((key, false));
@@ -536,34 +546,37 @@ impl Syncs {
         keys
     }
 
-    /// Connection and stream of a sync.
-    fn behind(&self, key: &SyncKey) -> Option<(Arc<Account>, Stream)> {
+    /// Connection and work of a sync.
+    fn behind(&self, key: &SyncKey) -> Option<(Arc<Account>, Work)> {
         let account = self.inner.connections.get(&key.environment, &key.source, &key.connection)?;
-        let stream = self.inner.definitions.get(&key.source)?.stream(&key.stream)?;
-        takes(&account, stream).then(|| (account, stream.clone()))
+        let work = Work::find(self.inner.definitions.get(&key.source)?, &key.stream)?;
+        work.is_taken(&account).then_some((account, work))
     }
 
-    fn entry(
-        &self,
-        key: &SyncKey,
-        state: SyncState,
-        schedule: Schedule,
-        stream: &Stream,
-    ) -> Result<SyncEntry, SyncError> {
-        let spec = DatasetSpec { strategy: stream.merge, ignore_in_diff: stream.ignore_in_diff.clone() };
-        let dataset = self.inner.engine.dataset(&key.dataset(), &spec)?;
+    fn entry(&self, key: &SyncKey, state: SyncState, schedule: Schedule, work: &Work) -> Result<SyncEntry, SyncError> {
+        let spec = match work {
+            Work::Stream(stream) => {
+                DatasetSpec { strategy: stream.merge, ignore_in_diff: stream.ignore_in_diff.clone() }
+            }
+            Work::Function(_) => DatasetSpec::of(Strategy::Override),
+        };
+        let of_model = |model: &str| {
+            let name = DatasetName { model: model.into(), ..key.dataset() };
+            self.inner.engine.dataset(&name, &spec)
+        };
+        let datasets = work.models().into_iter().map(of_model).collect::<Result<_, _>>()?;
         let every = state.every.map(Duration::from_secs);
         let plan = SchedulePlan::new(&schedule, every, state.created_at, key.seed())?;
         let (progress, record) = self.achieved(key)?;
-        let interrupted = driver::interrupted(&self.inner.engine, &dataset.name)?;
-        let sync = stream.sync.clone();
+        let interrupted = driver::interrupted(&self.inner.engine, &key.dataset())?;
+        let sync = work.sync().to_owned();
         Ok(SyncEntry {
             state,
             plan,
             schedule,
             sync,
-            polled: stream.polled(),
-            dataset,
+            polled: work.polled(),
+            datasets,
             progress,
             record,
             interrupted,
@@ -596,10 +609,19 @@ impl Syncs {
                 .then(|| entry.plan.next(&past_of(entry), self.inner.clock.now()))
                 .flatten()
                 .map(|d| d.at),
-            live: self.inner.engine.live(&entry.dataset),
-            checkpoint: entry.progress.since_base.map(|since| serde_json::json!({ "since": since.to_string() })),
+            live: entry.datasets.iter().map(|dataset| self.inner.engine.live(dataset)).sum(),
+            checkpoint: self.checkpoint(key, entry),
             last,
         }
+    }
+
+    /// Where the next run begins.
+    fn checkpoint(&self, key: &SyncKey, entry: &SyncEntry) -> Option<serde_json::Value> {
+        if let Some(since) = entry.progress.since_base {
+            return Some(serde_json::json!({ "since": since.to_string() }));
+        }
+        let stored = driver::program::checkpoint(&self.inner.engine, &key.dataset()).ok().flatten();
+        stored.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok())
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<SyncKey, SyncEntry>> {
@@ -609,10 +631,6 @@ impl Syncs {
     fn wake(&self) {
         self.inner.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
-}
-
-fn takes(account: &Account, stream: &Stream) -> bool {
-    account.streams.as_ref().is_none_or(|names| names.contains(&stream.name))
 }
 
 fn past_of(entry: &SyncEntry) -> Past {

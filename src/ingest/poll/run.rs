@@ -5,12 +5,14 @@
 //! whose run could not even be stored rests before the next try.
 
 use super::state::{RunKind, shape};
+use super::work::Work;
 use super::{RunInProgress, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
 use crate::connectors::definition::Stream;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::run::{self as driver, DeleteGuard, Halt, Order, Progress, RunEndReport, RunRecord};
 use crate::engine::pipeline::{Batch, Error, WindowOp};
 use crate::engine::source::Part;
+use crate::registry::connections::Account;
 use crate::telemetry::record::{MetricLabels, RunMeter};
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,11 +220,10 @@ impl Syncs {
         if options.trigger.reset {
             self.reset(key, options.trigger.empty_cache).await?;
         }
-        let order = self.order(key, &options)?;
+        let (account, work) = self.behind(key).ok_or_else(|| RunError::Unknown(key.clone()))?;
         let listed_before = self.table().get(key).and_then(|entry| entry.progress.last_full_at);
-        let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?.clone();
         let earlier = self.table().get(key).and_then(|entry| entry.interrupted.clone());
-        let meter = RunMeter::new(MetricLabels::of(&order.dataset.name), earlier);
+        let meter = RunMeter::new(MetricLabels::of(&key.dataset()), earlier);
         let heard = |record: &RunRecord, expected: Option<u64>| {
             meter.upto(record);
             if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
@@ -230,7 +231,16 @@ impl Syncs {
             }
             tell(record, expected);
         };
-        let report = driver::run(&self.inner.engine, source, order, turn.halt.clone(), &heard).await?;
+        let report = match &work {
+            Work::Stream(stream) => {
+                let order = self.order(key, &account, stream, &options)?;
+                let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?;
+                driver::run(&self.inner.engine, source.clone(), order, turn.halt.clone(), &heard).await?
+            }
+            Work::Function(function) => {
+                self.run_function(key, &account, function, &options, turn.halt.clone(), &heard).await?
+            }
+        };
         meter.ended(&report.record);
         if let Some(entry) = self.table().get_mut(key) {
             entry.progress = report.progress.clone();
@@ -241,14 +251,24 @@ impl Syncs {
             }
             entry.rests_until = None;
         }
-        self.note_shape(key, listed_before, &report.progress).await?;
+        if let Work::Stream(stream) = &work {
+            self.note_shape(key, stream, listed_before, &report.progress).await?;
+        }
         Ok(report)
     }
 
     /// After a listing of everything: all records are now as the definition makes them.
-    async fn note_shape(&self, key: &SyncKey, before: Option<Timestamp>, progress: &Progress) -> Result<(), RunError> {
-        let Some((_, stream)) = self.behind(key).filter(|_| progress.last_full_at != before) else { return Ok(()) };
-        let current = shape(&stream);
+    async fn note_shape(
+        &self,
+        key: &SyncKey,
+        stream: &Stream,
+        before: Option<Timestamp>,
+        progress: &Progress,
+    ) -> Result<(), RunError> {
+        if progress.last_full_at == before {
+            return Ok(());
+        }
+        let current = shape(stream);
         let known = self.table().get(key).is_some_and(|entry| entry.state.shape.as_ref() == Some(&current));
         if !known {
             self.edit(key, |state| state.shape = Some(current)).await.map_err(|error| match error {
@@ -261,29 +281,34 @@ impl Syncs {
     }
 
     /// What the next run is to do.
-    fn order(&self, key: &SyncKey, options: &RunOptions) -> Result<Order, RunError> {
+    fn order(
+        &self,
+        key: &SyncKey,
+        account: &Account,
+        stream: &Stream,
+        options: &RunOptions,
+    ) -> Result<Order, RunError> {
         let unknown = || RunError::Unknown(key.clone());
-        let (account, stream) = self.behind(key).ok_or_else(unknown)?;
         let definition = self.inner.definitions.get(&key.source).ok_or_else(unknown)?;
         let now = self.inner.clock.now();
         let mut table = self.table();
         let entry = table.get_mut(key).ok_or_else(unknown)?;
-        let reshaped = entry.state.shape.as_ref().is_some_and(|known| *known != shape(&stream));
+        let reshaped = entry.state.shape.as_ref().is_some_and(|known| *known != shape(stream));
         let full = options.trigger.full || reshaped || entry.plan.full_due(&past_of(entry), now);
         let part = match options.since {
-            Some(_) if stream.incremental.is_none() => return Err(RunError::NoWindow(stream.name)),
+            Some(_) if stream.incremental.is_none() => return Err(RunError::NoWindow(stream.name.clone())),
             Some(since) => Part::Incremental { since: since.min(now), until: now },
-            None => next_part(&stream, &entry.progress, full, now),
+            None => next_part(stream, &entry.progress, full, now),
         };
         let kind = kind_of(&entry.progress, part);
         entry.running.iter_mut().for_each(|running| running.kind = kind);
         Ok(Order {
-            dataset: entry.dataset.clone(),
+            dataset: entry.datasets.first().cloned().ok_or_else(unknown)?,
             sync: stream.sync.clone(),
             definition: definition.hash.clone(),
             connection: Arc::clone(&account.connection),
             part,
-            deletes: deletes_due(&stream, &entry.progress, now),
+            deletes: deletes_due(stream, &entry.progress, now),
             guard: stream.deletes.guard.map(|g| DeleteGuard { max_fraction: g.max_fraction, min_count: g.min_count }),
             timeout: entry.schedule.timeout,
             fresh: options.trigger.reset || options.trigger.full || reshaped || options.since.is_some(),
@@ -293,13 +318,16 @@ impl Syncs {
 
     /// Forgets where the sync stood, and its records when asked to.
     async fn reset(&self, key: &SyncKey, empty: bool) -> Result<(), RunError> {
-        let dataset = self.dataset(key).ok_or_else(|| RunError::Unknown(key.clone()))?;
+        let datasets = self.datasets(key).ok_or_else(|| RunError::Unknown(key.clone()))?;
         let engine = &self.inner.engine;
-        let marks = Progress::forget(engine, &dataset.name)?;
-        let close = if engine.window_open(&dataset) { vec![WindowOp::Abort(dataset.clone())] } else { Vec::new() };
+        let marks = Progress::forget(engine, &key.dataset())?;
+        let open = datasets.iter().filter(|dataset| engine.window_open(dataset));
+        let close = open.map(|dataset| WindowOp::Abort(dataset.clone())).collect();
         engine.commit(Batch { close, marks, ..Batch::default() }).await?;
         if empty {
-            engine.clear(&dataset).await?;
+            for dataset in &datasets {
+                engine.clear(dataset).await?;
+            }
         }
         if let Some(entry) = self.table().get_mut(key) {
             (entry.progress, entry.interrupted) = (Progress::default(), None);

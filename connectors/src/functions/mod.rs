@@ -1,0 +1,32 @@
+//! Syncs in TypeScript: the host of their code.
+//!
+//! ```text
+//! sandbox ── calls ──► FunctionProgram ── steps ──► the engine's outlet
+//!    ▲                       └── requests ──► the source: sign-in, budget, the one way out
+//!    └────── answers ────────┘
+//! ```
+//!
+//! A [`FunctionProgram`] is a [`Program`](syncline_engine::source::program::Program) of the engine: what the code wrote between two
+//! requests is one step. Promises: no request leaves before what was written before it has its place; what a window and
+//! `observed_at` stand on is the earliest request that was open; a secret of the connection is handed to the code only where the
+//! definition says so.
+//!
+//! | file | what |
+//! |---|---|
+//! | `program` | one execution, from its begin to its end |
+//! | `steps` | from what the code wrote to a step |
+//! | `requests` | its requests, tried again as it asks |
+//! | `members` | the rest of the `nango` object |
+//! | `secrets` | credentials as handles, and back |
+//! | [`threads`] | executions on threads of this process |
+
+mod members;
+mod program;
+mod requests;
+mod secrets;
+mod steps;
+pub mod threads;
+
+pub use members::Accounts;
+pub use program::FunctionProgram;
+pub use syncline_runtime as runtime;

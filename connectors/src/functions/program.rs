@@ -1,0 +1,271 @@
+//! One execution of a function: what it asks is answered, what it writes becomes steps.
+
+use super::members::{Accounts, Members};
+use super::requests::{Sender, is_failure};
+use super::secrets::Handles;
+use super::steps::Steps;
+use super::threads::Execution;
+use crate::definition::FunctionSync;
+use crate::http::limits::RequestPriority;
+use crate::rest::RestSource;
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use syncline_engine::model::{Position, Record, Timestamp};
+use syncline_engine::source::program::{Outlet, Program, ProgramAsk, Requests, RunKind};
+use syncline_engine::source::{Connection, Failure};
+use syncline_engine::time::{Chance, Clock};
+use syncline_runtime::Modules;
+use syncline_runtime::sandbox::Said;
+use syncline_runtime::wire::{Answer, Ask, Call, Fault, Invocation, Limits, Writes};
+use tokio::task::JoinSet;
+
+/// Faults of code that have a word of their own; every other is a `script_error`.
+const FAULTS: [&str; 12] = [
+    "cpu_time",
+    "output_too_large",
+    "host_not_allowed",
+    "invalid_metadata",
+    "killed",
+    "no_thread",
+    "no_window",
+    "out_of_memory",
+    "request_failed",
+    "stuck",
+    "too_many_requests",
+    "unsupported",
+];
+
+/// A sync whose code is a function.
+pub struct FunctionProgram {
+    /// What it is.
+    pub sync: FunctionSync,
+    /// The code it may import.
+    pub modules: Arc<Modules>,
+    /// What sends its requests.
+    pub source: Arc<RestSource>,
+    /// Who keeps its connections.
+    pub accounts: Arc<dyn Accounts>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Program for FunctionProgram {
+    async fn run(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Failure> {
+        let mut chance = Chance::from_seed(ask.run ^ ask.started_at.0.unsigned_abs());
+        let handles = Arc::new(Handles::new(&self.source.definition().functions, &ask.connection, &mut chance));
+        let execution = Execution::begin(self.modules.clone(), self.invocation(ask, chance.number()));
+        let lane = if ask.checkpoint.is_some() { RequestPriority::Poll } else { RequestPriority::Backfill };
+        let sender = Sender { source: self.source.clone(), clock: self.clock.clone(), handles: handles.clone(), lane };
+        let members = Members {
+            source: self.source.clone(),
+            accounts: self.accounts.clone(),
+            connection: ask.connection.clone(),
+            handles,
+            metadata: Mutex::new(ask.connection.metadata.clone()),
+        };
+        let run = Host {
+            program: self,
+            connection: ask.connection.clone(),
+            execution,
+            sender,
+            members: Arc::new(members),
+            steps: Steps::default(),
+            working: JoinSet::new(),
+            open: BTreeMap::new(),
+            requests: Requests::default(),
+            chance,
+        };
+        run.finish(out).await
+    }
+}
+
+impl FunctionProgram {
+    fn invocation(&self, ask: &ProgramAsk, seed: u64) -> Invocation {
+        let definition = self.source.definition();
+        let rules = &definition.functions;
+        let millis = |at: Timestamp| at.0 / 1_000;
+        let checkpoint = ask.checkpoint.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let about = json!({
+            "kind": "exec",
+            "connectionId": ask.connection.id,
+            "providerConfigKey": definition.source,
+            "provider": definition.preset.as_deref().unwrap_or(&definition.source),
+            "environmentName": ask.connection.environment,
+            "variant": ask.variant,
+            "syncName": ask.sync,
+            "lastSyncDate": ask.last_success.filter(|_| ask.kind != RunKind::Initial).map(millis),
+            "checkpoint": checkpoint.unwrap_or(serde_json::Value::Null),
+            "paginate": rules.paginate,
+        });
+        let usual = Limits::EXEC;
+        let limits = Limits {
+            memory: rules.limits.memory.unwrap_or(usual.memory),
+            cpu: rules.limits.cpu.unwrap_or(usual.cpu),
+            ..usual
+        };
+        let models = ask.models.clone();
+        Invocation { file: self.sync.file.clone(), about: about.to_string(), models, limits, now: None, seed }
+    }
+}
+
+/// What an execution is doing.
+struct Host<'a> {
+    program: &'a FunctionProgram,
+    connection: Arc<Connection>,
+    execution: Execution,
+    sender: Sender,
+    members: Arc<Members>,
+    steps: Steps,
+    /// Calls that are being answered.
+    working: JoinSet<(u32, Answer)>,
+    /// When each request that is open was sent.
+    open: BTreeMap<u32, Timestamp>,
+    /// Of requests since the last step.
+    requests: Requests,
+    chance: Chance,
+}
+
+impl Host<'_> {
+    async fn finish(mut self, out: &mut Outlet) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                said = self.execution.next() => match said {
+                    Some(Said::Call(call)) => self.called(call, out).await?,
+                    Some(Said::Ended(ended)) => {
+                        self.hand_over(ended.writes, None, out).await?;
+                        return ended.result.map(drop).map_err(|fault| self.failed(&fault));
+                    }
+                    None => return Err(Failure::lasting("killed", "the function ended without a word")),
+                },
+                Some(done) = self.working.join_next() => match done {
+                    Ok((call, answer)) => self.answered(call, answer),
+                    Err(error) => return Err(Failure::lasting("killed", format!("a call of the function died: {error}"))),
+                },
+            }
+        }
+    }
+
+    async fn called(&mut self, call: Call, out: &mut Outlet) -> Result<(), Failure> {
+        let Call { id, writes, ask } = call;
+        let checkpoint = if let Ask::Checkpoint(json) = &ask { Some(json.clone().map(Bytes::from)) } else { None };
+        self.hand_over(writes, checkpoint, out).await?;
+        match ask {
+            Ask::Flush | Ask::Checkpoint(_) => self.execution.answer(id, Answer::Done),
+            Ask::Request(request) => {
+                let now = self.program.clock.now();
+                self.open.insert(id, now);
+                self.requests.sent += 1;
+                self.requests.earliest = Some(self.requests.earliest.map_or(now, |first| first.min(now)));
+                let (sender, connection, seed) = (self.sender.clone(), self.connection.clone(), self.chance.number());
+                self.working.spawn(async move { (id, sender.send(connection, request, seed).await) });
+            }
+            Ask::CloseWindow { model } => {
+                let answer = out.window_end(&model).await.map(|ids| Answer::json(&ids.into()));
+                self.settle(id, answer)?;
+            }
+            Ask::Records { model, ids } => {
+                let records = out.records_by_ids(&model, ids).await;
+                let live = |record: Option<Record>| record.and_then(|record| shown(&record));
+                let answer = records.map(|records| list(records.into_iter().filter_map(live)));
+                self.settle(id, answer)?;
+            }
+            Ask::List { model, after } => {
+                let place = after.and_then(|text| text.parse().ok()).map_or(Position::START, Position);
+                let answer = out.list(&model, place).await.map(|page| {
+                    let records = list(page.records.iter().filter_map(shown));
+                    let next = page.next.map_or("null".to_owned(), |place| format!("\"{}\"", place.0));
+                    let Answer::Json(records) = records else { return records };
+                    Answer::Json([b"{\"records\":", records.as_slice(), b",\"next\":", next.as_bytes(), b"}"].concat())
+                });
+                self.settle(id, answer)?;
+            }
+            Ask::Sleep { millis } => {
+                let clock = self.program.clock.clone();
+                self.working.spawn(async move {
+                    clock.sleep(Duration::from_millis(millis)).await;
+                    (id, Answer::Done)
+                });
+            }
+            Ask::Member { name, arguments } => {
+                let members = self.members.clone();
+                self.working.spawn(async move { (id, members.answer(&name, &arguments).await) });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the engine answers to a call. What the function did wrong it may catch; a failure of the engine ends the run.
+    fn settle(&mut self, call: u32, answer: Result<Answer, Failure>) -> Result<(), Failure> {
+        match answer {
+            Ok(answer) => self.execution.answer(call, answer),
+            Err(why) if why.code == "no_window" => self.execution.answer(call, Answer::failed(why.code, why.message)),
+            Err(why) => return Err(why),
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, call: u32, answer: Answer) {
+        if self.open.remove(&call).is_some() && is_failure(&answer) {
+            self.requests.failed += 1;
+        }
+        self.execution.answer(call, answer);
+    }
+
+    async fn hand_over(
+        &mut self,
+        writes: Writes,
+        checkpoint: Option<Option<Bytes>>,
+        out: &mut Outlet,
+    ) -> Result<(), Failure> {
+        if writes.is_empty() && checkpoint.is_none() && self.requests.failed == 0 {
+            return Ok(());
+        }
+        let refused = writes.refused;
+        let (source, connection) = (&self.program.source, &self.connection);
+        let requests = std::mem::take(&mut self.requests);
+        let mut step = self.steps.of(writes, requests, |text| source.veiled(connection, text));
+        if refused {
+            self.program.sync.models.iter().for_each(|model| step.model(model).refused += 1);
+        }
+        step.checkpoint = checkpoint;
+        // Those that are still open count to the next step as well: their answers were true no later than they were sent.
+        self.requests.earliest = self.open.values().min().copied();
+        out.hand_over(step).await
+    }
+
+    fn failed(&self, fault: &Fault) -> Failure {
+        let code = FAULTS.iter().find(|known| **known == fault.code).copied().unwrap_or("script_error");
+        let mut message = fault.to_string();
+        if let Some(answer) = &fault.answer {
+            let (status, body) = (&answer.0, answer.1.chars().take(300).collect::<String>());
+            message.push_str(&format!("\n    the provider answered {status}: {body}"));
+        }
+        let status = fault.answer.as_ref().map(|answer| answer.0);
+        let message = self.program.source.veiled(&self.connection, &message);
+        Failure { status, ..Failure::lasting(code, message) }
+    }
+}
+
+/// A record as code sees it; `None` if it is deleted or its payload was dropped.
+fn shown(record: &Record) -> Option<Vec<u8>> {
+    let there = record.meta.deleted_at.is_none() && record.meta.pruned_at.is_none();
+    there.then(|| record.payload.to_vec())
+}
+
+fn list(records: impl Iterator<Item = Vec<u8>>) -> Answer {
+    let mut json = vec![b'['];
+    for (at, record) in records.enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(&record);
+    }
+    json.push(b']');
+    Answer::Json(json)
+}

@@ -1,0 +1,62 @@
+//! What functions reach of the program: connections and their metadata, and where webhooks arrive.
+
+use crate::connectors::functions::Accounts;
+use crate::engine::source::{Connection, Failure};
+use crate::engine::time::Clock;
+use crate::ingest::webhooks::Hooks;
+use crate::registry::connections::Connections;
+use crate::registry::definitions::{Definitions, Sources};
+use crate::registry::functions::{self, Programs};
+use async_trait::async_trait;
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
+
+/// The connections of an app. Webhooks are opened after them.
+pub(super) struct KnownAccounts {
+    connections: Arc<Connections>,
+    hooks: OnceLock<Hooks>,
+}
+
+impl KnownAccounts {
+    /// The webhooks, once they are open.
+    pub(super) fn attach(&self, hooks: Hooks) {
+        // Once only: an app has one.
+        let _ = self.hooks.set(hooks);
+    }
+}
+
+/// What runs the functions of an app, and what they reach.
+pub(super) fn programs(
+    definitions: &Definitions,
+    sources: &Sources,
+    connections: &Arc<Connections>,
+    clock: Arc<dyn Clock>,
+) -> (Programs, Arc<KnownAccounts>) {
+    let accounts = Arc::new(KnownAccounts { connections: connections.clone(), hooks: OnceLock::new() });
+    let reached: Arc<dyn Accounts> = accounts.clone();
+    (functions::programs(definitions, sources, &reached, &clock), accounts)
+}
+
+#[async_trait]
+impl Accounts for KnownAccounts {
+    fn connection(&self, environment: &str, source: &str, id: &str) -> Option<Arc<Connection>> {
+        self.connections.get(environment, source, id).map(|account| account.connection.clone())
+    }
+
+    async fn set_metadata(&self, source: &str, connection: &Connection, metadata: Value) -> Result<(), Failure> {
+        let Value::Object(metadata) = metadata else {
+            return Err(Failure::lasting("invalid_metadata", "metadata is an object"));
+        };
+        let (environment, ids) = (&connection.environment, [connection.id.clone()]);
+        let done = self.connections.set_metadata(environment, source, &ids, &metadata).await;
+        done.map_err(|why| Failure::lasting("invalid_metadata", format!("the metadata could not be stored: {why}")))?;
+        if let Some(hooks) = self.hooks.get() {
+            hooks.connection_changed(environment, source);
+        }
+        Ok(())
+    }
+
+    fn webhook_url(&self, source: &str, _: &Connection) -> Option<String> {
+        self.hooks.get().and_then(|hooks| hooks.urls(source).into_iter().next())
+    }
+}

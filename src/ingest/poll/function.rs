@@ -1,0 +1,56 @@
+//! One run of a function: what it is told, and where what it writes goes.
+
+use super::{RunError, RunOptions, SyncKey, Syncs, Tell};
+use crate::connectors::definition::FunctionSync;
+use crate::engine::pipeline::run::{self as driver, DeleteGuard, Halt, ProgramOrder, RunEndReport, Told};
+use crate::engine::source::program::LogLevel;
+use crate::registry::connections::Account;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// When deletes of a function are held: as for a stream that says nothing of it.
+const GUARD: DeleteGuard = DeleteGuard { max_fraction: 0.25, min_count: 100 };
+
+impl Syncs {
+    pub(super) async fn run_function(
+        &self,
+        key: &SyncKey,
+        account: &Account,
+        function: &FunctionSync,
+        options: &RunOptions,
+        halt: watch::Receiver<Halt>,
+        tell: Tell<'_>,
+    ) -> Result<RunEndReport, RunError> {
+        if options.since.is_some() {
+            return Err(RunError::NoWindow(function.name.clone()));
+        }
+        let unknown = || RunError::Unknown(key.clone());
+        let program = self.inner.programs.get(&(key.source.clone(), key.stream.clone())).ok_or_else(unknown)?;
+        let datasets = self.datasets(key).ok_or_else(unknown)?;
+        let order = ProgramOrder {
+            sync: key.dataset(),
+            datasets: datasets.into_iter().map(|dataset| (dataset.name.model.to_string(), dataset)).collect(),
+            definition: function.hash.clone(),
+            connection: Arc::clone(&account.connection),
+            guard: Some(GUARD),
+            track_deletes: function.track_deletes,
+            timeout: function.schedule.timeout,
+            fresh: options.trigger.reset || options.trigger.full,
+        };
+        let told = |told: Told<'_>| match told {
+            Told::Record(record) => tell(record, None),
+            Told::Line(line) => logged(key, line.level, &line.text),
+        };
+        Ok(driver::program(&self.inner.engine, program.clone(), order, halt, &told).await?)
+    }
+}
+
+/// What the code says of its run stands in the program's log, with its sync.
+fn logged(key: &SyncKey, level: LogLevel, line: &str) {
+    match level {
+        LogLevel::Error => tracing::error!(sync = %key, line, "function"),
+        LogLevel::Warn => tracing::warn!(sync = %key, line, "function"),
+        LogLevel::Info => tracing::info!(sync = %key, line, "function"),
+        LogLevel::Debug => tracing::debug!(sync = %key, line, "function"),
+    }
+}

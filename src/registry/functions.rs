@@ -1,0 +1,141 @@
+//! The functions of the settings' folder: compiled, and laid into the definitions of their sources.
+//!
+//! Each model of a sync becomes a stream of its source that the function alone writes; the sync itself is one of the source's
+//! function syncs. What is wrong comes with all other complaints about definitions.
+
+use crate::config::Settings;
+use crate::connectors::definition::{Definition, FunctionSync, Schedule, Stream, schedule};
+use crate::connectors::functions::runtime::compile::FunctionKind;
+use crate::connectors::functions::runtime::{Function, Functions};
+use crate::connectors::functions::{Accounts, FunctionProgram};
+use crate::engine::source::program::Program;
+use crate::engine::time::Clock;
+use crate::registry::definitions::{Definitions, Sources};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Programs by source and name of the sync.
+pub type Programs = BTreeMap<(String, String), Arc<dyn Program>>;
+
+/// The functions of a folder; none if there is no folder.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedFunctions {
+    folder: String,
+    functions: Option<Arc<Functions>>,
+}
+
+impl LoadedFunctions {
+    /// Compiles the folder that the settings name. What is wrong is the second part.
+    pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
+        let Some(folder) = settings.functions.as_deref().filter(|folder| folder.is_dir()) else {
+            return Default::default();
+        };
+        let folder_name = folder.display().to_string();
+        match Functions::load(folder) {
+            Ok(functions) => {
+                let complaints = functions.all.iter().filter_map(|function| bad_frequency(folder, function)).collect();
+                (LoadedFunctions { folder: folder_name, functions: Some(Arc::new(functions)) }, complaints)
+            }
+            Err(complaints) => {
+                let said = complaints.iter().map(|complaint| format!("{folder_name}/{complaint}")).collect();
+                (LoadedFunctions::default(), said)
+            }
+        }
+    }
+
+    /// Adds to a definition what the functions of its source bring.
+    pub(super) fn attach(&self, definition: &mut Definition) -> Result<(), Vec<String>> {
+        let Some(functions) = &self.functions else { return Ok(()) };
+        let mut complaints = Vec::new();
+        for function in syncs(functions).filter(|function| function.place.source == definition.source) {
+            for (model, schema) in &function.definition.models {
+                if definition.stream(model).is_some() {
+                    let place = format!("{}/{}", self.folder, function.place.file);
+                    complaints.push(format!(
+                        "{place} duplicate_model the definition of `{}` has a stream `{model}` already; name one of the two otherwise",
+                        definition.source
+                    ));
+                    continue;
+                }
+                definition.streams.push(Stream::of_function(model, schema.clone()));
+            }
+            definition.function_syncs.push(sync(function, &functions.modules.hash));
+        }
+        if complaints.is_empty() { Ok(()) } else { Err(complaints) }
+    }
+
+    /// Complaints about functions of sources that have no definition.
+    pub(super) fn undescribed(&self, is_defined: impl Fn(&str) -> bool) -> Vec<String> {
+        let Some(functions) = &self.functions else { return Vec::new() };
+        let missing = functions.sources().into_iter().filter(|source| !is_defined(source));
+        let said = |source: &str| {
+            format!(
+                "{folder}/{source}:1:1 undescribed_source there are functions of `{source}`, but no definition has this name\n  \
+                 hint: add sources/{source}.yaml: {{source: {source}, base_url: https://…, auth: {{type: bearer}}}}",
+                folder = self.folder
+            )
+        };
+        missing.map(said).collect()
+    }
+}
+
+/// What runs each function of the definitions that is a sync.
+pub fn programs(
+    definitions: &Definitions,
+    sources: &Sources,
+    accounts: &Arc<dyn Accounts>,
+    clock: &Arc<dyn Clock>,
+) -> Programs {
+    let mut programs = Programs::new();
+    let Some(functions) = &definitions.functions.functions else { return programs };
+    for (name, definition) in definitions.iter() {
+        let Some(source) = sources.rest.get(name) else { continue };
+        for sync in &definition.function_syncs {
+            let program = FunctionProgram {
+                sync: sync.clone(),
+                modules: functions.modules.clone(),
+                source: source.clone(),
+                accounts: accounts.clone(),
+                clock: clock.clone(),
+            };
+            programs.insert((name.clone(), sync.name.clone()), Arc::new(program));
+        }
+    }
+    programs
+}
+
+fn syncs(functions: &Functions) -> impl Iterator<Item = &Function> {
+    functions.all.iter().filter(|function| function.place.kind == FunctionKind::Sync)
+}
+
+fn sync(function: &Function, hash: &str) -> FunctionSync {
+    let definition = &function.definition;
+    let tick = definition.frequency.as_deref().and_then(|text| schedule(text).ok());
+    let usual = tick.map_or_else(Schedule::default, Schedule::of);
+    FunctionSync {
+        name: function.place.name.clone(),
+        file: function.place.file.clone(),
+        description: definition.description.clone(),
+        models: definition.models.keys().cloned().collect(),
+        schedule: Schedule { paused: definition.auto_start == Some(false), ..usual },
+        track_deletes: definition.track_deletes == Some(true),
+        webhooks: definition.webhook_subscriptions.clone().unwrap_or_default(),
+        polled: definition.exec,
+        hash: hash.to_owned(),
+    }
+}
+
+/// A sync says how often it runs, in the words of a schedule.
+fn bad_frequency(folder: &Path, function: &Function) -> Option<String> {
+    if function.place.kind != FunctionKind::Sync || !function.definition.exec {
+        return None;
+    }
+    let place = folder.join(&function.place.file).display().to_string();
+    match function.definition.frequency.as_deref() {
+        None => Some(format!(
+            "{place} no_frequency the sync does not say how often it runs\n  hint: add `frequency: 'every hour'`"
+        )),
+        Some(text) => schedule(text).err().map(|why| format!("{place} bad_frequency {why}")),
+    }
+}

@@ -1,0 +1,39 @@
+//! Functions in a program without the feature `functions`: whoever has some is told.
+
+use crate::config::Settings;
+use crate::connectors::definition::Definition;
+use crate::engine::source::program::Program;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Programs by source and name of the sync: none.
+pub type Programs = BTreeMap<(String, String), Arc<dyn Program>>;
+
+/// No functions.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedFunctions {}
+
+impl LoadedFunctions {
+    /// Refuses a folder of functions.
+    pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
+        let folder = settings.functions.as_deref().filter(|folder| folder.is_dir());
+        let said = |folder: &std::path::Path| {
+            format!(
+                "{}:1:1 without_functions this program is built without functions in TypeScript\n  \
+                 hint: build it with its default features: cargo build --bin syncline",
+                folder.display()
+            )
+        };
+        (LoadedFunctions {}, folder.map(said).into_iter().collect::<Vec<_>>())
+    }
+
+    /// Adds nothing.
+    pub(super) fn attach(&self, _: &mut Definition) -> Result<(), Vec<String>> {
+        Ok(())
+    }
+
+    /// Misses nothing.
+    pub(super) fn undescribed(&self, _: impl Fn(&str) -> bool) -> Vec<String> {
+        Vec::new()
+    }
+}
