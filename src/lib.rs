@@ -189,6 +189,7 @@
 //! |---|---|
 //! | `program` (default) | everything around the engine that the `syncline` program has: schedules, webhooks, server, command line |
 //! | `kafka` (default) | `connectors::kafka`: topics in and out, by librdkafka; with `program` also the log on topics, and clusters |
+//! | `functions` (default) | functions in TypeScript, with `program`: the commands `syncline functions …` |
 //!
 //! `default-features = false` leaves the library: [`engine`], [`views`], and [`connectors`] for REST and webhooks.
 

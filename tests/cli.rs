@@ -11,6 +11,10 @@ use syncline_provider::github::{GitHub, GitHubOptions};
 use syncline_provider::{DefinitionOptions, Edit, Fake, FakeOptions, Notify, definition, webhooks::ClientCourier};
 use tempfile::TempDir;
 
+#[cfg(feature = "functions")]
+#[path = "cli/functions.rs"]
+mod functions;
+
 /// 32 characters and more, as the server demands.
 const KEY: &str = "an-api-key-for-the-tests-of-the-cli-0123456789";
 

@@ -132,7 +132,8 @@ fn settings(dir: &Path) -> Result<(), Fail> {
     show::line(&format!("wrote {}", file.display()))
 }
 
-fn create(file: &Path, text: &str, mode: u32) -> Result<(), Fail> {
+/// Writes a file that is not there yet, with its folders.
+pub(super) fn create(file: &Path, text: &str, mode: u32) -> Result<(), Fail> {
     let failed = |e: std::io::Error| match e.kind() {
         ErrorKind::AlreadyExists => Fail::new(code::FAILURE, format!("{} exists and is left as it is", file.display()))
             .hint("choose another name: `syncline init NAME`"),
@@ -150,7 +151,8 @@ fn create(file: &Path, text: &str, mode: u32) -> Result<(), Fail> {
     })
 }
 
-fn check_name(name: &str) -> Result<(), Fail> {
+/// Refuses what cannot be the name of a source.
+pub(super) fn check_name(name: &str) -> Result<(), Fail> {
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if first && rest && name.len() <= NAME_MAX {

@@ -12,6 +12,8 @@ mod decide;
 mod deliveries;
 mod demo;
 pub mod exit;
+#[cfg(feature = "functions")]
+mod functions;
 mod init;
 mod logs;
 pub(crate) mod program;
@@ -113,6 +115,10 @@ enum Verb {
     /// Inbound webhooks
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
+    /// Functions in TypeScript: write, check, test
+    #[cfg(feature = "functions")]
+    #[command(subcommand)]
+    Functions(functions::FunctionsCommand),
     /// Write a checked backup of the data folder, also while a server runs
     Backup(backup::BackupArgs),
     /// Put a backup into the data folder
@@ -161,6 +167,8 @@ fn dispatch(common: &CommonArgs, verb: Verb) -> Result<ExitCode, Fail> {
         Verb::Reject(args) => block_on(decide::run(common, &args, false)),
         Verb::Connections(verb) => block_on(connections::run(common, &verb)),
         Verb::Webhook(verb) => block_on(webhook::run(common, &verb)),
+        #[cfg(feature = "functions")]
+        Verb::Functions(command) => functions::run(&command),
         Verb::Backup(args) => block_on(backup::run(common, &args)),
         Verb::Restore(args) => backup::run_restore(common, &args),
         Verb::Repair(args) => repair::run(common, &args),

@@ -1,0 +1,97 @@
+//! `syncline functions …`: functions in TypeScript, from the first file to a tested one. Nothing here asks a provider.
+
+mod compile;
+mod init;
+mod list;
+mod test;
+
+use super::exit::{Fail, code};
+use crate::connectors::definition;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use syncline_runtime::{Complaint, Function, Functions};
+
+/// What to do.
+#[derive(clap::Subcommand)]
+pub(crate) enum FunctionsCommand {
+    /// Compile and load all functions, and print every complaint
+    Compile(Folder),
+    /// What functions there are
+    List(list::ListArgs),
+    /// Write a first function, its test, and what editors need
+    Init(init::InitArgs),
+    /// Run functions against recorded answers
+    Test(test::TestArgs),
+}
+
+/// Where functions are.
+#[derive(clap::Args)]
+pub(crate) struct Folder {
+    /// Folder of functions
+    #[arg(long, value_name = "DIR", default_value = "./functions")]
+    path: PathBuf,
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: &FunctionsCommand) -> Result<ExitCode, Fail> {
+    match command {
+        FunctionsCommand::Compile(folder) => compile::run(folder),
+        FunctionsCommand::List(args) => list::run(args),
+        FunctionsCommand::Init(args) => init::run(args),
+        FunctionsCommand::Test(args) => test::run(args),
+    }
+}
+
+impl Folder {
+    /// All functions of the folder; every complaint is a line that begins with its place.
+    fn load(&self) -> Result<Functions, Fail> {
+        if !self.path.is_dir() {
+            return Err(Fail::new(code::CONFIG, format!("there is no folder of functions at {}", self.shown("")))
+                .hint("`syncline functions init SOURCE` writes a first one; --path names another folder"));
+        }
+        let functions = Functions::load(&self.path).map_err(|complaints| self.refused(&complaints))?;
+        let complaints: Vec<Complaint> = functions.all.iter().filter_map(bad_frequency).collect();
+        if !complaints.is_empty() {
+            return Err(self.refused(&complaints));
+        }
+        if functions.all.is_empty() {
+            return Err(Fail::new(code::CONFIG, format!("there are no functions in {}", self.shown(""))).hint(
+                "functions are in SOURCE/syncs/, SOURCE/actions/ and SOURCE/on-events/; \
+                 `syncline functions init SOURCE` writes a first one",
+            ));
+        }
+        Ok(functions)
+    }
+
+    fn refused(&self, complaints: &[Complaint]) -> Fail {
+        let lines: Vec<String> = complaints.iter().map(|complaint| self.line(complaint)).collect();
+        Fail::new(code::CONFIG, lines.join("\n"))
+    }
+
+    /// `file:line:col code message`; a complaint about a whole file is at its beginning, so that editors can jump to it.
+    fn line(&self, complaint: &Complaint) -> String {
+        let Complaint { file, line, column, code, message } = complaint;
+        format!("{}:{}:{} {code} {message}", self.shown(file), (*line).max(1), (*column).max(1))
+    }
+
+    /// A file of the folder as seen from here.
+    fn shown(&self, file: &str) -> String {
+        let path = self.path.join(file);
+        path.strip_prefix(".").unwrap_or(&path).components().collect::<PathBuf>().display().to_string()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        Path::new(&self.path).join(name)
+    }
+}
+
+/// Functions declare how often they run in the words of definitions.
+fn bad_frequency(function: &Function) -> Option<Complaint> {
+    let message = definition::schedule(function.definition.frequency.as_deref()?).err()?;
+    Some(Complaint::of_file(&function.place.file, "bad_frequency", format!("`frequency`: {message}")))
+}
+
+/// `4 functions`, `1 function`.
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
