@@ -1,0 +1,107 @@
+//! The hold-out: functions that others wrote, against the answers that they recorded.
+//!
+//! `SYNCLINE_TEMPLATES` names a folder of sources (`NAME/syncs/*.ts`, `NAME/actions/*.ts`, `NAME/tests/*.test.json`); without it there is
+//! nothing to do. Each function is loaded alone, so that one which cannot be hides no other. What is not equal is listed
+//! with its cause: `SYNCLINE_TEMPLATES=… cargo test -p syncline-runtime --test templates -- --nocapture`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use syncline_runtime::compile::{FunctionKind, Place};
+use syncline_runtime::mocks::{Mocks, run};
+use syncline_runtime::{Complaint, Functions};
+
+/// Of a thousand functions that are recorded, so many are equal at least.
+const EQUAL: usize = 948;
+
+/// What became of the functions of one kind.
+#[derive(Debug, Default)]
+struct Tally {
+    loaded: usize,
+    refused: usize,
+    equal: usize,
+    differ: usize,
+}
+
+#[test]
+fn functions_of_others_give_what_they_recorded() {
+    let Some(templates) = std::env::var_os("SYNCLINE_TEMPLATES").map(PathBuf::from) else { return };
+    let mut tallies: BTreeMap<FunctionKind, Tally> = BTreeMap::new();
+    for source in names(&templates) {
+        let copy = tempfile::tempdir().expect("a folder");
+        copy_code(&templates.join(&source), &copy.path().join(&source));
+        for kind in [FunctionKind::Sync, FunctionKind::Action, FunctionKind::OnEvent] {
+            let folder = format!("{source}/{}", kind.folder());
+            for place in
+                names(&templates.join(&folder)).iter().filter_map(|name| Place::of(&format!("{folder}/{name}")))
+            {
+                let tally = tallies.entry(kind).or_default();
+                match alone(copy.path(), &place) {
+                    Ok(functions) => {
+                        tally.loaded += 1;
+                        test(&templates, &functions, tally);
+                    }
+                    Err(complaints) => {
+                        tally.refused += 1;
+                        complaints.iter().for_each(|complaint| println!("refused  {complaint}"));
+                    }
+                }
+            }
+        }
+    }
+    println!("{tallies:#?}");
+    assert!(!tallies.is_empty(), "no functions in {}", templates.display());
+    for (kind, tally) in tallies {
+        let recorded = tally.equal + tally.differ;
+        assert!(tally.equal * 1_000 >= recorded * EQUAL, "{}: {tally:?}", kind.folder());
+    }
+}
+
+/// The folder with one function in it.
+fn alone(folder: &Path, place: &Place) -> Result<Functions, Vec<Complaint>> {
+    fs::write(folder.join("index.ts"), format!("import './{}';\n", place.file)).expect("written");
+    Functions::load(folder)
+}
+
+fn test(templates: &Path, functions: &Functions, tally: &mut Tally) {
+    for function in &functions.all {
+        let file = format!("{}/tests/{}.test.json", function.place.source, function.place.name);
+        let Ok(text) = fs::read_to_string(templates.join(&file)) else { continue };
+        let differences =
+            Mocks::parse(&file, &text).map_err(|complaint| vec![complaint.to_string()]).and_then(|mocks| {
+                let invocation = mocks.invocation(&function.place, &function.definition);
+                let replay =
+                    run(functions.modules.clone(), invocation, &mocks).map_err(|fault| vec![fault.to_string()])?;
+                Ok(mocks.differences(&replay))
+            });
+        let differences = differences.unwrap_or_else(|causes| causes);
+        match differences.first() {
+            None => tally.equal += 1,
+            Some(first) => {
+                tally.differ += 1;
+                println!("differs  {}: {first}", function.place.file);
+            }
+        }
+    }
+}
+
+/// Names in a folder, in order; none if it is not there.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// Copies code, and not what was recorded.
+fn copy_code(from: &Path, to: &Path) {
+    for name in names(from).iter().filter(|name| !["tests", "mocks", "node_modules"].contains(&name.as_str())) {
+        let (from, to) = (from.join(name), to.join(name));
+        if from.is_dir() {
+            copy_code(&from, &to);
+        } else if [".ts", ".js", ".json"].iter().any(|ending| name.ends_with(ending)) {
+            fs::create_dir_all(to.parent().unwrap_or(&to)).expect("made");
+            fs::copy(from, to).expect("copied");
+        }
+    }
+}
