@@ -25,8 +25,12 @@ HostDate.UTC = MachineDate.UTC;
 HostDate.now = () => host.now();
 Object.defineProperty(HostDate, 'length', { value: 7 });
 define('Date', HostDate);
-define('performance', { now: () => host.now() - started, timeOrigin: host.now() });
-const started = host.now();
+define('performance', {
+    now: () => host.now() - host.began(),
+    get timeOrigin() {
+        return host.began();
+    },
+});
 
 Math.random = () => host.random();
 

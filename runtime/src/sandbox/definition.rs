@@ -1,6 +1,6 @@
 //! What the file of a function declares: its schedule, its models as JSON Schema, what it subscribes to.
 
-use super::{Said, Sandbox};
+use super::{Said, Warm};
 use crate::compile::{Complaint, FunctionKind, Modules, Place};
 use crate::wire::{Fault, Invocation, Limits};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What may be used to find out what a file declares.
-const LIMITS: Limits =
+pub(crate) const DESCRIBE: Limits =
     Limits { cpu_step: Duration::from_secs(5), cpu: Duration::from_secs(5), output: 4 << 20, ..Limits::ACTION };
 
 /// What a function declares of itself.
@@ -85,7 +85,12 @@ impl Declared {
 
 /// Reads what a function declares, by running its file (and nothing that is in its functions).
 pub fn describe(modules: &Arc<Modules>, place: &Place) -> Result<Definition, Complaint> {
-    let json = run(modules, &place.file).map_err(|fault| complaint(place, &fault))?;
+    read(place, Warm::new().and_then(|warm| declared(warm, modules, &place.file)))
+}
+
+/// What a file declared, checked.
+pub(crate) fn read(place: &Place, declared: Result<String, Fault>) -> Result<Definition, Complaint> {
+    let json = declared.map_err(|fault| complaint(place, &fault))?;
     if let Ok(problem) = serde_json::from_str::<Problem>(&json) {
         return Err(problem.complaint(place));
     }
@@ -147,16 +152,16 @@ fn complaint(place: &Place, fault: &Fault) -> Complaint {
 }
 
 /// Loads a file and gives what it declares as JSON.
-fn run(modules: &Arc<Modules>, file: &str) -> Result<String, Fault> {
+pub(crate) fn declared(warm: Warm, modules: &Arc<Modules>, file: &str) -> Result<String, Fault> {
     let invocation = Invocation {
         file: file.to_owned(),
         about: String::new(),
         models: Vec::new(),
-        limits: LIMITS,
+        limits: DESCRIBE,
         now: Some(0),
         seed: 0,
     };
-    let mut sandbox = Sandbox::new(modules.clone(), &invocation)?;
+    let mut sandbox = warm.sandbox(modules.clone(), &invocation);
     sandbox.call("syncline:describe", "describe", &[file]);
     for said in sandbox.go_on() {
         if let Said::Ended(ended) = said {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Measures one invocation. Once over a limit it stays over.
 pub(super) struct Meter {
-    limits: Limits,
+    limits: Cell<Limits>,
     /// Time of this thread on the processor when the step began.
     began: Cell<Duration>,
     /// Of the steps before.
@@ -19,18 +19,24 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(limits: Limits) -> Meter {
+    pub(super) fn new() -> Meter {
         let zero = || Cell::new(Duration::ZERO);
-        let meter = Meter {
-            limits,
+        Meter {
+            limits: Cell::new(Limits::EXEC),
             began: zero(),
             before: zero(),
             step: zero(),
             requests: Cell::new(0),
             over: RefCell::new(None),
-        };
-        meter.step();
-        meter
+        }
+    }
+
+    /// From here on it is measured, against these limits.
+    pub(super) fn begin(&self, limits: Limits) {
+        self.limits.set(limits);
+        self.began.set(thread_time());
+        self.step.set(Duration::ZERO);
+        self.before.set(Duration::ZERO);
     }
 
     /// The host has answered: what comes is a new step.
@@ -43,7 +49,7 @@ impl Meter {
     /// Looks at the time. Called now and then while code runs.
     pub(super) fn look(&self) {
         self.step.set(thread_time().saturating_sub(self.began.get()));
-        let (step, all) = (self.limits.cpu_step, self.limits.cpu);
+        let Limits { cpu_step: step, cpu: all, .. } = self.limits.get();
         if self.step.get() > step {
             self.exceed(
                 "cpu_time",
@@ -57,8 +63,9 @@ impl Meter {
     /// Counts a request.
     pub(super) fn request(&self) {
         self.requests.set(self.requests.get().saturating_add(1));
-        if self.requests.get() > self.limits.requests {
-            self.exceed("too_many_requests", format!("the function made more than {} requests", self.limits.requests));
+        let most = self.limits.get().requests;
+        if self.requests.get() > most {
+            self.exceed("too_many_requests", format!("the function made more than {most} requests"));
         }
     }
 
@@ -72,7 +79,8 @@ impl Meter {
         self.before.get() + self.step.get()
     }
 
-    fn exceed(&self, code: &str, message: String) {
+    /// It is over a limit. The first one counts.
+    pub(super) fn exceed(&self, code: &str, message: String) {
         let mut over = self.over.borrow_mut();
         if over.is_none() {
             *over = Some(Fault { code: code.into(), message, ..Fault::default() });

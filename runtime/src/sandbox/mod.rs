@@ -33,6 +33,8 @@ use std::time::Duration;
 const COLLECT_AFTER: usize = 8 << 20;
 /// Jobs between two looks at the meter.
 const JOBS_BETWEEN: u32 = 64;
+/// Modules of ours that are evaluated before a function begins: nearly every function imports them.
+const READY: [&str; 1] = ["zod"];
 
 /// What a function says.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,60 @@ pub enum Said {
     Call(Call),
     /// It ended.
     Ended(Ended),
+}
+
+/// A heap in which our own modules are ready, before it is known what runs in it. Making it takes far longer than beginning.
+pub struct Warm {
+    shared: Rc<Shared>,
+    context: Context,
+    runtime: Runtime,
+}
+
+impl Warm {
+    /// An error is that there is no memory for a heap.
+    pub fn new() -> Result<Warm, Fault> {
+        let shared = Rc::new(Shared::new(Rc::new(Meter::new())));
+        let runtime = Runtime::new().map_err(|_| out_of_memory())?;
+        let context = Context::full(&runtime).map_err(|_| out_of_memory())?;
+        runtime.set_gc_threshold(COLLECT_AFTER);
+        let warm = Warm { shared, context, runtime };
+        warm.load(Arc::default());
+        let ready = |ctx: Ctx<'_>| {
+            natives::install(&ctx, &warm.shared).catch(&ctx).map_err(|error| error.to_string())?;
+            READY
+                .iter()
+                .try_for_each(|name| modules::evaluate(&ctx, name))
+                .catch(&ctx)
+                .map_err(|error| error.to_string())
+        };
+        match warm.context.with(ready) {
+            Ok(()) => Ok(warm),
+            Err(message) => {
+                Err(Fault { message: format!("the sandbox could not be set up: {message}"), ..out_of_memory() })
+            }
+        }
+    }
+
+    /// Begins an invocation; gives what it says first.
+    pub fn begin(self, modules: Arc<Modules>, invocation: Invocation) -> (Sandbox, Vec<Said>) {
+        let mut sandbox = self.sandbox(modules, &invocation);
+        sandbox.call("syncline:invoke", "start", &[&invocation.file, &invocation.about]);
+        let said = sandbox.go_on();
+        (sandbox, said)
+    }
+
+    fn sandbox(self, modules: Arc<Modules>, invocation: &Invocation) -> Sandbox {
+        self.shared.begin(invocation);
+        limit(&self.runtime, &invocation.limits, &self.shared.meter);
+        self.load(modules.clone());
+        let Warm { shared, context, runtime } = self;
+        Sandbox { result: None, ended: false, shared, context, runtime, modules }
+    }
+
+    /// Which modules are found from here on, beside ours.
+    fn load(&self, modules: Arc<Modules>) {
+        self.runtime.set_loader(modules::Names::new(modules.clone()), modules::Sources::new(modules));
+    }
 }
 
 /// A running function.
@@ -57,10 +113,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// Begins an invocation. What it says first is the second part; an error is that there is no memory for a heap.
     pub fn begin(modules: Arc<Modules>, invocation: Invocation) -> Result<(Sandbox, Vec<Said>), Fault> {
-        let mut sandbox = Sandbox::new(modules, &invocation)?;
-        sandbox.call("syncline:invoke", "start", &[&invocation.file, &invocation.about]);
-        let said = sandbox.go_on();
-        Ok((sandbox, said))
+        Ok(Warm::new()?.begin(modules, invocation))
     }
 
     /// Hands in what the host answers to a call. An answer to no call is ignored.
@@ -95,24 +148,6 @@ impl Sandbox {
     /// Time on the processor so far.
     pub fn cpu(&self) -> Duration {
         self.shared.meter.total()
-    }
-
-    fn new(modules: Arc<Modules>, invocation: &Invocation) -> Result<Sandbox, Fault> {
-        let meter = Rc::new(Meter::new(invocation.limits));
-        let shared = Rc::new(Shared::new(invocation, meter.clone()));
-        let runtime = Runtime::new().map_err(|_| out_of_memory())?;
-        let context = Context::full(&runtime).map_err(|_| out_of_memory())?;
-        limit(&runtime, &invocation.limits, &meter);
-        runtime.set_loader(modules::Names::new(modules.clone()), modules::Sources::new(modules.clone()));
-        let sandbox = Sandbox { result: None, ended: false, shared, context, runtime, modules };
-        let installed =
-            sandbox.context.with(|ctx| natives::install(&ctx, &sandbox.shared).catch(&ctx).map_err(|e| e.to_string()));
-        match installed {
-            Ok(()) => Ok(sandbox),
-            Err(message) => {
-                Err(Fault { message: format!("the sandbox could not be set up: {message}"), ..out_of_memory() })
-            }
-        }
     }
 
     /// Calls an export of a module of ours, and keeps the promise it gives.
@@ -193,7 +228,7 @@ impl Sandbox {
     }
 
     fn output(&self, output: Option<String>) -> Result<Option<String>, Fault> {
-        let limit = self.shared.limits.output;
+        let limit = self.shared.limits.get().output;
         match output {
             Some(output) if output.len() > limit => Err(Fault {
                 code: "output_too_large".into(),
@@ -234,7 +269,6 @@ fn call_export<'js>(ctx: &Ctx<'js>, module: &str, name: &str, arguments: &[&str]
 fn limit(runtime: &Runtime, limits: &Limits, meter: &Rc<Meter>) {
     runtime.set_memory_limit(limits.memory);
     runtime.set_max_stack_size(limits.stack);
-    runtime.set_gc_threshold(COLLECT_AFTER);
     let meter = meter.clone();
     runtime.set_interrupt_handler(Some(Box::new(move || {
         meter.look();

@@ -100,3 +100,9 @@ pub(super) fn declare<'js>(ctx: &Ctx<'js>, name: &str, source: &'static str) -> 
     }
     Ok(module)
 }
+
+/// Runs a module of ours.
+pub(super) fn evaluate(ctx: &Ctx<'_>, name: &str) -> Result<()> {
+    let source = ours(name).ok_or_else(|| Error::new_loading(name))?;
+    declare(ctx, name, source)?.eval()?.1.finish::<()>()
+}

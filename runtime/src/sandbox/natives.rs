@@ -23,10 +23,12 @@ const CHANCE_BYTES: usize = 1 << 16;
 
 /// What the natives of one sandbox share.
 pub(super) struct Shared {
-    pub(super) limits: Limits,
+    pub(super) limits: Cell<Limits>,
     pub(super) meter: Rc<Meter>,
-    models: Vec<String>,
+    models: RefCell<Vec<String>>,
     step: RefCell<Step>,
+    /// Bytes that were written or asked, and that the host has not been told of.
+    held: Cell<usize>,
     /// Calls the host has not been told of.
     calls: RefCell<VecDeque<Call>>,
     /// Calls without an answer.
@@ -35,7 +37,9 @@ pub(super) struct Shared {
     open: Cell<usize>,
     last: Cell<u32>,
     lines: Cell<u32>,
-    clock: Clock,
+    /// The time where the host fixed it: it goes on only by sleeping.
+    fixed: Cell<Option<i64>>,
+    began: Cell<i64>,
     chance: RefCell<ChaCha8Rng>,
 }
 
@@ -64,40 +68,42 @@ enum Form {
     Bytes,
 }
 
-/// The time a function sees.
-enum Clock {
-    Machine,
-    /// It goes on only by sleeping.
-    Fixed(Cell<i64>),
-}
-
-impl Clock {
-    fn now(&self) -> i64 {
-        match self {
-            Clock::Fixed(now) => now.get(),
-            Clock::Machine => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-            }
-        }
-    }
-}
-
 impl Shared {
-    pub(super) fn new(invocation: &Invocation, meter: Rc<Meter>) -> Shared {
+    /// Before it is known what is invoked: then time stands still, and chance is always the same.
+    pub(super) fn new(meter: Rc<Meter>) -> Shared {
         Shared {
-            limits: invocation.limits,
+            limits: Cell::new(Limits::EXEC),
             meter,
-            models: invocation.models.clone(),
+            models: RefCell::default(),
             step: RefCell::default(),
+            held: Cell::new(0),
             calls: RefCell::default(),
             waiting: RefCell::default(),
             open: Cell::new(0),
             last: Cell::new(0),
             lines: Cell::new(0),
-            clock: invocation.now.map_or(Clock::Machine, |now| Clock::Fixed(Cell::new(now))),
-            chance: RefCell::new(ChaCha8Rng::seed_from_u64(invocation.seed)),
+            fixed: Cell::new(Some(0)),
+            began: Cell::new(0),
+            chance: RefCell::new(ChaCha8Rng::seed_from_u64(0)),
         }
+    }
+
+    /// What holds from here on.
+    pub(super) fn begin(&self, invocation: &Invocation) {
+        self.limits.set(invocation.limits);
+        self.meter.begin(invocation.limits);
+        *self.models.borrow_mut() = invocation.models.clone();
+        self.fixed.set(invocation.now);
+        self.began.set(self.now());
+        *self.chance.borrow_mut() = ChaCha8Rng::seed_from_u64(invocation.seed);
+    }
+
+    /// Milliseconds since 1970, as the function sees them.
+    fn now(&self) -> i64 {
+        self.fixed.get().unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
     }
 
     /// Whether an answer of the host would go on with something.
@@ -107,11 +113,14 @@ impl Shared {
 
     /// The calls the host may be told of now.
     pub(super) fn take_calls(&self) -> Vec<Call> {
-        let room = self.limits.open.saturating_sub(self.open.get());
+        let room = self.limits.get().open.saturating_sub(self.open.get());
         let mut calls = self.calls.borrow_mut();
         let taken = calls.len().min(room);
         self.open.set(self.open.get() + taken);
-        calls.drain(..taken).collect()
+        let taken: Vec<Call> = calls.drain(..taken).collect();
+        let told: usize = taken.iter().map(weight).sum();
+        self.held.set(self.held.get().saturating_sub(told));
+        taken
     }
 
     /// What was written since the last call.
@@ -128,9 +137,7 @@ impl Shared {
     pub(super) fn settle<'js>(&self, ctx: &Ctx<'js>, call: u32, answer: Answer) -> Result<()> {
         let Some(waiting) = self.waiting.borrow_mut().remove(&call) else { return Ok(()) };
         self.open.set(self.open.get().saturating_sub(1));
-        if let Clock::Fixed(now) = &self.clock {
-            now.set(now.get().saturating_add(waiting.millis));
-        }
+        self.fixed.set(self.fixed.get().map(|now| now.saturating_add(waiting.millis)));
         let (settle, value) = match answer {
             Answer::Done => (waiting.resolve, Value::new_undefined(ctx.clone())),
             Answer::Json(json) => (waiting.resolve, ctx.json_parse(json)?),
@@ -149,12 +156,24 @@ impl Shared {
         if self.calls.borrow().len() >= CALLS {
             return Err(Exception::throw_message(ctx, &format!("more than {CALLS} calls wait; await them")));
         }
+        self.hold(ctx, weight_of(&ask))?;
         let millis = if let Ask::Sleep { millis } = &ask { i64::try_from(*millis).unwrap_or(i64::MAX) } else { 0 };
         let (resolve, reject) = (Persistent::save(ctx, resolve), Persistent::save(ctx, reject));
         self.waiting.borrow_mut().insert(id, Waiting { resolve, reject, form, millis });
-        let writes = self.take_writes();
-        self.calls.borrow_mut().push_back(Call { id, writes, ask });
+        self.calls.borrow_mut().push_back(Call { id, writes: self.take_writes(), ask });
         Ok(promise)
+    }
+
+    /// What the host is not told of yet counts as memory of the function, though it lies outside its heap.
+    fn hold(&self, ctx: &Ctx<'_>, bytes: usize) -> Result<()> {
+        let held = self.held.get().saturating_add(bytes);
+        if held > self.limits.get().memory {
+            let message = "the function wrote more than it is allowed to hold in memory; await what it asks for";
+            self.meter.exceed("out_of_memory", message.to_owned());
+            return Err(Exception::throw_message(ctx, message));
+        }
+        self.held.set(held);
+        Ok(())
     }
 
     fn request<'js>(&self, ctx: &Ctx<'js>, json: &str, body: &Value<'js>, form: &str) -> Result<Promise<'js>> {
@@ -192,7 +211,8 @@ impl Shared {
             );
             self.log("warn", &text);
         }
-        let now = self.clock.now();
+        let now = self.now();
+        self.hold(ctx, page.bytes.len())?;
         let mut step = self.step.borrow_mut();
         step.records += page.rows.len();
         step.bytes += page.bytes.len();
@@ -222,11 +242,12 @@ impl Shared {
     }
 
     fn check_model(&self, ctx: &Ctx<'_>, model: &str) -> Result<()> {
-        match self.models.iter().any(|known| known == model) {
+        let models = self.models.borrow();
+        match models.iter().any(|known| known == model) {
             true => Ok(()),
             false => {
                 self.step.borrow_mut().writes.refused = true;
-                let known = self.models.join(", ");
+                let known = models.join(", ");
                 Err(Exception::throw_message(
                     ctx,
                     &format!("the function has no model `{model}`; its models are: {known}"),
@@ -237,14 +258,31 @@ impl Shared {
 
     fn log(&self, level: &str, text: &str) {
         self.lines.set(self.lines.get().saturating_add(1));
+        let limits = self.limits.get();
         let text = match self.lines.get() {
-            lines if lines < self.limits.lines => cut(text, self.limits.line).to_owned(),
-            lines if lines == self.limits.lines => format!("more than {lines} lines: the rest is left out"),
+            lines if lines < limits.lines => cut(text, limits.line).to_owned(),
+            lines if lines == limits.lines => format!("more than {lines} lines: the rest is left out"),
             _ => return,
         };
         let level = if ["debug", "warn", "error"].contains(&level) { level } else { "info" };
-        let at = self.clock.now();
+        let at = self.now();
+        self.held.set(self.held.get().saturating_add(text.len()));
         self.step.borrow_mut().writes.lines.push(Line { level: level.to_owned(), text, at });
+    }
+}
+
+/// Bytes of a call that may be many.
+fn weight(call: &Call) -> usize {
+    let pages: usize = call.writes.pages.iter().map(|page| page.bytes.len()).sum();
+    let lines: usize = call.writes.lines.iter().map(|line| line.text.len()).sum();
+    pages + lines + weight_of(&call.ask)
+}
+
+fn weight_of(ask: &Ask) -> usize {
+    match ask {
+        Ask::Request(request) => request.body.as_ref().map_or(0, Vec::len),
+        Ask::Member { arguments, .. } => arguments.len(),
+        _ => 0,
     }
 }
 
@@ -280,8 +318,7 @@ pub(super) fn install<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>) -> Result<()> {
     surroundings(ctx, &host, shared)?;
     encodings(ctx, &host)?;
     ctx.globals().set("__host", host)?;
-    let source = modules::ours("syncline:globals").unwrap_or_default();
-    modules::declare(ctx, "syncline:globals", source)?.eval()?.1.finish::<()>()
+    modules::evaluate(ctx, "syncline:globals")
 }
 
 /// What is answered by the host: each gives a promise.
@@ -346,7 +383,9 @@ fn writes<'js>(ctx: &Ctx<'js>, host: &Object<'js>, shared: &Rc<Shared>) -> Resul
 /// Time and chance.
 fn surroundings<'js>(ctx: &Ctx<'js>, host: &Object<'js>, shared: &Rc<Shared>) -> Result<()> {
     let of = shared.clone();
-    host.set("now", Function::new(ctx.clone(), move || of.clock.now() as f64)?)?;
+    host.set("now", Function::new(ctx.clone(), move || of.now() as f64)?)?;
+    let of = shared.clone();
+    host.set("began", Function::new(ctx.clone(), move || of.began.get() as f64)?)?;
     let of = shared.clone();
     host.set("random", Function::new(ctx.clone(), move || of.chance.borrow_mut().random::<f64>())?)?;
     let of = shared.clone();

@@ -131,6 +131,10 @@ fn bombs_end_with_a_code() {
         ("cpu_time", "const f = () => Promise.resolve().then(f); await f();"),
         ("cpu_time", "/^(a+)+$/.test('a'.repeat(40) + 'b');"),
         ("out_of_memory", "const all: string[][] = []; for (;;) { all.push(new Array(100000).fill('x')); }"),
+        (
+            "out_of_memory",
+            "const all = Array.from({ length: 9000 }, (_, i) => ({ id: String(i), text: 'x'.repeat(500) })); for (;;) { void nango.batchSave(all, 'Contact'); }",
+        ),
         ("script_error", "let s = 'x'; for (;;) { s += s + Math.random(); }"),
         ("script_error", "const f = (n: number): number => f(n + 1) + 1; f(0);"),
         ("stuck", "await new Promise(() => {});"),
