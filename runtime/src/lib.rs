@@ -6,6 +6,7 @@
 //! | [`sandbox`] | one invocation of one function: what it asks comes out as frames, what it is answered goes in |
 //! | [`functions`] | all functions of a folder, with what each declares |
 //! | [`mocks`] | a host made of recorded answers, for tests |
+//! | [`worker`] | processes that hold sandboxes, so that what code does to its process is done to no other |
 //! | [`wire`] | those frames: what is said between a function and its host |
 //!
 //! Promises: code has no way out but the frames; it reads no clock and no chance but the host's, so the same invocation with
@@ -18,6 +19,8 @@ pub mod functions;
 pub mod mocks;
 pub mod sandbox;
 pub mod wire;
+#[cfg(unix)]
+pub mod worker;
 
 pub use compile::{Complaint, Modules};
 pub use functions::{Function, Functions};

@@ -17,6 +17,7 @@ mod modules;
 mod natives;
 mod writer;
 
+pub(crate) use definition::{DESCRIBE, declared, read};
 pub use definition::{Definition, describe};
 
 use crate::compile::Modules;

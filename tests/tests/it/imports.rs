@@ -64,6 +64,7 @@ const RUNTIME: &[Room] = &[
     room("sandbox", &["compile", "wire"]),
     room("functions", &["compile", "sandbox"]),
     room("mocks", &["compile", "wire", "sandbox"]),
+    room("worker", &["compile", "wire", "sandbox"]),
 ];
 
 /// The ways in and out never know each other; nothing below `app` knows it; surfaces stand above. `http` knows no route and no app.
