@@ -17,6 +17,8 @@ mod w4_http;
 mod w4_read;
 mod w5_restart;
 mod w7_view;
+#[cfg(feature = "functions")]
+mod w8_functions;
 
 use clap::Parser;
 use feed::Feed;
@@ -39,7 +41,7 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "bench",
-    about = "Benchmarks of the engine: W1 load, W2 re-poll, W3 webhooks, W4 read, W5 restart, W7 view"
+    about = "Benchmarks of the engine: W1 load, W2 re-poll, W3 webhooks, W4 read, W5 restart, W7 view, W8 functions"
 )]
 struct Args {
     /// Records in all, over ten connections.
@@ -54,7 +56,7 @@ struct Args {
     /// From so many contents of a commit on they are stored in blocks.
     #[arg(long, default_value_t = syncline_engine::pipeline::BLOCK_LEAST)]
     block_least: usize,
-    /// Only these, such as `w1,w2`. W1 runs with all but W7: the others need its records.
+    /// Only these, such as `w1,w2`. W1 runs with all but W7 and W8: the others need its records.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Records a page, one page a commit.
@@ -118,6 +120,10 @@ impl Bench {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "functions")]
+    if std::env::args().nth(1).as_deref() == Some(w8_functions::WORKER) {
+        return syncline_runtime::worker::main();
+    }
     let args = Args::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -157,10 +163,14 @@ async fn works(args: &Args, dir: &Path, report: &mut Report) -> Result<(), Fault
     if ["w1", "w2", "w3", "w4", "w5"].iter().any(|work| args.wants(work)) {
         on_records(args, dir, report).await?;
     }
-    match args.wants("w7") {
-        true => w7_view::run(args, report),
-        false => Ok(()),
+    if args.wants("w7") {
+        w7_view::run(args, report)?;
     }
+    #[cfg(feature = "functions")]
+    if args.wants("w8") {
+        w8_functions::run(dir, report).await?;
+    }
+    Ok(())
 }
 
 async fn on_records(args: &Args, dir: &Path, report: &mut Report) -> Result<(), Fault> {
