@@ -1,6 +1,8 @@
 //! What functions reach of the program: connections and their metadata, and where webhooks arrive.
 
-use crate::connectors::functions::Accounts;
+use crate::config::Settings;
+use crate::connectors::functions::runtime::worker::{Options, Workers};
+use crate::connectors::functions::{Accounts, Executor};
 use crate::engine::source::{Connection, Failure};
 use crate::engine::time::Clock;
 use crate::ingest::webhooks::Hooks;
@@ -9,6 +11,7 @@ use crate::registry::definitions::{Definitions, Sources};
 use crate::registry::functions::{self, Programs};
 use async_trait::async_trait;
 use serde_json::Value;
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 /// The connections of an app. Webhooks are opened after them.
@@ -30,11 +33,28 @@ pub(super) fn programs(
     definitions: &Definitions,
     sources: &Sources,
     connections: &Arc<Connections>,
+    settings: &Settings,
     clock: Arc<dyn Clock>,
 ) -> (Programs, Arc<KnownAccounts>) {
     let accounts = Arc::new(KnownAccounts { connections: connections.clone(), hooks: OnceLock::new() });
     let reached: Arc<dyn Accounts> = accounts.clone();
-    (functions::programs(definitions, sources, &reached, &clock), accounts)
+    (functions::programs(definitions, sources, &reached, &executor(settings), &clock), accounts)
+}
+
+/// The argument by which this program is told to be a worker.
+pub(crate) const WORKER: &str = "functions-worker";
+
+/// Where functions run: in processes of this same program, unless the settings say otherwise.
+fn executor(settings: &Settings) -> Executor {
+    if settings.functions.as_ref().is_some_and(|functions| functions.in_process) {
+        return Executor::Threads;
+    }
+    let command = || {
+        let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "syncline".into()));
+        command.arg(WORKER);
+        command
+    };
+    Executor::Workers(Arc::new(Workers::new(command, Options::default())))
 }
 
 #[async_trait]

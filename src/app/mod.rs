@@ -14,7 +14,7 @@
 pub mod connections;
 pub mod fields;
 #[cfg(feature = "functions")]
-mod functions;
+pub(crate) mod functions;
 mod measure;
 pub mod quarantine;
 #[cfg(feature = "kafka")]
@@ -164,7 +164,7 @@ impl App {
         let credentials: Arc<dyn Credentials> = connections.clone();
         let sources = definitions::sources(&settings, &definitions, &engine, &credentials)?;
         #[cfg(feature = "functions")]
-        let (programs, accounts) = functions::programs(&definitions, &sources, &connections, engine.clock());
+        let (programs, accounts) = functions::programs(&definitions, &sources, &connections, &settings, engine.clock());
         #[cfg(not(feature = "functions"))]
         let programs = Programs::new();
         let sources = sources.by_name;

@@ -96,6 +96,11 @@ impl Program {
 
     /// Runs the command line of this process, as `syncline` does.
     pub fn main(self) -> ExitCode {
+        // A worker for functions is this program once more, and nothing of it but the sandbox.
+        #[cfg(feature = "functions")]
+        if std::env::args().nth(1).is_some_and(|first| first == crate::app::functions::WORKER) {
+            return syncline_runtime::worker::main();
+        }
         super::main(self.extensions, &self.twice)
     }
 

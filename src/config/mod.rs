@@ -51,8 +51,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Folder or globs of definitions.
     pub sources: Vec<String>,
-    /// Folder of functions in TypeScript; what a file or a variable says, or `./functions`.
-    pub functions: Option<PathBuf>,
+    /// Functions in TypeScript; `None` where nobody may have any.
+    pub functions: Option<FunctionSettings>,
     /// API keys, hashed.
     pub api_keys: Vec<ApiKey>,
     /// Receivers of outgoing webhooks by name.
@@ -84,6 +84,15 @@ pub struct Settings {
     pub process: Process,
     /// What the program's own code brings, which no file can say.
     pub extensions: Extensions,
+}
+
+/// Where functions in TypeScript are, and where they run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionSettings {
+    /// Their folder. It need not be there.
+    pub path: PathBuf,
+    /// On threads of this process instead of worker processes: for code that is trusted.
+    pub in_process: bool,
 }
 
 /// Who sees `/metrics`, and how much.

@@ -1,7 +1,7 @@
 //! The tree of settings → [`Settings`], key by key; reading goes on after a complaint, so that all come at once.
 
 use super::value::{Wrong, environment, later, secret};
-use super::{ApiKey, LogFormat, Logs, Metrics, OF_ALL, Role, Settings};
+use super::{ApiKey, FunctionSettings, LogFormat, Logs, Metrics, OF_ALL, Role, Settings};
 use crate::connectors::config_text::{Content, Fields, Node, duration};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -52,14 +52,18 @@ const MIN_FREE_MB_MAX: u64 = 1 << 20;
 /// Most workers.
 const WORKERS_MAX: u64 = 64;
 
-/// `functions: {path: …}`.
-fn functions(top: &mut Fields, wrong: &mut Wrong) -> PathBuf {
-    let usual = PathBuf::from("./functions");
-    let Some(node) = top.take("functions") else { return usual };
-    let Some(mut fields) = Fields::open(node, "`functions`", wrong) else { return usual };
-    let path = fields.text("path", wrong).map_or(usual, |(path, _)| PathBuf::from(path));
+/// `functions: {path: …, in_process: …}`.
+fn functions(top: &mut Fields, wrong: &mut Wrong) -> FunctionSettings {
+    let mut functions = FunctionSettings { path: PathBuf::from("./functions"), in_process: false };
+    let Some(mut fields) = top.take("functions").and_then(|node| Fields::open(node, "`functions`", wrong)) else {
+        return functions;
+    };
+    if let Some((path, _)) = fields.text("path", wrong) {
+        functions.path = PathBuf::from(path);
+    }
+    functions.in_process = fields.bool("in_process", wrong).unwrap_or(false);
     fields.finish(wrong);
-    path
+    functions
 }
 
 /// Reads all keys; what is wrong or absent keeps its default.

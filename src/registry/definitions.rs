@@ -204,8 +204,10 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
     let text = std::fs::read_to_string(file).map_err(|e| whole("unreadable_file", e.to_string()))?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let secure = |all: Vec<Complaint>| outward(all, settings);
+    // Whose models the functions write, a file with complaints does not tell.
+    let listed = |all: Vec<Complaint>| all.into_iter().filter(|c| c.code != "no_streams" || !functions.any());
     let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
-        .map_err(|all| secure(all).iter().map(Complaint::to_string).collect::<Vec<_>>())?;
+        .map_err(|all| listed(secure(all)).map(|complaint| complaint.to_string()).collect::<Vec<_>>())?;
     let (mut definition, warnings) = of_code(definition, warnings, settings)?;
     functions.attach(&mut definition)?;
     let warnings = warnings.into_iter().filter(|w| w.code != "no_streams" || definition.streams.is_empty());

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::connectors::definition::{Definition, FunctionSync, Schedule, Stream, schedule};
 use crate::connectors::functions::runtime::compile::FunctionKind;
 use crate::connectors::functions::runtime::{Function, Functions};
-use crate::connectors::functions::{Accounts, FunctionProgram};
+use crate::connectors::functions::{Accounts, Executor, FunctionProgram};
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::{Definitions, Sources};
@@ -28,7 +28,9 @@ pub struct LoadedFunctions {
 impl LoadedFunctions {
     /// Compiles the folder that the settings name. What is wrong is the second part.
     pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
-        let Some(folder) = settings.functions.as_deref().filter(|folder| folder.is_dir()) else {
+        let Some(folder) =
+            settings.functions.as_ref().map(|functions| functions.path.as_path()).filter(|folder| folder.is_dir())
+        else {
             return Default::default();
         };
         let folder_name = folder.display().to_string();
@@ -42,6 +44,11 @@ impl LoadedFunctions {
                 (LoadedFunctions::default(), said)
             }
         }
+    }
+
+    /// Whether there are functions at all.
+    pub(super) fn any(&self) -> bool {
+        self.functions.is_some()
     }
 
     /// Adds to a definition what the functions of its source bring.
@@ -85,6 +92,7 @@ pub fn programs(
     definitions: &Definitions,
     sources: &Sources,
     accounts: &Arc<dyn Accounts>,
+    executor: &Executor,
     clock: &Arc<dyn Clock>,
 ) -> Programs {
     let mut programs = Programs::new();
@@ -97,6 +105,7 @@ pub fn programs(
                 modules: functions.modules.clone(),
                 source: source.clone(),
                 accounts: accounts.clone(),
+                executor: executor.clone(),
                 clock: clock.clone(),
             };
             programs.insert((name.clone(), sync.name.clone()), Arc::new(program));

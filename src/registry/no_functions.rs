@@ -16,7 +16,8 @@ pub struct LoadedFunctions {}
 impl LoadedFunctions {
     /// Refuses a folder of functions.
     pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
-        let folder = settings.functions.as_deref().filter(|folder| folder.is_dir());
+        let folder =
+            settings.functions.as_ref().map(|functions| functions.path.as_path()).filter(|folder| folder.is_dir());
         let said = |folder: &std::path::Path| {
             format!(
                 "{}:1:1 without_functions this program is built without functions in TypeScript\n  \
@@ -25,6 +26,11 @@ impl LoadedFunctions {
             )
         };
         (LoadedFunctions {}, folder.map(said).into_iter().collect::<Vec<_>>())
+    }
+
+    /// There are none.
+    pub(super) fn any(&self) -> bool {
+        false
     }
 
     /// Adds nothing.

@@ -18,15 +18,16 @@
 //! | `requests` | its requests, tried again as it asks |
 //! | `members` | the rest of the `nango` object |
 //! | `secrets` | credentials as handles, and back |
-//! | [`threads`] | executions on threads of this process |
+//! | `execution` | where the code runs: worker processes, or threads of this one |
 
+mod execution;
 mod members;
 mod program;
 mod requests;
 mod secrets;
 mod steps;
-pub mod threads;
 
+pub use execution::Executor;
 pub use members::Accounts;
 pub use program::FunctionProgram;
 pub use syncline_runtime as runtime;

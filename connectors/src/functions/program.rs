@@ -1,10 +1,10 @@
 //! One execution of a function: what it asks is answered, what it writes becomes steps.
 
+use super::execution::{Execution, Executor};
 use super::members::{Accounts, Members};
 use super::requests::{Sender, is_failure};
 use super::secrets::Handles;
 use super::steps::Steps;
-use super::threads::Execution;
 use crate::definition::FunctionSync;
 use crate::http::limits::RequestPriority;
 use crate::rest::RestSource;
@@ -16,13 +16,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::model::{Position, Record, Timestamp};
-use syncline_engine::source::program::{Outlet, Program, ProgramAsk, Requests, RunKind};
+use syncline_engine::source::program::{LogLevel, Outlet, Program, ProgramAsk, Requests, RunKind};
 use syncline_engine::source::{Connection, Failure};
 use syncline_engine::time::{Chance, Clock};
 use syncline_runtime::Modules;
-use syncline_runtime::sandbox::Said;
 use syncline_runtime::wire::{Answer, Ask, Call, Fault, Invocation, Limits, Writes};
+use syncline_runtime::worker::{Gone, Heard};
 use tokio::task::JoinSet;
+
+/// How often an execution is begun again whose worker was lost through no fault of its own.
+const LOST_MAX: u32 = 5;
+/// Before it is begun again.
+const LOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Faults of code that have a word of their own; every other is a `script_error`.
 const FAULTS: [&str; 12] = [
@@ -50,16 +55,55 @@ pub struct FunctionProgram {
     pub source: Arc<RestSource>,
     /// Who keeps its connections.
     pub accounts: Arc<dyn Accounts>,
+    /// Where the code runs.
+    pub executor: Executor,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// Why an execution ended without an end of the code.
+enum Stop {
+    /// The run failed.
+    Failed(Failure),
+    /// Its worker was lost: another execution goes on from the checkpoint.
+    Lost(Gone),
+}
+
+impl From<Failure> for Stop {
+    fn from(why: Failure) -> Stop {
+        Stop::Failed(why)
+    }
 }
 
 #[async_trait]
 impl Program for FunctionProgram {
     async fn run(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Failure> {
-        let mut chance = Chance::from_seed(ask.run ^ ask.started_at.0.unsigned_abs());
+        let mut lost = 0;
+        loop {
+            let checkpoint = out.checkpoint().cloned();
+            match self.execute(&ProgramAsk { checkpoint, ..ask.clone() }, out).await {
+                Ok(()) => return Ok(()),
+                Err(Stop::Failed(why)) => return Err(why),
+                Err(Stop::Lost(why)) if lost < LOST_MAX => {
+                    lost += 1;
+                    let line = format!("{why}; the function goes on from its checkpoint in another one");
+                    out.log(LogLevel::Warn, line).await?;
+                    self.clock.sleep(LOST_PAUSE).await;
+                }
+                Err(Stop::Lost(why)) => return Err(Failure::lasting("killed", why.to_string())),
+            }
+        }
+    }
+}
+
+impl FunctionProgram {
+    /// One execution, from the checkpoint.
+    async fn execute(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Stop> {
+        let mut chance = Chance::from_seed(ask.run ^ self.clock.now().0.unsigned_abs());
         let handles = Arc::new(Handles::new(&self.source.definition().functions, &ask.connection, &mut chance));
-        let execution = Execution::begin(self.modules.clone(), self.invocation(ask, chance.number()));
+        let invocation = self.invocation(ask, chance.number());
+        let execution = self.executor.begin(&ask.connection.environment, &self.modules, invocation).await;
+        let execution = execution.map_err(Stop::Lost)?;
         let lane = if ask.checkpoint.is_some() { RequestPriority::Poll } else { RequestPriority::Backfill };
         let sender = Sender { source: self.source.clone(), clock: self.clock.clone(), handles: handles.clone(), lane };
         let members = Members {
@@ -69,7 +113,7 @@ impl Program for FunctionProgram {
             handles,
             metadata: Mutex::new(ask.connection.metadata.clone()),
         };
-        let run = Host {
+        let host = Host {
             program: self,
             connection: ask.connection.clone(),
             execution,
@@ -81,11 +125,9 @@ impl Program for FunctionProgram {
             requests: Requests::default(),
             chance,
         };
-        run.finish(out).await
+        host.finish(out).await
     }
-}
 
-impl FunctionProgram {
     fn invocation(&self, ask: &ProgramAsk, seed: u64) -> Invocation {
         let definition = self.source.definition();
         let rules = &definition.functions;
@@ -132,20 +174,24 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    async fn finish(mut self, out: &mut Outlet) -> Result<(), Failure> {
+    async fn finish(mut self, out: &mut Outlet) -> Result<(), Stop> {
         loop {
             tokio::select! {
                 said = self.execution.next() => match said {
-                    Some(Said::Call(call)) => self.called(call, out).await?,
-                    Some(Said::Ended(ended)) => {
+                    Some(Heard::Call(call)) => self.called(call, out).await?,
+                    Some(Heard::Lost(why)) => return Err(Stop::Lost(why)),
+                    Some(Heard::Ended(ended)) => {
                         self.hand_over(ended.writes, None, out).await?;
-                        return ended.result.map(drop).map_err(|fault| self.failed(&fault));
+                        return ended.result.map(drop).map_err(|fault| self.failed(&fault).into());
                     }
-                    None => return Err(Failure::lasting("killed", "the function ended without a word")),
+                    None => return Err(Failure::lasting("killed", "the function ended without a word").into()),
                 },
                 Some(done) = self.working.join_next() => match done {
-                    Ok((call, answer)) => self.answered(call, answer),
-                    Err(error) => return Err(Failure::lasting("killed", format!("a call of the function died: {error}"))),
+                    Ok((call, answer)) => self.answered(call, answer).await,
+                    Err(error) => {
+                        let message = format!("a call of the function died: {error}");
+                        return Err(Failure::lasting("killed", message).into());
+                    }
                 },
             }
         }
@@ -156,7 +202,7 @@ impl Host<'_> {
         let checkpoint = if let Ask::Checkpoint(json) = &ask { Some(json.clone().map(Bytes::from)) } else { None };
         self.hand_over(writes, checkpoint, out).await?;
         match ask {
-            Ask::Flush | Ask::Checkpoint(_) => self.execution.answer(id, Answer::Done),
+            Ask::Flush | Ask::Checkpoint(_) => self.execution.answer(id, Answer::Done).await,
             Ask::Request(request) => {
                 let now = self.program.clock.now();
                 self.open.insert(id, now);
@@ -167,13 +213,13 @@ impl Host<'_> {
             }
             Ask::CloseWindow { model } => {
                 let answer = out.window_end(&model).await.map(|ids| Answer::json(&ids.into()));
-                self.settle(id, answer)?;
+                self.settle(id, answer).await?;
             }
             Ask::Records { model, ids } => {
                 let records = out.records_by_ids(&model, ids).await;
                 let live = |record: Option<Record>| record.and_then(|record| shown(&record));
                 let answer = records.map(|records| list(records.into_iter().filter_map(live)));
-                self.settle(id, answer)?;
+                self.settle(id, answer).await?;
             }
             Ask::List { model, after } => {
                 let place = after.and_then(|text| text.parse().ok()).map_or(Position::START, Position);
@@ -183,7 +229,7 @@ impl Host<'_> {
                     let Answer::Json(records) = records else { return records };
                     Answer::Json([b"{\"records\":", records.as_slice(), b",\"next\":", next.as_bytes(), b"}"].concat())
                 });
-                self.settle(id, answer)?;
+                self.settle(id, answer).await?;
             }
             Ask::Sleep { millis } => {
                 let clock = self.program.clock.clone();
@@ -201,20 +247,22 @@ impl Host<'_> {
     }
 
     /// What the engine answers to a call. What the function did wrong it may catch; a failure of the engine ends the run.
-    fn settle(&mut self, call: u32, answer: Result<Answer, Failure>) -> Result<(), Failure> {
+    async fn settle(&mut self, call: u32, answer: Result<Answer, Failure>) -> Result<(), Failure> {
         match answer {
-            Ok(answer) => self.execution.answer(call, answer),
-            Err(why) if why.code == "no_window" => self.execution.answer(call, Answer::failed(why.code, why.message)),
+            Ok(answer) => self.execution.answer(call, answer).await,
+            Err(why) if why.code == "no_window" => {
+                self.execution.answer(call, Answer::failed(why.code, why.message)).await;
+            }
             Err(why) => return Err(why),
         }
         Ok(())
     }
 
-    fn answered(&mut self, call: u32, answer: Answer) {
+    async fn answered(&mut self, call: u32, answer: Answer) {
         if self.open.remove(&call).is_some() && is_failure(&answer) {
             self.requests.failed += 1;
         }
-        self.execution.answer(call, answer);
+        self.execution.answer(call, answer).await;
     }
 
     async fn hand_over(

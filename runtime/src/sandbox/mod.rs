@@ -221,7 +221,7 @@ impl Sandbox {
     /// Nothing will settle what the function waits for; with a heap that is full, because there was no room for what would have.
     fn stuck(&self) -> Fault {
         let used = usize::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0);
-        if used > self.shared.limits.memory / 10 * 9 {
+        if used > self.shared.limits.get().memory / 10 * 9 {
             return out_of_memory();
         }
         let message = "the function waits for a promise that nothing will settle".to_owned();

@@ -131,14 +131,15 @@ fn lay_out(folder: &Path, source: &str, url: &str, sync: &str, text: &str) {
     fs::create_dir_all(folder.join("sources")).expect("made");
     fs::write(syncs.join(format!("{sync}.ts")), text).expect("written");
     let definition = format!(
-        "source: {source}\nbase_url: {url}\nauth: {{type: bearer}}\nlimits: {{retry: {{wait: 10ms..20ms}}}}\n\
-         connections: {{acme: {{credentials: {{token: {TOKEN}}}}}}}\n"
+        "source: {source}\nbase_url: {url}\nauth: {{type: bearer}}\nlimits: {{retry: {{backoff: 10ms..20ms}}}}\n\
+         connections: {{acme: {{credentials: {{token: \"file:token\"}}}}}}\n"
     );
+    fs::write(folder.join("sources/token"), TOKEN).expect("written");
     fs::write(folder.join("sources").join(format!("{source}.yaml")), definition).expect("written");
 }
 
 async fn serve(folder: &Path) -> Serving {
-    let more = json!({"functions": {"path": folder.join("functions")}});
+    let more = json!({"functions": {"path": folder.join("functions"), "in_process": true}});
     Serving::start_with(folder, &folder.join("sources"), more).await
 }
 
