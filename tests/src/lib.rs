@@ -12,6 +12,7 @@ pub mod feed;
 pub mod history;
 pub mod oracle;
 pub mod retraction;
+pub mod salesforce;
 pub mod served;
 pub mod serving;
 pub mod tools;

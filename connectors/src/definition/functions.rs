@@ -3,7 +3,6 @@
 use super::Schedule;
 use super::read::Out;
 use crate::config_text::{self, Content, Fields, Node};
-use globset::Glob;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,22 +13,18 @@ const WALL_MAX: Duration = Duration::from_secs(24 * 3_600);
 const CPU_MAX: Duration = Duration::from_secs(3_600);
 /// Bounds of the heap.
 const MEMORY: std::ops::RangeInclusive<u64> = 8 << 20..=1 << 30;
-/// Keys of `paginate`, as functions write them.
-const PAGINATE: [&str; 13] = [
-    "type",
+/// Keys of `paginate` that name a place in a request or an answer.
+const PLACES: [&str; 7] = [
     "cursor_path_in_response",
     "cursor_name_in_request",
     "link_rel_in_response_header",
     "link_path_in_response_body",
     "offset_name_in_request",
-    "offset_start_value",
-    "offset_calculation_method",
-    "limit",
     "limit_name_in_request",
     "response_path",
-    "in_body",
-    "retries",
 ];
+/// Largest number in `paginate`.
+const NUMBER_MAX: u64 = 1_000_000;
 
 /// What functions of a source may do.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +93,7 @@ pub(super) fn functions(node: Option<Node>, out: &mut Out) -> FunctionRules {
     for (host, spot) in fields.texts("hosts", out).unwrap_or_default() {
         let name = host.strip_prefix("*.").unwrap_or(&host);
         let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b));
-        if !is_name || Glob::new(&host).is_err() {
+        if !is_name {
             out.push(spot.complain("bad_host", format!("`{host}` is no host; write api.example.com or *.example.com")));
         }
         rules.hosts.push(host.to_ascii_lowercase());
@@ -109,7 +104,7 @@ pub(super) fn functions(node: Option<Node>, out: &mut Out) -> FunctionRules {
         rules.env = env(node, out);
     }
     if let Some(node) = fields.take("paginate") {
-        rules.paginate = paginate(&node, out);
+        rules.paginate = paginate(node, out);
     }
     if let Some(mut limits) = fields.take("limits").and_then(|node| Fields::open(node, "`functions.limits`", out)) {
         rules.limits = self::limits(&mut limits, out);
@@ -134,19 +129,34 @@ fn env(node: Node, out: &mut Out) -> BTreeMap<String, String> {
     entries.into_iter().filter_map(text).collect()
 }
 
-fn paginate(node: &Node, out: &mut Out) -> Map<String, Value> {
-    let (Content::Map(entries), Value::Object(paging)) = (&node.content, node.to_json()) else {
-        out.push(config_text::bad_type(node, "`functions.paginate`", "a map"));
-        return Map::new();
-    };
-    for entry in entries.iter().filter(|entry| !PAGINATE.contains(&entry.key.as_str())) {
-        let known = PAGINATE.join(", ");
-        let message = format!("unknown key `{}` in `functions.paginate`; known are {known}", entry.key);
-        out.push(entry.spot.complain("unknown_key", message));
+fn paginate(node: Node, out: &mut Out) -> Map<String, Value> {
+    let mut paging = Map::new();
+    let Some(mut fields) = Fields::open(node, "`functions.paginate`", out) else { return paging };
+    let kinds = [("cursor", "cursor"), ("link", "link"), ("offset", "offset")];
+    match (fields.has("type"), fields.word("type", &kinds, out)) {
+        (_, Some(kind)) => drop(paging.insert("type".to_owned(), kind.into())),
+        (true, None) => {}
+        (false, None) => {
+            let message = "`functions.paginate` needs the key `type`: cursor, link or offset";
+            out.push(fields.spot.complain("missing_key", message));
+        }
     }
-    if !matches!(paging.get("type").and_then(Value::as_str), Some("cursor" | "link" | "offset")) {
-        out.push(node.spot.complain("missing_key", "`functions.paginate` needs `type`: cursor, link or offset"));
+    for key in PLACES {
+        let Some((text, _)) = fields.text(key, out) else { continue };
+        paging.insert(key.to_owned(), text.into());
     }
+    for (key, least) in [("limit", 1), ("offset_start_value", 0)] {
+        let Some(number) = fields.whole(key, least, NUMBER_MAX, out) else { continue };
+        paging.insert(key.to_owned(), number.into());
+    }
+    let steps = [("by-response-size", "by-response-size"), ("per-page", "per-page")];
+    if let Some(step) = fields.word("offset_calculation_method", &steps, out) {
+        paging.insert("offset_calculation_method".to_owned(), step.into());
+    }
+    if let Some(in_body) = fields.bool("in_body", out) {
+        paging.insert("in_body".to_owned(), in_body.into());
+    }
+    fields.finish(out);
     paging
 }
 

@@ -150,7 +150,8 @@ fn offered(complaint: &Complaint) -> BTreeSet<String> {
     let said = ["; one of ", " is wanted", " or ", " must be ", "known presets: "]
         .iter()
         .fold(said.to_owned(), |said, joint| said.replace(joint, "; "));
-    let word = |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let word =
+        |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     said.split([',', ';']).map(str::trim).filter(word).map(str::to_owned).collect()
 }
 

@@ -27,6 +27,7 @@ impl Syncs {
         let unknown = || RunError::Unknown(key.clone());
         let program = self.inner.programs.get(&(key.source.clone(), key.stream.clone())).ok_or_else(unknown)?;
         let datasets = self.datasets(key).ok_or_else(unknown)?;
+        let wall = self.inner.definitions.get(&key.source).and_then(|definition| definition.functions.limits.wall);
         let order = ProgramOrder {
             sync: key.dataset(),
             datasets: datasets.into_iter().map(|dataset| (dataset.name.model.to_string(), dataset)).collect(),
@@ -34,7 +35,7 @@ impl Syncs {
             connection: Arc::clone(&account.connection),
             guard: Some(GUARD),
             track_deletes: function.track_deletes,
-            timeout: function.schedule.timeout,
+            timeout: wall.unwrap_or(function.schedule.timeout),
             fresh: options.trigger.reset || options.trigger.full,
         };
         let told = |told: Told<'_>| match told {
