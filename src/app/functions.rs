@@ -5,12 +5,13 @@ use crate::connectors::functions::runtime::worker::{Options, Workers};
 use crate::connectors::functions::{Accounts, Executor};
 use crate::engine::source::{Connection, Failure};
 use crate::engine::time::Clock;
-use crate::ingest::webhooks::Hooks;
+use crate::ingest::webhooks::{HookUrl, Hooks};
 use crate::registry::connections::Connections;
 use crate::registry::definitions::{Definitions, Sources};
 use crate::registry::functions::{self, Programs};
 use async_trait::async_trait;
 use serde_json::Value;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
@@ -50,7 +51,10 @@ fn executor(settings: &Settings) -> Executor {
         return Executor::Threads;
     }
     let command = || {
-        let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "syncline".into()));
+        // The program that runs, even if another one has taken its place on the disk.
+        let own = Path::new("/proc/self/exe");
+        let elsewhere = || std::env::current_exe().unwrap_or_else(|_| "syncline".into());
+        let mut command = Command::new(if own.exists() { own.to_path_buf() } else { elsewhere() });
         command.arg(WORKER);
         command
     };
@@ -76,7 +80,13 @@ impl Accounts for KnownAccounts {
         Ok(())
     }
 
-    fn webhook_url(&self, source: &str, _: &Connection) -> Option<String> {
-        self.hooks.get().and_then(|hooks| hooks.urls(source).into_iter().next())
+    fn webhook_url(&self, source: &str, connection: &Connection) -> Option<String> {
+        let urls = self.hooks.get()?.hook_urls(Some(source));
+        let is_its = |hook: &HookUrl| {
+            let entrance = &hook.entrance;
+            let of_all = entrance.connection.as_ref().is_none_or(|id| *id == connection.id);
+            of_all && entrance.environment == connection.environment
+        };
+        urls.into_iter().find(is_its).map(|hook| hook.url)
     }
 }

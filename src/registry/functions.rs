@@ -67,6 +67,13 @@ impl LoadedFunctions {
                 }
                 definition.streams.push(Stream::of_function(model, schema.clone()));
             }
+            if let Some(stream) = definition.streams.iter().find(|stream| stream.sync == function.place.name) {
+                let place = format!("{}/{}", self.folder, function.place.file);
+                complaints.push(format!(
+                    "{place} duplicate_sync the stream `{}` of the definition of `{}` has a sync of this name already; rename one of the two",
+                    stream.name, definition.source
+                ));
+            }
             definition.function_syncs.push(sync(function, &functions.modules.hash));
         }
         if complaints.is_empty() { Ok(()) } else { Err(complaints) }

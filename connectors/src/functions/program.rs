@@ -20,7 +20,7 @@ use syncline_engine::source::program::{LogLevel, Outlet, Program, ProgramAsk, Re
 use syncline_engine::source::{Connection, Failure};
 use syncline_engine::time::{Chance, Clock};
 use syncline_runtime::Modules;
-use syncline_runtime::wire::{Answer, Ask, Call, Fault, Invocation, Limits, Writes};
+use syncline_runtime::wire::{Answer, Ask, Call, Fault, Invocation, Limits, Request, Writes};
 use syncline_runtime::worker::{Gone, Heard};
 use tokio::task::JoinSet;
 
@@ -99,6 +99,11 @@ impl Program for FunctionProgram {
 impl FunctionProgram {
     /// One execution, from the checkpoint.
     async fn execute(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Stop> {
+        if self.deletes_what_earlier_executions_saved() {
+            for model in &ask.models {
+                out.window_start(model).await?;
+            }
+        }
         let mut chance = Chance::from_seed(ask.run ^ self.clock.now().0.unsigned_abs());
         let handles = Arc::new(Handles::new(&self.source.definition().functions, &ask.connection, &mut chance));
         let invocation = self.invocation(ask, chance.number());
@@ -126,6 +131,12 @@ impl FunctionProgram {
             chance,
         };
         host.finish(out).await
+    }
+
+    /// What a file that mentions it deletes at its call is what this run has not saved, from its beginning.
+    fn deletes_what_earlier_executions_saved(&self) -> bool {
+        let module = self.modules.modules.get(&self.sync.file);
+        module.is_some_and(|module| module.code.contains("deleteRecordsFromPreviousExecutions"))
     }
 
     fn invocation(&self, ask: &ProgramAsk, seed: u64) -> Invocation {
@@ -204,11 +215,18 @@ impl Host<'_> {
         match ask {
             Ask::Flush | Ask::Checkpoint(_) => self.execution.answer(id, Answer::Done).await,
             Ask::Request(request) => {
+                let connection = match self.bearer(&request) {
+                    Ok(connection) => connection,
+                    Err(refused) => {
+                        self.execution.answer(id, refused).await;
+                        return Ok(());
+                    }
+                };
                 let now = self.program.clock.now();
                 self.open.insert(id, now);
                 self.requests.sent += 1;
                 self.requests.earliest = Some(self.requests.earliest.map_or(now, |first| first.min(now)));
-                let (sender, connection, seed) = (self.sender.clone(), self.connection.clone(), self.chance.number());
+                let (sender, seed) = (self.sender.clone(), self.chance.number());
                 self.working.spawn(async move { (id, sender.send(connection, request, seed).await) });
             }
             Ask::CloseWindow { model } => {
@@ -244,6 +262,23 @@ impl Host<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whose request it is: the function's own connection, or another of its source.
+    fn bearer(&self, request: &Request) -> Result<Arc<Connection>, Answer> {
+        let own = &self.program.source.definition().source;
+        if let Some(source) = request.source.as_ref().filter(|source| *source != own) {
+            let message =
+                format!("a request in the name of another source (`{source}`) is not supported by this release");
+            return Err(Answer::failed("unsupported", message));
+        }
+        let Some(id) = request.connection.as_ref().filter(|id| **id != self.connection.id) else {
+            return Ok(self.connection.clone());
+        };
+        self.program.accounts.connection(&self.connection.environment, own, id).ok_or_else(|| {
+            let message = format!("there is no connection `{id}` of `{own}` in this environment");
+            Answer::failed("unknown_connection", message)
+        })
     }
 
     /// What the engine answers to a call. What the function did wrong it may catch; a failure of the engine ends the run.
