@@ -168,7 +168,7 @@ fn dispatch(common: &CommonArgs, verb: Verb) -> Result<ExitCode, Fail> {
         Verb::Connections(verb) => block_on(connections::run(common, &verb)),
         Verb::Webhook(verb) => block_on(webhook::run(common, &verb)),
         #[cfg(feature = "functions")]
-        Verb::Functions(command) => functions::run(&command),
+        Verb::Functions(command) => functions::run(common, &command),
         Verb::Backup(args) => block_on(backup::run(common, &args)),
         Verb::Restore(args) => backup::run_restore(common, &args),
         Verb::Repair(args) => repair::run(common, &args),

@@ -171,7 +171,7 @@ fn meant(app: &App, common: &CommonArgs, args: &Args) -> Result<Vec<SyncKey>, Fa
     Ok(keys)
 }
 
-fn summary(key: &SyncKey, report: &RunEndReport, dry: bool) -> String {
+pub(super) fn summary(key: &SyncKey, report: &RunEndReport, dry: bool) -> String {
     let record = &report.record;
     let c = &record.counts;
     let seconds = record.ended_at.map_or(0.0, |end| end.since(record.started_at).as_secs_f64());

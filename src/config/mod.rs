@@ -91,6 +91,8 @@ pub struct Settings {
 pub struct FunctionSettings {
     /// Their folder. It need not be there.
     pub path: PathBuf,
+    /// The settings name it. Where they do not, sources without a definition are passed over.
+    pub named: bool,
     /// On threads of this process instead of worker processes: for code that is trusted.
     pub in_process: bool,
 }

@@ -54,12 +54,12 @@ const WORKERS_MAX: u64 = 64;
 
 /// `functions: {path: …, in_process: …}`.
 fn functions(top: &mut Fields, wrong: &mut Wrong) -> FunctionSettings {
-    let mut functions = FunctionSettings { path: PathBuf::from("./functions"), in_process: false };
+    let mut functions = FunctionSettings { path: PathBuf::from("./functions"), named: false, in_process: false };
     let Some(mut fields) = top.take("functions").and_then(|node| Fields::open(node, "`functions`", wrong)) else {
         return functions;
     };
     if let Some((path, _)) = fields.text("path", wrong) {
-        functions.path = PathBuf::from(path);
+        (functions.path, functions.named) = (PathBuf::from(path), true);
     }
     functions.in_process = fields.bool("in_process", wrong).unwrap_or(false);
     fields.finish(wrong);

@@ -22,22 +22,21 @@ pub type Programs = BTreeMap<(String, String), Arc<dyn Program>>;
 #[derive(Clone, Debug, Default)]
 pub struct LoadedFunctions {
     folder: String,
+    /// The settings name the folder.
+    named: bool,
     functions: Option<Arc<Functions>>,
 }
 
 impl LoadedFunctions {
     /// Compiles the folder that the settings name. What is wrong is the second part.
     pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
-        let Some(folder) =
-            settings.functions.as_ref().map(|functions| functions.path.as_path()).filter(|folder| folder.is_dir())
-        else {
-            return Default::default();
-        };
+        let Some(set) = settings.functions.as_ref().filter(|set| set.path.is_dir()) else { return Default::default() };
+        let (folder, named) = (set.path.as_path(), set.named);
         let folder_name = folder.display().to_string();
         match Functions::load(folder) {
             Ok(functions) => {
                 let complaints = functions.all.iter().filter_map(|function| bad_frequency(folder, function)).collect();
-                (LoadedFunctions { folder: folder_name, functions: Some(Arc::new(functions)) }, complaints)
+                (LoadedFunctions { folder: folder_name, named, functions: Some(Arc::new(functions)) }, complaints)
             }
             Err(complaints) => {
                 let said = complaints.iter().map(|complaint| format!("{folder_name}/{complaint}")).collect();
@@ -79,7 +78,8 @@ impl LoadedFunctions {
         if complaints.is_empty() { Ok(()) } else { Err(complaints) }
     }
 
-    /// Complaints about functions of sources that have no definition.
+    /// Complaints about functions of sources that have no definition. A folder that the settings do not name may be there for
+    /// another purpose: then they are warnings.
     pub(super) fn undescribed(&self, is_defined: impl Fn(&str) -> bool) -> Vec<String> {
         let Some(functions) = &self.functions else { return Vec::new() };
         let missing = functions.sources().into_iter().filter(|source| !is_defined(source));
@@ -90,7 +90,12 @@ impl LoadedFunctions {
                 folder = self.folder
             )
         };
-        missing.map(said).collect()
+        let complaints = missing.map(said);
+        if self.named {
+            return complaints.collect();
+        }
+        complaints.for_each(|complaint| tracing::warn!("{complaint}"));
+        Vec::new()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Functions in a program without the feature `functions`: whoever has some is told.
 
-use crate::config::Settings;
+use crate::config::{FunctionSettings, Settings};
 use crate::connectors::definition::Definition;
 use crate::engine::source::program::Program;
 use std::collections::BTreeMap;
@@ -16,16 +16,16 @@ pub struct LoadedFunctions {}
 impl LoadedFunctions {
     /// Refuses a folder of functions.
     pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
-        let folder =
-            settings.functions.as_ref().map(|functions| functions.path.as_path()).filter(|folder| folder.is_dir());
-        let said = |folder: &std::path::Path| {
+        // One that the settings do not name may be there for another purpose.
+        let named = settings.functions.as_ref().filter(|functions| functions.named && functions.path.is_dir());
+        let said = |functions: &FunctionSettings| {
             format!(
                 "{}:1:1 without_functions this program is built without functions in TypeScript\n  \
                  hint: build it with its default features: cargo build --bin syncline",
-                folder.display()
+                functions.path.display()
             )
         };
-        (LoadedFunctions {}, folder.map(said).into_iter().collect::<Vec<_>>())
+        (LoadedFunctions {}, named.map(said).into_iter().collect::<Vec<_>>())
     }
 
     /// There are none.

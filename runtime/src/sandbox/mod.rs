@@ -187,24 +187,27 @@ impl Sandbox {
             return self.end(Err(fault));
         }
         match self.outcome() {
-            Some(result) => self.end(result),
+            Some(result) => {
+                let result = result.map_err(|fault| fault.unwrap_or_else(|| self.stuck()));
+                self.end(result)
+            }
             None => self.shared.take_calls().into_iter().map(Said::Call).collect(),
         }
     }
 
-    /// How the function ended, if it did.
-    fn outcome(&self) -> Option<Result<Option<String>, Fault>> {
-        let Some(result) = self.result.clone() else { return Some(Err(out_of_memory())) };
+    /// How the function ended, if it did; an error without a fault is that it never will.
+    fn outcome(&self) -> Option<Result<Option<String>, Option<Fault>>> {
+        let Some(result) = self.result.clone() else { return Some(Err(Some(out_of_memory()))) };
         self.context.with(|ctx| {
             let promise = match result.restore(&ctx) {
                 Ok(promise) => promise,
-                Err(_) => return Some(Err(out_of_memory())),
+                Err(_) => return Some(Err(Some(out_of_memory()))),
             };
             match promise.state() {
                 PromiseState::Pending if self.shared.waits() => None,
-                PromiseState::Pending => Some(Err(self.stuck())),
+                PromiseState::Pending => Some(Err(None)),
                 PromiseState::Resolved => Some(match promise.result::<Option<String>>() {
-                    Some(Ok(output)) => self.output(output),
+                    Some(Ok(output)) => self.output(output).map_err(Some),
                     _ => Ok(None),
                 }),
                 PromiseState::Rejected => {
@@ -212,7 +215,7 @@ impl Sandbox {
                         Some(Err(_)) => ctx.catch(),
                         _ => Value::new_undefined(ctx.clone()),
                     };
-                    Some(Err(explain(&ctx, &self.modules, thrown)))
+                    Some(Err(Some(explain(&ctx, &self.modules, thrown))))
                 }
             }
         })

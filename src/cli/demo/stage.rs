@@ -58,8 +58,9 @@ impl DemoStage {
             .await
             .map_err(|e| broken("the fake provider", e))?;
         write_files(folder.path(), &fake, &secret).map_err(|e| broken("the demo's files", e))?;
-        let settings =
+        let mut settings =
             config::load(&origin(folder.path())).map_err(|e| Fail::new(code::INTERNAL, e.to_string()))?.settings;
+        settings.functions = None;
         let app = App::open(settings, clock).await?;
         let running = app.start();
         tokio::spawn(server::serve(listener, api::router_until(app.clone(), running.stopping()), running.stopping()));

@@ -1,14 +1,17 @@
-//! `syncline functions …`: functions in TypeScript, from the first file to a tested one. Nothing here asks a provider.
+//! `syncline functions …`: functions in TypeScript, from the first file to a tested one. Only `run` asks a provider.
 
 mod compile;
 mod init;
 mod list;
+mod run;
 mod test;
 
+use super::CommonArgs;
 use super::exit::{Fail, code};
 use crate::connectors::definition;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use syncline_runtime::compile::FunctionKind;
 use syncline_runtime::{Complaint, Function, Functions};
 
 /// What to do.
@@ -20,6 +23,8 @@ pub(crate) enum FunctionsCommand {
     List(list::ListArgs),
     /// Write a first function, its test, and what editors need
     Init(init::InitArgs),
+    /// Run one against its provider, and keep nothing
+    Run(run::RunArgs),
     /// Run functions against recorded answers
     Test(test::TestArgs),
 }
@@ -33,11 +38,12 @@ pub(crate) struct Folder {
 }
 
 /// Runs one of them.
-pub(crate) fn run(command: &FunctionsCommand) -> Result<ExitCode, Fail> {
+pub(crate) fn run(common: &CommonArgs, command: &FunctionsCommand) -> Result<ExitCode, Fail> {
     match command {
         FunctionsCommand::Compile(folder) => compile::run(folder),
         FunctionsCommand::List(args) => list::run(args),
         FunctionsCommand::Init(args) => init::run(args),
+        FunctionsCommand::Run(args) => super::block_on(run::run(common, args)),
         FunctionsCommand::Test(args) => test::run(args),
     }
 }
@@ -87,7 +93,12 @@ impl Folder {
 
 /// Functions declare how often they run in the words of definitions.
 fn bad_frequency(function: &Function) -> Option<Complaint> {
-    let message = definition::schedule(function.definition.frequency.as_deref()?).err()?;
+    let Some(text) = function.definition.frequency.as_deref() else {
+        let needed = function.place.kind == FunctionKind::Sync && function.definition.exec;
+        let message = "the sync does not say how often it runs: add `frequency: 'every hour'`";
+        return needed.then(|| Complaint::of_file(&function.place.file, "no_frequency", message));
+    };
+    let message = definition::schedule(text).err()?;
     Some(Complaint::of_file(&function.place.file, "bad_frequency", format!("`frequency`: {message}")))
 }
 

@@ -9,6 +9,54 @@ use syncline_tests::serving::Serving;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// `functions run` in the folder, as a person types it.
+fn run_by_hand(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let settings = json!({
+        "data_dir": folder.join("data"), "sources": folder.join("sources"), "encryption": "off",
+        "functions": {"path": folder.join("functions")},
+        "egress": {"allow_http": true, "allow": ["127.0.0.0/8"]},
+    });
+    std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_program"));
+    let output = command.args(["functions", "run"]).args(args).current_dir(folder).output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A worker process, a real provider, and nothing that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_is_run_by_hand_and_nothing_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (fake, url) = Salesforce::start(2, Duration::ZERO).await;
+    fake.fill(3);
+    lay_out(folder.path(), "salesforce", &url, "contacts", include_str!("../../../runtime/tests/fixtures/contacts.ts"));
+    let (code, said, warned) = run_by_hand(folder.path(), &["contacts", "--records", "1"]);
+    assert_eq!(code, Some(0), "{said}{warned}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "Contact 3", "{said}");
+    assert!(lines[1].starts_with(r#"  {"id":"00300000000","#), "{said}");
+    assert_eq!(lines[2], format!(r#"checkpoint {{"lastModifiedISO":"{}"}}"#, stamp(2)));
+    assert!(
+        lines[3].starts_with("salesforce/acme/contacts: initial complete (dry run, nothing kept), 3 added"),
+        "{said}"
+    );
+    assert!(!folder.path().join("data").exists());
+
+    // What went wrong is told with its line, and by the exit code.
+    let broken = include_str!("../../../runtime/tests/fixtures/contacts.ts")
+        .replace("records.map(mapContact)", "(records as any).mop()");
+    lay_out(folder.path(), "salesforce", &url, "contacts", &broken);
+    let (code, said, _) = run_by_hand(folder.path(), &["salesforce/contacts"]);
+    assert_eq!(code, Some(10), "{said}");
+    assert!(said.contains("script_error: salesforce/syncs/contacts.ts:56:"), "{said}");
+    let (code, _, warned) = run_by_hand(folder.path(), &["orders"]);
+    assert_eq!(code, Some(2), "{warned}");
+    assert!(
+        warned.contains("there is no sync `orders` to run\nhint: there are: salesforce/contacts for acme"),
+        "{warned}"
+    );
+}
+
 async fn serve(folder: &Path) -> Serving {
     let more = json!({"functions": {"path": folder.join("functions"), "in_process": true}});
     Serving::start_with(folder, &folder.join("sources"), more).await
@@ -47,5 +95,71 @@ async fn contacts_of_salesforce_come_from_an_unchanged_file() {
     let actions: Vec<_> = changes.iter().skip(25_000).map(|change| change["action"].clone()).collect();
     assert_eq!(actions.len(), 2, "{actions:?}");
     assert_eq!(server.records("salesforce", "acme", "Contact").await.len(), 25_001, "nothing was deleted");
+    server.stop().await;
+}
+
+/// A complete listing into one model, and a count into another.
+const LISTING: &str = r#"
+import { createSync } from 'nango';
+import { z } from 'zod';
+
+const Contact = z.object({ id: z.string(), last_name: z.string() });
+const Total = z.object({ id: z.string(), count: z.number() });
+
+export default createSync({
+    frequency: 'every hour',
+    models: { Contact, Total },
+    exec: async (nango) => {
+        await nango.trackDeletesStart('Contact');
+        let endpoint: string | undefined = '/services/data/v53.0/query?q=everything';
+        let count = 0;
+        while (endpoint) {
+            const { data }: any = await nango.get({ endpoint });
+            count += data.records.length;
+            endpoint = data.nextRecordsUrl;
+            await nango.batchSave(data.records.map((r: any) => ({ id: r.Id, last_name: r.LastName })), 'Contact');
+            await nango.batchSave([{ id: 'all', count }], 'Total');
+        }
+        const { deletedKeys } = await nango.trackDeletesEnd('Contact');
+        const { runs = 0 } = await nango.getMetadata<any>();
+        await nango.updateMetadata({ runs: runs + 1, deleted: deletedKeys.sort() });
+        const found = await nango.getRecordsByIds<string, any>(['all', 'none'], 'Total');
+        if (found.size !== 1 || found.get('all').count !== count) {
+            throw new Error(`read ${JSON.stringify([...found])}`);
+        }
+    },
+});
+"#;
+
+/// What a listing does not name is deleted in one commit; the models of a step become visible together.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_deletes_what_is_absent_and_its_models_move_together() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (fake, url) = Salesforce::start(10, Duration::ZERO).await;
+    fake.fill(35);
+    lay_out(folder.path(), "salesforce", &url, "everything", LISTING);
+    let server = serve(folder.path()).await;
+    let ended = server.settled("salesforce", "acme", "everything", LIMIT).await;
+    assert_eq!(ended["status"], "SUCCESS", "{ended}");
+    assert_eq!(server.records("salesforce", "acme", "Contact").await.len(), 35);
+    let at = |change: &Value| change["committed_at"].as_str().unwrap_or_else(|| panic!("{change}")).to_owned();
+    let mut of_totals: Vec<String> = server.changes("salesforce", "acme", "Total").await.iter().map(at).collect();
+    let mut of_contacts: Vec<String> = server.changes("salesforce", "acme", "Contact").await.iter().map(at).collect();
+    of_totals.dedup();
+    of_contacts.dedup();
+    assert_eq!(of_contacts, of_totals, "a page and its count are one commit");
+
+    fake.remove("00300000004");
+    fake.remove("00300000033");
+    server.trigger("salesforce", "acme", "everything", false).await;
+    server.settled("salesforce", "acme", "everything", LIMIT).await;
+    let changes = server.changes("salesforce", "acme", "Contact").await;
+    let deleted: Vec<&Value> = changes.iter().skip(35).collect();
+    assert_eq!(deleted.len(), 2, "{deleted:?}");
+    assert!(deleted.iter().all(|change| change["action"] == "DELETED" || change["action"] == "deleted"), "{deleted:?}");
+    assert_eq!(at(deleted[0]), at(deleted[1]));
+    let connection = server.app().connections.get("default", "salesforce", "acme").expect("there");
+    let metadata = &connection.connection.metadata;
+    assert_eq!(*metadata, json!({"runs": 2, "deleted": ["00300000004", "00300000033"]}));
     server.stop().await;
 }
