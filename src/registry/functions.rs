@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::connectors::definition::{Definition, FunctionSync, Schedule, Stream, schedule};
 use crate::connectors::functions::runtime::compile::FunctionKind;
 use crate::connectors::functions::runtime::{Function, Functions};
-use crate::connectors::functions::{Accounts, Executor, FunctionProgram};
+use crate::connectors::functions::{Accounts, Executor, FunctionProgram, Runner};
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::{Definitions, Sources};
@@ -111,15 +111,15 @@ pub fn programs(
     let Some(functions) = &definitions.functions.functions else { return programs };
     for (name, definition) in definitions.iter() {
         let Some(source) = sources.rest.get(name) else { continue };
+        let runner = Runner {
+            modules: functions.modules.clone(),
+            source: source.clone(),
+            accounts: accounts.clone(),
+            executor: executor.clone(),
+            clock: clock.clone(),
+        };
         for sync in &definition.function_syncs {
-            let program = FunctionProgram {
-                sync: sync.clone(),
-                modules: functions.modules.clone(),
-                source: source.clone(),
-                accounts: accounts.clone(),
-                executor: executor.clone(),
-                clock: clock.clone(),
-            };
+            let program = FunctionProgram { sync: sync.clone(), runner: runner.clone() };
             programs.insert((name.clone(), sync.name.clone()), Arc::new(program));
         }
     }

@@ -1,9 +1,9 @@
 //! Syncs in TypeScript: the host of their code.
 //!
 //! ```text
-//! sandbox ── calls ──► FunctionProgram ── steps ──► the engine's outlet
-//!    ▲                       └── requests ──► the source: sign-in, budget, the one way out
-//!    └────── answers ────────┘
+//! sandbox ── calls ──► Host ── what is written ──► FunctionProgram ── steps ──► the engine's outlet
+//!    ▲                  └── requests ──► the source: sign-in, budget, the one way out
+//!    └──── answers ─────┘
 //! ```
 //!
 //! A [`FunctionProgram`] is a [`Program`](syncline_engine::source::program::Program) of the engine: what the code wrote between two
@@ -13,7 +13,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `program` | one execution, from its begin to its end |
+//! | `program` | a sync as a program of the engine |
+//! | `runner` | what functions of a source share, and how any of them begins |
+//! | `host` | one execution, from its begin to its end |
 //! | `steps` | from what the code wrote to a step |
 //! | `requests` | its requests, tried again as it asks |
 //! | `members` | the rest of the `nango` object |
@@ -21,13 +23,16 @@
 //! | `execution` | where the code runs: worker processes, or threads of this one |
 
 mod execution;
+mod host;
 mod members;
 mod program;
 mod requests;
+mod runner;
 mod secrets;
 mod steps;
 
 pub use execution::Executor;
 pub use members::Accounts;
 pub use program::FunctionProgram;
+pub use runner::Runner;
 pub use syncline_runtime as runtime;

@@ -19,7 +19,7 @@ pub(super) struct Sender {
     pub(super) source: Arc<RestSource>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) handles: Arc<Handles>,
-    pub(super) lane: RequestPriority,
+    pub(super) priority: RequestPriority,
 }
 
 impl Sender {
@@ -29,7 +29,7 @@ impl Sender {
         let retry_on = request.retry_on.clone();
         let request = self.revealed(request);
         loop {
-            let received = self.source.proxy(&connection, &request, self.lane).await;
+            let received = self.source.proxy(&connection, &request, self.priority).await;
             let wait = match &received {
                 Err(why) if why.retry => Some(why.retry_after),
                 Ok(answer) if self.repeats(answer.status, &retry_on) => Some(None),
