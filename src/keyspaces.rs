@@ -7,6 +7,7 @@
 //! | [`DEDUPE`] | `ingest::dedup` | what arrives within its age | until the expiry of the id, 8 days as a rule |
 //! | [`UNROUTED`] | `ingest::webhooks` | 10,000 | 7 days |
 //! | [`REFETCH`] | `ingest::webhooks` | one for each record and event | until the record was read |
+//! | [`EVENT`] | `ingest::webhooks` | one for each event and function that takes it | until the function has taken it |
 //! | [`SETTING`] | `sinks::deliveries` | 10,000 dead letters, one entry for each disabled endpoint | 30 days; until it is enabled |
 
 use crate::engine::pipeline::Keyspace;
@@ -21,3 +22,5 @@ pub const UNROUTED: Keyspace = Keyspace::new(9);
 pub const REFETCH: Keyspace = Keyspace::new(10);
 /// What is decided while the program runs: dead letters, endpoints that are disabled; free keys.
 pub const SETTING: Keyspace = Keyspace::new(11);
+/// Events that functions are to take: (environment, source, connection, sync, position, number in the request).
+pub const EVENT: Keyspace = Keyspace::new(65);

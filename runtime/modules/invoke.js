@@ -168,6 +168,16 @@ const members = (about, definition) => {
         },
     };
     const common = { ...requests, ...account, ...help };
+    if (about.kind === 'webhook') {
+        // What an event does not name is not gone.
+        const refused = (name) => async () => {
+            const why = `unsupported: nango.${name} in onWebhook: an event is no listing`;
+            throw Object.assign(new Error(why), { code: 'unsupported' });
+        };
+        for (const name of ['trackDeletesStart', 'trackDeletesEnd', 'deleteRecordsFromPreviousExecutions']) {
+            sync[name] = refused(name);
+        }
+    }
     return about.kind === 'exec' || about.kind === 'webhook' ? { ...common, ...sync } : common;
 };
 

@@ -78,6 +78,7 @@ impl App {
         self.connections.hide(key).await?;
         self.hooks.refresh();
         self.end_runs(key).await;
+        self.hooks.forget_connection(&key.environment, &key.source, &key.id).await?;
         self.syncs.forget_connection(&key.environment, &key.source, &key.id).await?;
         for dataset in self.engine.datasets(&key.environment) {
             if *dataset.name.source == *key.source && *dataset.name.connection == *key.id {

@@ -5,7 +5,7 @@ use crate::connectors::functions::runtime::worker::{Options, Workers};
 use crate::connectors::functions::{Accounts, Executor};
 use crate::engine::source::{Connection, Failure};
 use crate::engine::time::Clock;
-use crate::ingest::webhooks::{HookUrl, Hooks};
+use crate::ingest::webhooks::{HookUrl, Hooks, WeakHooks};
 use crate::registry::connections::Connections;
 use crate::registry::definitions::{Definitions, Sources};
 use crate::registry::functions::{self, Programs};
@@ -18,12 +18,16 @@ use std::sync::{Arc, OnceLock};
 /// The connections of an app. Webhooks are opened after them.
 pub(super) struct KnownAccounts {
     connections: Arc<Connections>,
-    hooks: OnceLock<Hooks>,
+    hooks: OnceLock<WeakHooks>,
 }
 
 impl KnownAccounts {
-    /// The webhooks, once they are open.
-    pub(super) fn attach(&self, hooks: Hooks) {
+    fn hooks(&self) -> Option<Hooks> {
+        self.hooks.get().and_then(WeakHooks::upgrade)
+    }
+
+    /// The webhooks, once they are open. They run functions, which reach this: so it does not keep them open.
+    pub(super) fn attach(&self, hooks: WeakHooks) {
         // Once only: an app has one.
         let _ = self.hooks.set(hooks);
     }
@@ -74,14 +78,14 @@ impl Accounts for KnownAccounts {
         let (environment, ids) = (&connection.environment, [connection.id.clone()]);
         let done = self.connections.set_metadata(environment, source, &ids, &metadata).await;
         done.map_err(|why| Failure::lasting("invalid_metadata", format!("the metadata could not be stored: {why}")))?;
-        if let Some(hooks) = self.hooks.get() {
+        if let Some(hooks) = self.hooks() {
             hooks.connection_changed(environment, source);
         }
         Ok(())
     }
 
     fn webhook_url(&self, source: &str, connection: &Connection) -> Option<String> {
-        let urls = self.hooks.get()?.hook_urls(Some(source));
+        let urls = self.hooks()?.hook_urls(Some(source));
         let is_its = |hook: &HookUrl| {
             let entrance = &hook.entrance;
             let of_all = entrance.connection.as_ref().is_none_or(|id| *id == connection.id);

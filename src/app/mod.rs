@@ -168,12 +168,13 @@ impl App {
         #[cfg(not(feature = "functions"))]
         let programs = Programs::new();
         let sources = sources.by_name;
-        let syncs = Syncs::open(engine.clone(), &definitions, &sources, programs, connections.clone()).await?;
+        let syncs = Syncs::open(engine.clone(), &definitions, &sources, programs.clone(), connections.clone()).await?;
         let bounds = Arc::new(Bounds::new(settings.ingress.clone()));
         let hooks = Hooks::open(webhooks::HooksParts {
             bounds: bounds.clone(),
             engine: engine.clone(),
             definitions: (*definitions).clone(),
+            programs,
             sources: sources.clone(),
             connections: connections.clone(),
             public_url: settings.public_url.clone(),
@@ -181,7 +182,7 @@ impl App {
             other_shards: part.other_shards.clone(),
         })?;
         #[cfg(feature = "functions")]
-        accounts.attach(hooks.clone());
+        accounts.attach(hooks.downgrade());
         let client = Client::new(settings.client(), engine.clock())?;
         let endpoints = settings.endpoints.clone();
         let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;

@@ -65,6 +65,9 @@ pub struct Sources {
 /// Endings of definition files.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 
+/// Complaints that functions of the source may answer: it has no streams, its events have no `map`.
+const FOR_FUNCTIONS: [&str; 2] = ["no_streams", "no_map"];
+
 /// Most files: more is a folder named by mistake.
 const FILES_MAX: usize = 10_000;
 
@@ -204,14 +207,19 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
     let text = std::fs::read_to_string(file).map_err(|e| whole("unreadable_file", e.to_string()))?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let secure = |all: Vec<Complaint>| outward(all, settings);
-    // Whose models the functions write, a file with complaints does not tell.
-    let listed = |all: Vec<Complaint>| all.into_iter().filter(|c| c.code != "no_streams" || !functions.any());
+    // What the functions do, a file with complaints does not tell.
+    let listed = |all: Vec<Complaint>| all.into_iter().filter(|c| !FOR_FUNCTIONS.contains(&c.code) || !functions.any());
     let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
         .map_err(|all| listed(secure(all)).map(|complaint| complaint.to_string()).collect::<Vec<_>>())?;
     let (mut definition, warnings) = of_code(definition, warnings, settings)?;
     functions.attach(&mut definition)?;
-    let warnings = warnings.into_iter().filter(|w| w.code != "no_streams" || definition.streams.is_empty());
-    let warnings = warnings.map(|w| Complaint { warning: w.warning && w.code != "no_streams", ..w }).collect();
+    let taken = |code: &str| match code {
+        "no_streams" => !definition.streams.is_empty(),
+        _ => definition.function_syncs.iter().any(|sync| !sync.webhooks.is_empty()),
+    };
+    let warnings = warnings.into_iter().filter(|w| !FOR_FUNCTIONS.contains(&w.code) || !taken(w.code));
+    let warnings =
+        warnings.map(|w| Complaint { warning: w.warning && !FOR_FUNCTIONS.contains(&w.code), ..w }).collect();
     let warnings = secure(without_kafka(warnings, settings)?);
     if warnings.iter().any(|complaint| !complaint.warning) {
         return Err(warnings.iter().map(Complaint::to_string).collect());

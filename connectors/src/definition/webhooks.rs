@@ -47,9 +47,10 @@ pub(super) fn webhooks(
     not_yet(&mut fields, level, names, out);
     let entries = fields.list("map", out).unwrap_or_default();
     if entries.is_empty() {
-        let complaint =
-            fields.spot.complain("nothing_to_do", "`webhooks` has no `map`: nothing would become of an event");
-        out.push(complaint.hint("say with `map` what the events mean"));
+        // Whoever reads the files knows whether functions take the events.
+        let message = "`webhooks` has no `map`: nothing would become of an event";
+        let hint = "say with `map` what the events mean, or add functions of this source with `webhookSubscriptions`";
+        out.push(fields.spot.complain("no_map", message).warn().hint(hint));
     }
     fields.finish(out);
     let map = entries.into_iter().filter_map(|node| entry(node, streams, names, out)).collect();

@@ -33,6 +33,6 @@ mod steps;
 
 pub use execution::Executor;
 pub use members::Accounts;
-pub use program::FunctionProgram;
+pub use program::{FunctionProgram, LOST};
 pub use runner::Runner;
 pub use syncline_runtime as runtime;

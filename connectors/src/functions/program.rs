@@ -8,9 +8,9 @@ use crate::http::limits::RequestPriority;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use syncline_engine::model::{Position, Record, Timestamp};
-use syncline_engine::source::Failure;
-use syncline_engine::source::program::{LogLevel, Outlet, Program, ProgramAsk, RunKind};
+use syncline_engine::model::{Position, Record};
+use syncline_engine::source::program::{EventAsk, LogLevel, Outlet, Program, ProgramAsk, RunKind};
+use syncline_engine::source::{Connection, Failure};
 use syncline_runtime::wire::{Answer, Limits};
 
 /// How often an execution is begun again whose worker was lost through no fault of its own.
@@ -18,6 +18,8 @@ const LOST_MAX: u32 = 5;
 /// Before it is begun again.
 const LOST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Code of the failure of an event whose worker was lost: it is to be executed again, and has not failed.
+pub const LOST: &str = "worker_lost";
 /// Failures of the outlet that the code may catch.
 const CAUGHT: [&str; 1] = ["no_window"];
 
@@ -49,6 +51,31 @@ impl Program for FunctionProgram {
             }
         }
     }
+
+    async fn event(&self, ask: &EventAsk, out: &mut Outlet) -> Result<(), Failure> {
+        let input: Value = serde_json::from_slice(&ask.event)
+            .map_err(|why| Failure::lasting("bad_event", format!("the event is not kept as JSON: {why}")))?;
+        let mut about = about(&ask.sync, &ask.variant, ask.checkpoint.as_deref());
+        about.insert("input".to_owned(), input);
+        let order = Execute {
+            file: &self.sync.file,
+            kind: "webhook",
+            connection: &ask.connection,
+            models: &ask.models,
+            about,
+            limits: Limits::WEBHOOK,
+            priority: RequestPriority::Fetch,
+            seed: ask.number ^ self.runner.clock.now().0.unsigned_abs(),
+        };
+        let mut writing = StepWriting { program: self, connection: &ask.connection, out, steps: Steps::default() };
+        match self.runner.execute(order, &mut writing).await {
+            Ok(_) => Ok(()),
+            Err(Stop::Failed(why)) => Err(why),
+            Err(Stop::Fault(fault)) => Err(self.runner.failed(&ask.connection, &fault)),
+            // Nothing of it was committed, and it was not to blame.
+            Err(Stop::Lost(why)) => Err(Failure::passing(LOST, why.to_string())),
+        }
+    }
 }
 
 impl FunctionProgram {
@@ -60,17 +87,21 @@ impl FunctionProgram {
             }
         }
         let priority = if ask.checkpoint.is_some() { RequestPriority::Poll } else { RequestPriority::Backfill };
+        let mut about = about(&ask.sync, &ask.variant, ask.checkpoint.as_deref());
+        if let Some(last) = ask.last_success.filter(|_| ask.kind != RunKind::Initial) {
+            about.insert("lastSyncDate".to_owned(), json!(last.0 / 1_000));
+        }
         let order = Execute {
             file: &self.sync.file,
             kind: "exec",
             connection: &ask.connection,
             models: &ask.models,
-            about: about(ask),
+            about,
             limits: Limits::EXEC,
             priority,
             seed: ask.run ^ self.runner.clock.now().0.unsigned_abs(),
         };
-        let mut writing = StepWriting { program: self, ask, out, steps: Steps::default() };
+        let mut writing = StepWriting { program: self, connection: &ask.connection, out, steps: Steps::default() };
         self.runner.execute(order, &mut writing).await.map(drop)
     }
 
@@ -82,23 +113,17 @@ impl FunctionProgram {
 }
 
 /// What the code is told of its sync.
-fn about(ask: &ProgramAsk) -> Map<String, Value> {
-    let millis = |at: Timestamp| at.0 / 1_000;
-    let checkpoint: Option<Value> = ask.checkpoint.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
-    let mut about = Map::new();
-    about.insert("variant".to_owned(), json!(ask.variant));
-    about.insert("syncName".to_owned(), json!(ask.sync));
-    about.insert("checkpoint".to_owned(), checkpoint.unwrap_or_default());
-    if let Some(last) = ask.last_success.filter(|_| ask.kind != RunKind::Initial) {
-        about.insert("lastSyncDate".to_owned(), json!(millis(last)));
-    }
-    about
+fn about(sync: &str, variant: &str, checkpoint: Option<&[u8]>) -> Map<String, Value> {
+    let checkpoint: Option<Value> = checkpoint.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let known =
+        [("variant", json!(variant)), ("syncName", json!(sync)), ("checkpoint", checkpoint.unwrap_or_default())];
+    known.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// What the code writes becomes steps of the engine.
 struct StepWriting<'a> {
     program: &'a FunctionProgram,
-    ask: &'a ProgramAsk,
+    connection: &'a Connection,
     out: &'a mut Outlet,
     steps: Steps,
 }
@@ -108,7 +133,7 @@ impl Writing for StepWriting<'_> {
     async fn take(&mut self, written: Written) -> Result<(), Failure> {
         let Written { writes, requests, checkpoint } = written;
         let refused = writes.refused;
-        let (source, connection) = (&self.program.runner.source, &self.ask.connection);
+        let (source, connection) = (&self.program.runner.source, self.connection);
         let mut step = self.steps.of(writes, requests, |text| source.veiled(connection, text));
         if refused {
             self.program.sync.models.iter().for_each(|model| step.model(model).refused += 1);

@@ -1,9 +1,10 @@
 //! What an event means: `map` entries turned into observations and wishes to read a record again.
 
 use super::{Effect, EventRejection, Observer, Routed};
-use crate::definition::{Hydrate, Map, WebhookEffect, WebhookMap};
+use crate::definition::{FunctionSync, Hydrate, Map, WebhookEffect, WebhookMap};
 use crate::expr::{EvalError, Expr, Scope, Template, Vars};
 use crate::mapping::{Mapped, Mapper, SeenAt, key_of, refuse};
+use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,10 +49,23 @@ pub(super) fn apply(
             break;
         }
     }
-    if !fitting && routed.complaints.is_empty() {
-        routed.unmapped = Some(vars.kind.as_str().unwrap_or_default().chars().take(KIND_CHARS).collect());
+    let kind = vars.kind.as_str().unwrap_or_default();
+    routed.effects.extend(handled(observer, kind, event));
+    if !fitting && routed.complaints.is_empty() && routed.effects.is_empty() {
+        routed.unmapped = Some(kind.chars().take(KIND_CHARS).collect());
     }
     routed
+}
+
+/// The functions that subscribe to its type take the event as it is, whatever `map` says.
+fn handled(observer: &Observer, kind: &str, event: &Value) -> Vec<Effect> {
+    let subscribes = |sync: &&FunctionSync| sync.webhooks.iter().any(|wanted| wanted == "*" || wanted == kind);
+    let syncs: Vec<&FunctionSync> = observer.definition().function_syncs.iter().filter(subscribes).collect();
+    if syncs.is_empty() {
+        return Vec::new();
+    }
+    let event = Bytes::from(event.to_string());
+    syncs.iter().map(|sync| Effect::Handle { sync: sync.name.clone(), event: event.clone() }).collect()
 }
 
 fn fits(entry: &WebhookMap, event: &Value, vars: &Vars) -> Result<bool, EvalError> {

@@ -3,7 +3,7 @@
 use super::{RunError, RunOptions, SyncKey, Syncs, Tell};
 use crate::connectors::definition::FunctionSync;
 use crate::engine::pipeline::run::{self as driver, DeleteGuard, Halt, ProgramOrder, RunEndReport, Told};
-use crate::engine::source::program::LogLevel;
+use crate::ingest::lines::logged;
 use crate::registry::connections::Account;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -40,18 +40,8 @@ impl Syncs {
         };
         let told = |told: Told<'_>| match told {
             Told::Record(record) => tell(record, None),
-            Told::Line(line) => logged(key, line.level, &line.text),
+            Told::Line(line) => logged(key, line),
         };
         Ok(driver::program(&self.inner.engine, program.clone(), order, halt, &told).await?)
-    }
-}
-
-/// What the code says of its run stands in the program's log, with its sync.
-fn logged(key: &SyncKey, level: LogLevel, line: &str) {
-    match level {
-        LogLevel::Error => tracing::error!(sync = %key, line, "function"),
-        LogLevel::Warn => tracing::warn!(sync = %key, line, "function"),
-        LogLevel::Info => tracing::info!(sync = %key, line, "function"),
-        LogLevel::Debug => tracing::debug!(sync = %key, line, "function"),
     }
 }

@@ -7,6 +7,7 @@
 //! | [`process`] | from the log to commits, in order, each event once |
 //! | [`prepare`] | one log entry as one batch |
 //! | [`unrouted`] | events nobody owns yet |
+//! | `events` | events that functions take |
 //! | [`refetch`] | records to be read again, once things are quiet |
 //! | `retry` | a request once more, because something of it is in quarantine |
 //! | `shard_token` | tokens of URLs that name the shard which knows them |
@@ -15,6 +16,7 @@
 //! Promises: a request is answered well only after it is on disk; an entry of the log has its effects exactly once, crash or
 //! not, because its place and its delivery ids are part of the commit; nothing is dropped without a mark that says so.
 
+mod events;
 pub mod paths;
 mod prepare;
 pub mod process;
@@ -41,10 +43,11 @@ use crate::engine::source::{Connection, Quarantined, Source};
 use crate::ingest::dedup::Dedup;
 use crate::ingest::quarantine::QuarantinePlaces;
 use crate::registry::connections::Connections;
+use crate::registry::functions::Programs;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +59,8 @@ pub struct HooksParts {
     pub engine: Engine,
     /// Definitions by source name.
     pub definitions: BTreeMap<String, Arc<Definition>>,
+    /// Functions that take events, by source and sync.
+    pub programs: Programs,
     /// What makes requests, by source name.
     pub sources: BTreeMap<String, Arc<dyn Source>>,
     /// Accounts.
@@ -99,6 +104,17 @@ pub struct Hooks {
     inner: Arc<HooksInner>,
 }
 
+/// Hooks that others keep open.
+#[derive(Clone)]
+pub struct WeakHooks(Weak<HooksInner>);
+
+impl WeakHooks {
+    /// The hooks, if they are still open.
+    pub fn upgrade(&self) -> Option<Hooks> {
+        self.0.upgrade().map(|inner| Hooks { inner })
+    }
+}
+
 struct HooksInner {
     parts: HooksParts,
     paths: paths::Paths,
@@ -106,6 +122,7 @@ struct HooksInner {
     observers: BTreeMap<String, Observer>,
     dedup: Dedup,
     refetches: refetch::Refetches,
+    lanes: events::Lanes,
     unrouted: unrouted::Unrouted,
     follower: LogFollower,
     tally: Tally,
@@ -144,6 +161,7 @@ impl Hooks {
     pub fn open(parts: HooksParts) -> Result<Hooks, Error> {
         let paths = paths::Paths::new(&parts);
         let refetches = refetch::Refetches::load(&parts.engine)?;
+        let lanes = events::Lanes::load(&parts.engine)?;
         let unrouted = unrouted::Unrouted::load(&parts.engine)?;
         let follower = LogFollower::open(parts.engine.clone(), process::PLACE)?;
         let observers = parts.definitions.iter().map(|(source, definition)| {
@@ -158,6 +176,7 @@ impl Hooks {
             observers,
             dedup: Dedup::default(),
             refetches,
+            lanes,
             unrouted,
             follower,
             tally: Tally::default(),
@@ -169,13 +188,14 @@ impl Hooks {
         Ok(Hooks { inner: Arc::new(inner) })
     }
 
-    /// Processes the log, reads records again, runs again what waited and forgets what is old, until `stop` is cancelled or the store fails.
+    /// Processes the log, reads records again, lets functions take events, runs again what waited and forgets what is old, until `stop` is cancelled or the store fails.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
         self.reprocess_all_unrouted().await?;
         let inner = &self.inner;
         tokio::try_join!(
             inner.follower.run(&**inner, stop.clone().cancelled_owned()),
             refetch::run(inner.clone(), stop.clone()),
+            events::run(inner.clone(), stop.clone()),
             unrouted::run(self.clone(), stop.clone()),
             sweep::run(inner.clone(), stop.clone()),
         )?;
@@ -185,6 +205,16 @@ impl Hooks {
     /// Processes what is in the log now and returns; for one-shot runs and tests.
     pub async fn catch_up(&self) -> Result<(), Error> {
         self.inner.follower.catch_up(&*self.inner).await
+    }
+
+    /// A connection goes: what functions are to take of its events goes with it.
+    pub async fn forget_connection(&self, environment: &str, source: &str, connection: &str) -> Result<(), Error> {
+        events::forget(&self.inner, [environment, source, connection]).await
+    }
+
+    /// Does not keep them open.
+    pub fn downgrade(&self) -> WeakHooks {
+        WeakHooks(Arc::downgrade(&self.inner))
     }
 
     /// Counts commits made for webhooks; changes wake the watcher.
@@ -234,6 +264,12 @@ impl HooksInner {
     fn forget_quarantine(&self, environment: &str, row: &QuarantineRow) {
         let [source, connection, stream] = &row.place;
         self.quarantine.forget([environment, source, connection, stream]);
+    }
+
+    /// Does what the marks of a commit remember.
+    fn follow_up(&self, follow_up: prepare::FollowUp) {
+        self.refetches.add(follow_up.refetches);
+        self.lanes.add(follow_up.lanes);
     }
 
     fn committed(&self) {

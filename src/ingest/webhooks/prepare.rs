@@ -1,5 +1,6 @@
 //! One log entry as one batch: its observations, the ids it used up, the records to be read again, what could not be taken.
 
+use super::events::{FunctionEvent, LaneKey};
 use super::refetch::{RefetchRequest, RefetchRow};
 use super::{HooksInner, add};
 use crate::connectors::definition::{Definition, Hydrate};
@@ -14,6 +15,7 @@ use crate::engine::store::journal::JournalLine;
 use crate::ingest::dedup::ReservedIds;
 use crate::telemetry::record;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Stream name under which complaints about a whole event are kept.
@@ -23,9 +25,17 @@ const WHOLE: &str = "webhook";
 pub(super) struct Prepared {
     pub batch: Batch,
     pub reserved: ReservedIds,
-    pub refetches: Vec<RefetchRequest>,
+    pub follow_up: FollowUp,
     /// What the journal says of it.
     pub line: Option<JournalLine>,
+}
+
+/// What is to be done behind a commit, beside what its marks remember.
+#[derive(Default)]
+pub(super) struct FollowUp {
+    pub refetches: Vec<RefetchRequest>,
+    /// Lanes of functions that have got an event.
+    pub lanes: BTreeSet<LaneKey>,
 }
 
 /// How many events of a request went which way, as far as they are this shard's.
@@ -67,7 +77,9 @@ pub(super) struct WebhookBatch<'a> {
     pages: Vec<(DatasetId, PageBuilder)>,
     marks: Vec<Mark>,
     reserved: ReservedIds,
-    refetches: Vec<RefetchRequest>,
+    follow_up: FollowUp,
+    /// One function of one connection alone is to take it, and nothing else follows from it.
+    only: Option<(&'a str, &'a str)>,
     connection: Option<&'a str>,
     tally: EventTally,
 }
@@ -110,7 +122,7 @@ pub(super) fn refused(inner: &HooksInner, position: u64, code: &'static str, why
     Ok(Prepared {
         batch: Batch { marks, ..Batch::default() },
         reserved: inner.dedup.batch(),
-        refetches: Vec::new(),
+        follow_up: FollowUp::default(),
         line,
     })
 }
@@ -129,7 +141,8 @@ impl<'a> WebhookBatch<'a> {
             pages: Vec::new(),
             marks: Vec::new(),
             reserved: inner.dedup.batch(),
-            refetches: Vec::new(),
+            follow_up: FollowUp::default(),
+            only: None,
             connection: stored.head.connection.as_deref(),
             tally: EventTally::default(),
         }
@@ -138,6 +151,11 @@ impl<'a> WebhookBatch<'a> {
     /// Of a request that was processed before.
     pub fn again(inner: &'a HooksInner, position: u64, stored: &'a StoredWebhook, now: Timestamp) -> Self {
         WebhookBatch { again: true, ..WebhookBatch::new(inner, position, stored, now) }
+    }
+
+    /// Of such a request, one function of one connection.
+    pub fn only(self, connection: &'a str, sync: &'a str) -> Self {
+        WebhookBatch { only: Some((connection, sync)), ..self }
     }
 
     /// Adds what an event says, unless it was met before.
@@ -211,7 +229,7 @@ impl<'a> WebhookBatch<'a> {
         let pages: Vec<PageBuilder> = self.pages.into_iter().map(|(_, page)| page).collect();
         let cause = (!pages.is_empty()).then(|| Cause::webhook(self.position));
         let batch = Batch { cause, pages, marks: self.marks, ..Batch::default() };
-        Ok(Prepared { batch, reserved: self.reserved, refetches: self.refetches, line })
+        Ok(Prepared { batch, reserved: self.reserved, follow_up: self.follow_up, line })
     }
 
     /// What the journal says; nothing where the request held nothing for this shard. The outcome is that of the event for which
@@ -286,6 +304,11 @@ impl<'a> WebhookBatch<'a> {
     }
 
     fn apply(&mut self, definition: &Definition, index: usize, nth: usize, routed: Routed) -> Result<(), Error> {
+        if let Some((connection, sync)) = self.only {
+            let own = routed.effects.iter().filter(|_| *routed.connection.id == *connection);
+            let its = own.filter(|effect| matches!(effect, Effect::Handle { sync: of, .. } if of == sync));
+            return its.cloned().try_for_each(|effect| self.effect(definition, index, &routed.connection, effect));
+        }
         let connection = &routed.connection;
         for (n, EventRejection { stream, quarantined }) in routed.complaints.iter().enumerate() {
             add(&self.inner.tally.rejected, 1);
@@ -294,19 +317,41 @@ impl<'a> WebhookBatch<'a> {
         }
         let account = self.inner.parts.connections.get(self.environment, self.source, &connection.id);
         let only = account.and_then(|account| account.streams.clone());
+        let is_taken = |name: &str| only.as_ref().is_none_or(|only| only.iter().any(|known| known == name));
         for effect in routed.effects {
-            let (Effect::Seen { stream, .. } | Effect::Fetch { stream, .. }) = &effect;
-            if only.as_ref().is_some_and(|only| !only.contains(stream)) {
-                continue;
-            }
-            match effect {
-                Effect::Seen { stream, observation } => self.see(definition, connection, &stream, &observation)?,
-                Effect::Fetch { stream, key, partition, when } => {
-                    self.refetch(connection, stream, key, partition, when)?
+            let taken = match &effect {
+                Effect::Seen { stream, .. } | Effect::Fetch { stream, .. } => is_taken(stream),
+                Effect::Handle { sync, .. } => {
+                    let models = definition.function_sync(sync).map_or(&[][..], |function| &function.models);
+                    is_taken(sync) || models.iter().any(|model| is_taken(model))
                 }
+            };
+            if taken {
+                self.effect(definition, index, connection, effect)?;
             }
         }
         Ok(())
+    }
+
+    fn effect(
+        &mut self,
+        definition: &Definition,
+        index: usize,
+        connection: &Connection,
+        effect: Effect,
+    ) -> Result<(), Error> {
+        match effect {
+            Effect::Seen { stream, observation } => self.see(definition, connection, &stream, &observation),
+            Effect::Fetch { stream, key, partition, when } => self.refetch(connection, stream, key, partition, when),
+            Effect::Handle { sync, event } => {
+                let lane = [self.environment, self.source, &connection.id, &sync].map(str::to_owned);
+                let (position, received_at) = (self.position, self.received_at);
+                let event = FunctionEvent { lane, position, index, received_at, event: &event };
+                self.marks.push(event.mark()?);
+                self.follow_up.lanes.insert(event.lane);
+                Ok(())
+            }
+        }
     }
 
     fn see(
@@ -343,7 +388,7 @@ impl<'a> WebhookBatch<'a> {
         let key = [self.environment, self.source, &connection.id, &stream, &key].map(str::to_owned);
         let refetch = RefetchRequest { key, position: self.position, row };
         self.marks.push(refetch.mark()?);
-        self.refetches.push(refetch);
+        self.follow_up.refetches.push(refetch);
         Ok(())
     }
 

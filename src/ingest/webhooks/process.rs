@@ -1,7 +1,7 @@
 //! Webhooks from the log to commits; the log is followed by the engine ([`LogFollower`]).
 
-use super::prepare::{Prepared, prepare, refused};
-use super::{HooksInner, add, refetch::RefetchRequest};
+use super::prepare::{FollowUp, Prepared, prepare, refused};
+use super::{HooksInner, add};
 use crate::engine::model::Cause;
 use crate::engine::pipeline::{Batch, EntryProcessor, Error, LogFollower, Receipt};
 use crate::engine::store::journal::JournalLine;
@@ -23,7 +23,7 @@ pub(crate) fn place(engine: &Engine) -> Result<u64, Error> {
 
 /// What is to be done once the batch of a webhook is committed.
 pub(super) struct WebhookOrigin {
-    refetches: Vec<RefetchRequest>,
+    follow_up: FollowUp,
     line: Option<JournalLine>,
     reserved: ReservedIds,
 }
@@ -33,12 +33,12 @@ impl EntryProcessor for HooksInner {
     type Origin = WebhookOrigin;
 
     async fn batch(&self, position: u64, entry: &Bytes) -> Result<(Batch, WebhookOrigin), Error> {
-        let Prepared { batch, reserved, refetches, line } = prepare(self, position, entry)?;
+        let Prepared { batch, reserved, follow_up, line } = prepare(self, position, entry)?;
         if fault::planted("dedupe_key_outside_the_batch") {
             let keys = batch.marks.iter().filter(|mark| mark.keyspace == keyspaces::DEDUPE).cloned().collect();
             self.parts.engine.put_marks(keys).await?;
         }
-        Ok((batch, WebhookOrigin { refetches, line, reserved }))
+        Ok((batch, WebhookOrigin { follow_up, line, reserved }))
     }
 
     async fn refused(&self, position: u64, origin: Option<WebhookOrigin>, why: &str) -> Result<Batch, Error> {
@@ -55,7 +55,7 @@ impl EntryProcessor for HooksInner {
         record::committed(&self.parts.engine, &receipt);
         rejected(self, &Cause::webhook(position).to_string(), &receipt).await?;
         if let Some(origin) = origin {
-            self.refetches.add(origin.refetches);
+            self.follow_up(origin.follow_up);
             if let Some(line) = origin.line {
                 self.parts.engine.journal().write(line);
             }

@@ -1,10 +1,11 @@
 //! Processes a request again because something of it lies in quarantine: after the definition was mended, or the provider was.
 //!
 //! Promises: what was processed well before has no second effect, because observations carry the time of the first receipt and
-//! merge as they did then; what cannot be taken now either is in quarantine with its new reason.
+//! merge as they did then; what cannot be taken now either is in quarantine with its new reason. An event that a function could not
+//! take is put before the function again, and nothing else follows from it.
 
-use super::Hooks;
 use super::prepare::WebhookBatch;
+use super::{Hooks, events};
 use crate::connectors::webhooks::StoredWebhook;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::{Error, QuarantineRow, quarantine_entry, remove_from_quarantine};
@@ -38,6 +39,9 @@ impl Hooks {
             return Ok(Retried::Impossible("its source has no definition any more: drop it"));
         };
         let mut draft = WebhookBatch::again(inner, position, &stored, inner.parts.engine.clock().now());
+        if let Some(sync) = events::function_of(row.name()) {
+            draft = draft.only(&row.place[1], sync);
+        }
         // First: what is refused again is put under the same key behind it.
         draft.mark(remove_from_quarantine(environment, row));
         let accounts = inner.accounts(environment, &stored.head.source);
@@ -51,7 +55,7 @@ impl Hooks {
         let batch = row.name().split(".record.").next().unwrap_or_default();
         super::process::rejected(inner, batch, &receipt).await?;
         inner.committed();
-        inner.refetches.add(prepared.refetches);
+        inner.follow_up(prepared.follow_up);
         let still = quarantine_entry(&inner.parts.engine, environment, row)?;
         inner.forget_quarantine(environment, row);
         Ok(if still.is_some() { Retried::Kept } else { Retried::Taken })

@@ -191,7 +191,7 @@ async fn again(
     prepared.reserved.release();
     super::process::rejected(inner, &format!("{}.{}", Cause::webhook(position), row.index), &committed?).await?;
     inner.committed();
-    inner.refetches.add(prepared.refetches);
+    inner.follow_up(prepared.follow_up);
     inner.unrouted.gone(environment, source, 1);
     Ok(true)
 }

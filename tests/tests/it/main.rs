@@ -7,6 +7,7 @@ mod connections;
 mod content;
 mod elsewhere;
 mod engine;
+mod events;
 mod functions;
 mod imports;
 mod kafka_changelog;

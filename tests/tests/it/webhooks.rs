@@ -171,6 +171,7 @@ impl Bench {
         let hooks = Hooks::open(HooksParts {
             bounds: Arc::new(Bounds::new(Ingress::default())),
             engine: engine.clone(),
+            programs: Default::default(),
             sources: BTreeMap::from([(definition.source.clone(), provider.clone() as Arc<dyn Source>)]),
             definitions,
             connections: connections.clone(),

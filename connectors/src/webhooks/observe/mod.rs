@@ -7,6 +7,7 @@ use crate::definition::{Definition, Hydrate, Webhooks};
 use crate::expr::{EvalError, Vars};
 use crate::http::body::Faults;
 use crate::mapping::{Mapper, connection_value};
+use bytes::Bytes;
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -49,7 +50,7 @@ pub struct Routed {
     pub effects: Vec<Effect>,
     /// What could not be taken, or was taken with a warning.
     pub complaints: Vec<EventRejection>,
-    /// The kind of an event that no entry of `map` fits: nothing follows from it.
+    /// The kind of an event that no entry of `map` and no function fits: nothing follows from it.
     pub unmapped: Option<String>,
 }
 
@@ -73,6 +74,13 @@ pub enum Effect {
         partition: Vec<(String, String)>,
         /// How soon.
         when: Hydrate,
+    },
+    /// A function is to take it.
+    Handle {
+        /// The sync that subscribes to its type.
+        sync: String,
+        /// The event, as JSON.
+        event: Bytes,
     },
 }
 

@@ -29,6 +29,8 @@ pub const RUNS_KEPT: usize = 100;
 
 /// Last key part of the mark.
 const NAME: &str = "progress";
+/// Last key part of the checkpoint of events.
+const EVENTS: &str = "events";
 
 /// What is known of a sync's completed runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,10 +99,13 @@ impl Progress {
         self.deletes.get(&index).copied()
     }
 
-    /// Marks that make a sync begin from nothing: progress, bookmark and notes (validators) go. Records stay.
+    /// Marks that make a sync begin from nothing: progress, bookmarks and notes (validators) go. Records stay.
     pub fn forget(engine: &Engine, dataset: &DatasetName) -> Result<Vec<Mark>, Error> {
-        let mut marks =
-            vec![Mark::delete(Keyspace::SYNC, &key(dataset)), Mark::delete(Keyspace::BOOKMARK, &scope(dataset))];
+        let mut marks = vec![
+            Mark::delete(Keyspace::SYNC, &key(dataset)),
+            Mark::delete(Keyspace::BOOKMARK, &scope(dataset)),
+            Mark::delete(Keyspace::BOOKMARK, &event_scope(dataset)),
+        ];
         marks.extend(forget_notes(engine, dataset)?);
         Ok(marks)
     }
@@ -147,6 +152,12 @@ impl Progress {
 /// Key parts of a sync.
 pub(super) fn scope(dataset: &DatasetName) -> [&str; 5] {
     [&dataset.environment, &dataset.source, &dataset.connection, &dataset.model, &dataset.variant]
+}
+
+/// Where the checkpoint of a program's events is kept, under `Keyspace::BOOKMARK`.
+pub(super) fn event_scope(dataset: &DatasetName) -> [&str; 6] {
+    let [environment, source, connection, model, variant] = scope(dataset);
+    [environment, source, connection, model, variant, EVENTS]
 }
 
 fn key(dataset: &DatasetName) -> [&str; 6] {

@@ -59,6 +59,13 @@ use std::sync::Arc;
 pub trait Program: Send + Sync + 'static {
     /// One execution, from the checkpoint to the end. An error ends the run as failed; what was handed over before it stays.
     async fn run(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Failure>;
+
+    /// Takes an event that the outside pushed. All it writes is one commit together with the event's end; an error leaves nothing
+    /// of it, and the event is tried again. It has a checkpoint of its own, no window of deletes, and may run beside [`run`](Program::run).
+    async fn event(&self, ask: &EventAsk, out: &mut Outlet) -> Result<(), Failure> {
+        let _ = out;
+        Err(Failure::lasting("unsupported", format!("the sync {} takes no events", ask.sync)))
+    }
 }
 
 /// A program that is shared is a program.
@@ -66,6 +73,10 @@ pub trait Program: Send + Sync + 'static {
 impl<P: Program + ?Sized> Program for Arc<P> {
     async fn run(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Failure> {
         (**self).run(ask, out).await
+    }
+
+    async fn event(&self, ask: &EventAsk, out: &mut Outlet) -> Result<(), Failure> {
+        (**self).event(ask, out).await
     }
 }
 
@@ -89,6 +100,27 @@ pub struct ProgramAsk {
     /// Start of the last run that came to its end, if there was one.
     pub last_success: Option<Timestamp>,
     /// What was saved last; `None` begins anew.
+    pub checkpoint: Option<Bytes>,
+}
+
+/// What a program is told of an event.
+#[derive(Clone, Debug)]
+pub struct EventAsk {
+    /// Name of the sync.
+    pub sync: String,
+    /// Models it may write, by name.
+    pub models: Vec<String>,
+    /// The account it works for.
+    pub connection: Arc<Connection>,
+    /// `base` or another configuration of the same sync.
+    pub variant: String,
+    /// The event, as whoever drives the program keeps it.
+    pub event: Bytes,
+    /// Number of the request that brought it; the same when it is executed again.
+    pub number: u64,
+    /// When it came, by our clock.
+    pub received_at: Timestamp,
+    /// What an earlier event saved last.
     pub checkpoint: Option<Bytes>,
 }
 

@@ -1,5 +1,6 @@
 //! Programs through their public door, over scripts and a real engine, with a clock that stands still until it is turned.
 
+mod events;
 mod kills;
 mod steps;
 mod strategies;

@@ -6,7 +6,7 @@ use crate::fault::{hit, pass};
 use crate::model::Timestamp;
 use crate::pipeline::run::drive::{RunStop, failure};
 use crate::pipeline::run::held::clear_held;
-use crate::pipeline::{Batch, PageBuilder, WindowOp};
+use crate::pipeline::{Batch, Dataset, Engine, PageBuilder, WindowOp};
 use crate::source::program::{HandedStep, Step, StepBody};
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ impl ProgramDriver<'_> {
         let mut batch = self.batch();
         self.open_windows(&step, &mut state, &mut batch)?;
         state.note(&step);
-        batch.pages = self.pages(&step)?;
+        batch.pages = pages(self.engine, &self.order.datasets, &mut self.observed, &step)?;
         batch.marks.extend(state.marks(&self.order.sync));
         hit("poll.append_before")?;
         let (bytes, lines) = (step.bytes(), step.take_lines());
@@ -53,33 +53,44 @@ impl ProgramDriver<'_> {
 
     /// Begins a window afresh. What an earlier one found missing is no longer the question.
     pub(super) fn open_window(&self, model: &str, state: &mut ProgramState, batch: &mut Batch) -> Result<(), RunStop> {
-        let dataset = self.dataset(model)?;
+        let dataset = dataset(&self.order.datasets, model)?;
         batch.marks.extend(clear_held(self.engine, &dataset.name)?);
         batch.open.push(WindowOp::Restart(dataset));
         state.windows.insert(model.to_owned(), Doubt::Nothing);
         Ok(())
     }
+}
 
-    /// The records, a page for each model.
-    fn pages(&mut self, step: &Step) -> Result<Vec<PageBuilder>, RunStop> {
-        self.observed.requested(step.requests.earliest);
-        let mut pages = Vec::new();
-        for (model, of) in step.models() {
-            let mut page = self.engine.page(&self.dataset(model)?);
-            of.strategy.into_iter().for_each(|strategy| page.strategy(strategy));
-            let seen = if of.records > 0 { self.observed.take(model) } else { Timestamp::NONE };
-            pages.push((page, seen));
-        }
-        for record in step.records() {
-            let Some((page, seen)) = pages.get_mut(record.model) else { continue };
-            match record.body {
-                StepBody::Whole(json) => page.save(record.id, None, *seen, json),
-                StepBody::Patch(json) => page.patch(record.id, None, *seen, json),
-                StepBody::Gone(at) => page.delete(record.id, None, *seen, at),
-            }
-        }
-        Ok(pages.into_iter().map(|(page, _)| page).filter(|page| !page.is_empty()).collect())
+/// The records of a step, a page for each model.
+pub(super) fn pages(
+    engine: &Engine,
+    datasets: &BTreeMap<String, Dataset>,
+    observed: &mut ObservedTimes,
+    step: &Step,
+) -> Result<Vec<PageBuilder>, RunStop> {
+    observed.requested(step.requests.earliest);
+    let mut pages = Vec::new();
+    for (model, of) in step.models() {
+        let mut page = engine.page(&dataset(datasets, model)?);
+        of.strategy.into_iter().for_each(|strategy| page.strategy(strategy));
+        let seen = if of.records > 0 { observed.take(model) } else { Timestamp::NONE };
+        pages.push((page, seen));
     }
+    for record in step.records() {
+        let Some((page, seen)) = pages.get_mut(record.model) else { continue };
+        match record.body {
+            StepBody::Whole(json) => page.save(record.id, None, *seen, json),
+            StepBody::Patch(json) => page.patch(record.id, None, *seen, json),
+            StepBody::Gone(at) => page.delete(record.id, None, *seen, at),
+        }
+    }
+    Ok(pages.into_iter().map(|(page, _)| page).filter(|page| !page.is_empty()).collect())
+}
+
+/// Where the records of a model go.
+pub(super) fn dataset(datasets: &BTreeMap<String, Dataset>, model: &str) -> Result<Dataset, RunStop> {
+    let none = || failure("unknown_model", format!("`{model}` is no model of this sync; declare it"));
+    datasets.get(model).cloned().ok_or_else(|| RunStop::Failed(none()))
 }
 
 impl ProgramState {

@@ -2,11 +2,11 @@
 
 use super::commit::ObservedTimes;
 use super::state::{Doubt, ProgramState};
-use super::{ProgramOrder, Told};
+use super::{ProgramOrder, Told, reads};
 use crate::model::{Cause, DatasetId, Failure, Timestamp};
 use crate::pipeline::run::drive::{RunStop, add_doubt, failure, within};
 use crate::pipeline::run::{Halt, Outcome, Progress, RunEndReport};
-use crate::pipeline::{Batch, CommitWindow, Dataset, Engine, Error, Receipt, WindowBounds};
+use crate::pipeline::{Batch, CommitWindow, Engine, Error, Receipt, WindowBounds};
 use crate::source::program::{
     Call, Handed, Inlet, LogLevel, LogLine, Program, ProgramAsk, STEP_BYTES, STEPS_ON_THEIR_WAY, StepRoom, channel,
 };
@@ -182,12 +182,17 @@ impl<'a> ProgramDriver<'a> {
             Handed::Call(call) => call,
         };
         self.settled().await?;
+        let datasets = &self.order.datasets;
         // Who asked may be gone; the answer is not needed then.
         match call {
             Call::Barrier { answer } => drop(answer.send(Ok(()))),
             Call::WindowEnd { model, answer } => drop(answer.send(self.window_end(&model).await?)),
-            Call::Records { model, ids, answer } => drop(answer.send(Ok(self.records(&model, &ids).await?))),
-            Call::List { model, after, answer } => drop(answer.send(Ok(self.list(&model, after).await?))),
+            Call::Records { model, ids, answer } => {
+                drop(answer.send(Ok(reads::records(self.engine, datasets, &model, &ids).await?)))
+            }
+            Call::List { model, after, answer } => {
+                drop(answer.send(Ok(reads::list(self.engine, datasets, &model, after).await?)))
+            }
         }
         Ok(())
     }
@@ -223,11 +228,6 @@ impl<'a> ProgramDriver<'a> {
 
     fn model_of(&self, id: DatasetId) -> Option<String> {
         self.order.datasets.iter().find(|(_, dataset)| dataset.id == id).map(|(model, _)| model.clone())
-    }
-
-    pub(super) fn dataset(&self, model: &str) -> Result<Dataset, RunStop> {
-        let none = || failure("unknown_model", format!("`{model}` is no model of this sync; declare it"));
-        self.order.datasets.get(model).cloned().ok_or_else(|| RunStop::Failed(none()))
     }
 
     fn ask(&self) -> ProgramAsk {

@@ -17,13 +17,17 @@
 //! | `windows` | what is absent is deleted, held or left |
 //! | `reads` | what a program reads of its own records |
 //! | `end` | how a run ends |
+//! | `event` | an event instead of a run: one commit |
 
 mod commit;
 mod drive;
 mod end;
+mod event;
 mod reads;
 mod state;
 mod windows;
+
+pub use event::{EVENT_BYTES, EventOrder, EventReport, event};
 
 use super::{DeleteGuard, Halt, RunEndReport, RunRecord};
 use crate::model::{DatasetName, Timestamp};

@@ -1,6 +1,7 @@
 //! Windows: what a program did not bring since a window's start is deleted in one commit, held for approval, or left.
 
 use super::ProgramOrder;
+use super::commit::dataset;
 use super::drive::{ProgramDriver, refused};
 use super::state::{Doubt, ProgramState};
 use crate::model::{Action, Cause, Cursor, Failure, Position};
@@ -22,7 +23,7 @@ enum Verdict {
 impl ProgramDriver<'_> {
     /// Ends a window at the program's wish. The ids that were deleted, or why there is no window.
     pub(super) async fn window_end(&mut self, model: &str) -> Result<Result<Vec<String>, Failure>, RunStop> {
-        let dataset = self.dataset(model)?;
+        let dataset = dataset(&self.order.datasets, model)?;
         if !self.state.windows.contains_key(model) {
             let why = Error::NoWindow(model.to_owned()).to_string();
             return Ok(Err(Failure::lasting("no_window", why)));
@@ -132,7 +133,7 @@ impl ProgramDriver<'_> {
         }
         let models: Vec<String> = self.state.windows.keys().cloned().collect();
         for model in models {
-            let dataset = self.dataset(&model)?;
+            let dataset = dataset(&self.order.datasets, &model)?;
             self.end_window(&model, &dataset, batch).await?;
         }
         Ok(())
