@@ -14,10 +14,10 @@ use syncline::registry::connections::Connections;
 use syncline_connectors::definition::{Definition, FunctionSync, Schedule, Stream, parse};
 use syncline_engine::Engine;
 use syncline_engine::model::{Cause, DatasetName, Timestamp};
-use syncline_engine::pipeline::{Dataset, Options, QuarantineRow, quarantine_entry};
+use syncline_engine::pipeline::{Dataset, Options, QuarantineRow, quarantined};
 use syncline_engine::source::Failure;
 use syncline_engine::source::program::{EventAsk, Outlet, Program, ProgramAsk};
-use syncline_engine::time::{Clock, ManualClock};
+use syncline_engine::time::ManualClock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -184,11 +184,13 @@ impl Bench {
     }
 
     fn parked(&self) -> Vec<QuarantineRow> {
-        let place = ["crm", "acme", "notes"].map(str::to_owned);
-        let rows = self.engine.marks(syncline_engine::pipeline::Keyspace::QUARANTINE, &["default"]).expect("reads");
-        let rows = rows.into_iter().filter(|(key, _)| key[..3] == place);
-        let named = |(key, _): (Vec<String>, Vec<u8>)| QuarantineRow { place: place.clone(), key: key[3].clone() };
-        rows.map(named).collect()
+        let mut rows = Vec::new();
+        let mut each = |row: QuarantineRow| {
+            rows.push(row);
+            true
+        };
+        quarantined(&self.engine, "default", None, &mut each).expect("reads");
+        rows
     }
 }
 
@@ -228,9 +230,8 @@ async fn an_event_that_fails_is_parked_after_three_attempts_and_taken_on_demand(
     assert!(bench.note("acme", "2").await.is_some());
     let parked = bench.parked();
     assert_eq!(parked.len(), 1, "{parked:?}");
-    let entry = quarantine_entry(&bench.engine, "default", &parked[0]).expect("reads").expect("kept");
-    let entry = serde_json::to_value(&entry).expect("json");
-    assert!(entry.to_string().contains("notes.ts:7:3"), "{entry}");
+    let entry = parked[0].kept.as_ref().expect("an entry");
+    assert!(format!("{entry:?}").contains("notes.ts:7:3"), "{entry:?}");
 
     // Mended, it is asked for again: the other event is not.
     bench.notes.bad.lock().clear();
