@@ -9,6 +9,7 @@
 //! | [`REFETCH`] | `ingest::webhooks` | one for each record and event | until the record was read |
 //! | [`EVENT`] | `ingest::webhooks` | one for each event and function that takes it | until the function has taken it |
 //! | [`SETTING`] | `sinks::deliveries` | 10,000 dead letters, one entry for each disabled endpoint | 30 days; until it is enabled |
+//! | [`ACTION`] | `app::actions` | 1,000 that wait and 100,000 results in an environment | 24 hours from the end of the action |
 
 use crate::engine::pipeline::Keyspace;
 
@@ -24,3 +25,5 @@ pub const REFETCH: Keyspace = Keyspace::new(10);
 pub const SETTING: Keyspace = Keyspace::new(11);
 /// Events that functions are to take: (environment, source, connection, sync, position, number in the request).
 pub const EVENT: Keyspace = Keyspace::new(65);
+/// Actions that were called asynchronously: (environment, id).
+pub const ACTION: Keyspace = Keyspace::new(66);

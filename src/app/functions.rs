@@ -1,35 +1,41 @@
-//! What functions reach of the program: connections and their metadata, and where webhooks arrive.
+//! What functions reach of the program: connections and their metadata, where webhooks arrive, actions and syncs.
 
+use crate::app::App;
 use crate::config::Settings;
 use crate::connectors::functions::runtime::worker::{Options, Workers};
-use crate::connectors::functions::{Accounts, Executor};
+use crate::connectors::functions::{Accounts, ActionFailure, Executor, InnerCall, NamedSyncs};
 use crate::engine::source::{Connection, Failure};
 use crate::engine::time::Clock;
-use crate::ingest::webhooks::{HookUrl, Hooks, WeakHooks};
+use crate::ingest::poll::{SyncKey, SyncName, TriggerOptions};
+use crate::ingest::webhooks::HookUrl;
 use crate::registry::connections::Connections;
 use crate::registry::definitions::{Definitions, Sources};
-use crate::registry::functions::{self, Programs};
+use crate::registry::functions::{self, Actions, Programs};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
-/// The connections of an app. Webhooks are opened after them.
+/// The connections of an app, and the app itself once it is open.
 pub(super) struct KnownAccounts {
     connections: Arc<Connections>,
-    hooks: OnceLock<WeakHooks>,
+    app: OnceLock<Weak<App>>,
 }
 
 impl KnownAccounts {
-    fn hooks(&self) -> Option<Hooks> {
-        self.hooks.get().and_then(WeakHooks::upgrade)
+    /// The app, once it is open.
+    pub(super) fn attach(&self, app: &Arc<App>) {
+        // Once only: there is one app. Weak: it holds what holds this.
+        let _ = self.app.set(Arc::downgrade(app));
     }
 
-    /// The webhooks, once they are open. They run functions, which reach this: so it does not keep them open.
-    pub(super) fn attach(&self, hooks: WeakHooks) {
-        // Once only: an app has one.
-        let _ = self.hooks.set(hooks);
+    fn app(&self) -> Option<Arc<App>> {
+        self.app.get()?.upgrade()
+    }
+
+    fn open_app(&self) -> Result<Arc<App>, Failure> {
+        self.app().ok_or_else(|| Failure::passing("not_ready", "the program is not open, or stops"))
     }
 }
 
@@ -40,10 +46,11 @@ pub(super) fn programs(
     connections: &Arc<Connections>,
     settings: &Settings,
     clock: Arc<dyn Clock>,
-) -> (Programs, Arc<KnownAccounts>) {
-    let accounts = Arc::new(KnownAccounts { connections: connections.clone(), hooks: OnceLock::new() });
+) -> (Programs, Actions, Arc<KnownAccounts>) {
+    let accounts = Arc::new(KnownAccounts { connections: connections.clone(), app: OnceLock::new() });
     let reached: Arc<dyn Accounts> = accounts.clone();
-    (functions::programs(definitions, sources, &reached, &executor(settings), &clock), accounts)
+    let (programs, actions) = functions::programs(definitions, sources, &reached, &executor(settings), &clock);
+    (programs, actions, accounts)
 }
 
 /// The argument by which this program is told to be a worker.
@@ -78,14 +85,14 @@ impl Accounts for KnownAccounts {
         let (environment, ids) = (&connection.environment, [connection.id.clone()]);
         let done = self.connections.set_metadata(environment, source, &ids, &metadata).await;
         done.map_err(|why| Failure::lasting("invalid_metadata", format!("the metadata could not be stored: {why}")))?;
-        if let Some(hooks) = self.hooks() {
-            hooks.connection_changed(environment, source);
+        if let Some(app) = self.app() {
+            app.hooks.connection_changed(environment, source);
         }
         Ok(())
     }
 
     fn webhook_url(&self, source: &str, connection: &Connection) -> Option<String> {
-        let urls = self.hooks()?.hook_urls(Some(source));
+        let urls = self.app()?.hooks.hook_urls(Some(source));
         let is_its = |hook: &HookUrl| {
             let entrance = &hook.entrance;
             let of_all = entrance.connection.as_ref().is_none_or(|id| *id == connection.id);
@@ -93,4 +100,36 @@ impl Accounts for KnownAccounts {
         };
         urls.into_iter().find(is_its).map(|hook| hook.url)
     }
+
+    async fn trigger_action(&self, environment: &str, call: InnerCall) -> Result<String, ActionFailure> {
+        self.open_app()?.actions.call_within(environment, call).await
+    }
+
+    async fn trigger_syncs(&self, environment: &str, named: NamedSyncs, full: bool) -> Result<(), Failure> {
+        let app = self.open_app()?;
+        for key in resolve(&app, environment, named)? {
+            let options = TriggerOptions { reset: full, ..TriggerOptions::default() };
+            app.syncs.trigger(&key, options).map_err(|why| Failure::lasting("unknown_sync", why.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn start_syncs(&self, environment: &str, named: NamedSyncs) -> Result<(), Failure> {
+        let app = self.open_app()?;
+        for key in resolve(&app, environment, named)? {
+            app.syncs.start(&key).await.map_err(|why| Failure::lasting("unknown_sync", why.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The syncs that a function names.
+fn resolve(app: &App, environment: &str, named: NamedSyncs) -> Result<Vec<SyncKey>, Failure> {
+    let name = |(name, variant): (String, Option<String>)| match variant {
+        None => SyncName::parse(&name),
+        variant => SyncName { name, variant },
+    };
+    let names: Vec<SyncName> = named.syncs.into_iter().map(name).collect();
+    let found = app.syncs.resolve(environment, &named.source, named.connection.as_deref(), &names);
+    found.map_err(|why| Failure::lasting("unknown_sync", why.to_string()))
 }

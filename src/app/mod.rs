@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `actions` | actions: called, and their results kept; feature `functions` |
 //! | [`connections`] | connections created, changed and deleted while the program runs |
 //! | [`quarantine`] | quarantined entries: listed, retried, dropped |
 //! | [`fields`] | fields that providers report about their connections |
@@ -11,6 +12,8 @@
 //! Promises: nothing below knows `App`; surfaces hold an `Arc<App>`; a stop lets runs end at their bookmarks and closes the store
 //! last.
 
+#[cfg(feature = "functions")]
+pub mod actions;
 pub mod connections;
 pub mod fields;
 #[cfg(feature = "functions")]
@@ -72,6 +75,9 @@ pub struct App {
     pub bounds: Arc<Bounds>,
     /// Kafka topics.
     pub topics: Topics,
+    /// Functions that are called.
+    #[cfg(feature = "functions")]
+    pub actions: actions::Actions,
 }
 
 /// The part of an installation that an app stands for.
@@ -164,7 +170,8 @@ impl App {
         let credentials: Arc<dyn Credentials> = connections.clone();
         let sources = definitions::sources(&settings, &definitions, &engine, &credentials)?;
         #[cfg(feature = "functions")]
-        let (programs, accounts) = functions::programs(&definitions, &sources, &connections, &settings, engine.clock());
+        let (programs, actions, accounts) =
+            functions::programs(&definitions, &sources, &connections, &settings, engine.clock());
         #[cfg(not(feature = "functions"))]
         let programs = Programs::new();
         let sources = sources.by_name;
@@ -182,12 +189,15 @@ impl App {
             other_shards: part.other_shards.clone(),
         })?;
         #[cfg(feature = "functions")]
-        accounts.attach(hooks.downgrade());
+        let actions = {
+            let shard = part.other_shards.as_ref().map_or(0, |others| others.shard);
+            actions::Actions::open(engine.clone(), connections.clone(), actions, shard)?
+        };
         let client = Client::new(settings.client(), engine.clock())?;
         let endpoints = settings.endpoints.clone();
         let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
         let topics = Topics::open(&engine, &settings, &definitions, &connections, &part)?;
-        Ok(Arc::new(App {
+        let app = Arc::new(App {
             engine,
             settings,
             definitions,
@@ -199,7 +209,12 @@ impl App {
             part,
             bounds,
             topics,
-        }))
+            #[cfg(feature = "functions")]
+            actions,
+        });
+        #[cfg(feature = "functions")]
+        accounts.attach(&app);
+        Ok(app)
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.
@@ -213,6 +228,11 @@ impl App {
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
+        #[cfg(feature = "functions")]
+        {
+            let (app, halt) = (self.clone(), stop.clone());
+            tasks.spawn(async move { ended("actions", run_actions(&app, halt).await) });
+        }
         self.topics.start(self, &tasks, &stop);
         custom::start(&self.engine, &self.settings.extensions.sinks, &tasks, &stop);
         tasks.close();
@@ -222,6 +242,8 @@ impl App {
     /// Interrupts runs, commits what was accepted and closes the store. For an app that was not started, or as the last step
     /// of one that was.
     pub async fn stop(&self) -> Result<(), engine::pipeline::Error> {
+        #[cfg(feature = "functions")]
+        self.actions.stop().await;
         self.syncs.stop().await;
         self.engine.stop().await
     }
@@ -251,6 +273,16 @@ async fn run_schedules(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
+/// Calls that nobody waits for begin, as runs do, once this engine's batches count.
+#[cfg(feature = "functions")]
+async fn run_actions(app: &App, stop: CancellationToken) -> Result<(), pipeline::Error> {
+    tokio::select! {
+        acquired = app.engine.acquire_term(&app.part.name) => acquired.map(drop)?,
+        () = stop.cancelled() => return Ok(()),
+    }
+    app.actions.run(stop).await
+}
+
 /// A task of the store's can only end early when the store does; whoever asks next gets the same error.
 fn ended(task: &str, result: Result<(), pipeline::Error>) {
     if let Err(error) = result {
@@ -272,6 +304,8 @@ impl Running {
     /// Ends the tasks, interrupts runs (they go on at the next start), closes the store.
     pub async fn stop(self) -> Result<(), pipeline::Error> {
         let clock = self.app.engine.clock();
+        #[cfg(feature = "functions")]
+        self.app.actions.stop().await;
         // Runs first: where their batches go through a log, the tasks have to enter what is on its way.
         tokio::select! {
             () = self.app.syncs.stop() => {}

@@ -31,6 +31,7 @@ pub(crate) struct Refusal {
     code: &'static str,
     message: String,
     faults: Vec<InputFault>,
+    payload: Option<Box<Value>>,
     retry_after: Option<u64>,
 }
 
@@ -64,7 +65,7 @@ impl InputFault {
 impl Refusal {
     /// A refusal without further faults.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Refusal { status, code, message: message.into(), faults: Vec::new(), retry_after: None }
+        Refusal { status, code, message: message.into(), faults: Vec::new(), payload: None, retry_after: None }
     }
 
     /// 400.
@@ -124,7 +125,7 @@ impl Refusal {
     }
 
     /// 429 with `Retry-After`.
-    pub(super) fn too_many(seconds: u64, message: impl Into<String>) -> Self {
+    pub(crate) fn too_many(seconds: u64, message: impl Into<String>) -> Self {
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
         Refusal { retry_after: Some(seconds), ..refusal }
     }
@@ -149,8 +150,17 @@ impl Refusal {
         Refusal { status, ..self }
     }
 
+    /// With what code of the user's says of it.
+    #[cfg(feature = "functions")]
+    pub(crate) fn with_payload(self, payload: Option<Value>) -> Self {
+        Refusal { payload: payload.map(Box::new), ..self }
+    }
+
     fn json(&self, request: &str) -> Value {
         let mut error = json!({"code": self.code, "message": self.message});
+        if let Some(payload) = &self.payload {
+            error["payload"] = (**payload).clone();
+        }
         if !self.faults.is_empty() {
             error["errors"] = self.list();
         }

@@ -214,7 +214,7 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
     let (mut definition, warnings) = of_code(definition, warnings, settings)?;
     functions.attach(&mut definition)?;
     let taken = |code: &str| match code {
-        "no_streams" => !definition.streams.is_empty(),
+        "no_streams" => !definition.streams.is_empty() || functions.act(&definition.source),
         _ => definition.function_syncs.iter().any(|sync| !sync.webhooks.is_empty()),
     };
     let warnings = warnings.into_iter().filter(|w| !FOR_FUNCTIONS.contains(&w.code) || !taken(w.code));

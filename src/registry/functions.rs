@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::connectors::definition::{Definition, FunctionSync, Schedule, Stream, schedule};
 use crate::connectors::functions::runtime::compile::FunctionKind;
 use crate::connectors::functions::runtime::{Function, Functions};
-use crate::connectors::functions::{Accounts, Executor, FunctionProgram, Runner};
+use crate::connectors::functions::{Accounts, Executor, FunctionAction, FunctionProgram, Locks, Runner};
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::{Definitions, Sources};
@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// Programs by source and name of the sync.
 pub type Programs = BTreeMap<(String, String), Arc<dyn Program>>;
+
+/// Actions by source and name.
+pub type Actions = BTreeMap<(String, String), Arc<FunctionAction>>;
 
 /// The functions of a folder; none if there is no folder.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +51,13 @@ impl LoadedFunctions {
     /// Whether there are functions at all.
     pub(super) fn any(&self) -> bool {
         self.functions.is_some()
+    }
+
+    /// Whether there are actions of a source.
+    pub(super) fn act(&self, source: &str) -> bool {
+        let is_its =
+            |function: &Function| function.place.kind == FunctionKind::Action && function.place.source == source;
+        self.functions.as_ref().is_some_and(|functions| functions.all.iter().any(is_its))
     }
 
     /// Adds to a definition what the functions of its source bring.
@@ -99,16 +109,17 @@ impl LoadedFunctions {
     }
 }
 
-/// What runs each function of the definitions that is a sync.
+/// What runs the functions of the definitions: those that are syncs, and those that are actions.
 pub fn programs(
     definitions: &Definitions,
     sources: &Sources,
     accounts: &Arc<dyn Accounts>,
     executor: &Executor,
     clock: &Arc<dyn Clock>,
-) -> Programs {
-    let mut programs = Programs::new();
-    let Some(functions) = &definitions.functions.functions else { return programs };
+) -> (Programs, Actions) {
+    let (mut programs, mut actions) = (Programs::new(), Actions::new());
+    let Some(functions) = &definitions.functions.functions else { return (programs, actions) };
+    let locks = Arc::<Locks>::default();
     for (name, definition) in definitions.iter() {
         let Some(source) = sources.rest.get(name) else { continue };
         let runner = Runner {
@@ -116,14 +127,21 @@ pub fn programs(
             source: source.clone(),
             accounts: accounts.clone(),
             executor: executor.clone(),
+            locks: locks.clone(),
             clock: clock.clone(),
         };
         for sync in &definition.function_syncs {
             let program = FunctionProgram { sync: sync.clone(), runner: runner.clone() };
             programs.insert((name.clone(), sync.name.clone()), Arc::new(program));
         }
+        let own = functions.all.iter().map(|function| &function.place).filter(|place| place.source == *name);
+        for place in own.filter(|place| place.kind == FunctionKind::Action) {
+            let (action, file) = (place.name.clone(), place.file.clone());
+            let action = FunctionAction { name: action, file, runner: runner.clone() };
+            actions.insert((name.clone(), place.name.clone()), Arc::new(action));
+        }
     }
-    programs
+    (programs, actions)
 }
 
 fn syncs(functions: &Functions) -> impl Iterator<Item = &Function> {

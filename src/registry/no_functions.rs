@@ -33,6 +33,11 @@ impl LoadedFunctions {
         false
     }
 
+    /// There are none.
+    pub(super) fn act(&self, _: &str) -> bool {
+        false
+    }
+
     /// Adds nothing.
     pub(super) fn attach(&self, _: &mut Definition) -> Result<(), Vec<String>> {
         Ok(())

@@ -1,15 +1,19 @@
 //! The members of the `nango` object that are no requests and no writes: what is known of the connection, and what is kept of it.
 
+use super::action::ActionFailure;
+use super::chain::{Chain, NESTING_MAX};
+use super::locks::Holder;
 use super::secrets::Handles;
 use crate::rest::RestSource;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use syncline_engine::source::{Connection, Failure};
 use syncline_runtime::wire::Answer;
 
-/// Who keeps connections, and knows where their webhooks arrive.
+/// Who keeps connections, knows where their webhooks arrive, and runs what else there is of them.
 #[async_trait]
 pub trait Accounts: Send + Sync {
     /// Another connection of the same environment.
@@ -20,6 +24,39 @@ pub trait Accounts: Send + Sync {
 
     /// Where the provider's webhooks for this connection arrive.
     fn webhook_url(&self, source: &str, connection: &Connection) -> Option<String>;
+
+    /// Runs an action from within a function; gives its output as JSON.
+    async fn trigger_action(&self, environment: &str, call: InnerCall) -> Result<String, ActionFailure>;
+
+    /// Begins runs of syncs now; `full` lists everything again.
+    async fn trigger_syncs(&self, environment: &str, syncs: NamedSyncs, full: bool) -> Result<(), Failure>;
+
+    /// Puts paused syncs on their schedules again.
+    async fn start_syncs(&self, environment: &str, syncs: NamedSyncs) -> Result<(), Failure>;
+}
+
+/// An action that a function calls.
+pub struct InnerCall {
+    /// Its source.
+    pub source: String,
+    /// For whom.
+    pub connection: String,
+    /// Its name.
+    pub action: String,
+    /// What it is given.
+    pub input: Option<Value>,
+    /// What the caller is part of.
+    pub chain: Chain,
+}
+
+/// Syncs as a function names them.
+pub struct NamedSyncs {
+    /// Their source.
+    pub source: String,
+    /// Of whom; all connections if nobody is named.
+    pub connection: Option<String>,
+    /// Names, each with its variant if one is named.
+    pub syncs: Vec<(String, Option<String>)>,
 }
 
 /// Answers members during one execution.
@@ -30,12 +67,22 @@ pub(super) struct Members {
     pub(super) handles: Arc<Handles>,
     /// The metadata, own writes included.
     pub(super) metadata: Mutex<Value>,
+    /// What the execution is part of.
+    pub(super) chain: Chain,
+    /// The locks it holds.
+    pub(super) locks: Holder,
 }
 
 impl Members {
     /// Answers a member that the code called with these arguments (a JSON array).
     pub(super) async fn answer(&self, name: &str, arguments: &str) -> Answer {
         let arguments: Vec<Value> = serde_json::from_str(arguments).unwrap_or_default();
+        if name == "triggerAction" {
+            return match self.trigger_action(arguments).await {
+                Ok(output) => Answer::Json(output.into_bytes()),
+                Err(why) => why.told(),
+            };
+        }
         let answered = match name {
             "getConnection" => self.connection(&arguments),
             "getMetadata" => Ok(self.metadata.lock().clone()),
@@ -47,6 +94,14 @@ impl Members {
                 Ok(self.accounts.webhook_url(self.name(), &self.connection).map_or(Value::Null, Value::from))
             }
             "getEnvironmentVariables" => Ok(self.environment()),
+            "triggerSync" => self.trigger_sync(&arguments).await,
+            "startSync" => self.start_sync(&arguments).await,
+            "tryAcquireLock" => self.lock(&arguments),
+            "releaseLock" => Ok(key_of(&arguments).is_some_and(|key| self.locks.release(key)).into()),
+            "releaseAllLocks" => {
+                self.locks.release_all();
+                Ok(Value::Null)
+            }
             other => {
                 Err(Failure::lasting("unsupported", format!("unsupported: nango.{other} is not there in this release")))
             }
@@ -88,9 +143,70 @@ impl Members {
         };
         whole.extend(given.clone());
         let metadata = Value::Object(whole);
+        self.chain.begins_effect().await?;
         self.accounts.set_metadata(self.name(), &self.connection, metadata.clone()).await?;
         *self.metadata.lock() = metadata;
         Ok(Value::Null)
+    }
+
+    async fn trigger_action(&self, arguments: Vec<Value>) -> Result<String, ActionFailure> {
+        let mut given = arguments.into_iter();
+        let mut text = |what: &str| match given.next() {
+            Some(Value::String(text)) => Ok(text),
+            _ => Err(ActionFailure::new("invalid_call", format!("triggerAction: {what} is a text"))),
+        };
+        let (source, connection) = (text("the source")?, text("the connection")?);
+        let action = text("the name of the action")?;
+        if self.chain.depth >= NESTING_MAX {
+            let message = format!("actions nest at most {NESTING_MAX} deep, so `{action}` is not begun");
+            return Err(ActionFailure::new(ActionFailure::TOO_DEEP, message));
+        }
+        // What is `undefined` in the code comes as null.
+        let input = given.next().filter(|input| !input.is_null());
+        let call = InnerCall { source, connection, action, input, chain: self.chain.clone() };
+        self.accounts.trigger_action(&self.connection.environment, call).await
+    }
+
+    async fn trigger_sync(&self, arguments: &[Value]) -> Result<Value, Failure> {
+        let full = arguments.get(3) == Some(&Value::Bool(true));
+        let connection = arguments.get(1).and_then(Value::as_str);
+        let syncs = self.syncs(arguments.first(), connection, arguments.get(2).map(std::slice::from_ref))?;
+        self.chain.begins_effect().await?;
+        self.accounts.trigger_syncs(&self.connection.environment, syncs, full).await.map(|()| Value::Null)
+    }
+
+    async fn start_sync(&self, arguments: &[Value]) -> Result<Value, Failure> {
+        let connection = arguments.get(2).and_then(Value::as_str);
+        let list = arguments.get(1).and_then(Value::as_array).map(Vec::as_slice);
+        let syncs = self.syncs(arguments.first(), connection, list)?;
+        self.chain.begins_effect().await?;
+        self.accounts.start_syncs(&self.connection.environment, syncs).await.map(|()| Value::Null)
+    }
+
+    fn syncs(
+        &self,
+        source: Option<&Value>,
+        connection: Option<&str>,
+        names: Option<&[Value]>,
+    ) -> Result<NamedSyncs, Failure> {
+        let source = source.and_then(Value::as_str).unwrap_or(self.name()).to_owned();
+        let named = |sync: &Value| match sync {
+            Value::String(name) => Some((name.clone(), None)),
+            sync => {
+                let variant = sync["variant"].as_str().map(str::to_owned);
+                Some((sync["name"].as_str()?.to_owned(), variant))
+            }
+        };
+        let syncs: Option<Vec<_>> = names.unwrap_or_default().iter().map(named).collect();
+        let syncs = syncs.filter(|syncs| !syncs.is_empty()).ok_or_else(|| {
+            Failure::lasting("invalid_call", "syncs are named by text, or by an object of name and variant")
+        })?;
+        Ok(NamedSyncs { source, connection: connection.map(str::to_owned), syncs })
+    }
+
+    fn lock(&self, arguments: &[Value]) -> Result<Value, Failure> {
+        let ttl = arguments.first().and_then(|lock| lock["ttlMs"].as_u64()).map(Duration::from_millis);
+        self.locks.acquire(key_of(arguments).unwrap_or_default(), ttl).map(Value::from)
     }
 
     /// The token, or the credentials where there is more than one value.
@@ -113,6 +229,11 @@ impl Members {
             false => env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect(),
         }
     }
+}
+
+/// The key of the lock that is meant.
+fn key_of(arguments: &[Value]) -> Option<&str> {
+    arguments.first()?["key"].as_str()
 }
 
 fn described(source: &str, connection: &Connection, metadata: Value, credentials: Map<String, Value>) -> Value {

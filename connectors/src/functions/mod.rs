@@ -1,4 +1,4 @@
-//! Syncs in TypeScript: the host of their code.
+//! Functions in TypeScript: the host of their code.
 //!
 //! ```text
 //! sandbox ── calls ──► Host ── what is written ──► FunctionProgram ── steps ──► the engine's outlet
@@ -14,16 +14,22 @@
 //! | file | what |
 //! |---|---|
 //! | `program` | a sync as a program of the engine |
+//! | `action` | one call of an action |
+//! | `chain` | what an execution is part of: actions within actions, and what they have begun |
 //! | `runner` | what functions of a source share, and how any of them begins |
 //! | `host` | one execution, from its begin to its end |
 //! | `steps` | from what the code wrote to a step |
 //! | `requests` | its requests, tried again as it asks |
 //! | `members` | the rest of the `nango` object |
+//! | `locks` | the locks that functions take |
 //! | `secrets` | credentials as handles, and back |
 //! | `execution` | where the code runs: worker processes, or threads of this one |
 
+mod action;
+mod chain;
 mod execution;
 mod host;
+mod locks;
 mod members;
 mod program;
 mod requests;
@@ -31,8 +37,11 @@ mod runner;
 mod secrets;
 mod steps;
 
+pub use action::{ActionAsk, ActionFailure, FunctionAction};
+pub use chain::{Chain, Effects, Witness};
 pub use execution::Executor;
-pub use members::Accounts;
+pub use locks::Locks;
+pub use members::{Accounts, InnerCall, NamedSyncs};
 pub use program::{FunctionProgram, LOST};
 pub use runner::Runner;
 pub use syncline_runtime as runtime;

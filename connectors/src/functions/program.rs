@@ -1,5 +1,6 @@
 //! A sync in TypeScript as a program of the engine: what its code writes becomes steps.
 
+use super::chain::Chain;
 use super::host::{RecordsAsk, Stop, Writing, Written};
 use super::runner::{Execute, Runner};
 use super::steps::Steps;
@@ -65,6 +66,7 @@ impl Program for FunctionProgram {
             about,
             limits: Limits::WEBHOOK,
             priority: RequestPriority::Fetch,
+            chain: Chain::default(),
             seed: ask.number ^ self.runner.clock.now().0.unsigned_abs(),
         };
         let mut writing = StepWriting { program: self, connection: &ask.connection, out, steps: Steps::default() };
@@ -100,6 +102,7 @@ impl FunctionProgram {
             limits: Limits::EXEC,
             priority,
             seed: ask.run ^ self.runner.clock.now().0.unsigned_abs(),
+            chain: Chain::default(),
         };
         let mut writing = StepWriting { program: self, connection: &ask.connection, out, steps: Steps::default() };
         self.runner.execute(order, &mut writing).await.map(drop)

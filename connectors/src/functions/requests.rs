@@ -1,5 +1,6 @@
 //! Requests of code: sent by the source, tried again as the code and the source ask for.
 
+use super::chain::Chain;
 use super::secrets::Handles;
 use crate::http::Answer as Received;
 use crate::http::limits::RequestPriority;
@@ -20,6 +21,7 @@ pub(super) struct Sender {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) handles: Arc<Handles>,
     pub(super) priority: RequestPriority,
+    pub(super) chain: Chain,
 }
 
 impl Sender {
@@ -27,9 +29,18 @@ impl Sender {
     pub(super) async fn send(&self, connection: Arc<Connection>, request: Request, seed: u64) -> Answer {
         let (most, mut backoff) = self.attempts(&request, seed);
         let retry_on = request.retry_on.clone();
+        // Without query: what stands there is data.
+        let path = request.endpoint.split(['?', '#']).next().unwrap_or_default().to_owned();
+        let changes = !matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS");
+        if changes && let Err(why) = self.chain.begins_effect().await {
+            return Answer::failed(why.code, why.message);
+        }
         let request = self.revealed(request);
         loop {
             let received = self.source.proxy(&connection, &request, self.priority).await;
+            if changes {
+                self.log(&connection, &request.method, &path, &received);
+            }
             let wait = match &received {
                 Err(why) if why.retry => Some(why.retry_after),
                 Ok(answer) if self.repeats(answer.status, &retry_on) => Some(None),
@@ -41,6 +52,32 @@ impl Sender {
                     self.clock.sleep(wait).await;
                 }
                 _ => return told(received),
+            }
+        }
+    }
+
+    /// An action's request that changes something at the provider, so that a change that is met later can be traced to it.
+    fn log(&self, connection: &Connection, method: &str, path: &str, received: &Result<Received, Failure>) {
+        let Some(action) = self.chain.action.as_deref() else { return };
+        let (source, environment) = (&self.source.definition().source, &connection.environment);
+        let (connection, path) = (&connection.id, self.source.veiled(connection, path));
+        match received {
+            Ok(answer) => {
+                let status = answer.status;
+                tracing::info!(source, environment, connection, action, method, path, status, "an action wrote");
+            }
+            Err(why) => {
+                let error = why.code;
+                tracing::warn!(
+                    source,
+                    environment,
+                    connection,
+                    action,
+                    method,
+                    path,
+                    error,
+                    "an action's write failed"
+                );
             }
         }
     }

@@ -1,7 +1,9 @@
 //! What the functions of one source share, and the beginning of an execution of any of them.
 
+use super::chain::Chain;
 use super::execution::Executor;
 use super::host::{Host, Stop, Writing};
+use super::locks::Locks;
 use super::members::{Accounts, Members};
 use super::requests::Sender;
 use super::secrets::Handles;
@@ -42,6 +44,8 @@ pub struct Runner {
     pub accounts: Arc<dyn Accounts>,
     /// Where the code runs.
     pub executor: Executor,
+    /// The locks they take.
+    pub locks: Arc<Locks>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -64,6 +68,8 @@ pub(super) struct Execute<'a> {
     pub priority: RequestPriority,
     /// Where its chance begins.
     pub seed: u64,
+    /// What it is part of.
+    pub chain: Chain,
 }
 
 impl Runner {
@@ -78,10 +84,12 @@ impl Runner {
         let handles = Arc::new(Handles::new(rules, order.connection, &mut chance));
         let connection = order.connection.clone();
         let (source, clock, priority) = (self.source.clone(), self.clock.clone(), order.priority);
-        let sender = Sender { source: source.clone(), clock, handles: handles.clone(), priority };
+        let chain = order.chain.clone();
+        let sender = Sender { source: source.clone(), clock, handles: handles.clone(), priority, chain: chain.clone() };
         let metadata = Mutex::new(connection.metadata.clone());
         let accounts = self.accounts.clone();
-        let members = Members { source, accounts, connection: connection.clone(), handles, metadata };
+        let locks = self.locks.holder(&connection.environment, self.clock.clone());
+        let members = Members { source, accounts, connection: connection.clone(), handles, metadata, chain, locks };
         let invocation = self.invocation(order, chance.number());
         let execution = self.executor.begin(&connection.environment, &self.modules, invocation).await;
         let execution = execution.map_err(Stop::Lost)?;
@@ -115,7 +123,7 @@ impl Runner {
 
     /// A fault of the code, in the words of runs, without secrets.
     pub(super) fn failed(&self, connection: &Connection, fault: &Fault) -> Failure {
-        let code = FAULTS.iter().find(|known| **known == fault.code).copied().unwrap_or("script_error");
+        let code = known(&fault.code);
         let mut message = fault.to_string();
         if let Some(answer) = &fault.answer {
             let (status, body) = (&answer.0, answer.1.chars().take(300).collect::<String>());
@@ -125,4 +133,9 @@ impl Runner {
         let message = self.source.veiled(connection, &message);
         Failure { status, ..Failure::lasting(code, message) }
     }
+}
+
+/// The word for what code threw.
+pub(super) fn known(code: &str) -> &'static str {
+    FAULTS.iter().find(|known| **known == code).copied().unwrap_or("script_error")
 }

@@ -61,6 +61,11 @@ impl Veil {
         hidden(&self.spellings(), text)
     }
 
+    /// Data without the secrets, and otherwise as it is: for programs to read, not to be shown.
+    pub fn masked(&self, text: &str) -> String {
+        masked(&self.spellings(), text)
+    }
+
     /// The beginning of what came, veiled, of at most so many characters. Where what is looked at ends before what came, its
     /// end may be half a secret and is left out.
     pub fn beginning(&self, bytes: &[u8], chars: usize) -> String {
@@ -83,13 +88,17 @@ impl Veil {
 }
 
 fn hidden(spellings: &[String], text: &str) -> String {
+    on_one_line(&masked(spellings, text))
+}
+
+fn masked(spellings: &[String], text: &str) -> String {
     let mut text = text.to_owned();
     for spelling in spellings.iter().filter(|spelling| !spelling.is_empty()) {
         if text.contains(spelling.as_str()) {
             text = text.replace(spelling.as_str(), MASK);
         }
     }
-    on_one_line(&text)
+    text
 }
 
 /// A secret as it is, and as URLs, JSON and base64 write it.

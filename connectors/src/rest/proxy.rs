@@ -61,6 +61,11 @@ impl RestSource {
         text.lines().map(|line| veil.veiled(line)).collect::<Vec<_>>().join("\n")
     }
 
+    /// JSON of code as programs may read it: without secrets, and otherwise as it is.
+    pub fn masked(&self, connection: &Connection, json: &str) -> String {
+        self.veil(connection).masked(json)
+    }
+
     async fn proxy_once(
         &self,
         connection: &Connection,

@@ -18,13 +18,16 @@ pub(in crate::api) enum RouteTarget {
     Local,
     /// The owner of the connection that the request names.
     Connection(ConnectionTarget),
-    /// The owner that gave the run in this parameter of the path its number.
-    Run(&'static str),
+    /// The owner that gave what is named in this parameter of the path its name, in which it stands.
+    Named(&'static str, OwnerInName),
     /// All owners, and what they say is one answer.
     All(Gather),
     /// Nobody; what to do instead.
     Refused(&'static str),
 }
+
+/// Reads the partition that a name holds.
+pub(in crate::api) type OwnerInName = fn(&str) -> Option<u16>;
 
 /// Asks owners and makes one answer of theirs.
 pub(in crate::api) type Gather = fn(Across) -> BoxFuture<'static, Response>;
@@ -94,7 +97,12 @@ pub(in crate::api) fn owner_of(names: ConnectionNames) -> RouteTarget {
 
 /// The owner of the run whose id stands in this parameter of the path.
 pub(in crate::api) fn owner_of_run(parameter: &'static str) -> RouteTarget {
-    RouteTarget::Run(parameter)
+    named_by_owner(parameter, |id| Cause::parse(id).map(|run| Engine::part_of(run.number)))
+}
+
+/// The owner that gave what is named in this parameter of the path its name.
+pub(in crate::api) fn named_by_owner(parameter: &'static str, owner: OwnerInName) -> RouteTarget {
+    RouteTarget::Named(parameter, owner)
 }
 
 /// All owners; their answers are merged.
@@ -132,10 +140,9 @@ impl RouteTarget {
             RouteTarget::Local => Destination::Local,
             RouteTarget::All(gather) => Destination::All(*gather),
             RouteTarget::Refused(advice) => Destination::Refused(advice),
-            RouteTarget::Run(parameter) => {
-                let run = request.parameter(parameter).and_then(|id| Cause::parse(&id));
-                let owner = run.map(|run| i32::from(Engine::part_of(run.number)));
-                // A number that nobody gave is unknown everywhere.
+            RouteTarget::Named(parameter, owner) => {
+                let owner = request.parameter(parameter).and_then(|id| owner(&id)).map(i32::from);
+                // A name that nobody gave is unknown everywhere.
                 owner.filter(|owner| *owner < known.spread.count).map_or(Destination::Local, Destination::Owner)
             }
             RouteTarget::Connection(of) => match of.owners(request, known).as_slice() {

@@ -5,8 +5,11 @@
 //! | `records` | `/records`, `/records/prune` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…`, the older `/connection…`, and `/v1/connections` |
+//! | `actions` | `/action/…`; not in a program without the feature `functions` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 
+#[cfg(feature = "functions")]
+mod actions;
 mod connections;
 mod metadata;
 mod records;
@@ -17,7 +20,10 @@ use super::routes::Routes;
 
 /// Routes whose answers are written in one piece.
 pub(super) fn whole() -> Routes {
-    sync::routes().merge(connections::routes()).merge(metadata::routes()).merge(unbuilt::routes())
+    let all = sync::routes().merge(connections::routes()).merge(metadata::routes()).merge(unbuilt::routes());
+    #[cfg(feature = "functions")]
+    let all = all.merge(actions::routes());
+    all
 }
 
 /// Pages, which count their own memory.

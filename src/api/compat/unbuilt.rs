@@ -7,8 +7,9 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 
 /// Paths with everything below them.
-const FAMILIES: [&str; 10] = [
+const FAMILIES: &[&str] = &[
     "/proxy",
+    #[cfg(not(feature = "functions"))]
     "/action",
     "/connect",
     "/functions",

@@ -46,8 +46,8 @@ use crate::registry::connections::Connections;
 use crate::registry::functions::Programs;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -102,17 +102,6 @@ impl OtherShards {
 #[derive(Clone)]
 pub struct Hooks {
     inner: Arc<HooksInner>,
-}
-
-/// Hooks that others keep open.
-#[derive(Clone)]
-pub struct WeakHooks(Weak<HooksInner>);
-
-impl WeakHooks {
-    /// The hooks, if they are still open.
-    pub fn upgrade(&self) -> Option<Hooks> {
-        self.0.upgrade().map(|inner| Hooks { inner })
-    }
 }
 
 struct HooksInner {
@@ -210,11 +199,6 @@ impl Hooks {
     /// A connection goes: what functions are to take of its events goes with it.
     pub async fn forget_connection(&self, environment: &str, source: &str, connection: &str) -> Result<(), Error> {
         events::forget(&self.inner, [environment, source, connection]).await
-    }
-
-    /// Does not keep them open.
-    pub fn downgrade(&self) -> WeakHooks {
-        WeakHooks(Arc::downgrade(&self.inner))
     }
 
     /// Counts commits made for webhooks; changes wake the watcher.

@@ -76,7 +76,7 @@ const PROGRAM: &[Room] = &[
     room("registry", &["keyspaces", "config"]),
     room("ingest", &["keyspaces", "registry", "telemetry", "admission"]),
     room("sinks", &["keyspaces", "registry", "telemetry", "config"]),
-    room("app", &["ingest", "sinks", "registry", "telemetry", "config", "admission"]),
+    room("app", &["keyspaces", "ingest", "sinks", "registry", "telemetry", "config", "admission"]),
     room("cluster", &["app", "ingest", "sinks", "registry", "telemetry", "config"]),
     room("server", &["admission", "telemetry"]),
     room("http", &["telemetry", "config", "admission"]),
