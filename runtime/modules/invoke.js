@@ -209,15 +209,22 @@ export const start = async (file, text) => {
     const run = about.kind === 'webhook' ? definition?.onWebhook : definition?.exec;
     checked(typeof run === 'function', `the file has no ${about.kind === 'webhook' ? 'onWebhook' : 'exec'}`);
     const nango = closed(members(about, definition));
+    const input = about.kind === 'action' ? given(definition.input, about.input) : about.input;
     if (about.kind === 'action') {
-        fitsAs(definition.input, about.input, 'invalid_input');
+        fitsAs(definition.input, input, 'invalid_input');
     }
-    const output = await call[about.kind](definition, nango, about.input);
+    const output = await call[about.kind](definition, nango, input);
     if (about.kind !== 'action') {
         return undefined;
     }
     fitsAs(definition.output, output, 'invalid_output');
     return JSON.stringify(output);
+};
+
+// JSON has no `undefined`: `null` is that where the schema takes nothing else.
+const given = (schema, input) => {
+    const fit = (value) => schema?.safeParse?.(value).success === true;
+    return input === null && !fit(null) && fit(undefined) ? undefined : input;
 };
 
 const fitsAs = (schema, value, code) => {

@@ -164,7 +164,10 @@ interface Pagination {
     limit_name_in_request?: string | undefined;
     /** `true`: cursor, offset and limit go into the body instead of the query. */
     in_body?: boolean | undefined;
-    /** Called with each page after it is read; `nextPageParam` is what the next request will carry. */
+    /**
+     * Called when the loop is done with a page; `nextPageParam` is what the next request will carry, by offset what the last one
+     * carried. Not called behind an empty page, nor by offset behind one shorter than `limit`.
+     */
     on_page?: ((page: { nextPageParam?: string | number | undefined; response: ProxyResponse }) => Promise<void>) | undefined;
 }
 

@@ -107,6 +107,9 @@ export const at = (here, error) => {
 const within = (value, path) =>
     path === undefined || path === '' ? value : path.split('.').reduce((inner, name) => inner?.[name], value);
 
+// A copy of an object with one member set; the steps lead to it.
+const withMember = (object, [name, ...rest], value) => ({ ...object, [name]: rest.length === 0 ? value : withMember(object?.[name], rest, value) });
+
 const linkOf = (headers, rel) => {
     for (const piece of String(headers.link ?? '').split(/,\s*(?=<)/)) {
         const [, address, params] = /^\s*<([^>]*)>(.*)$/.exec(piece) ?? [];
@@ -117,13 +120,15 @@ const linkOf = (headers, rel) => {
     return undefined;
 };
 
-// How each kind of paging finds its next page: `begin` sets the first request up, `next` gives false at the end.
+// How each kind of paging finds its next page: `begin` sets the first request up, `next` gives undefined at the end. A page that
+// `ends` the listing is yielded, and nothing is told of it. What `told` of a page is what `on_page` gets, else what is next.
 const kinds = {
     cursor: {
         begin() {},
-        next({ paging, set, items, response }) {
-            const cursor = within(response.data, paging.cursor_path_in_response);
-            if (items.length === 0 || cursor === undefined || cursor === null || cursor === '') {
+        next({ paging, set, response }) {
+            const found = within(response.data, paging.cursor_path_in_response);
+            const cursor = typeof found === 'string' ? found.trim() : found;
+            if ((typeof cursor !== 'string' && typeof cursor !== 'number') || cursor === '') {
                 return undefined;
             }
             set(paging.cursor_name_in_request, cursor);
@@ -153,10 +158,10 @@ const kinds = {
             set(paging.offset_name_in_request, offset);
             return offset;
         },
+        ends: ({ paging, items }) => paging.limit !== undefined && items.length < Number(paging.limit),
+        // Functions add to it what makes their own next request.
+        told: ({ before }) => before,
         next({ paging, set, items, before }) {
-            if (items.length === 0 || (paging.limit !== undefined && items.length < Number(paging.limit))) {
-                return undefined;
-            }
             const step = paging.offset_calculation_method === 'per-page' ? 1 : items.length;
             const offset = Number(before) + step;
             set(paging.offset_name_in_request, offset);
@@ -191,7 +196,7 @@ export async function* paginate(given, defaults, send) {
     const inBody = paging.in_body ?? ['POST', 'PUT', 'PATCH'].includes(config.method);
     const set = (name, value) => {
         if (inBody) {
-            config.data = { ...config.data, [name]: value };
+            config.data = withMember(config.data, name.split('.'), value);
         } else if (typeof config.params === 'string' || config.params instanceof URLSearchParams) {
             const params = new URLSearchParams(config.params);
             params.set(name, String(value));
@@ -207,14 +212,20 @@ export async function* paginate(given, defaults, send) {
     for (;;) {
         const response = await send(config);
         const items = within(response.data, paging.response_path) ?? [];
-        if (!Array.isArray(items)) {
+        // A link needs no items: without a place for them, functions take each answer apart by themselves.
+        if (!Array.isArray(items) && (paging.type !== 'link' || paging.response_path)) {
             throw new Error(`paginate: ${paging.response_path ? `\`${paging.response_path}\` of the answer` : 'the answer'} is no array; set response_path to where the items are`);
         }
-        const next = kind.next({ paging, config, set, items, response, before });
-        await paging.on_page?.({ nextPageParam: next, response });
-        if (items.length > 0 || kind.yieldsEmpty) {
-            yield items;
+        if (items.length === 0 && !kind.yieldsEmpty) {
+            return;
         }
+        yield items;
+        const page = { paging, config, set, items, response, before };
+        if (kind.ends?.(page)) {
+            return;
+        }
+        const next = kind.next(page);
+        await paging.on_page?.({ nextPageParam: kind.told === undefined ? next : kind.told(page), response });
         if (next === undefined) {
             return;
         }

@@ -34,9 +34,26 @@ pub struct Replay {
     pub unmatched: Vec<String>,
 }
 
+/// What one play came to.
+enum Played {
+    Ended(Box<Replay>),
+    /// The recording's clock was ahead by so many milliseconds.
+    Behind(i64),
+}
+
 /// Runs a function to its end. An error is that there was no memory to begin.
-pub fn run(modules: Arc<Modules>, invocation: Invocation, mocks: &Mocks) -> Result<Replay, Fault> {
-    let mut host = Host::new(mocks);
+pub fn run(modules: Arc<Modules>, mut invocation: Invocation, mocks: &Mocks) -> Result<Replay, Fault> {
+    let mut clock_is_right = invocation.now.is_none();
+    loop {
+        match play(modules.clone(), invocation.clone(), Host { clock_is_right, ..Host::new(mocks) })? {
+            Played::Ended(replay) => return Ok(*replay),
+            Played::Behind(by) => invocation.now = invocation.now.map(|now| now.saturating_add(by)),
+        }
+        clock_is_right = true;
+    }
+}
+
+fn play(modules: Arc<Modules>, invocation: Invocation, mut host: Host<'_>) -> Result<Played, Fault> {
     let (mut sandbox, said) = Sandbox::begin(modules, invocation)?;
     let mut waiting = VecDeque::from(said);
     while let Some(said) = waiting.pop_front() {
@@ -44,11 +61,14 @@ pub fn run(modules: Arc<Modules>, invocation: Invocation, mocks: &Mocks) -> Resu
             Said::Call(call) => {
                 host.take(call.writes);
                 let answer = host.answer(call.ask);
+                if let Some(by) = host.behind {
+                    return Ok(Played::Behind(by));
+                }
                 waiting.extend(sandbox.answer(call.id, answer));
             }
             Said::Ended(mut ended) => {
                 host.take(std::mem::take(&mut ended.writes));
-                return Ok(host.replay(ended));
+                return Ok(Played::Ended(Box::new(host.replay(ended))));
             }
         }
     }
@@ -70,6 +90,10 @@ struct Host<'a> {
     locks: BTreeSet<String>,
     requests: usize,
     unmatched: Vec<String>,
+    /// The clock was put right, or is nobody's to set.
+    clock_is_right: bool,
+    /// By how much the clock is behind the recorded one, once a request showed it.
+    behind: Option<i64>,
 }
 
 impl<'a> Host<'a> {
@@ -88,6 +112,8 @@ impl<'a> Host<'a> {
             locks: BTreeSet::new(),
             requests: 0,
             unmatched: Vec::new(),
+            clock_is_right: false,
+            behind: None,
         }
     }
 
@@ -166,6 +192,9 @@ impl<'a> Host<'a> {
         if let Some((recording, used)) = found {
             *used = true;
             return recording.answer();
+        }
+        if !self.clock_is_right {
+            self.behind = self.mocks.recordings.iter().find_map(|recording| recording.ahead(&asked));
         }
         let message = format!("{asked} was not recorded{}", self.nearest(&asked));
         self.unmatched.push(message.clone());

@@ -14,8 +14,10 @@
 //!
 //! Promises: no socket and no clock are touched, so that the same file gives the same result; a request that was not recorded
 //! is an error which says what was recorded instead. What is not recorded of the connection is as with a new one: no metadata,
-//! no checkpoint, no records.
+//! no checkpoint, no records. The clock stands at the date of the earliest answer. If a request differs from a recorded one in
+//! nothing but moments, all by the same time, the clock is put right by it and the function begins again.
 
+mod clock;
 mod compare;
 mod host;
 mod recording;
@@ -118,7 +120,7 @@ impl Mocks {
             about: about.to_string(),
             models: definition.models.keys().cloned().collect(),
             limits: Limits { cpu: CPU, requests: REQUESTS, ..limits },
-            now: Some(self.recordings.iter().find_map(Recording::date).unwrap_or(NOW)),
+            now: Some(self.recordings.iter().filter_map(Recording::date).min().unwrap_or(NOW)),
             seed: 0,
         }
     }

@@ -2,17 +2,21 @@
 //!
 //! A recording names its request by a hash, by what it lists (parameters, headers, body), or by its endpoint alone.
 
+use super::clock;
 use super::compare::{difference, shown};
 use crate::wire::{Answer, Request};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 /// Headers that say nothing of what is asked: the client or the connection adds them.
-const NOT_ASKED: [&str; 8] = [
+const NOT_ASKED: [&str; 9] = [
+    "accept",
     "authorization",
     "user-agent",
     "accept-encoding",
@@ -22,6 +26,9 @@ const NOT_ASKED: [&str; 8] = [
     "provider-config-key",
     "content-length",
 ];
+
+/// Most characters (in UTF-16) of a body that is recorded as it is.
+const WRITTEN_OUT: usize = 1_000;
 
 /// An answer, and which request it is for.
 #[derive(Clone, Debug)]
@@ -57,6 +64,8 @@ pub(super) struct Asked {
     data: Option<Value>,
     /// The body is a form: all its values are text.
     form: bool,
+    /// The body as a recording may write it: as text, or as base64 of its bytes.
+    written: Vec<String>,
 }
 
 /// An answer as it is written.
@@ -151,6 +160,15 @@ impl Recording {
         unlike
     }
 
+    /// By how much its clock was ahead of that of this request, if they differ in nothing else.
+    pub(super) fn ahead(&self, asked: &Asked) -> Option<i64> {
+        let headers = self.asked.headers.iter().filter(|(name, _)| !NOT_ASKED.contains(&name.as_str()));
+        let same_place =
+            self.asked.same_place(asked) && headers.into_iter().all(|header| asked.headers.contains(header));
+        let moments = |of: &Asked| json!([of.params, of.data]);
+        clock::shift(&moments(&self.asked), &moments(asked)).filter(|_| same_place)
+    }
+
     /// How far it is from a request, for telling the nearest ones.
     pub(super) fn distance(&self, asked: &Asked) -> usize {
         let (method, endpoint) = (self.asked.method == asked.method, self.asked.endpoint == asked.endpoint);
@@ -190,8 +208,10 @@ impl Asked {
         let of_form =
             |(name, value): &(String, String)| name == "content-type" && value.contains("x-www-form-urlencoded");
         asked.form = asked.headers.iter().any(of_form);
-        let body = request.body.as_deref().map(|body| String::from_utf8_lossy(body).into_owned());
-        asked.data = body.map(Value::String).and_then(|body| if asked.form { as_form(&body) } else { meaning(body) });
+        let body = request.body.as_deref().filter(|body| !body.is_empty());
+        let text = body.map(|body| String::from_utf8_lossy(body).into_owned());
+        asked.written = text.iter().cloned().chain(body.map(|body| BASE64.encode(body))).map(hashed_if_long).collect();
+        asked.data = text.map(Value::String).and_then(|body| if asked.form { as_form(&body) } else { meaning(body) });
         asked
     }
 
@@ -200,7 +220,10 @@ impl Asked {
         let path =
             endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        self.endpoint = path.trim_start_matches('/').to_owned();
+        let path = path.trim_start_matches('/');
+        // As in an address: what may not stand there is encoded.
+        let address = Url::parse(&format!("http://provider/{path}"));
+        self.endpoint = address.map_or(path.to_owned(), |address| address.path().trim_start_matches('/').to_owned());
         self.params.extend(joined(form_urlencoded::parse(query.as_bytes()).into_owned()));
     }
 
@@ -225,23 +248,28 @@ pub(super) fn hashes(request: &Request) -> Vec<String> {
     let asked = Asked::of(request);
     let as_given = request.endpoint.trim_start_matches('/');
     let given = joined(request.params.iter().cloned());
-    let body = request.body.as_deref().map(|body| String::from_utf8_lossy(body).into_owned());
+    let bodies: Vec<Option<&String>> = match asked.written.as_slice() {
+        [] => vec![None],
+        written => written.iter().map(Some).collect(),
+    };
     let mut hashes = Vec::new();
     for (endpoint, params) in [(as_given, &given), (asked.endpoint.as_str(), &asked.params)] {
         for implied in [false, true] {
             let counts = |name: &str| !NOT_ASKED.contains(&name) && (implied || name != "content-type");
             let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| counts(name)).collect();
             headers.sort();
-            let mut canonical = json!({
-                "method": request.method.to_ascii_lowercase(),
-                "endpoint": endpoint,
-                "params": params.iter().collect::<Vec<_>>(),
-                "headers": headers,
-            });
-            if let (Some(canonical), Some(body)) = (canonical.as_object_mut(), &body) {
-                canonical.insert("data".into(), body.as_str().into());
+            for body in &bodies {
+                let mut canonical = json!({
+                    "method": request.method.to_ascii_lowercase(),
+                    "endpoint": endpoint,
+                    "params": params.iter().collect::<Vec<_>>(),
+                    "headers": headers,
+                });
+                if let (Some(canonical), Some(body)) = (canonical.as_object_mut(), body) {
+                    canonical.insert("data".into(), body.as_str().into());
+                }
+                hashes.push(hex::encode(Sha1::digest(canonical.to_string())));
             }
-            hashes.push(hex::encode(Sha1::digest(canonical.to_string())));
         }
     }
     hashes
@@ -249,11 +277,23 @@ pub(super) fn hashes(request: &Request) -> Vec<String> {
 
 /// Where a body differs from the recorded one.
 fn data_difference(recorded: Option<&Value>, asked: &Asked) -> Option<(String, Option<Value>, Option<Value>)> {
+    if recorded.and_then(Value::as_str).is_some_and(|recorded| asked.written.iter().any(|written| written == recorded))
+    {
+        return None;
+    }
     let form = recorded.filter(|_| asked.form).and_then(as_form);
     match (form.as_ref().or(recorded), asked.data.as_ref()) {
         (None, None) => None,
         (Some(recorded), Some(asked)) => difference(recorded, asked),
         (recorded, asked) => Some((String::new(), recorded.cloned(), asked.cloned())),
+    }
+}
+
+/// A body of more than a thousand characters is recorded as its hash.
+fn hashed_if_long(body: String) -> String {
+    match body.encode_utf16().count() > WRITTEN_OUT {
+        true => format!("sha1:{}", hex::encode(Sha1::digest(body))),
+        false => body,
     }
 }
 

@@ -12,9 +12,15 @@ fn played(body: &str, mocks: &Value) -> (Replay, Vec<String>) {
     let text = format!(
         "import {{ createSync }} from 'nango';\nimport {{ z }} from 'zod';\nexport default createSync({{ models: {{ Contact: z.object({{ id: z.string() }}) }}, checkpoint: z.object({{ at: z.string() }}), exec: async (nango) => {{\n{body}\n}},\nonWebhook: async (nango, event) => {{ await nango.batchDelete([{{ id: event.id }}], 'Contact'); }} }});\n"
     );
+    played_file("crm/syncs/contacts.ts", &text, mocks)
+}
+
+/// One file, run with these recordings.
+fn played_file(file: &str, text: &str, mocks: &Value) -> (Replay, Vec<String>) {
     let folder = tempfile::tempdir().expect("a folder");
-    fs::create_dir_all(folder.path().join("crm/syncs")).expect("made");
-    fs::write(folder.path().join("crm/syncs/contacts.ts"), text).expect("written");
+    let path = folder.path().join(file);
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    fs::write(path, text).expect("written");
     let functions = Functions::load(folder.path()).expect("functions");
     let mocks = Mocks::parse("contacts.test.json", &mocks.to_string()).expect("recordings");
     let function = &functions.all[0];
@@ -60,6 +66,120 @@ fn a_form_may_be_recorded_as_an_object_or_as_text() {
     let (replay, _) = played(body, &json!({"api": {"post": {"/token": answers}}}));
     assert_eq!(replay.requests, 3);
     assert!(matches!(replay.unmatched.as_slice(), [third] if third.contains("with the body.id \"1\"")), "{replay:?}");
+}
+
+#[test]
+fn a_body_may_be_recorded_as_base64_and_a_long_one_as_its_hash() {
+    let long = format!("{{\"text\":\"{}\"}}", "é".repeat(990));
+    let bodies = [
+        "sha1:".to_owned() + &hex::encode(Sha1::digest(&long)),
+        "AP8=".to_owned(),
+        // Bytes of a text are text too.
+        "cGxhaW4=".to_owned(),
+    ];
+    let answers = bodies.iter().map(|body| json!({"response": {}, "request": {"data": body}})).collect();
+    let body = "await nango.post({ endpoint: '/a', data: { text: 'é'.repeat(990) } });
+         await nango.post({ endpoint: '/a', data: new Uint8Array([0, 255]).buffer });
+         await nango.post({ endpoint: '/a', data: Buffer.from('plain') });";
+    let (replay, _) = played(body, &json!({"api": {"post": {"/a": Value::Array(answers)}}}));
+    assert_eq!((replay.requests, replay.unmatched), (3, vec![]));
+    let short = json!({"response": {}, "request": {"data": format!("sha1:{}", hex::encode(Sha1::digest("{}")))}});
+    let (replay, _) =
+        played("await nango.post({ endpoint: '/a', data: {} });", &json!({"api": {"post": {"/a": short}}}));
+    assert_eq!(replay.unmatched.len(), 1, "a short body is recorded as it is");
+}
+
+#[test]
+fn paths_are_compared_as_they_stand_in_an_address() {
+    let mocks = json!({"api": {"get": {"/files/a%20b/%C3%A9": {"response": [], "request": {"params": {"q": "c d"}}}}}});
+    let (replay, _) = played("await nango.get({ endpoint: '/files/a b/é?q=c%20d' });", &mocks);
+    assert_eq!(replay.unmatched, Vec::<String>::new());
+}
+
+#[test]
+fn the_clock_is_put_right_where_a_request_differs_in_moments_alone() {
+    let body = "const now = new Date();
+         const before = new Date(now - 3600000).toISOString();
+         await nango.get({ endpoint: '/a', params: { since: before, filter: `at gt ${before} and at lt ${now.toISOString()}`, to: Math.floor(now / 1000) } });
+         await nango.log(now.toISOString());";
+    let recorded = |hour: u32, last: &str| {
+        let (since, now) = (format!("2026-03-01T0{}:59:58.000Z", hour - 1), format!("2026-03-01T0{hour}:59:58.000Z"));
+        let filter = format!("at gt {since} and at lt {last}");
+        let params = json!({"since": since, "filter": filter, "to": 1_772_326_798 + 3_600 * hour});
+        let headers = json!({"date": "Sun, 01 Mar 2026 03:00:00 GMT"});
+        let answer = json!({"response": [], "headers": headers, "request": {"params": params}});
+        let later = json!({"response": [], "headers": {"date": "Sun, 01 Mar 2026 03:00:04 GMT"}});
+        (played(body, &json!({"api": {"get": {"/a": answer, "/": later}}})).0, now)
+    };
+    let (replay, now) = recorded(2, "2026-03-01T02:59:58.000Z");
+    assert_eq!((replay.unmatched, replay.lines.len()), (vec![], 1), "two seconds before the answer");
+    assert_eq!(replay.lines[0].text, now);
+    let (replay, _) = recorded(2, "2026-03-01T02:59:58.100Z");
+    assert_eq!(replay.unmatched.len(), 1, "not all by the same");
+    let (replay, _) = recorded(4, "2026-03-01T04:59:58.000Z");
+    assert_eq!(replay.unmatched.len(), 1, "two hours are no matter of the clock");
+}
+
+#[test]
+fn what_pages_a_list_may_stand_deep_in_a_body() {
+    let body = "const data = { query: 'q', variables: { kind: 'a' } };
+         const paginate = { type: 'offset', offset_name_in_request: 'variables.page', offset_start_value: 1, offset_calculation_method: 'per-page', limit_name_in_request: 'variables.first', limit: 1, response_path: 'data' };
+         for await (const page of nango.paginate({ endpoint: '/graphql', method: 'POST', data, paginate })) await nango.batchSave(page, 'Contact');
+         await nango.log(data);";
+    let page = |page: u32, ids: Value| json!({"response": {"data": ids}, "request": {"data": {"query": "q", "variables": {"kind": "a", "first": 1, "page": page}}}});
+    let answers = json!([page(1, json!([{"id": "1"}])), page(2, json!([]))]);
+    let (replay, _) = played(body, &json!({"api": {"post": {"/graphql": answers}}}));
+    assert_eq!(replay.unmatched, Vec::<String>::new());
+    assert_eq!(replay.saved["Contact"], [json!({"id": "1"})]);
+    assert_eq!(replay.lines[0].text, r#"{"query":"q","variables":{"kind":"a"}}"#);
+}
+
+#[test]
+fn a_page_is_told_behind_what_was_done_with_it() {
+    let told = |paginate: &str, answers: Value| {
+        let body = format!(
+            "for await (const page of nango.paginate({{ endpoint: '/a', paginate: {{ {paginate}, on_page: async ({{ nextPageParam }}) => nango.log('told', nextPageParam) }} }})) await nango.log(page);"
+        );
+        let (replay, _) = played(&body, &json!({"api": {"get": {"/a": answers}}}));
+        assert_eq!(replay.unmatched, Vec::<String>::new());
+        replay.lines.into_iter().map(|line| line.text).collect::<Vec<String>>()
+    };
+    let answer = |params: Value, response: Value| json!({"response": response, "request": {"params": params}});
+    let by_cursor = json!([
+        answer(json!({}), json!({"items": [1], "next": " b "})),
+        answer(json!({"after": "b"}), json!({"items": [2], "next": ""})),
+    ]);
+    let cursor =
+        "type: 'cursor', cursor_path_in_response: 'next', cursor_name_in_request: 'after', response_path: 'items'";
+    assert_eq!(told(cursor, by_cursor), ["[1]", "told b", "[2]", "told undefined"]);
+    // Of an offset it is the one of this page, and of the last page nothing is told.
+    let by_offset = json!([
+        answer(json!({"page": 0, "size": 2}), json!([1, 2])),
+        answer(json!({"page": 2, "size": 2}), json!([3]))
+    ]);
+    let offset = "type: 'offset', offset_name_in_request: 'page', limit_name_in_request: 'size', limit: 2";
+    assert_eq!(told(offset, by_offset), ["[1,2]", "told 0", "[3]"]);
+    // An answer by link need not be a list.
+    let by_link =
+        json!([answer(json!({}), json!({"next": "/a?after=b"})), answer(json!({"after": "b"}), json!({"last": 1}))]);
+    let link = "type: 'link', link_path_in_response_body: 'next'";
+    assert_eq!(told(link, by_link), [r#"{"next":"/a?after=b"}"#, "told /a?after=b", r#"{"last":1}"#, "told undefined"]);
+}
+
+#[test]
+fn a_schema_of_nothing_is_given_nothing_where_null_was_recorded() {
+    let text = |input: &str| {
+        format!(
+            "import {{ createAction }} from 'nango';\nimport {{ z }} from 'zod';\nexport default createAction({{ input: {input}, output: z.string(), exec: async (nango, input) => String(input) }});\n"
+        )
+    };
+    for (input, output) in [("z.void()", "undefined"), ("z.null()", "null"), ("z.string().nullish()", "null")] {
+        let mocks = json!({"input": null, "output": output});
+        let (_, differences) = played_file("crm/actions/ping.ts", &text(input), &mocks);
+        assert_eq!(differences, Vec::<String>::new(), "{input}");
+    }
+    let (_, differences) = played_file("crm/actions/ping.ts", &text("z.string()"), &json!({"input": null}));
+    assert!(differences[0].contains("the input does not fit its schema"), "{differences:?}");
 }
 
 #[test]

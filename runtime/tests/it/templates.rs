@@ -4,6 +4,7 @@
 //! run without. Each function is loaded alone, so that one which cannot be hides no other. What is not equal is listed
 //! with its cause: `SYNCLINE_TEMPLATES=… cargo test -p syncline-runtime --test runtime -- templates --ignored --nocapture`.
 
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,29 @@ use syncline_runtime::{Complaint, Functions};
 
 /// Of a thousand functions that are recorded, so many are equal at least.
 const EQUAL: usize = 948;
+
+/// How the providers of functions that lean on it page: what a user writes as `functions.paginate` of the source.
+const PAGINATE: [(&str, &str); 7] = [
+    (
+        "asana",
+        r#"{"type": "cursor", "cursor_path_in_response": "next_page.offset", "cursor_name_in_request": "offset",
+            "response_path": "data", "limit_name_in_request": "limit"}"#,
+    ),
+    ("exact-online", r#"{"type": "link", "link_path_in_response_body": "d.__next", "response_path": "d.results"}"#),
+    ("github", r#"{"type": "link", "link_rel_in_response_header": "next", "limit_name_in_request": "per_page"}"#),
+    // As their recordings ask; its documentation says `pageSize`.
+    ("google-drive", r#"{"type": "cursor", "limit_name_in_request": "maxSize"}"#),
+    (
+        "hubspot",
+        r#"{"type": "cursor", "cursor_path_in_response": "paging.next.after", "cursor_name_in_request": "after",
+            "response_path": "results", "limit_name_in_request": "limit"}"#,
+    ),
+    (
+        "pipedrive",
+        r#"{"type": "offset", "offset_name_in_request": "start", "response_path": "data", "limit_name_in_request": "limit"}"#,
+    ),
+    ("zendesk", r#"{"type": "link", "link_path_in_response_body": "next_page", "limit_name_in_request": "per_page"}"#),
+];
 
 /// What became of the functions of one kind.
 #[derive(Debug, Default)]
@@ -71,7 +95,8 @@ fn test(templates: &Path, functions: &Functions, tally: &mut Tally) {
         let Ok(text) = fs::read_to_string(templates.join(&file)) else { continue };
         let differences =
             Mocks::parse(&file, &text).map_err(|complaint| vec![complaint.to_string()]).and_then(|mocks| {
-                let invocation = mocks.invocation(&function.place, &function.definition);
+                let mut invocation = mocks.invocation(&function.place, &function.definition);
+                invocation.about = with_paging(&invocation.about, &function.place.source);
                 let replay =
                     run(functions.modules.clone(), invocation, &mocks).map_err(|fault| vec![fault.to_string()])?;
                 Ok(mocks.differences(&replay))
@@ -85,6 +110,14 @@ fn test(templates: &Path, functions: &Functions, tally: &mut Tally) {
             }
         }
     }
+}
+
+/// What a function is told of its invocation, with the paging of its provider.
+fn with_paging(about: &str, source: &str) -> String {
+    let Some((_, paging)) = PAGINATE.iter().find(|(name, _)| *name == source) else { return about.to_owned() };
+    let mut about: Value = serde_json::from_str(about).expect("JSON");
+    about["paginate"] = serde_json::from_str(paging).expect("JSON");
+    about.to_string()
 }
 
 /// Names in a folder, in order; none if it is not there.
