@@ -104,8 +104,10 @@ export const at = (here, error) => {
     return error;
 };
 
+// A name with dots may be that of a member, such as `@odata.nextLink`, or the way to one: `data.items[0].next`.
+const way = (path, from) => (Object.hasOwn(Object(from), path) ? [path] : path.split(/[.[\]]+/).filter((name) => name !== ''));
 const within = (value, path) =>
-    path === undefined || path === '' ? value : path.split('.').reduce((inner, name) => inner?.[name], value);
+    path === undefined || path === '' ? value : way(path, value).reduce((inner, name) => inner?.[name], value);
 
 // A copy of an object with one member set; the steps lead to it.
 const withMember = (object, [name, ...rest], value) => ({ ...object, [name]: rest.length === 0 ? value : withMember(object?.[name], rest, value) });
@@ -139,13 +141,16 @@ const kinds = {
     link: {
         begin() {},
         next({ paging, config, response, before }) {
-            const link = paging.link_rel_in_response_header
-                ? linkOf(response.headers, paging.link_rel_in_response_header)
-                : within(response.data, paging.link_path_in_response_body);
+            const header = paging.link_rel_in_response_header && linkOf(response.headers, paging.link_rel_in_response_header);
+            const link = header || (paging.link_path_in_response_body && within(response.data, paging.link_path_in_response_body));
             if (typeof link !== 'string' || link === '' || link === before) {
                 return undefined;
             }
             const url = URL.canParse(link) ? new URL(link) : undefined;
+            if (url !== undefined) {
+                // It names the whole path, and not what is below the source's base.
+                config.baseUrlOverride = url.origin;
+            }
             config.endpoint = url === undefined ? link : url.pathname + url.search;
             delete config.params;
             return link;
@@ -196,7 +201,7 @@ export async function* paginate(given, defaults, send) {
     const inBody = paging.in_body ?? ['POST', 'PUT', 'PATCH'].includes(config.method);
     const set = (name, value) => {
         if (inBody) {
-            config.data = withMember(config.data, name.split('.'), value);
+            config.data = withMember(config.data, way(name, config.data), value);
         } else if (typeof config.params === 'string' || config.params instanceof URLSearchParams) {
             const params = new URLSearchParams(config.params);
             params.set(name, String(value));

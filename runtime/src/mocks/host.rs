@@ -183,7 +183,8 @@ impl<'a> Host<'a> {
     /// The recording that fits best; of several the first that has not answered yet, and the last one again when all have.
     fn request(&mut self, request: &Request) -> Answer {
         self.requests += 1;
-        let (asked, hashes) = (Asked::of(request), hashes(request));
+        let asked = Asked::of(request);
+        let hashes = hashes(request, &asked);
         let fitting = self.mocks.recordings.iter().zip(&self.used).enumerate();
         let best = fitting
             .filter_map(|(at, (recording, &used))| Some((recording.fits(&asked, &hashes)?, !used, at)))

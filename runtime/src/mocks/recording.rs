@@ -243,26 +243,38 @@ impl std::fmt::Display for Asked {
 }
 
 /// The hashes by which a request may have been recorded: SHA-1 of its canonical form. A content type that the body implies may
-/// be part of it or not, and a query may stand in the endpoint or among the parameters.
-pub(super) fn hashes(request: &Request) -> Vec<String> {
-    let asked = Asked::of(request);
+/// be part of it or not, a query may stand in the endpoint or among the parameters, and several values of a parameter
+/// may stand there joined or each.
+pub(super) fn hashes(request: &Request, asked: &Asked) -> Vec<String> {
     let as_given = request.endpoint.trim_start_matches('/');
     let given = joined(request.params.iter().cloned());
+    let query = request.endpoint.split_once('?').map_or("", |(_, query)| query);
+    let mut each: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    each.extend(request.params.iter().cloned());
+    each.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let places = [
+        (as_given, json!(given.iter().collect::<Vec<_>>())),
+        (&asked.endpoint, json!(asked.params.iter().collect::<Vec<_>>())),
+        (&asked.endpoint, json!(each)),
+    ];
+    let headers = [false, true].map(|implied| {
+        let counts = |name: &str| !NOT_ASKED.contains(&name) && (implied || name != "content-type");
+        let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| counts(name)).collect();
+        headers.sort();
+        json!(headers)
+    });
     let bodies: Vec<Option<&String>> = match asked.written.as_slice() {
         [] => vec![None],
         written => written.iter().map(Some).collect(),
     };
     let mut hashes = Vec::new();
-    for (endpoint, params) in [(as_given, &given), (asked.endpoint.as_str(), &asked.params)] {
-        for implied in [false, true] {
-            let counts = |name: &str| !NOT_ASKED.contains(&name) && (implied || name != "content-type");
-            let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| counts(name)).collect();
-            headers.sort();
+    for (endpoint, params) in &places {
+        for headers in &headers {
             for body in &bodies {
                 let mut canonical = json!({
                     "method": request.method.to_ascii_lowercase(),
                     "endpoint": endpoint,
-                    "params": params.iter().collect::<Vec<_>>(),
+                    "params": params,
                     "headers": headers,
                 });
                 if let (Some(canonical), Some(body)) = (canonical.as_object_mut(), body) {

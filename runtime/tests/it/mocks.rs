@@ -167,6 +167,29 @@ fn a_page_is_told_behind_what_was_done_with_it() {
 }
 
 #[test]
+fn a_name_with_dots_may_be_that_of_a_member() {
+    let body = "const by = (link_path_in_response_body) => ({ endpoint: '/a', paginate: { type: 'link', link_path_in_response_body, response_path: 'value' } });
+         for (const path of ['@odata.nextLink', 'pages[0].next']) for await (const page of nango.paginate(by(path))) await nango.log(page);";
+    let first = json!({"value": [1], "@odata.nextLink": "/b", "pages": [{"next": "/c"}]});
+    let last = |value: u32| json!({"response": {"value": [value]}});
+    let (replay, _) = played(body, &json!({"api": {"get": {"/a": {"response": first}, "/b": last(2), "/c": last(3)}}}));
+    let lines: Vec<&str> = replay.lines.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!((lines, replay.unmatched), (vec!["[1]", "[2]", "[1]", "[3]"], vec![]));
+}
+
+#[test]
+fn several_values_of_a_parameter_count_each_in_a_hash() {
+    let canonical = r#"{"method":"get","endpoint":"a","params":[["id","2"],["id","1"],["x","0"]],"headers":[]}"#;
+    let recording =
+        json!({"response": [], "hash": hex::encode(Sha1::digest(canonical)), "request": {"params": {"id": "1"}}});
+    let (replay, _) = played(
+        "await nango.get({ endpoint: '/a?id=2', params: { x: 0, id: [1] } });",
+        &json!({"api": {"get": {"/a": recording}}}),
+    );
+    assert_eq!(replay.unmatched, Vec::<String>::new());
+}
+
+#[test]
 fn a_schema_of_nothing_is_given_nothing_where_null_was_recorded() {
     let text = |input: &str| {
         format!(

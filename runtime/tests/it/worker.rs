@@ -135,6 +135,25 @@ async fn a_function_asks_is_answered_and_ends() {
 }
 
 #[tokio::test]
+async fn a_link_goes_to_the_origin_it_names_and_a_path_below_the_base() {
+    let body = "for await (const _ of nango.paginate({ endpoint: '/v2/a', params: { n: 1 }, paginate: { type: 'link', link_rel_in_response_header: 'next' } })) {}";
+    let (worker, modules) = (worker().await, modules(&[body]));
+    let mut running = worker.begin(&modules, invocation('a')).await.unwrap();
+    let mut gone = Vec::new();
+    for link in ["https://api.crm.com/v2/a?n=2", "/a?n=3", ""] {
+        let asked = call(&mut running).await;
+        let Ask::Request(request) = asked.ask else { panic!("{asked:?}") };
+        gone.push((request.base, request.endpoint, request.params.len()));
+        let headers = vec![("link".to_owned(), format!("<{link}>; rel=\"next\""))];
+        running.answer(asked.id, Answer::Response { status: 200, headers, body: b"[1]".to_vec() }).await;
+    }
+    assert_eq!(ended(&mut running).await.result, Ok(None));
+    let origin = Some("https://api.crm.com".to_owned());
+    let expected = [(None, "/v2/a", 1), (origin.clone(), "/v2/a?n=2", 0), (origin, "/a?n=3", 0)];
+    assert_eq!(gone, expected.map(|(base, endpoint, params)| (base, endpoint.to_owned(), params)));
+}
+
+#[tokio::test]
 async fn a_worker_tells_what_a_file_declares() {
     let (worker, modules) =
         (worker().await, modules(&["", "}, exec2: (() => { throw new Error('at load'); })(), x: async () => {"]));
