@@ -2,13 +2,14 @@
 //!
 //! The result is what `JSON.stringify` gives, but that `id` comes first, as text, and `_nango_metadata` is left out: then the
 //! host stores it as it is. A value that is not made of plain objects, arrays and primitives goes through `JSON.stringify`
-//! itself, since code may have a say in it (`toJSON`, a foreign prototype, a proxy).
+//! itself, since code may have a say in it (`toJSON`, a foreign prototype, a proxy). A getter that ran before that was known
+//! runs again.
 //!
 //! This file is the only one that handles raw values of the engine. Each value it is given by the engine is owned by a
 //! [`Owned`], each text by a [`Text`], each list of names by a [`Names`], which give it back.
 
 use rquickjs::qjs;
-use rquickjs::{Ctx, Exception, Object, Result, Value};
+use rquickjs::{Ctx, Exception, Result, Value};
 use std::ffi::c_void;
 
 /// Deepest nesting that is walked; below it `JSON.stringify` takes over.
@@ -198,9 +199,6 @@ impl<'js> Writer<'js> {
         out: &mut Vec<u8>,
         depth: u32,
     ) -> std::result::Result<bool, Stop> {
-        if name == self.to_json {
-            return Err(Stop::Odd);
-        }
         let value = self.get(object, name)?;
         if matches!(tag(value.1), qjs::JS_TAG_UNDEFINED | qjs::JS_TAG_SYMBOL) {
             return Ok(false);
@@ -278,7 +276,7 @@ impl<'js> Writer<'js> {
         Ok(())
     }
 
-    /// Refuses to walk what is not of this class with the prototype it was born with.
+    /// Refuses to walk what is not of this class with the prototype it was born with, or has a `toJSON` of its own.
     fn plain(&self, value: qjs::JSValue, class: u32) -> std::result::Result<(), Stop> {
         // SAFETY: asks an object for its class.
         if self.all_odd || unsafe { qjs::JS_GetClassID(value) } != class {
@@ -288,9 +286,14 @@ impl<'js> Writer<'js> {
         let proto = self.own(unsafe { qjs::JS_GetPrototype(self.raw, value) })?;
         let expected = if class == ARRAY { self.array } else { self.object };
         // SAFETY: the tag says that it has a pointer.
-        match tag(proto.1) == qjs::JS_TAG_OBJECT && unsafe { qjs::JS_VALUE_GET_PTR(proto.1) } == expected {
-            true => Ok(()),
-            false => Err(Stop::Odd),
+        if tag(proto.1) != qjs::JS_TAG_OBJECT || unsafe { qjs::JS_VALUE_GET_PTR(proto.1) } != expected {
+            return Err(Stop::Odd);
+        }
+        // SAFETY: not a proxy, so no code runs; without a place for it, nothing is given but whether it is there.
+        match unsafe { qjs::JS_GetOwnProperty(self.raw, std::ptr::null_mut(), value, self.to_json) } {
+            0 => Ok(()),
+            found if found < 0 => Err(Stop::Thrown),
+            _ => Err(Stop::Odd),
         }
     }
 
@@ -330,25 +333,24 @@ impl<'js> Writer<'js> {
         }
     }
 
-    /// What `JSON.stringify` makes of a record, with the id first.
+    /// What `JSON.stringify` makes of a record, with the id first. Its text is cut up and not read again: a value would not
+    /// survive that, as a member named `__proto__` or the order of names that are numbers.
     fn by_stringify(&self, value: &Value<'js>, id: (usize, usize), out: &mut Vec<u8>) -> Result<()> {
-        let text = |value: Value<'js>| match self.ctx.json_stringify(value) {
-            Ok(Some(text)) => text.to_string(),
-            Ok(None) => Err(self.refuse("a record must be an object")),
-            Err(error) => Err(error),
-        };
-        let Some(members) = self.ctx.json_parse(text(value.clone())?)?.into_object() else {
+        let told = self.ctx.json_stringify(value.clone())?.map(|told| told.to_string()).transpose()?;
+        let Some(members) = told.as_deref().and_then(|told| told.strip_prefix('{')?.strip_suffix('}')) else {
             return Err(self.refuse("a record must be an object"));
         };
-        let record = Object::new(self.ctx.clone())?;
-        record.set("id", String::from_utf8_lossy(out.get(id.0..id.1).unwrap_or_default()).as_ref())?;
-        for member in members.props::<String, Value>() {
-            let (name, value) = member?;
-            if name != "id" && name != "_nango_metadata" {
-                record.set(name, value)?;
+        let id = out.get(id.0..id.1).unwrap_or_default().to_vec();
+        out.extend_from_slice(b"{\"id\":");
+        // An id has no half characters.
+        let _ = quote(&id, out);
+        for member in split(members) {
+            if !member.starts_with("\"id\":") && !member.starts_with("\"_nango_metadata\":") {
+                out.push(b',');
+                out.extend_from_slice(member.as_bytes());
             }
         }
-        out.extend_from_slice(text(record.into_value())?.as_bytes());
+        out.push(b'}');
         Ok(())
     }
 }
@@ -360,6 +362,24 @@ impl Drop for Writer<'_> {
             unsafe { qjs::JS_FreeAtom(self.raw, atom) }
         }
     }
+}
+
+/// The members of an object in JSON, without its braces.
+fn split(members: &str) -> impl Iterator<Item = &str> {
+    let (mut depth, mut is_text, mut is_escaped) = (0, false, false);
+    let ends = move |at: char| {
+        match (at, is_text) {
+            _ if is_escaped => is_escaped = false,
+            ('\\', true) => is_escaped = true,
+            ('"', _) => is_text = !is_text,
+            ('{' | '[', false) => depth += 1,
+            ('}' | ']', false) => depth -= 1,
+            (',', false) => return depth == 0,
+            _ => {}
+        }
+        false
+    };
+    members.split(ends).filter(|member| !member.is_empty())
 }
 
 fn tag(value: qjs::JSValue) -> i32 {

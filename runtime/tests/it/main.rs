@@ -4,3 +4,4 @@ mod complaints;
 mod mocks;
 mod templates;
 mod worker;
+mod writer;
