@@ -1,6 +1,6 @@
 //! What the file of a function declares: its schedule, its models as JSON Schema, what it subscribes to.
 
-use super::{Said, Warm};
+use super::{Said, Warm, modules};
 use crate::compile::{Complaint, FunctionKind, Modules, Place};
 use crate::wire::{Fault, Invocation, Limits};
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,7 @@ fn complaint(place: &Place, fault: &Fault) -> Complaint {
 }
 
 /// Loads a file and gives what it declares as JSON.
-pub(crate) fn declared(warm: Warm, modules: &Arc<Modules>, file: &str) -> Result<String, Fault> {
+pub(crate) fn declared(warm: Warm, code: &Arc<Modules>, file: &str) -> Result<String, Fault> {
     let invocation = Invocation {
         file: file.to_owned(),
         about: String::new(),
@@ -161,8 +161,8 @@ pub(crate) fn declared(warm: Warm, modules: &Arc<Modules>, file: &str) -> Result
         now: Some(0),
         seed: 0,
     };
-    let mut sandbox = warm.sandbox(modules.clone(), &invocation);
-    sandbox.call("syncline:describe", "describe", &[file]);
+    let mut sandbox = warm.sandbox(code.clone(), &invocation);
+    sandbox.call(|ctx| modules::evaluate(ctx, "syncline:describe")?.get("describe"), &[file]);
     for said in sandbox.go_on() {
         if let Said::Ended(ended) = said {
             return ended.result.map(Option::unwrap_or_default);

@@ -3,7 +3,7 @@
 use super::out_of_memory;
 use crate::compile::Modules;
 use crate::wire::{Fault, Frame};
-use rquickjs::{Ctx, Function, Value};
+use rquickjs::{Function, Value};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -24,13 +24,16 @@ struct Told {
     answer: Option<Box<RawValue>>,
 }
 
-/// What was thrown, as a fault.
-pub(super) fn explain<'js>(ctx: &Ctx<'js>, modules: &Modules, thrown: Value<'js>) -> Fault {
+/// What was thrown, as a fault; `explain` is that of the module `invoke`.
+pub(super) fn fault_of<'js>(modules: &Modules, explain: &Function<'js>, thrown: Value<'js>) -> Fault {
     // The engine throws `null` when not even an error fits into the heap any more.
     if thrown.is_null() {
         return out_of_memory();
     }
-    let Some(told) = tell(ctx, thrown) else { return out_of_memory() };
+    let json = explain.call::<_, String>((thrown,));
+    let Some(told) = json.ok().and_then(|json| serde_json::from_str::<Told>(&json).ok()) else {
+        return out_of_memory();
+    };
     let message = match told.message.is_empty() {
         true => told.name.clone(),
         false => format!("{}: {}", told.name, told.message),
@@ -51,14 +54,6 @@ pub(super) fn explain<'js>(ctx: &Ctx<'js>, modules: &Modules, thrown: Value<'js>
 
 fn text_of(json: Option<Box<RawValue>>, otherwise: &str) -> String {
     json.map_or_else(|| otherwise.to_owned(), |json| json.get().to_owned())
-}
-
-fn tell<'js>(ctx: &Ctx<'js>, thrown: Value<'js>) -> Option<Told> {
-    let source = super::modules::ours("syncline:invoke")?;
-    let (module, _) = super::modules::declare(ctx, "syncline:invoke", source).ok()?.eval().ok()?;
-    let explain: Function = module.get("explain").ok()?;
-    let json: String = explain.call((thrown,)).ok()?;
-    serde_json::from_str(&json).ok()
 }
 
 /// The frames of a stack that are in files of the folder.

@@ -22,7 +22,7 @@ pub use definition::{Definition, describe};
 
 use crate::compile::Modules;
 use crate::wire::{Answer, Call, Ended, Fault, Invocation, Limits};
-use fault::explain;
+use fault::fault_of;
 use meter::Meter;
 use natives::Shared;
 use rquickjs::{CatchResultExt, Context, Ctx, Function, Persistent, Promise, Runtime, Value, promise::PromiseState};
@@ -48,6 +48,8 @@ pub enum Said {
 
 /// A heap in which our own modules are ready, before it is known what runs in it. Making it takes far longer than beginning.
 pub struct Warm {
+    /// Before the runtime, since it is of it.
+    invoke: Invoke,
     shared: Rc<Shared>,
     context: Context,
     runtime: Runtime,
@@ -60,18 +62,16 @@ impl Warm {
         let runtime = Runtime::new().map_err(|_| out_of_memory())?;
         let context = Context::full(&runtime).map_err(|_| out_of_memory())?;
         runtime.set_gc_threshold(COLLECT_AFTER);
-        let warm = Warm { shared, context, runtime };
-        warm.load(Arc::default());
+        load(&runtime, Arc::default());
         let ready = |ctx: Ctx<'_>| {
-            natives::install(&ctx, &warm.shared).catch(&ctx).map_err(|error| error.to_string())?;
-            READY
-                .iter()
-                .try_for_each(|name| modules::evaluate(&ctx, name))
+            natives::install(&ctx, &shared)
+                .and_then(|()| READY.iter().try_for_each(|name| modules::evaluate(&ctx, name).map(drop)))
+                .and_then(|()| Invoke::new(&ctx))
                 .catch(&ctx)
                 .map_err(|error| error.to_string())
         };
-        match warm.context.with(ready) {
-            Ok(()) => Ok(warm),
+        match context.with(ready) {
+            Ok(invoke) => Ok(Warm { invoke, shared, context, runtime }),
             Err(message) => {
                 Err(Fault { message: format!("the sandbox could not be set up: {message}"), ..out_of_memory() })
             }
@@ -80,8 +80,9 @@ impl Warm {
 
     /// Begins an invocation; gives what it says first.
     pub fn begin(self, modules: Arc<Modules>, invocation: Invocation) -> (Sandbox, Vec<Said>) {
+        let start = self.invoke.start.clone();
         let mut sandbox = self.sandbox(modules, &invocation);
-        sandbox.call("syncline:invoke", "start", &[&invocation.file, &invocation.about]);
+        sandbox.call(|ctx| start.restore(ctx), &[&invocation.file, &invocation.about]);
         let said = sandbox.go_on();
         (sandbox, said)
     }
@@ -89,14 +90,25 @@ impl Warm {
     fn sandbox(self, modules: Arc<Modules>, invocation: &Invocation) -> Sandbox {
         self.shared.begin(invocation);
         limit(&self.runtime, &invocation.limits, &self.shared.meter);
-        self.load(modules.clone());
-        let Warm { shared, context, runtime } = self;
-        Sandbox { result: None, ended: false, shared, context, runtime, modules }
+        load(&self.runtime, modules.clone());
+        let Warm { invoke, shared, context, runtime } = self;
+        Sandbox { result: None, invoke, ended: false, shared, context, runtime, modules }
     }
+}
 
-    /// Which modules are found from here on, beside ours.
-    fn load(&self, modules: Arc<Modules>) {
-        self.runtime.set_loader(modules::Names::new(modules.clone()), modules::Sources::new(modules));
+/// What the module `invoke` offers to the host.
+struct Invoke {
+    /// Begins a function.
+    start: Persistent<Function<'static>>,
+    /// Says what was thrown.
+    explain: Persistent<Function<'static>>,
+}
+
+impl Invoke {
+    fn new(ctx: &Ctx<'_>) -> rquickjs::Result<Invoke> {
+        let module = modules::evaluate(ctx, "syncline:invoke")?;
+        let kept = |name| module.get(name).map(|function: Function<'_>| Persistent::save(ctx, function));
+        Ok(Invoke { start: kept("start")?, explain: kept("explain")? })
     }
 }
 
@@ -104,6 +116,7 @@ impl Warm {
 pub struct Sandbox {
     /// Before the runtime, since it is of it.
     result: Option<Persistent<Promise<'static>>>,
+    invoke: Invoke,
     ended: bool,
     shared: Rc<Shared>,
     context: Context,
@@ -151,11 +164,19 @@ impl Sandbox {
         self.shared.meter.total()
     }
 
-    /// Calls an export of a module of ours, and keeps the promise it gives.
-    fn call(&mut self, module: &str, name: &str, arguments: &[&str]) {
+    /// Calls a function of ours with texts, and keeps the promise it gives.
+    fn call(
+        &mut self,
+        function: impl for<'js> FnOnce(&Ctx<'js>) -> rquickjs::Result<Function<'js>>,
+        arguments: &[&str],
+    ) {
         self.shared.meter.step();
         let called = self.context.with(|ctx| {
-            let promise = call_export(&ctx, module, name, arguments);
+            let promise = function(&ctx).and_then(|function| {
+                let mut given = rquickjs::function::Args::new(ctx.clone(), arguments.len());
+                arguments.iter().try_for_each(|argument| given.push_arg(*argument))?;
+                function.call_arg::<Promise<'_>>(given)
+            });
             promise.map(|promise| Persistent::save(&ctx, promise)).catch(&ctx).map_err(|error| error.to_string())
         });
         self.result = called.ok();
@@ -215,7 +236,10 @@ impl Sandbox {
                         Some(Err(_)) => ctx.catch(),
                         _ => Value::new_undefined(ctx.clone()),
                     };
-                    Some(Err(Some(explain(&ctx, &self.modules, thrown))))
+                    let explain = self.invoke.explain.clone().restore(&ctx);
+                    Some(Err(Some(
+                        explain.map_or_else(|_| out_of_memory(), |explain| fault_of(&self.modules, &explain, thrown)),
+                    )))
                 }
             }
         })
@@ -258,16 +282,9 @@ impl Drop for Sandbox {
     }
 }
 
-fn call_export<'js>(ctx: &Ctx<'js>, module: &str, name: &str, arguments: &[&str]) -> rquickjs::Result<Promise<'js>> {
-    let source = modules::ours(module).ok_or_else(|| rquickjs::Error::new_loading(module))?;
-    let (module, evaluated) = modules::declare(ctx, module, source)?.eval()?;
-    evaluated.finish::<()>()?;
-    let function: Function = module.get(name)?;
-    let mut given = rquickjs::function::Args::new(ctx.clone(), arguments.len());
-    for argument in arguments {
-        given.push_arg(*argument)?;
-    }
-    function.call_arg(given)
+/// Which modules are found from here on, beside ours.
+fn load(runtime: &Runtime, modules: Arc<Modules>) {
+    runtime.set_loader(modules::Names::new(modules.clone()), modules::Sources::new(modules));
 }
 
 fn limit(runtime: &Runtime, limits: &Limits, meter: &Rc<Meter>) {

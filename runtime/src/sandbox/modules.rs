@@ -3,7 +3,7 @@
 use crate::compile::{Modules, resolve};
 use parking_lot::Mutex;
 use rquickjs::loader::{ImportAttributes, Loader, Resolver};
-use rquickjs::module::{Declared, WriteOptions};
+use rquickjs::module::{Declared, Evaluated, WriteOptions};
 use rquickjs::{Ctx, Error, Module, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const OURS: [(&str, &str); 9] = [
 ];
 
 /// The source of a module of ours.
-pub(super) fn ours(name: &str) -> Option<&'static str> {
+fn ours(name: &str) -> Option<&'static str> {
     OURS.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
 }
 
@@ -102,7 +102,9 @@ pub(super) fn declare<'js>(ctx: &Ctx<'js>, name: &str, source: &'static str) -> 
 }
 
 /// Runs a module of ours.
-pub(super) fn evaluate(ctx: &Ctx<'_>, name: &str) -> Result<()> {
+pub(super) fn evaluate<'js>(ctx: &Ctx<'js>, name: &str) -> Result<Module<'js, Evaluated>> {
     let source = ours(name).ok_or_else(|| Error::new_loading(name))?;
-    declare(ctx, name, source)?.eval()?.1.finish::<()>()
+    let (module, evaluated) = declare(ctx, name, source)?.eval()?;
+    evaluated.finish::<()>()?;
+    Ok(module)
 }

@@ -318,7 +318,7 @@ pub(super) fn install<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>) -> Result<()> {
     surroundings(ctx, &host, shared)?;
     encodings(ctx, &host)?;
     ctx.globals().set("__host", host)?;
-    modules::evaluate(ctx, "syncline:globals")
+    modules::evaluate(ctx, "syncline:globals").map(drop)
 }
 
 /// What is answered by the host: each gives a promise.
