@@ -55,7 +55,7 @@ const fits = (schema, value, what) => {
 
 const members = (about, definition) => {
     let checkpoint = about.checkpoint ?? null;
-    const send = (config) => request(config);
+    const send = (config, here) => request(config, here);
     const method = (name) => (config) => send({ ...config, method: name });
     const metadata = (name) => async (given) => {
         await ask(name, given);

@@ -59,12 +59,11 @@ class RequestError extends Error {
 
 const statusText = new Map([[200, 'OK'], [201, 'Created'], [202, 'Accepted'], [204, 'No Content'], [400, 'Bad Request'], [401, 'Unauthorized'], [403, 'Forbidden'], [404, 'Not Found'], [409, 'Conflict'], [410, 'Gone'], [422, 'Unprocessable Entity'], [429, 'Too Many Requests'], [500, 'Internal Server Error'], [502, 'Bad Gateway'], [503, 'Service Unavailable']]);
 
-// One request. Resolves to an answer of 2xx; anything else rejects with the answer in `response`.
-export const request = (config) => {
+// One request. Resolves to an answer of 2xx; anything else rejects with the answer in `response`. Errors name the line of `here`.
+export const request = (config, here = new Error()) => {
     if (typeof config?.endpoint !== 'string') {
         throw new TypeError('a request needs an `endpoint`');
     }
-    const here = new Error();
     const [data, type] = body(config.data);
     const headers = Object.entries(config.headers ?? {}).map(([name, value]) => [name.toLowerCase(), String(value)]);
     if (type !== undefined && !headers.some(([name]) => name === 'content-type')) {
@@ -214,8 +213,10 @@ export async function* paginate(given, defaults, send) {
         set(paging.limit_name_in_request, paging.limit);
     }
     let before = kind.begin({ paging, set });
+    // The line that asks for a page; behind `on_page` nothing else would name it.
+    let here = new Error();
     for (;;) {
-        const response = await send(config);
+        const response = await send(config, here);
         const items = within(response.data, paging.response_path) ?? [];
         // A link needs no items: without a place for them, functions take each answer apart by themselves.
         if (!Array.isArray(items) && (paging.type !== 'link' || paging.response_path)) {
@@ -225,6 +226,7 @@ export async function* paginate(given, defaults, send) {
             return;
         }
         yield items;
+        here = new Error();
         const page = { paging, config, set, items, response, before };
         if (kind.ends?.(page)) {
             return;

@@ -167,6 +167,16 @@ fn a_page_is_told_behind_what_was_done_with_it() {
 }
 
 #[test]
+fn a_later_page_that_fails_names_the_loop_that_asked_for_it() {
+    let body = "const paginate = { type: 'offset', offset_name_in_request: 'page', on_page: async () => {} };
+         for await (const page of nango.paginate({ endpoint: '/a', paginate })) await nango.log(page);";
+    let first = json!({"response": [1], "request": {"params": {"page": 0}}});
+    let (replay, _) = played(body, &json!({"api": {"get": {"/a": first}}}));
+    let fault = replay.ended.result.unwrap_err();
+    assert_eq!(fault.frames.first().map(|frame| frame.line), Some(5), "{fault}");
+}
+
+#[test]
 fn a_name_with_dots_may_be_that_of_a_member() {
     let body = "const by = (link_path_in_response_body) => ({ endpoint: '/a', paginate: { type: 'link', link_path_in_response_body, response_path: 'value' } });
          for (const path of ['@odata.nextLink', 'pages[0].next']) for await (const page of nango.paginate(by(path))) await nango.log(page);";
