@@ -25,6 +25,8 @@ pub struct Functions {
     pub modules: Arc<Modules>,
     /// In the order of their places.
     pub all: Vec<Function>,
+    /// What does no harm and should be mended.
+    pub warnings: Vec<Complaint>,
 }
 
 impl Functions {
@@ -32,21 +34,28 @@ impl Functions {
     pub fn load(folder: &Path) -> Result<Functions, Vec<Complaint>> {
         let modules = Arc::new(compile(folder)?);
         let mut complaints = Vec::new();
+        let mut warnings = Vec::new();
         let mut all = Vec::with_capacity(modules.functions.len());
         for place in &modules.functions {
-            complaints.extend(misnamed(place));
             match describe(&modules, place) {
-                Ok(definition) => all.push(Function { place: place.clone(), definition }),
+                Ok(definition) => {
+                    warnings.extend(misplaced(place, &definition));
+                    let place = Place { kind: definition.declared.kind(), ..place.clone() };
+                    complaints.extend(misnamed(&place));
+                    all.push(Function { place, definition });
+                }
                 Err(complaint) => complaints.push(complaint),
             }
         }
+        all.sort_by(|a, b| a.place.cmp(&b.place));
+        complaints.extend(second_places(&all));
         complaints.extend(second_writers(&all));
         if !complaints.is_empty() {
             complaints.sort();
             complaints.dedup();
             return Err(complaints);
         }
-        Ok(Functions { modules, all })
+        Ok(Functions { modules, all, warnings })
     }
 
     /// The sources that have functions, in order.
@@ -55,6 +64,29 @@ impl Functions {
         sources.dedup();
         sources
     }
+}
+
+/// A file in the folder of another kind: what its `create…` made counts, as with Nango.
+fn misplaced(place: &Place, definition: &Definition) -> Option<Complaint> {
+    let (kind, creator) = (definition.declared.kind(), definition.declared.creator());
+    (kind != place.kind).then(|| {
+        let (is_in, belongs) = (place.kind.folder(), kind.folder());
+        let message = format!("it is in {is_in}/, and counts as what {creator} makes: move it to {belongs}/");
+        Complaint::of_file(&place.file, "misplaced_function", message)
+    })
+}
+
+/// Functions of one kind and name; in one folder there are none.
+fn second_places(functions: &[Function]) -> Vec<Complaint> {
+    let same = |a: &Place, b: &Place| (&a.source, a.kind, &a.name) == (&b.source, b.kind, &b.name);
+    let pairs = functions.iter().zip(functions.iter().skip(1));
+    let seconds = pairs.filter(|(first, second)| same(&first.place, &second.place));
+    seconds
+        .map(|(first, second)| {
+            let message = format!("`{}` is the same function; keep one of the two", first.place.file);
+            Complaint::of_file(&second.place.file, "duplicate_function", message)
+        })
+        .collect()
 }
 
 /// Models begin with a capital and stand where syncs stand, so the name of a sync must not.

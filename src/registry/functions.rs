@@ -38,6 +38,7 @@ impl LoadedFunctions {
         let folder_name = folder.display().to_string();
         match Functions::load(folder) {
             Ok(functions) => {
+                functions.warnings.iter().for_each(|warning| tracing::warn!("{folder_name}/{warning}"));
                 let complaints = functions.all.iter().filter_map(|function| bad_frequency(folder, function)).collect();
                 (LoadedFunctions { folder: folder_name, named, functions: Some(Arc::new(functions)) }, complaints)
             }

@@ -41,7 +41,7 @@ impl FunctionKind {
 pub struct Place {
     /// The source (integration): the first folder.
     pub source: String,
-    /// By the folder it is in.
+    /// By the folder it is in; once its file was read, by what that says.
     pub kind: FunctionKind,
     /// Its name on the wire: the file's, without its ending.
     pub name: String,

@@ -74,7 +74,16 @@ impl Declared {
         }
     }
 
-    fn creator(self) -> &'static str {
+    /// What kind of function that is.
+    pub fn kind(self) -> FunctionKind {
+        match self {
+            Declared::Sync => FunctionKind::Sync,
+            Declared::Action => FunctionKind::Action,
+            Declared::OnEvent => FunctionKind::OnEvent,
+        }
+    }
+
+    pub(crate) fn creator(self) -> &'static str {
         match self {
             Declared::Sync => "createSync",
             Declared::Action => "createAction",
@@ -102,23 +111,13 @@ pub(crate) fn read(place: &Place, declared: Result<String, Fault>) -> Result<Def
 
 fn check(place: &Place, definition: Definition) -> Result<Definition, Complaint> {
     let complain = |code, message: String| Err(Complaint::of_file(&place.file, code, message));
-    let expected = Declared::of(place.kind);
-    if definition.declared != expected {
-        let message = format!(
-            "a file in {}/ is made by {}, not {}",
-            place.kind.folder(),
-            expected.creator(),
-            definition.declared.creator()
-        );
-        return complain("misplaced_function", message);
-    }
     if !definition.exec && !definition.on_webhook {
         return complain("no_exec", "the function has no `exec`".to_owned());
     }
     if let Some(name) = definition.models.keys().find(|name| !name.starts_with(|first: char| first.is_uppercase())) {
         return complain("invalid_model", format!("the model `{name}` must begin with a capital letter"));
     }
-    if place.kind == FunctionKind::Sync && definition.models.is_empty() {
+    if definition.declared == Declared::Sync && definition.models.is_empty() {
         return complain("no_models", "a sync declares its `models`: {Name: z.object({id: z.string(), …})}".to_owned());
     }
     Ok(definition)

@@ -227,10 +227,6 @@ fn definitions_are_read_and_wrong_ones_named() {
     for (code, text) in [
         ("old_format", "export default async function fetchData(nango: any) {}"),
         ("no_definition", "export default 5;"),
-        (
-            "misplaced_function",
-            "import { createAction } from 'nango';\nexport default createAction({ exec: async () => {} });",
-        ),
         ("load_failed", "const a: any = undefined;\nexport default a.b;"),
         ("no_models", "import { createSync } from 'nango';\nexport default createSync({ exec: async () => {} });"),
     ] {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use syncline_runtime::Functions;
+use syncline_runtime::compile::FunctionKind;
 
 const SYNC: &str = "import { createSync } from 'nango';\nimport { z } from 'zod';\nexport default createSync({ models: { Contact: z.object({ id: z.string() }) }, exec: async () => {} });\n";
 
@@ -61,7 +62,6 @@ fn files_that_declare_nothing_usable_are_told_all_at_once() {
         ("crm/syncs/people.ts", SYNC),
         ("crm/syncs/Deals.ts", &SYNC.replace("Contact", "Deal")),
         ("erp/syncs/contacts.ts", SYNC),
-        ("crm/actions/sync.ts", SYNC),
         ("crm/syncs/old.ts", "export default async function fetchData() {}\n"),
         ("crm/syncs/none.ts", "export const a = 1;\n"),
         ("crm/syncs/small.ts", &SYNC.replace("Contact", "contact")),
@@ -73,7 +73,6 @@ fn files_that_declare_nothing_usable_are_told_all_at_once() {
     assert_eq!(
         told,
         "\
-crm/actions/sync.ts misplaced_function a file in actions/ is made by createAction, not createSync
 crm/syncs/Deals.ts invalid_name the name of a sync begins with a small letter; rename `Deals`
 crm/syncs/none.ts no_definition expected `export default createSync({…})`
 crm/syncs/old.ts old_format the default export is a plain function, as files beside a `nango.yaml` have it: convert them with Nango's own command first
@@ -81,6 +80,26 @@ crm/syncs/people.ts duplicate_model the model `Contact` is that of `crm/syncs/co
 crm/syncs/small.ts invalid_model the model `contact` must begin with a capital letter
 crm/syncs/throws.ts:5:30 load_failed TypeError: cannot read property 'b' of undefined
 "
+    );
+}
+
+#[test]
+fn a_file_in_the_folder_of_another_kind_is_what_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), &[("crm/actions/contacts.ts", SYNC)]);
+    let functions = Functions::load(folder.path()).unwrap();
+    let place = &functions.all[0].place;
+    assert_eq!((place.kind, place.name.as_str()), (FunctionKind::Sync, "contacts"));
+    let told: Vec<String> = functions.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "crm/actions/contacts.ts misplaced_function it is in actions/, and counts as what createSync makes: move it to syncs/"
+        ]
+    );
+    assert_eq!(
+        complaints(&[("crm/actions/contacts.ts", SYNC), ("crm/syncs/contacts.ts", &SYNC.replace("Contact", "Person"))]),
+        "crm/syncs/contacts.ts duplicate_function `crm/actions/contacts.ts` is the same function; keep one of the two\n"
     );
 }
 

@@ -56,6 +56,7 @@ impl Folder {
                 .hint("`syncline functions init SOURCE` writes a first one; --path names another folder"));
         }
         let functions = Functions::load(&self.path).map_err(|complaints| self.refused(&complaints))?;
+        functions.warnings.iter().for_each(|warning| eprintln!("warning: {}", self.line(warning)));
         let complaints: Vec<Complaint> = functions.all.iter().filter_map(bad_frequency).collect();
         if !complaints.is_empty() {
             return Err(self.refused(&complaints));
