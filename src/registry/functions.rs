@@ -6,13 +6,13 @@
 use crate::config::Settings;
 use crate::connectors::definition::{Definition, FunctionSync, Schedule, Stream, schedule};
 use crate::connectors::functions::runtime::compile::FunctionKind;
-use crate::connectors::functions::runtime::{Function, Functions};
+use crate::connectors::functions::runtime::{Complaint, Function, Functions};
 use crate::connectors::functions::{Accounts, Executor, FunctionAction, FunctionProgram, Locks, Runner};
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::{Definitions, Sources};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Programs by source and name of the sync.
@@ -24,7 +24,7 @@ pub type Actions = BTreeMap<(String, String), Arc<FunctionAction>>;
 /// The functions of a folder; none if there is no folder.
 #[derive(Clone, Debug, Default)]
 pub struct LoadedFunctions {
-    folder: String,
+    folder: PathBuf,
     /// The settings name the folder.
     named: bool,
     functions: Option<Arc<Functions>>,
@@ -34,16 +34,15 @@ impl LoadedFunctions {
     /// Compiles the folder that the settings name. What is wrong is the second part.
     pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
         let Some(set) = settings.functions.as_ref().filter(|set| set.path.is_dir()) else { return Default::default() };
-        let (folder, named) = (set.path.as_path(), set.named);
-        let folder_name = folder.display().to_string();
-        match Functions::load(folder) {
+        match load(&set.path) {
             Ok(functions) => {
-                functions.warnings.iter().for_each(|warning| tracing::warn!("{folder_name}/{warning}"));
-                let complaints = functions.all.iter().filter_map(|function| bad_frequency(folder, function)).collect();
-                (LoadedFunctions { folder: folder_name, named, functions: Some(Arc::new(functions)) }, complaints)
+                functions.warnings.iter().for_each(|warning| tracing::warn!("{}", line(&set.path, warning)));
+                let folder = set.path.clone();
+                let functions = Some(Arc::new(functions));
+                (LoadedFunctions { folder, named: set.named, functions }, Vec::new())
             }
             Err(complaints) => {
-                let said = complaints.iter().map(|complaint| format!("{folder_name}/{complaint}")).collect();
+                let said = complaints.iter().map(|complaint| line(&set.path, complaint)).collect();
                 (LoadedFunctions::default(), said)
             }
         }
@@ -68,21 +67,24 @@ impl LoadedFunctions {
         for function in syncs(functions).filter(|function| function.place.source == definition.source) {
             for (model, schema) in &function.definition.models {
                 if definition.stream(model).is_some() {
-                    let place = format!("{}/{}", self.folder, function.place.file);
-                    complaints.push(format!(
-                        "{place} duplicate_model the definition of `{}` has a stream `{model}` already; name one of the two otherwise",
+                    let message = format!(
+                        "the definition of `{}` has a stream `{model}` already; name one of the two otherwise",
                         definition.source
-                    ));
+                    );
+                    let file = &function.place.file;
+                    let complaint = functions.modules.complain(file, "models", "duplicate_model", message);
+                    complaints.push(line(&self.folder, &complaint));
                     continue;
                 }
                 definition.streams.push(Stream::of_function(model, schema.clone()));
             }
             if let Some(stream) = definition.streams.iter().find(|stream| stream.sync == function.place.name) {
-                let place = format!("{}/{}", self.folder, function.place.file);
-                complaints.push(format!(
-                    "{place} duplicate_sync the stream `{}` of the definition of `{}` has a sync of this name already; rename one of the two",
+                let message = format!(
+                    "the stream `{}` of the definition of `{}` has a sync of this name already; rename one of the two",
                     stream.name, definition.source
-                ));
+                );
+                let complaint = Complaint::of_file(&function.place.file, "duplicate_sync", message);
+                complaints.push(line(&self.folder, &complaint));
             }
             definition.function_syncs.push(sync(function, &functions.modules.hash));
         }
@@ -96,9 +98,9 @@ impl LoadedFunctions {
         let missing = functions.sources().into_iter().filter(|source| !is_defined(source));
         let said = |source: &str| {
             format!(
-                "{folder}/{source}:1:1 undescribed_source there are functions of `{source}`, but no definition has this name\n  \
+                "{folder}:1:1 undescribed_source there are functions of `{source}`, but no definition has this name\n  \
                  hint: add sources/{source}.yaml: {{source: {source}, base_url: https://…, auth: {{type: bearer}}}}",
-                folder = self.folder
+                folder = shown(&self.folder, source)
             )
         };
         let complaints = missing.map(said);
@@ -108,6 +110,26 @@ impl LoadedFunctions {
         complaints.for_each(|complaint| tracing::warn!("{complaint}"));
         Vec::new()
     }
+}
+
+/// All functions of a folder, with schedules that can be kept; else every complaint.
+pub fn load(folder: &Path) -> Result<Functions, Vec<Complaint>> {
+    let functions = Functions::load(folder)?;
+    let complaints: Vec<_> = functions.all.iter().filter_map(|one| bad_frequency(&functions, one)).collect();
+    if complaints.is_empty() { Ok(functions) } else { Err(complaints) }
+}
+
+/// `file:line:col code message`, with the file as seen from here. What is wrong with a whole file is at its beginning, so that
+/// editors can jump to it.
+pub fn line(folder: &Path, complaint: &Complaint) -> String {
+    let (line, column) = (complaint.line.max(1), complaint.column.max(1));
+    format!("{}:{line}:{column} {} {}", shown(folder, &complaint.file), complaint.code, complaint.message)
+}
+
+/// A file of the folder as seen from here.
+pub fn shown(folder: &Path, file: &str) -> String {
+    let path = folder.join(file);
+    path.strip_prefix(".").unwrap_or(&path).components().collect::<PathBuf>().display().to_string()
 }
 
 /// What runs the functions of the definitions: those that are syncs, and those that are actions.
@@ -167,15 +189,18 @@ fn sync(function: &Function, hash: &str) -> FunctionSync {
 }
 
 /// A sync says how often it runs, in the words of a schedule.
-fn bad_frequency(folder: &Path, function: &Function) -> Option<String> {
-    if function.place.kind != FunctionKind::Sync || !function.definition.exec {
+fn bad_frequency(functions: &Functions, function: &Function) -> Option<Complaint> {
+    let complain = |code, message: String| functions.modules.complain(&function.place.file, "frequency", code, message);
+    if function.place.kind != FunctionKind::Sync {
         return None;
     }
-    let place = folder.join(&function.place.file).display().to_string();
     match function.definition.frequency.as_deref() {
-        None => Some(format!(
-            "{place} no_frequency the sync does not say how often it runs\n  hint: add `frequency: 'every hour'`"
-        )),
-        Some(text) => schedule(text).err().map(|why| format!("{place} bad_frequency {why}")),
+        Some(text) => schedule(text).err().map(|why| complain("bad_frequency", format!("`frequency`: {why}"))),
+        // Without `exec` there is nothing to run.
+        None if !function.definition.exec => None,
+        None => {
+            let message = "the sync does not say how often it runs: add `frequency: 'every hour'`";
+            Some(complain("no_frequency", message.to_owned()))
+        }
     }
 }

@@ -120,7 +120,13 @@ fn every_complaint_of_functions_has_its_place() {
     );
     fs::remove_dir_all(dir.path().join("functions/crm/actions")).expect("removed");
     files(dir.path(), &[("functions/crm/syncs/contacts.ts", sync)]);
-    assert_eq!(compile(), ["functions/crm/syncs/contacts.ts:1:1 bad_frequency"]);
+    assert_eq!(compile(), ["functions/crm/syncs/contacts.ts:3:29 bad_frequency"]);
+    // The program says the same when it starts.
+    let start = syncline(dir.path(), &["validate"]);
+    let wanted = "functions/crm/syncs/contacts.ts:3:29 bad_frequency `frequency`: ";
+    assert!(ended(&start, 78).is_empty() && err(&start).contains(wanted), "{}", err(&start));
+    files(dir.path(), &[("functions/crm/syncs/contacts.ts", &sync.replace("frequency: 'now and then', ", ""))]);
+    assert_eq!(compile(), ["functions/crm/syncs/contacts.ts:3:16 no_frequency"]);
     files(dir.path(), &[("functions/crm/nango.yaml", "integrations: {}\n")]);
     assert_eq!(compile(), ["functions/crm/nango.yaml:1:1 old_format"]);
 }

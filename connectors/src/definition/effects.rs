@@ -298,7 +298,8 @@ impl FoundKey {
             self.idle(webhooks, "scope", "a fixed `path` is one URL for all connections", "leave out one of them");
         }
         let read = |key: &str| webhooks.get(key).is_some_and(|node| holds(node, "$type"));
-        if !["map", "dedupe", "route"].into_iter().any(read) {
+        // Without a `map` functions take the events, by their type.
+        if has(webhooks, "map") && !["map", "dedupe", "route"].into_iter().any(read) {
             self.idle(webhooks, "type", "no expression reads `$type`", "use it in `when`, or leave it out");
         }
         if let Some(verify) = webhooks.get("verify") {

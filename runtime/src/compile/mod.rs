@@ -40,6 +40,15 @@ pub struct ModuleCode {
     pub lines: LineMap,
 }
 
+/// Where a file writes what it declares. Lines and columns are from 1.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Declaration {
+    /// Line and column of the call of a `create…`.
+    call: (u32, u32),
+    /// Of the properties it is given, by name.
+    properties: BTreeMap<String, (u32, u32)>,
+}
+
 /// All modules of a folder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Modules {
@@ -47,15 +56,37 @@ pub struct Modules {
     pub modules: BTreeMap<String, ModuleCode>,
     /// The files that are functions.
     pub functions: Vec<Place>,
+    /// Where files write what they declare, by their path: those that write it as the call of a `create…`.
+    #[serde(default)]
+    pub(crate) declarations: BTreeMap<String, Declaration>,
     /// SHA-256 of all of it, in hex: another hash is another set of functions.
     pub hash: String,
+}
+
+impl Modules {
+    /// A complaint about a property of what a file declares: at the property, at the call where it is missing, and about the
+    /// whole file where that is not known.
+    pub fn complain(&self, file: &str, property: &str, code: &'static str, message: impl Into<String>) -> Complaint {
+        let declaration = self.declarations.get(file);
+        let place = declaration.map(|declared| declared.properties.get(property).unwrap_or(&declared.call));
+        let (line, column) = place.copied().unwrap_or_default();
+        Complaint { line, column, ..Complaint::of_file(file, code, message) }
+    }
+}
+
+/// A file that was compiled.
+struct Compiled {
+    code: ModuleCode,
+    declaration: Option<Declaration>,
+    /// The files it imports.
+    imports: Vec<String>,
 }
 
 /// Compiles all functions of a folder and what they import.
 pub fn compile(folder: &Path) -> Result<Modules, Vec<Complaint>> {
     let found = folder::scan(folder)?;
     let mut complaints = found.complaints;
-    let mut modules = BTreeMap::new();
+    let (mut modules, mut declarations) = (BTreeMap::new(), BTreeMap::new());
     let mut waiting: Vec<String> = found.functions.iter().map(|place| place.file.clone()).collect();
     while let Some(name) = waiting.pop() {
         if modules.contains_key(&name) {
@@ -70,7 +101,8 @@ pub fn compile(folder: &Path) -> Result<Modules, Vec<Complaint>> {
             break;
         }
         match module(folder, &name) {
-            Ok((code, imports)) => {
+            Ok(Compiled { code, declaration, imports }) => {
+                declarations.extend(declaration.map(|declaration| (name.clone(), declaration)));
                 modules.insert(name, code);
                 waiting.extend(imports);
             }
@@ -83,14 +115,15 @@ pub fn compile(folder: &Path) -> Result<Modules, Vec<Complaint>> {
         return Err(complaints);
     }
     let hash = hash(&modules);
-    Ok(Modules { modules, functions: found.functions, hash })
+    Ok(Modules { modules, functions: found.functions, declarations, hash })
 }
 
-/// One file, and the files it imports.
-fn module(folder: &Path, name: &str) -> Result<(ModuleCode, Vec<String>), Vec<Complaint>> {
+/// One file.
+fn module(folder: &Path, name: &str) -> Result<Compiled, Vec<Complaint>> {
     let text = folder::read(folder, name).map_err(|complaint| vec![complaint])?;
     if name.ends_with(".json") {
-        return json_module(name, &text).map(|code| (code, Vec::new())).map_err(|complaint| vec![complaint]);
+        let plain = |code| Compiled { code, declaration: None, imports: Vec::new() };
+        return json_module(name, &text).map(plain).map_err(|complaint| vec![complaint]);
     }
     let transformed = transform::transform(name, &text)?;
     let mut files = Vec::new();
@@ -109,7 +142,7 @@ fn module(folder: &Path, name: &str) -> Result<(ModuleCode, Vec<String>), Vec<Co
         }
     }
     match complaints.is_empty() {
-        true => Ok((transformed.module, files)),
+        true => Ok(Compiled { code: transformed.module, declaration: transformed.declaration, imports: files }),
         false => Err(complaints),
     }
 }

@@ -1,9 +1,12 @@
 //! One TypeScript file to one ES module: types removed, enums and namespaces lowered, lines remembered.
 
 use super::lines::{LineMap, place};
-use super::{Complaint, ModuleCode};
+use super::{Complaint, Declaration, ModuleCode};
 use oxc_allocator::Allocator;
-use oxc_ast::ast::{ImportDeclaration, ImportDeclarationSpecifier, Program, Statement, StringLiteral};
+use oxc_ast::ast::{
+    Argument, CallExpression, Declaration as Declared, Expression, ImportDeclaration, ImportDeclarationSpecifier,
+    ObjectPropertyKind, Program, Statement, StringLiteral, VariableDeclaration,
+};
 use oxc_codegen::{Codegen, CodegenOptions, CommentOptions};
 use oxc_diagnostics::{Diagnostics, OxcDiagnostic};
 use oxc_parser::Parser;
@@ -12,11 +15,16 @@ use oxc_span::SourceType;
 use oxc_transformer::{TransformOptions, Transformer};
 use std::path::{Path, PathBuf};
 
+/// What a function is declared by.
+const CREATORS: [&str; 3] = ["createSync", "createAction", "createOnEvent"];
+
 /// A transformed file.
 pub(super) struct Transformed {
     pub(super) module: ModuleCode,
     /// What it imports once types are gone.
     pub(super) imports: Vec<Import>,
+    /// What it declares, where that is a call of a `create…`.
+    pub(super) declaration: Option<Declaration>,
 }
 
 /// An import of another module.
@@ -50,6 +58,7 @@ pub(super) fn transform(name: &str, text: &str) -> Result<Transformed, Vec<Compl
         .build_with_scoping(semantic.semantic.into_scoping(), &mut program);
     complain(name, text, &transformed.diagnostics)?;
     let imports = imports(&program, text);
+    let declaration = program.body.iter().find_map(created).map(|call| declaration(call, text));
     let options = CodegenOptions {
         source_map_path: Some(PathBuf::from(name)),
         comments: CommentOptions::disabled(),
@@ -64,7 +73,7 @@ pub(super) fn transform(name: &str, text: &str) -> Result<Transformed, Vec<Compl
         });
         LineMap::new(places.collect())
     });
-    Ok(Transformed { module: ModuleCode { code: printed.code, lines }, imports })
+    Ok(Transformed { module: ModuleCode { code: printed.code, lines }, imports, declaration })
 }
 
 /// The errors among these; warnings are the editor's.
@@ -111,4 +120,44 @@ fn names(declaration: &ImportDeclaration<'_>, text: &str) -> Vec<Name> {
             Name { name: specifier.imported.name().to_string(), line, column }
         })
         .collect()
+}
+
+/// The call of a `create…` that a statement is, or gives a name to.
+fn created<'a, 's>(statement: &'s Statement<'a>) -> Option<&'s CallExpression<'a>> {
+    match statement {
+        Statement::ExportDefaultDeclaration(export) => creates(export.declaration.as_expression()?),
+        Statement::VariableDeclaration(variables) => named(variables),
+        Statement::ExportDeclaration(export) => match &export.declaration {
+            Declared::VariableDeclaration(variables) => named(variables),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn named<'a, 's>(variables: &'s VariableDeclaration<'a>) -> Option<&'s CallExpression<'a>> {
+    variables.declarations.iter().find_map(|variable| creates(variable.init.as_ref()?))
+}
+
+fn creates<'a, 's>(expression: &'s Expression<'a>) -> Option<&'s CallExpression<'a>> {
+    let Expression::CallExpression(call) = expression else { return None };
+    let Expression::Identifier(callee) = &call.callee else { return None };
+    CREATORS.contains(&callee.name.as_str()).then_some(call)
+}
+
+fn declaration(call: &CallExpression<'_>, text: &str) -> Declaration {
+    let properties = match call.arguments.first() {
+        Some(Argument::ObjectExpression(object)) => object.properties.as_slice(),
+        _ => &[],
+    };
+    let of_property = |property: &ObjectPropertyKind<'_>| match property {
+        ObjectPropertyKind::ObjectProperty(property) => {
+            Some((property.key.static_name()?.into_owned(), place(text, property.span.start as usize)))
+        }
+        ObjectPropertyKind::SpreadProperty(_) => None,
+    };
+    Declaration {
+        call: place(text, call.span.start as usize),
+        properties: properties.iter().filter_map(of_property).collect(),
+    }
 }

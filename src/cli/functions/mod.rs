@@ -8,11 +8,10 @@ mod test;
 
 use super::CommonArgs;
 use super::exit::{Fail, code};
-use crate::connectors::definition;
-use std::path::{Path, PathBuf};
+use crate::registry::functions;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use syncline_runtime::compile::FunctionKind;
-use syncline_runtime::{Complaint, Function, Functions};
+use syncline_runtime::{Complaint, Functions};
 
 /// What to do.
 #[derive(clap::Subcommand)]
@@ -55,12 +54,8 @@ impl Folder {
             return Err(Fail::new(code::CONFIG, format!("there is no folder of functions at {}", self.shown("")))
                 .hint("`syncline functions init SOURCE` writes a first one; --path names another folder"));
         }
-        let functions = Functions::load(&self.path).map_err(|complaints| self.refused(&complaints))?;
+        let functions = functions::load(&self.path).map_err(|complaints| self.refused(&complaints))?;
         functions.warnings.iter().for_each(|warning| eprintln!("warning: {}", self.line(warning)));
-        let complaints: Vec<Complaint> = functions.all.iter().filter_map(bad_frequency).collect();
-        if !complaints.is_empty() {
-            return Err(self.refused(&complaints));
-        }
         if functions.all.is_empty() {
             return Err(Fail::new(code::CONFIG, format!("there are no functions in {}", self.shown(""))).hint(
                 "functions are in SOURCE/syncs/, SOURCE/actions/ and SOURCE/on-events/; \
@@ -75,32 +70,18 @@ impl Folder {
         Fail::new(code::CONFIG, lines.join("\n"))
     }
 
-    /// `file:line:col code message`; a complaint about a whole file is at its beginning, so that editors can jump to it.
     fn line(&self, complaint: &Complaint) -> String {
-        let Complaint { file, line, column, code, message } = complaint;
-        format!("{}:{}:{} {code} {message}", self.shown(file), (*line).max(1), (*column).max(1))
+        functions::line(&self.path, complaint)
     }
 
     /// A file of the folder as seen from here.
     fn shown(&self, file: &str) -> String {
-        let path = self.path.join(file);
-        path.strip_prefix(".").unwrap_or(&path).components().collect::<PathBuf>().display().to_string()
+        functions::shown(&self.path, file)
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        Path::new(&self.path).join(name)
+        self.path.join(name)
     }
-}
-
-/// Functions declare how often they run in the words of definitions.
-fn bad_frequency(function: &Function) -> Option<Complaint> {
-    let Some(text) = function.definition.frequency.as_deref() else {
-        let needed = function.place.kind == FunctionKind::Sync && function.definition.exec;
-        let message = "the sync does not say how often it runs: add `frequency: 'every hour'`";
-        return needed.then(|| Complaint::of_file(&function.place.file, "no_frequency", message));
-    };
-    let message = definition::schedule(text).err()?;
-    Some(Complaint::of_file(&function.place.file, "bad_frequency", format!("`frequency`: {message}")))
 }
 
 /// `4 functions`, `1 function`.

@@ -80,7 +80,7 @@ struct Bench {
 
 fn definition(subscribes: &[&str]) -> Arc<Definition> {
     let (mut definition, warnings) = parse("crm.yaml", SOURCE, &|_| Ok("s3cret".to_owned())).expect("a definition");
-    assert_eq!(warnings.iter().map(|w| w.code).collect::<Vec<_>>(), ["no_streams", "no_map", "no_effect"]);
+    assert_eq!(warnings.iter().map(|w| w.code).collect::<Vec<_>>(), ["no_streams", "no_map"]);
     definition.streams.push(Stream::of_function("Note", json!({"type": "object"})));
     definition.function_syncs.push(FunctionSync {
         name: "notes".into(),
