@@ -8,6 +8,7 @@ use crate::config::{self, LoadedSettings, LogFormat, Origin, Settings};
 use crate::engine::Engine;
 use crate::engine::pipeline::Options;
 use crate::engine::time::SystemClock;
+use crate::registry::definitions::{self, Definitions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,7 +57,12 @@ pub(crate) async fn open(settings: Settings) -> Result<Arc<App>, Fail> {
 
 /// An app over a temporary folder that goes with it: for checks and dry runs.
 pub(crate) async fn scratch(settings: Settings) -> Result<Arc<App>, Fail> {
-    let definitions = crate::registry::definitions::load(&settings).map_err(OpenError::from)?;
+    let definitions = definitions::load(&settings).map_err(OpenError::from)?;
+    scratch_of(settings, definitions).await
+}
+
+/// The same with definitions that are loaded.
+pub(crate) async fn scratch_of(settings: Settings, definitions: Definitions) -> Result<Arc<App>, Fail> {
     let options = Options::default();
     let engine = tokio::task::spawn_blocking(move || Engine::open(options))
         .await

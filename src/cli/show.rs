@@ -16,6 +16,11 @@ pub(crate) fn line(text: &str) -> Result<(), Fail> {
     })
 }
 
+/// Says on stderr what is no data. Nobody is harmed if it is not heard.
+pub(crate) fn aside(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints rows in columns as wide as their widest cell; the last column is as wide as it likes.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<(), Fail> {
     for text in columns(head, rows) {

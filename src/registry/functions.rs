@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::connectors::definition::{Definition, FunctionSync, Schedule, Stream, schedule};
 use crate::connectors::functions::runtime::compile::FunctionKind;
 use crate::connectors::functions::runtime::{Complaint, Function, Functions};
-use crate::connectors::functions::{Accounts, Executor, FunctionAction, FunctionProgram, Locks, Runner};
+use crate::connectors::functions::{Accounts, ByHand, Executor, FunctionAction, FunctionProgram, Locks, Runner};
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::{Definitions, Sources};
@@ -28,6 +28,8 @@ pub struct LoadedFunctions {
     /// The settings name the folder.
     named: bool,
     functions: Option<Arc<Functions>>,
+    /// What a person sets who runs one of them by hand.
+    pub by_hand: ByHand,
 }
 
 impl LoadedFunctions {
@@ -39,13 +41,18 @@ impl LoadedFunctions {
                 functions.warnings.iter().for_each(|warning| tracing::warn!("{}", line(&set.path, warning)));
                 let folder = set.path.clone();
                 let functions = Some(Arc::new(functions));
-                (LoadedFunctions { folder, named: set.named, functions }, Vec::new())
+                (LoadedFunctions { folder, named: set.named, functions, by_hand: ByHand::default() }, Vec::new())
             }
             Err(complaints) => {
                 let said = complaints.iter().map(|complaint| line(&set.path, complaint)).collect();
                 (LoadedFunctions::default(), said)
             }
         }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Function] {
+        self.functions.as_ref().map_or(&[], |functions| &functions.all)
     }
 
     /// Whether there are functions at all.
@@ -152,6 +159,7 @@ pub fn programs(
             executor: executor.clone(),
             locks: locks.clone(),
             clock: clock.clone(),
+            by_hand: definitions.functions.by_hand.clone(),
         };
         for sync in &definition.function_syncs {
             let program = FunctionProgram { sync: sync.clone(), runner: runner.clone() };

@@ -1,5 +1,6 @@
 //! One execution of a function, from its begin to its end: what it asks is answered, and what it writes is handed on.
 
+use super::by_hand::Recording;
 use super::execution::Execution;
 use super::members::Members;
 use super::requests::{Sender, is_failure};
@@ -77,6 +78,15 @@ pub(super) struct Host<'a> {
     /// Of requests since the last step.
     requests: Requests,
     chance: Chance,
+    recording: Option<&'a Recording>,
+    /// Under which numbers calls that are open are written down.
+    recorded: BTreeMap<u32, Recorded>,
+}
+
+/// A call that is written down when it is answered.
+enum Recorded {
+    Request(usize),
+    Member(String),
 }
 
 impl<'a> Host<'a> {
@@ -87,6 +97,7 @@ impl<'a> Host<'a> {
         sender: Sender,
         members: Members,
         chance: Chance,
+        recording: Option<&'a Recording>,
     ) -> Host<'a> {
         Host {
             runner,
@@ -98,6 +109,8 @@ impl<'a> Host<'a> {
             open: BTreeMap::new(),
             requests: Requests::default(),
             chance,
+            recording,
+            recorded: BTreeMap::new(),
         }
     }
 
@@ -147,6 +160,9 @@ impl<'a> Host<'a> {
                 return Ok(());
             }
             Ask::Member { name, arguments } => {
+                if self.recording.is_some() {
+                    self.recorded.insert(id, Recorded::Member(name.clone()));
+                }
                 let members = self.members.clone();
                 self.working.spawn(async move { (id, members.answer(&name, &arguments).await) });
                 return Ok(());
@@ -165,6 +181,10 @@ impl<'a> Host<'a> {
             Ok(connection) => connection,
             Err(refused) => return self.execution.answer(call, refused).await,
         };
+        if let Some(recording) = self.recording {
+            let number = recording.asked(&request, &self.runner.source, &connection);
+            self.recorded.insert(call, Recorded::Request(number));
+        }
         let now = self.runner.clock.now();
         self.open.insert(call, now);
         self.requests.sent += 1;
@@ -194,6 +214,12 @@ impl<'a> Host<'a> {
         if self.open.remove(&call).is_some() && is_failure(&answer) {
             self.requests.failed += 1;
         }
+        if let Some((recording, recorded)) = self.recording.zip(self.recorded.remove(&call)) {
+            match recorded {
+                Recorded::Request(number) => recording.answered(number, &answer),
+                Recorded::Member(name) => recording.member(&name, &answer),
+            }
+        }
         self.execution.answer(call, answer).await;
     }
 
@@ -205,6 +231,9 @@ impl<'a> Host<'a> {
     ) -> Result<(), Failure> {
         if writes.is_empty() && checkpoint.is_none() && self.requests.failed == 0 {
             return Ok(());
+        }
+        if let Some(recording) = self.recording {
+            recording.wrote(&writes);
         }
         let requests = std::mem::take(&mut self.requests);
         // Those that are still open count to the next step as well: their answers were true no later than they were sent.

@@ -21,11 +21,13 @@
 //! | `steps` | from what the code wrote to a step |
 //! | `requests` | its requests, tried again as it asks |
 //! | `members` | the rest of the `nango` object |
+//! | `by_hand` | what a person sets who runs one by hand, and what is written down of it |
 //! | `locks` | the locks that functions take |
 //! | `secrets` | credentials as handles, and back |
 //! | `execution` | where the code runs: worker processes, or threads of this one |
 
 mod action;
+mod by_hand;
 mod chain;
 mod execution;
 mod host;
@@ -38,6 +40,7 @@ mod secrets;
 mod steps;
 
 pub use action::{ActionAsk, ActionFailure, FunctionAction};
+pub use by_hand::{ByHand, Recording};
 pub use chain::{Chain, Effects, Witness};
 pub use execution::Executor;
 pub use locks::Locks;

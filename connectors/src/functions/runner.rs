@@ -1,5 +1,6 @@
 //! What the functions of one source share, and the beginning of an execution of any of them.
 
+use super::by_hand::ByHand;
 use super::chain::Chain;
 use super::execution::Executor;
 use super::host::{Host, Stop, Writing};
@@ -48,6 +49,8 @@ pub struct Runner {
     pub locks: Arc<Locks>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What is set by hand.
+    pub by_hand: ByHand,
 }
 
 /// One execution that is to begin.
@@ -79,7 +82,7 @@ impl Runner {
         order: Execute<'_>,
         writing: &mut W,
     ) -> Result<Option<String>, Stop> {
-        let mut chance = Chance::from_seed(order.seed);
+        let mut chance = Chance::from_seed(self.by_hand.seed.unwrap_or(order.seed));
         let rules = &self.source.definition().functions;
         let handles = Arc::new(Handles::new(rules, order.connection, &mut chance));
         let connection = order.connection.clone();
@@ -91,9 +94,22 @@ impl Runner {
         let locks = self.locks.holder(&connection.environment, self.clock.clone());
         let members = Members { source, accounts, connection: connection.clone(), handles, metadata, chain, locks };
         let invocation = self.invocation(order, chance.number());
+        let recording = self.by_hand.recording.as_deref();
+        let recording = recording.filter(|recording| recording.begin(&invocation, &self.source, &connection));
         let execution = self.executor.begin(&connection.environment, &self.modules, invocation).await;
-        let execution = execution.map_err(Stop::Lost)?;
-        Host::new(self, connection, execution, sender, members, chance).finish(writing).await
+        let ended = match execution {
+            Ok(execution) => {
+                let host = Host::new(self, connection, execution, sender, members, chance, recording);
+                host.finish(writing).await
+            }
+            Err(gone) => Err(Stop::Lost(gone)),
+        };
+        match (recording, &ended) {
+            (Some(recording), Ok(output)) => recording.ended(output.as_deref()),
+            (Some(recording), Err(Stop::Lost(_))) => recording.forget(),
+            _ => {}
+        }
+        ended
     }
 
     fn invocation(&self, order: Execute<'_>, seed: u64) -> Invocation {
@@ -118,7 +134,9 @@ impl Runner {
         };
         let about = Value::Object(about).to_string();
         let models = order.models.to_vec();
-        Invocation { file: order.file.to_owned(), about, models, limits, now: None, seed }
+        let now = self.by_hand.now.map(|now| now.0 / 1_000);
+        let seed = self.by_hand.seed.unwrap_or(seed);
+        Invocation { file: order.file.to_owned(), about, models, limits, now, seed }
     }
 
     /// A fault of the code, in the words of runs, without secrets.

@@ -45,6 +45,11 @@ impl Veil {
         }
     }
 
+    /// Hides what another one hides.
+    pub fn and(&mut self, other: &Veil) {
+        other.0.iter().for_each(|secret| self.add(secret));
+    }
+
     /// Hides every text and number inside of `value`.
     pub fn add_all(&mut self, value: &Value) {
         match value {

@@ -199,7 +199,7 @@ impl RestSource {
     }
 
     /// What of a connection must not be shown.
-    pub(super) fn veil(&self, connection: &Connection) -> Veil {
+    pub(crate) fn veil(&self, connection: &Connection) -> Veil {
         auth::veil(&self.definition.auth.kind, connection)
     }
 

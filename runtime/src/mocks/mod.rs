@@ -10,6 +10,7 @@
 //! | `nango.{batchSave, batchDelete, batchUpdate}.{Model}` | the records that have to come out |
 //! | `nango.{getConnection, getMetadata, getCheckpoint, getToken, …}` | what that member answers |
 //! | `input`, `output` | of an action |
+//! | `run: {now, seed, about}` | clock, chance and what else the function was told: only in what [`Recorder`] wrote |
 //! | `webhook` | what `onWebhook` is given instead of running `exec` |
 //!
 //! Promises: no socket and no clock are touched, so that the same file gives the same result; a request that was not recorded
@@ -20,9 +21,11 @@
 mod clock;
 mod compare;
 mod host;
+mod recorder;
 mod recording;
 
 pub use host::{Replay, run};
+pub use recorder::Recorder;
 
 use crate::compile::{Complaint, FunctionKind, Place};
 use crate::sandbox::Definition;
@@ -50,6 +53,34 @@ pub struct Mocks {
     input: Option<Value>,
     output: Option<Value>,
     webhook: Option<Value>,
+    run: RecordedRun,
+}
+
+/// What a run was told of the world.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct RecordedRun {
+    /// Milliseconds since 1970.
+    now: Option<i64>,
+    seed: u64,
+    about: Map<String, Value>,
+}
+
+/// What is given by hand instead of what was recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The time that the function sees, in milliseconds since 1970.
+    pub now: Option<i64>,
+    /// Where its chance begins.
+    pub seed: Option<u64>,
+    /// The checkpoint at which it begins.
+    pub checkpoint: Option<Value>,
+    /// The metadata of the connection.
+    pub metadata: Option<Value>,
+    /// Of an action.
+    pub input: Option<Value>,
+    /// An event for `onWebhook`, which runs instead of `exec`.
+    pub webhook: Option<Value>,
 }
 
 /// The file as it is written.
@@ -65,6 +96,8 @@ struct Written {
     output: Option<Value>,
     #[serde(default, deserialize_with = "present")]
     webhook: Option<Value>,
+    #[serde(default)]
+    run: RecordedRun,
 }
 
 /// `null` is a value; only what is absent is none.
@@ -90,8 +123,20 @@ impl Mocks {
                 }
             }
         }
-        let Written { nango, input, output, webhook, .. } = written;
-        Ok(Mocks { recordings, nango, input, output, webhook })
+        let Written { nango, input, output, webhook, run, .. } = written;
+        Ok(Mocks { recordings, nango, input, output, webhook, run })
+    }
+
+    /// The same with what is given by hand.
+    pub fn with(mut self, given: Given) -> Mocks {
+        self.run.now = given.now.or(self.run.now);
+        self.run.seed = given.seed.unwrap_or(self.run.seed);
+        self.input = given.input.or(self.input);
+        self.webhook = given.webhook.or(self.webhook);
+        for (member, value) in [("getCheckpoint", given.checkpoint), ("getMetadata", given.metadata)] {
+            self.nango.extend(value.map(|value| (member.to_owned(), value)));
+        }
+        self
     }
 
     /// What begins the function of a place with what was recorded.
@@ -112,16 +157,18 @@ impl Mocks {
             "syncName": place.name,
             "checkpoint": self.nango.get("getCheckpoint"),
         });
-        if let (Some(about), Some(input)) = (about.as_object_mut(), input) {
-            about.insert("input".into(), input.clone());
+        if let Some(about) = about.as_object_mut() {
+            about.extend(self.run.about.clone());
+            about.extend(input.map(|input| ("input".to_owned(), input.clone())));
         }
+        let recorded = || self.recordings.iter().filter_map(Recording::date).min().unwrap_or(NOW);
         Invocation {
             file: place.file.clone(),
             about: about.to_string(),
             models: definition.models.keys().cloned().collect(),
             limits: Limits { cpu: CPU, requests: REQUESTS, ..limits },
-            now: Some(self.recordings.iter().filter_map(Recording::date).min().unwrap_or(NOW)),
-            seed: 0,
+            now: Some(self.run.now.unwrap_or_else(recorded)),
+            seed: self.run.seed,
         }
     }
 }

@@ -227,6 +227,25 @@ impl Asked {
         self.params.extend(joined(form_urlencoded::parse(query.as_bytes()).into_owned()));
     }
 
+    /// Method and endpoint, as a file names them.
+    pub(super) fn place(&self) -> (String, String) {
+        (self.method.to_ascii_lowercase(), format!("/{}", self.endpoint))
+    }
+
+    /// What a file tells of it beside these.
+    pub(super) fn recorded(&self) -> Value {
+        let said = |name: &str| !NOT_ASKED.contains(&name) && name != "cookie";
+        let headers = self.headers.iter().filter(|(name, _)| said(name));
+        let headers: Map<String, Value> = headers.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        let is_text = |data: &Value| data.as_str().is_none_or(|text| !text.contains('\u{fffd}'));
+        // Bytes that are no text are written in base64, as they come last.
+        let data = match (&self.data, self.written.last()) {
+            (Some(data), _) if is_text(data) => data.clone(),
+            (_, written) => written.map_or(Value::Null, |written| written.as_str().into()),
+        };
+        json!({"params": self.params, "headers": headers, "data": data})
+    }
+
     fn same_place(&self, other: &Asked) -> bool {
         (&self.method, &self.endpoint) == (&other.method, &other.endpoint)
     }

@@ -22,7 +22,7 @@ pub(crate) enum FunctionsCommand {
     List(list::ListArgs),
     /// Write a first function, its test, and what editors need
     Init(init::InitArgs),
-    /// Run one against its provider, and keep nothing
+    /// Run one by hand, against its provider or recorded answers, and keep nothing
     Run(run::RunArgs),
     /// Run functions against recorded answers
     Test(test::TestArgs),

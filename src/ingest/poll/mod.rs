@@ -13,8 +13,10 @@
 //! | `run` | one run from its start to its stored end |
 //! | `work` | what a sync does: a stream, or a function |
 //! | `function` | one run of a function |
+//! | `by_hand` | what a person has a function do |
 //! | `held` | deletes that wait for approval |
 
+mod by_hand;
 mod function;
 mod held;
 pub mod plan;

@@ -52,7 +52,9 @@ async fn a_function_is_run_by_hand_and_nothing_is_kept() {
     let (code, _, warned) = run_by_hand(folder.path(), &["orders"]);
     assert_eq!(code, Some(2), "{warned}");
     assert!(
-        warned.contains("there is no sync `orders` to run\nhint: there are: salesforce/contacts for acme"),
+        warned.contains(
+            "there is no sync with `exec` or action `orders` to run\nhint: there are: salesforce/contacts for acme"
+        ),
         "{warned}"
     );
 }

@@ -9,6 +9,7 @@ mod elsewhere;
 mod engine;
 mod events;
 mod functions;
+mod functions_by_hand;
 mod imports;
 mod kafka_changelog;
 mod kafka_in;

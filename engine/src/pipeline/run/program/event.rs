@@ -96,8 +96,7 @@ pub async fn event(
     order: EventOrder,
     tell: &(dyn Fn(&LogLine) + Send + Sync),
 ) -> Result<EventReport, Error> {
-    let key = event_scope(&order.sync);
-    let checkpoint = engine.mark(Keyspace::BOOKMARK, &key)?.map(Bytes::from);
+    let checkpoint = event_checkpoint(engine, &order.sync)?;
     let observed = ObservedTimes::from(order.received_at);
     let driver = EventDriver {
         engine,
@@ -110,6 +109,11 @@ pub async fn event(
         receipts: Vec::new(),
     };
     driver.finish(program, checkpoint).await
+}
+
+/// The checkpoint of the events of a sync.
+pub fn event_checkpoint(engine: &Engine, sync: &DatasetName) -> Result<Option<Bytes>, Error> {
+    Ok(engine.mark(Keyspace::BOOKMARK, &event_scope(sync))?.map(Bytes::from))
 }
 
 struct EventDriver<'a> {
