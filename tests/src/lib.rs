@@ -11,6 +11,7 @@ pub mod elsewhere;
 pub mod feed;
 pub mod history;
 pub mod oracle;
+pub mod orders;
 pub mod retraction;
 pub mod salesforce;
 pub mod served;

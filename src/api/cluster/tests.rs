@@ -137,6 +137,25 @@ async fn a_run_is_its_owners_and_one_that_nobody_began_is_unknown_anywhere() {
     assert_eq!(run("nothing").await, "local");
 }
 
+#[cfg(feature = "functions")]
+#[tokio::test]
+async fn an_action_is_its_connections_and_its_result_is_where_it_ran() {
+    let router = destinations(&Settings::default());
+    let trigger = |connection: &str| {
+        let request = Request::builder().method("POST").uri("/action/trigger").header("provider-config-key", "crm");
+        request.header("connection-id", connection).body(Body::from(r#"{"action_name": "act"}"#)).expect("a request")
+    };
+    for (connection, owner) in [("acme", "owner 4"), ("zenith", "owner 0")] {
+        let answer = router.clone().oneshot(trigger(connection)).await.expect("an answer");
+        assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), owner);
+    }
+    let result = async |id: &str| concerns(&router, "GET", &format!("/action/{id}"), Value::Null).await;
+    assert_eq!(result("act_00030123456789abcdef0123456789abcdef").await, "owner 3");
+    for unknown in ["act_00070123456789abcdef0123456789abcdef", "act_0003", "nothing", "act_000301234567%C3%A9"] {
+        assert_eq!(result(unknown).await, "local", "{unknown}");
+    }
+}
+
 /// A process of a cluster in this one, which owns every second partition.
 struct TestMember {
     front: Arc<App>,

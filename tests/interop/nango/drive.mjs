@@ -210,9 +210,32 @@ await step("pruneRecords", async () => {
   assert.ok(pruned._nango_metadata.pruned_at);
 });
 
+await step("triggerAction", async () => {
+  const echo = await nango.triggerAction(source, connectionId, "greet", { name: "Ada" });
+  assert.deepEqual(echo, { text: "hello Ada", connection: connectionId });
+  await refused(() => nango.triggerAction(source, connectionId, "greet", {}), 400, "invalid_action_input");
+  await refused(() => nango.triggerAction(source, connectionId, "none", {}), 404, "unknown_action");
+  await refused(() => nango.triggerAction(source, "nobody", "greet", { name: "Ada" }), 400, "unknown_connection");
+  const thrown = await nango.triggerAction(source, connectionId, "greet", { name: "nobody" }).catch((why) => why);
+  assert.equal(thrown.response.status, 424);
+  assert.equal(thrown.response.data.error.code, "action_script_runtime_error");
+  assert.deepEqual(thrown.response.data.error.payload, { message: "nobody is there", name: "nobody", tries: [1, 2] });
+});
+
+await step("triggerActionAsync, getAsyncActionResult", async () => {
+  const { id, statusUrl } = await nango.triggerActionAsync(source, connectionId, "greet", { name: "Béla" });
+  assert.equal(statusUrl, `/action/${id}`);
+  const result = (of) => nango.getAsyncActionResult(of).catch((why) => (why.response?.status === 404 ? null : Promise.reject(why)));
+  assert.deepEqual(await until("its output", () => result({ id })), { text: "hello Béla", connection: connectionId });
+  assert.deepEqual(await nango.getAsyncActionResult({ statusUrl }), { text: "hello Béla", connection: connectionId });
+  const failed = await nango.triggerActionAsync(source, connectionId, "greet", { name: "nobody" });
+  const why = await until("its error", () => result({ id: failed.id }).catch((error) => error));
+  assert.equal(why.response.data.error.payload.name, "nobody");
+  await refused(() => nango.getAsyncActionResult({ id: "nothing" }), 404, "not_found");
+});
+
 await step("what is not served, and keys nobody has", async () => {
   await refused(() => nango.get({ ...at, endpoint: "/contacts" }), 501, "not_supported");
-  await refused(() => nango.triggerAction(source, connectionId, "act", {}), 501, "not_supported");
   const stranger = new Nango({ host: `${url}/`, apiKey: "0123456789abcdef0123456789abcdef" });
   await refused(() => stranger.listRecords(at), 401, "unknown_account");
 });

@@ -396,7 +396,6 @@ async fn what_is_not_built_says_so() {
     let served = Served::open(dir.path()).await;
     for (method, path) in [
         ("GET", "/proxy/contacts"),
-        ("POST", "/action/trigger"),
         ("POST", "/connect/sessions"),
         ("GET", "/integrations"),
         ("GET", "/providers/github"),

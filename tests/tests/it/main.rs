@@ -2,6 +2,7 @@
 //!
 //! One executable, since each links the database anew.
 
+mod actions;
 mod api;
 mod connections;
 mod content;

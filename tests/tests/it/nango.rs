@@ -22,6 +22,23 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 const SIGNING_KEY: &str = "what the server signs with and the client checks";
 const RECORDS: u64 = 250;
 
+/// What the client calls.
+const GREET: &str = r#"
+import { createAction, ActionError } from 'nango';
+import { z } from 'zod';
+
+export default createAction({
+    input: z.object({ name: z.string() }),
+    output: z.object({ text: z.string(), connection: z.string() }),
+    exec: async (nango, { name }) => {
+        if (name === 'nobody') {
+            throw new ActionError({ message: 'nobody is there', name, tries: [1, 2] });
+        }
+        return { text: `hello ${name}`, connection: nango.connectionId };
+    }
+});
+"#;
+
 /// The client's program; it ends with this value.
 struct Driver(Child);
 
@@ -55,7 +72,10 @@ async fn the_client_library_finds_everything_as_it_knows_it() {
     let sources = definitions(folder.path(), &fake);
     fs::write(folder.path().join("signing.key"), SIGNING_KEY).expect("written");
     let endpoint = json!({"url": format!("http://127.0.0.1:{port}/"), "secret": "file:signing.key"});
-    let more = json!({"endpoints": {"app": endpoint}});
+    let functions = folder.path().join("functions");
+    fs::create_dir_all(functions.join("fake/actions")).expect("a folder for actions");
+    fs::write(functions.join("fake/actions/greet.ts"), GREET).expect("written");
+    let more = json!({"endpoints": {"app": endpoint}, "functions": {"path": functions, "in_process": true}});
     let syncline = Serving::start_with(folder.path(), &sources, more).await;
 
     let line = json!({
