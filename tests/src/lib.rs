@@ -4,6 +4,7 @@
 pub mod attacker;
 pub mod broker;
 pub mod compare;
+pub mod contacts;
 pub mod crash;
 pub mod crm;
 pub mod damage;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+use syncline_tests::contacts::Contacts;
 use syncline_tests::salesforce::{Salesforce, lay_out, stamp};
 use syncline_tests::serving::Serving;
 
@@ -164,4 +165,75 @@ async fn a_listing_deletes_what_is_absent_and_its_models_move_together() {
     let metadata = &connection.connection.metadata;
     assert_eq!(*metadata, json!({"runs": 2, "deleted": ["00300000004", "00300000033"]}));
     server.stop().await;
+}
+
+/// The documents' second example: webhooks change records at once, a listing goes on beside them, and the older of the two never wins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_in_real_time_comes_from_an_unchanged_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (fake, url) = Contacts::start(1_050).await;
+    let (sources, syncs) = (folder.path().join("sources"), folder.path().join("functions/hubspot/syncs"));
+    std::fs::create_dir_all(&sources).expect("a folder");
+    std::fs::create_dir_all(&syncs).expect("a folder");
+    std::fs::write(syncs.join("contacts.ts"), include_str!("../../../runtime/tests/fixtures/realtime.ts"))
+        .expect("written");
+    let definition = json!({
+        "source": "hubspot", "base_url": url, "auth": {"type": "none"},
+        "webhooks": {"verify": {"scheme": "none"}, "events": ".[]", "route": ".portalId", "type": ".subscriptionType"},
+        "connections": {"acme": {"metadata": {"portalId": 7}}},
+    });
+    std::fs::write(sources.join("hubspot.yaml"), definition.to_string()).expect("written");
+    let server = serve(folder.path()).await;
+    let ended = server.settled("hubspot", "acme", "contacts", LIMIT).await;
+    assert_eq!(ended["status"], "SUCCESS", "{ended}");
+    let at = ["hubspot", "acme", "Contact"];
+    assert_eq!(server.changes_of(at, 1_050, LIMIT).await.len(), 1_050);
+
+    // One field of an event, without a request; another event, which says only whose it is.
+    let event = |kind: &str, id: u32, more: Value| {
+        let mut event = json!({"portalId": 7, "subscriptionType": kind, "objectId": id, "eventId": id});
+        event.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        event
+    };
+    let mail = |id: u32, value: &str| {
+        event("contact.propertyChange", id, json!({"propertyName": "email", "propertyValue": value}))
+    };
+    fake.emails.lock().insert(2_000, "new@example.com".into());
+    post(&server, json!([mail(5, "five@example.com"), event("contact.creation", 2_000, json!({}))])).await;
+    let changes = server.changes_of(at, 1_052, LIMIT).await;
+    let last: Vec<_> = changes.iter().skip(1_050).map(|c| (c["key"].as_str(), c["action"].as_str())).collect();
+    assert_eq!(last, [(Some("5"), Some("UPDATED")), (Some("2000"), Some("ADDED"))]);
+    assert_eq!(*fake.asked.lock(), [2_000]);
+    fake.emails.lock().insert(5, "five@example.com".into());
+
+    // A page that was made before an event and arrives after it: the first one, and the last of many.
+    let mut count = 1_052;
+    for (after, number) in [(0, 7), (1_000, 1_007)] {
+        *fake.holds.lock() = Some(after);
+        let held = *fake.held.lock();
+        server.trigger("hubspot", "acme", "contacts", false).await;
+        let began = std::time::Instant::now();
+        while *fake.held.lock() == held {
+            assert!(began.elapsed() < LIMIT, "the page is asked for");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let email = format!("newer-{number}@example.com");
+        fake.emails.lock().insert(number, email.clone());
+        post(&server, json!([mail(number, &email)])).await;
+        count += 1;
+        assert_eq!(server.changes_of(at, count, LIMIT).await.len(), count);
+        fake.release();
+        let ended = server.settled("hubspot", "acme", "contacts", LIMIT).await;
+        assert_eq!(ended["status"], "SUCCESS", "{ended}");
+        let rows = server.records("hubspot", "acme", "Contact").await;
+        let row = rows.iter().find(|row| row["id"] == number.to_string()).expect("there");
+        assert_eq!(row["email"], email, "an older page does not undo it");
+    }
+    assert_eq!(server.changes_of(at, count, LIMIT).await.len(), count, "nothing went back and forth");
+    server.stop().await;
+}
+
+async fn post(server: &Serving, events: Value) {
+    let sent = syncline_tests::serving::client().post(server.hook_url("hubspot")).json(&events).send().await;
+    assert!(sent.expect("an answer").status().is_success());
 }
