@@ -45,8 +45,12 @@ pub(super) fn webhooks(
     let reply = reply(&mut fields, out);
     let max_body = max_body(&mut fields, out);
     not_yet(&mut fields, level, names, out);
+    let is_list = matches!(fields.peek("map").map(|node| &node.content), Some(Content::List(_)));
     let entries = fields.list("map", out).unwrap_or_default();
-    if entries.is_empty() {
+    if entries.is_empty() && is_list {
+        let complaint = fields.spot.complain("nothing_to_do", "`map` is empty: nothing would become of an event");
+        out.push(complaint.hint("say with `map` what the events mean, or leave it out where functions take them"));
+    } else if entries.is_empty() {
         // Whoever reads the files knows whether functions take the events.
         let message = "`webhooks` has no `map`: nothing would become of an event";
         let hint = "say with `map` what the events mean, or add functions of this source with `webhookSubscriptions`";
