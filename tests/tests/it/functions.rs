@@ -217,7 +217,7 @@ async fn a_sync_in_real_time_comes_from_an_unchanged_file() {
             assert!(began.elapsed() < LIMIT, "the page is asked for");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let email = format!("newer-{number}@example.com");
+        let (id, email) = (number.to_string(), format!("newer-{number}@example.com"));
         fake.emails.lock().insert(number, email.clone());
         post(&server, json!([mail(number, &email)])).await;
         count += 1;
@@ -226,7 +226,7 @@ async fn a_sync_in_real_time_comes_from_an_unchanged_file() {
         let ended = server.settled("hubspot", "acme", "contacts", LIMIT).await;
         assert_eq!(ended["status"], "SUCCESS", "{ended}");
         let rows = server.records("hubspot", "acme", "Contact").await;
-        let row = rows.iter().find(|row| row["id"] == number.to_string()).expect("there");
+        let row = rows.iter().find(|row| row["id"] == id).expect("there");
         assert_eq!(row["email"], email, "an older page does not undo it");
     }
     assert_eq!(server.changes_of(at, count, LIMIT).await.len(), count, "nothing went back and forth");
