@@ -232,6 +232,9 @@ impl App {
         {
             let (app, halt) = (self.clone(), stop.clone());
             tasks.spawn(async move { ended("actions", run_actions(&app, halt).await) });
+            if let Some(reload) = self.definitions.functions.reload.clone() {
+                tasks.spawn(reload.watch(self.engine.clock(), stop.clone()));
+            }
         }
         self.topics.start(self, &tasks, &stop);
         custom::start(&self.engine, &self.settings.extensions.sinks, &tasks, &stop);

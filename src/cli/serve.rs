@@ -50,6 +50,7 @@ pub(crate) async fn run(common: &CommonArgs, args: &ServeArgs) -> Result<ExitCod
     }
     let app = settings::open(settings).await?;
     let running = app.start();
+    reload_at_hangup(&app)?;
     announce(&app, address)?;
     let (router, ingress) = (api::router_until(app.clone(), running.stopping()), app.settings.ingress.clone());
     let serving = tokio::spawn(server::serve_within(listener, router, running.stopping(), ingress));
@@ -79,6 +80,20 @@ pub(crate) async fn run(common: &CommonArgs, args: &ServeArgs) -> Result<ExitCod
     stopped?;
     tracing::info!("stopped");
     Ok(ExitCode::from(code))
+}
+
+/// Functions are read again at SIGHUP, as they are when their files change.
+#[cfg(feature = "functions")]
+pub(super) fn reload_at_hangup(app: &App) -> Result<(), Fail> {
+    match app.definitions.functions.reload.clone() {
+        Some(reload) => super::signals::at_hangup(move || reload.ask()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "functions"))]
+pub(super) fn reload_at_hangup(_: &App) -> Result<(), Fail> {
+    Ok(())
 }
 
 fn must_have_keys(settings: &Settings) -> Result<(), Fail> {

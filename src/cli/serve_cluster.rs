@@ -21,6 +21,7 @@ pub(super) async fn run(
     mut signals: Signals,
 ) -> Result<ExitCode, Fail> {
     let node = ClusterNode::start(settings, Arc::new(SystemClock), &format!("http://{address}")).await?;
+    super::serve::reload_at_hangup(node.front())?;
     let stop = CancellationToken::new();
     show::line(&format!("syncline {} listening on http://{address}", env!("CARGO_PKG_VERSION")))?;
     for name in node.front().definitions.keys() {

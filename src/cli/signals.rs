@@ -1,7 +1,26 @@
-//! SIGINT and SIGTERM: the first one asks for a clean stop, the second one ends the program at once.
+//! SIGINT and SIGTERM: the first one asks for a clean stop, the second one ends the program at once. SIGHUP has a server read its
+//! functions again.
 
 use super::exit::{Fail, code};
+#[cfg(feature = "functions")]
+use std::io::IsTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Does something at each SIGHUP. At a terminal this signal says that the terminal is gone, and ends the program as usual.
+#[cfg(feature = "functions")]
+pub(crate) fn at_hangup(act: impl Fn() + Send + 'static) -> Result<(), Fail> {
+    if std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let hangup = signal(SignalKind::hangup());
+    let mut hangup = hangup.map_err(|e| Fail::new(code::INTERNAL, format!("no signals: {e}")))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            act();
+        }
+    });
+    Ok(())
+}
 
 /// Signals to wait for; from its making on they no longer kill the program.
 pub(crate) struct Signals {

@@ -11,6 +11,7 @@ use crate::connectors::functions::{Accounts, ByHand, Executor, FunctionAction, F
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::{Definitions, Sources};
+use crate::registry::reload::{FolderFiles, Reload};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct LoadedFunctions {
     /// The settings name the folder.
     named: bool,
     functions: Option<Arc<Functions>>,
+    /// Their code, as it is in force; `None` if there is no folder.
+    pub reload: Option<Arc<Reload>>,
     /// What a person sets who runs one of them by hand.
     pub by_hand: ByHand,
 }
@@ -36,12 +39,21 @@ impl LoadedFunctions {
     /// Compiles the folder that the settings name. What is wrong is the second part.
     pub(super) fn load(settings: &Settings) -> (LoadedFunctions, Vec<String>) {
         let Some(set) = settings.functions.as_ref().filter(|set| set.path.is_dir()) else { return Default::default() };
+        // Before they are read: what changes meanwhile is read again.
+        let files = FolderFiles::new(&set.path);
         match load(&set.path) {
             Ok(functions) => {
                 functions.warnings.iter().for_each(|warning| tracing::warn!("{}", line(&set.path, warning)));
-                let folder = set.path.clone();
-                let functions = Some(Arc::new(functions));
-                (LoadedFunctions { folder, named: set.named, functions, by_hand: ByHand::default() }, Vec::new())
+                let functions = Arc::new(functions);
+                let reload = Arc::new(Reload::new(&set.path, functions.clone(), files));
+                let loaded = LoadedFunctions {
+                    folder: set.path.clone(),
+                    named: set.named,
+                    functions: Some(functions),
+                    reload: Some(reload),
+                    by_hand: ByHand::default(),
+                };
+                (loaded, Vec::new())
             }
             Err(complaints) => {
                 let said = complaints.iter().map(|complaint| line(&set.path, complaint)).collect();
@@ -93,7 +105,7 @@ impl LoadedFunctions {
                 let complaint = Complaint::of_file(&function.place.file, "duplicate_sync", message);
                 complaints.push(line(&self.folder, &complaint));
             }
-            definition.function_syncs.push(sync(function, &functions.modules.hash));
+            definition.function_syncs.push(sync(function));
         }
         if complaints.is_empty() { Ok(()) } else { Err(complaints) }
     }
@@ -148,12 +160,15 @@ pub fn programs(
     clock: &Arc<dyn Clock>,
 ) -> (Programs, Actions) {
     let (mut programs, mut actions) = (Programs::new(), Actions::new());
-    let Some(functions) = &definitions.functions.functions else { return (programs, actions) };
+    let loaded = &definitions.functions;
+    let Some((functions, reload)) = loaded.functions.as_ref().zip(loaded.reload.as_ref()) else {
+        return (programs, actions);
+    };
     let locks = Arc::<Locks>::default();
     for (name, definition) in definitions.iter() {
         let Some(source) = sources.rest.get(name) else { continue };
         let runner = Runner {
-            modules: functions.modules.clone(),
+            code: reload.code().clone(),
             source: source.clone(),
             accounts: accounts.clone(),
             executor: executor.clone(),
@@ -179,7 +194,7 @@ fn syncs(functions: &Functions) -> impl Iterator<Item = &Function> {
     functions.all.iter().filter(|function| function.place.kind == FunctionKind::Sync)
 }
 
-fn sync(function: &Function, hash: &str) -> FunctionSync {
+fn sync(function: &Function) -> FunctionSync {
     let definition = &function.definition;
     let tick = definition.frequency.as_deref().and_then(|text| schedule(text).ok());
     let usual = tick.map_or_else(Schedule::default, Schedule::of);
@@ -192,7 +207,6 @@ fn sync(function: &Function, hash: &str) -> FunctionSync {
         track_deletes: definition.track_deletes == Some(true),
         webhooks: definition.webhook_subscriptions.clone().unwrap_or_default(),
         polled: definition.exec,
-        hash: hash.to_owned(),
     }
 }
 

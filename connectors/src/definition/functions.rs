@@ -82,8 +82,6 @@ pub struct FunctionSync {
     pub webhooks: Vec<String>,
     /// Whether it has `exec`.
     pub polled: bool,
-    /// Hash of all code it may import.
-    pub hash: String,
 }
 
 /// Reads `functions`.

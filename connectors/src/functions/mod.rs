@@ -46,5 +46,5 @@ pub use execution::Executor;
 pub use locks::Locks;
 pub use members::{Accounts, InnerCall, NamedSyncs};
 pub use program::{FunctionProgram, LOST};
-pub use runner::Runner;
+pub use runner::{Code, Runner};
 pub use syncline_runtime as runtime;

@@ -53,6 +53,10 @@ impl Program for FunctionProgram {
         }
     }
 
+    fn version(&self) -> String {
+        self.runner.code.current().hash.clone()
+    }
+
     async fn event(&self, ask: &EventAsk, out: &mut Outlet) -> Result<(), Failure> {
         let input: Value = serde_json::from_slice(&ask.event)
             .map_err(|why| Failure::lasting("bad_event", format!("the event is not kept as JSON: {why}")))?;
@@ -110,8 +114,10 @@ impl FunctionProgram {
 
     /// What a file that mentions it deletes at its call is what this run has not saved, from its beginning.
     fn deletes_what_earlier_executions_saved(&self) -> bool {
-        let module = self.runner.modules.modules.get(&self.sync.file);
-        module.is_some_and(|module| module.code.contains("deleteRecordsFromPreviousExecutions"))
+        let code = self.runner.code.current();
+        code.modules
+            .get(&self.sync.file)
+            .is_some_and(|module| module.code.contains("deleteRecordsFromPreviousExecutions"))
     }
 }
 

@@ -10,7 +10,7 @@ use super::requests::Sender;
 use super::secrets::Handles;
 use crate::http::limits::RequestPriority;
 use crate::rest::RestSource;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use syncline_engine::source::{Connection, Failure};
@@ -34,11 +34,31 @@ const FAULTS: [&str; 12] = [
     "unsupported",
 ];
 
+/// The code in force. An execution that has begun keeps the one it began with.
+pub struct Code(RwLock<Arc<Modules>>);
+
+impl Code {
+    /// This code.
+    pub fn new(modules: Arc<Modules>) -> Code {
+        Code(RwLock::new(modules))
+    }
+
+    /// What the next execution has.
+    pub fn current(&self) -> Arc<Modules> {
+        self.0.read().clone()
+    }
+
+    /// Gives other code to the next executions.
+    pub fn replace(&self, modules: Arc<Modules>) {
+        *self.0.write() = modules;
+    }
+}
+
 /// Runs the functions of a source. Cheap to clone.
 #[derive(Clone)]
 pub struct Runner {
     /// The code they may import.
-    pub modules: Arc<Modules>,
+    pub code: Arc<Code>,
     /// What sends their requests.
     pub source: Arc<RestSource>,
     /// Who keeps their connections.
@@ -96,7 +116,7 @@ impl Runner {
         let invocation = self.invocation(order, chance.number());
         let recording = self.by_hand.recording.as_deref();
         let recording = recording.filter(|recording| recording.begin(&invocation, &self.source, &connection));
-        let execution = self.executor.begin(&connection.environment, &self.modules, invocation).await;
+        let execution = self.executor.begin(&connection.environment, &self.code.current(), invocation).await;
         let ended = match execution {
             Ok(execution) => {
                 let host = Host::new(self, connection, execution, sender, members, chance, recording);

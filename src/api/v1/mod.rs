@@ -13,6 +13,7 @@
 //! | `inputs` | `/v1/inputs` |
 //! | `views` | `/v1/views` |
 //! | `endpoints` | `/v1/endpoints` |
+//! | `functions` | `/v1/functions` |
 //! | `checkpoint` | `/v1/checkpoint` |
 //! | `webhooks` | `/v1/webhooks` |
 //!
@@ -23,6 +24,8 @@ mod checkpoint;
 mod current;
 mod deliveries;
 mod endpoints;
+#[cfg(feature = "functions")]
+mod functions;
 #[cfg(feature = "kafka")]
 mod input_schema;
 #[cfg(feature = "kafka")]
@@ -46,8 +49,19 @@ pub(super) fn whole() -> Routes {
         .merge(journal::routes())
         .merge(views::routes())
         .merge(endpoints::routes())
+        .merge(functions())
         .merge(checkpoint::routes())
         .merge(webhooks::routes())
+}
+
+#[cfg(feature = "functions")]
+fn functions() -> Routes {
+    functions::routes()
+}
+
+#[cfg(not(feature = "functions"))]
+fn functions() -> Routes {
+    Routes::new()
 }
 
 /// What is about Kafka topics.

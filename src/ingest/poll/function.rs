@@ -31,7 +31,7 @@ impl Syncs {
         let order = ProgramOrder {
             sync: key.dataset(),
             datasets: datasets.into_iter().map(|dataset| (dataset.name.model.to_string(), dataset)).collect(),
-            definition: function.hash.clone(),
+            definition: program.version(),
             connection: Arc::clone(&account.connection),
             guard: Some(GUARD),
             track_deletes: function.track_deletes,

@@ -91,7 +91,6 @@ fn definition(subscribes: &[&str]) -> Arc<Definition> {
         track_deletes: false,
         webhooks: subscribes.iter().map(|kind| kind.to_string()).collect(),
         polled: false,
-        hash: String::new(),
     });
     Arc::new(definition)
 }

@@ -11,6 +11,7 @@ mod engine;
 mod events;
 mod functions;
 mod functions_by_hand;
+mod functions_reload;
 mod imports;
 mod kafka_changelog;
 mod kafka_in;

@@ -60,6 +60,11 @@ pub trait Program: Send + Sync + 'static {
     /// One execution, from the checkpoint to the end. An error ends the run as failed; what was handed over before it stays.
     async fn run(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Failure>;
 
+    /// A name of what it is at present, for the record of a run: a hash of its code, for example. Nothing by default.
+    fn version(&self) -> String {
+        String::new()
+    }
+
     /// Takes an event that the outside pushed. All it writes is one commit together with the event's end; an error leaves nothing
     /// of it, and the event is tried again. It has a checkpoint of its own, no window of deletes, and may run beside [`run`](Program::run).
     async fn event(&self, ask: &EventAsk, out: &mut Outlet) -> Result<(), Failure> {
@@ -73,6 +78,10 @@ pub trait Program: Send + Sync + 'static {
 impl<P: Program + ?Sized> Program for Arc<P> {
     async fn run(&self, ask: &ProgramAsk, out: &mut Outlet) -> Result<(), Failure> {
         (**self).run(ask, out).await
+    }
+
+    fn version(&self) -> String {
+        (**self).version()
     }
 
     async fn event(&self, ask: &EventAsk, out: &mut Outlet) -> Result<(), Failure> {
