@@ -1,8 +1,10 @@
 //! `syncline functions …`: from a first file to a tested one, and what is said where something is wrong.
 
-use super::{ended, err, lines, out, syncline};
+use super::{command, ended, err, lines, out, syncline};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Writes files with their folders.
 fn files(dir: &Path, files: &[(&str, &str)]) {
@@ -72,6 +74,15 @@ shop    sync  open-issues  every hour  OpenIssue  functions/shop/syncs/open-issu
     assert_eq!((&listed[0]["kind"], &listed[0]["file"]), (&"sync".into(), &"shop/syncs/contacts.ts".into()));
     assert_eq!(listed[1]["definition"]["models"]["OpenIssue"]["properties"]["name"]["type"], "string");
     assert!(ended(&here(&["test"]), 0).ends_with("2 ok, 0 differ, 0 without a recording\n"));
+    let said = ended(&here(&["run", "contacts", "--mocks", "functions/shop/tests/contacts.test.json"]), 0);
+    assert!(said.starts_with("Contact 2\n  {\"id\":\"1\",\"name\":\"Ada\""), "{said}");
+    let alone = here(&["run", "contacts"]);
+    ended(&alone, 2);
+    assert!(
+        err(&alone).contains("error: shop/contacts has no connection to run for\nhint: write one"),
+        "{}",
+        err(&alone)
+    );
 }
 
 #[test]
@@ -160,4 +171,60 @@ fn a_recording_that_differs_is_1_and_names_the_field() {
     let renamed = ended(&here(&["test"]), 1);
     let wanted = "differs  functions/shop/tests/people.test.json: there is no function of this name\n1 ok, 1 differ, 1 without a recording\n";
     assert!(renamed.ends_with(wanted), "{renamed}");
+}
+
+#[test]
+fn a_server_reads_functions_again_at_sighup() {
+    let dir = tempfile::tempdir().expect("a folder");
+    ended(&syncline(dir.path(), &["functions", "init", "shop"]), 0);
+    let settings = "listen: 127.0.0.1:0\nencryption: \"off\"\nlogs: {format: pretty}\n\
+         api_keys: [{name: test, key: \"env:SYNCLINE_API_KEY\", role: admin}]\n";
+    let source = "{source: shop, base_url: https://shop.example, auth: {type: bearer}}";
+    files(dir.path(), &[("syncline.yaml", settings), ("sources/shop.yaml", source)]);
+    let mut command = command(dir.path(), &["serve"]);
+    let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut said = BufReader::new(server.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    // Until it listens for the signal, it would end the server.
+    let signals = format!("/proc/{}/status", server.id());
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(&signals).expect("it runs").lines().any(|line| {
+        let caught = line.strip_prefix("SigCgt:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| mask & 1 == 1)
+    }) {
+        assert!(begun.elapsed().as_secs() < 60, "it listens for no SIGHUP");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    files(dir.path(), &[("functions/shop/syncs/contacts.ts", "export default ;")]);
+    let pid = server.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("kill runs").success());
+    let wanted = "functions are not reloaded, those before run on: ";
+    assert!(said.any(|line| line.contains(wanted) && line.contains("functions/shop/syncs/contacts.ts:1:16 syntax")));
+    server.kill().expect("ended");
+    server.wait().expect("ended");
+}
+
+#[test]
+fn dev_tells_what_is_wrong_at_each_change_until_it_is_interrupted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let refused = syncline(dir.path(), &["functions", "dev"]);
+    ended(&refused, 78);
+    assert!(err(&refused).contains("no folder of functions at functions"), "{}", err(&refused));
+    ended(&syncline(dir.path(), &["functions", "init", "shop"]), 0);
+    let file = dir.path().join("functions/shop/syncs/contacts.ts");
+    let good = fs::read_to_string(&file).expect("written");
+    let mut dev = command(dir.path(), &["functions", "dev"]).stdout(Stdio::piped()).spawn().expect("runs");
+    let mut said = BufReader::new(dev.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert_eq!(said.next().as_deref(), Some("ok, 1 function"));
+    fs::write(&file, good.replacen("frequency: 'every hour'", "frequency: 'now and then'", 1)).expect("broken");
+    assert_eq!(said.next().as_deref(), Some(""));
+    let complaint = said.next().unwrap_or_default();
+    let line = 1 + good.lines().position(|line| line.contains("frequency:")).expect("there");
+    let wanted = format!("functions/shop/syncs/contacts.ts:{line}:5 bad_frequency ");
+    assert!(complaint.starts_with(&wanted), "{complaint}");
+    ended(&syncline(dir.path(), &["functions", "init", "shop", "orders"]), 0);
+    fs::write(&file, &good).expect("mended");
+    assert_eq!(said.find(|line| line.starts_with("ok")).as_deref(), Some("ok, 2 functions"));
+    let pid = dev.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    assert_eq!(dev.wait().expect("ends").code(), Some(130));
 }

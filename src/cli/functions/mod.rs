@@ -1,6 +1,7 @@
 //! `syncline functions …`: functions in TypeScript, from the first file to a tested one. Only `run` asks a provider.
 
 mod compile;
+mod dev;
 mod init;
 mod list;
 mod run;
@@ -18,6 +19,8 @@ use syncline_runtime::{Complaint, Functions};
 pub(crate) enum FunctionsCommand {
     /// Compile and load all functions, and print every complaint
     Compile(Folder),
+    /// Compile whenever files change, and run one of them if it is named, until Ctrl-C
+    Dev(dev::DevArgs),
     /// What functions there are
     List(list::ListArgs),
     /// Write a first function, its test, and what editors need
@@ -40,6 +43,7 @@ pub(crate) struct Folder {
 pub(crate) fn run(common: &CommonArgs, command: &FunctionsCommand) -> Result<ExitCode, Fail> {
     match command {
         FunctionsCommand::Compile(folder) => compile::run(folder),
+        FunctionsCommand::Dev(args) => super::block_on(dev::run(common, args)),
         FunctionsCommand::List(args) => list::run(args),
         FunctionsCommand::Init(args) => init::run(args),
         FunctionsCommand::Run(args) => super::block_on(run::run(common, args)),
@@ -48,12 +52,17 @@ pub(crate) fn run(common: &CommonArgs, command: &FunctionsCommand) -> Result<Exi
 }
 
 impl Folder {
+    fn must_be_there(&self) -> Result<(), Fail> {
+        match self.path.is_dir() {
+            true => Ok(()),
+            false => Err(Fail::new(code::CONFIG, format!("there is no folder of functions at {}", self.shown("")))
+                .hint("`syncline functions init SOURCE` writes a first one; --path names another folder")),
+        }
+    }
+
     /// All functions of the folder; every complaint is a line that begins with its place.
     fn load(&self) -> Result<Functions, Fail> {
-        if !self.path.is_dir() {
-            return Err(Fail::new(code::CONFIG, format!("there is no folder of functions at {}", self.shown("")))
-                .hint("`syncline functions init SOURCE` writes a first one; --path names another folder"));
-        }
+        self.must_be_there()?;
         let functions = functions::load(&self.path).map_err(|complaints| self.refused(&complaints))?;
         functions.warnings.iter().for_each(|warning| eprintln!("warning: {}", self.line(warning)));
         if functions.all.is_empty() {

@@ -25,7 +25,11 @@ use syncline_runtime::Function;
 use syncline_runtime::compile::FunctionKind;
 use tokio_util::sync::CancellationToken;
 
-pub(super) async fn run(common: &CommonArgs, settings: Settings, args: &RunArgs) -> Result<ExitCode, Fail> {
+pub(in crate::cli::functions) async fn run(
+    common: &CommonArgs,
+    settings: Settings,
+    args: &RunArgs,
+) -> Result<ExitCode, Fail> {
     let mut signals = Signals::new()?;
     folder(&settings)?;
     if let Some(file) = args.record.as_ref().filter(|file| file.exists()) {
@@ -98,6 +102,16 @@ fn meant(app: &App, common: &CommonArgs, args: &RunArgs) -> Result<(Function, Ac
                 all.push((format!("{} for {}", name(function), key.id), (function.clone(), key)));
             }
         }
+    }
+    let functions = app.definitions.functions.all();
+    let has_none = |function: &&Function| all.iter().all(|(_, (known, _))| known.place != function.place);
+    if let Some(function) = functions.iter().find(|one| args.fits(one) && args.names(one) && has_none(one)) {
+        let (name, source) = (name(function), &function.place.source);
+        let hint = format!(
+            "write one into the definition of `{source}`: connections: {{me: {{credentials: {{token: env:TOKEN}}}}}}; \
+             or run it with --mocks FILE"
+        );
+        return Err(Fail::new(code::USAGE, format!("{name} has no connection to run for")).hint(hint));
     }
     let told = all.iter().map(|(told, _)| told.clone()).collect();
     all.retain(|(_, (function, key))| {

@@ -9,7 +9,7 @@
 //! Always dry: a second process must not open the data folder of a running server.
 
 mod given;
-mod live;
+pub(super) mod live;
 mod replay;
 
 use super::super::CommonArgs;
@@ -23,6 +23,9 @@ use std::process::ExitCode;
 use syncline_runtime::Function;
 use syncline_runtime::compile::FunctionKind;
 
+/// Records printed of each model, unless told otherwise.
+const RECORDS: usize = 5;
+
 /// Arguments of `run`.
 #[derive(clap::Args)]
 pub(crate) struct RunArgs {
@@ -32,7 +35,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID", conflicts_with = "mocks")]
     connection: Option<String>,
     /// Records printed of each model
-    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    #[arg(long, value_name = "COUNT", default_value_t = RECORDS)]
     records: usize,
     /// Answers requests from a file of recorded answers (as SOURCE/tests/NAME.test.json) instead of the provider
     #[arg(long, value_name = "FILE")]
@@ -70,6 +73,23 @@ pub(super) async fn run(common: &CommonArgs, args: &RunArgs) -> Result<ExitCode,
 }
 
 impl RunArgs {
+    /// This function, and nothing given to it.
+    pub(super) fn of(name: &str, connection: Option<&str>) -> RunArgs {
+        RunArgs {
+            name: name.to_owned(),
+            connection: connection.map(str::to_owned),
+            records: RECORDS,
+            mocks: None,
+            record: None,
+            now: None,
+            seed: None,
+            checkpoint: None,
+            metadata: None,
+            input: None,
+            webhook: None,
+        }
+    }
+
     /// Whether this name is meant.
     fn names(&self, function: &Function) -> bool {
         let place = &function.place;
@@ -107,7 +127,7 @@ impl RunArgs {
         }
         found.pop().map(|(_, one)| one).ok_or_else(|| {
             let hint = match others.is_empty() {
-                true => "`syncline functions list` shows all; a connection stands in the file of its source".to_owned(),
+                true => "`syncline functions list` shows all functions".to_owned(),
                 false => format!("there are: {}", others.join(", ")),
             };
             Fail::new(code::USAGE, format!("there is no {} `{}` to run", self.wanted(), self.name)).hint(hint)
