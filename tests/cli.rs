@@ -14,6 +14,9 @@ use tempfile::TempDir;
 #[cfg(feature = "functions")]
 #[path = "cli/functions.rs"]
 mod functions;
+#[cfg(feature = "functions")]
+#[path = "cli/functions_page.rs"]
+mod functions_page;
 
 /// 32 characters and more, as the server demands.
 const KEY: &str = "an-api-key-for-the-tests-of-the-cli-0123456789";

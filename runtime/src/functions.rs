@@ -40,6 +40,7 @@ impl Functions {
             match describe(&modules, place) {
                 Ok(definition) => {
                     warnings.extend(misplaced(place, &definition));
+                    warnings.extend(half_a_handler(&modules, place, &definition));
                     let place = Place { kind: definition.declared.kind(), ..place.clone() };
                     complaints.extend(misnamed(&place));
                     all.push(Function { place, definition });
@@ -74,6 +75,17 @@ fn misplaced(place: &Place, definition: &Definition) -> Option<Complaint> {
         let message = format!("it is in {is_in}/, and counts as what {creator} makes: move it to {belongs}/");
         Complaint::of_file(&place.file, "misplaced_function", message)
     })
+}
+
+/// Events come where code takes them and says which: one without the other does nothing.
+fn half_a_handler(modules: &Modules, place: &Place, definition: &Definition) -> Option<Complaint> {
+    let names = definition.webhook_subscriptions.as_ref().is_some_and(|types| !types.is_empty());
+    let (property, message) = match (names, definition.on_webhook) {
+        (true, false) => ("webhookSubscriptions", "no event is taken without `onWebhook`: add it, or leave this out"),
+        (false, true) => ("onWebhook", "no event comes without `webhookSubscriptions`: add the types, or `['*']`"),
+        _ => return None,
+    };
+    Some(modules.complain(&place.file, property, "no_effect", format!("`{property}`: {message}")))
 }
 
 /// Functions of one kind and name; in one folder there are none.

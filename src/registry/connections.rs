@@ -7,7 +7,7 @@
 //! provider told, and the metadata changed through REST, which is laid over the file's: it survives restarts, and keys that
 //! REST never touched still follow the file.
 
-use crate::connectors::definition::{Complaint, Definition, FixedConnection, Schedule, connection_of};
+use crate::connectors::definition::{Complaint, Definition, FixedConnection, FunctionSync, Schedule, connection_of};
 use crate::connectors::rest::Credentials;
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
@@ -76,6 +76,18 @@ pub struct Account {
     pub updated_at: Timestamp,
     /// What is wrong with it at present.
     pub errors: Vec<AccountError>,
+}
+
+impl Account {
+    /// Whether it takes part in a stream.
+    pub fn takes_stream(&self, name: &str) -> bool {
+        self.streams.as_ref().is_none_or(|names| names.iter().any(|known| known == name))
+    }
+
+    /// Whether it takes part in a function: it names the function, or one of its models.
+    pub fn takes(&self, function: &FunctionSync) -> bool {
+        self.takes_stream(&function.name) || function.models.iter().any(|model| self.takes_stream(model))
+    }
 }
 
 /// Something that is wrong with an account.

@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::connectors::config_text::{self, Complaint, MAX_BYTES, SourceSpan, resolve_from};
-use crate::connectors::definition::{Definition, parse};
+use crate::connectors::definition::{Definition, parse_beside};
 use crate::connectors::http::Client;
 use crate::connectors::rest::{Credentials, RestSource};
 use crate::engine::Engine;
@@ -209,8 +209,9 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
     let secure = |all: Vec<Complaint>| outward(all, settings);
     // What the functions do, a file with complaints does not tell.
     let listed = |all: Vec<Complaint>| all.into_iter().filter(|c| !FOR_FUNCTIONS.contains(&c.code) || !functions.any());
-    let (definition, warnings) = parse(&name, &text, &resolve_from(folder))
-        .map_err(|all| listed(secure(all)).map(|complaint| complaint.to_string()).collect::<Vec<_>>())?;
+    let (definition, warnings) =
+        parse_beside(&name, &text, &resolve_from(folder), &|source| functions.of_source(source))
+            .map_err(|all| listed(secure(all)).map(|complaint| complaint.to_string()).collect::<Vec<_>>())?;
     let (mut definition, warnings) = of_code(definition, warnings, settings)?;
     functions.attach(&mut definition)?;
     let taken = |code: &str| match code {

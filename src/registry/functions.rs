@@ -4,10 +4,14 @@
 //! function syncs. What is wrong comes with all other complaints about definitions.
 
 use crate::config::Settings;
-use crate::connectors::definition::{Definition, FunctionSync, Schedule, Stream, schedule};
+use crate::connectors::definition::{
+    Definition, FunctionSync, OnInvalid, Schedule, SourceFunctions, Stream, Validation, schedule,
+};
 use crate::connectors::functions::runtime::compile::FunctionKind;
 use crate::connectors::functions::runtime::{Complaint, Function, Functions};
-use crate::connectors::functions::{Accounts, ByHand, Executor, FunctionAction, FunctionProgram, Locks, Runner};
+use crate::connectors::functions::{
+    Accounts, ByHand, Executor, FunctionAction, FunctionProgram, Locks, ModelSchemas, Runner,
+};
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::{Definitions, Sources};
@@ -79,6 +83,19 @@ impl LoadedFunctions {
         self.functions.as_ref().is_some_and(|functions| functions.all.iter().any(is_its))
     }
 
+    /// What the functions of a source bring to it.
+    pub(super) fn of_source(&self, source: &str) -> SourceFunctions {
+        let Some(functions) = &self.functions else { return SourceFunctions::default() };
+        let own = || syncs(functions).filter(|function| function.place.source == source);
+        let models = own().flat_map(|function| &function.definition.models);
+        SourceFunctions {
+            models: models.map(|(model, schema)| Stream::of_function(model, schema.clone())).collect(),
+            syncs: own().map(|function| function.place.name.clone()).collect(),
+            any: functions.all.iter().any(|function| function.place.source == source),
+            subscribe: own().any(|function| !subscriptions(function).is_empty()),
+        }
+    }
+
     /// Adds to a definition what the functions of its source bring.
     pub(super) fn attach(&self, definition: &mut Definition) -> Result<(), Vec<String>> {
         let Some(functions) = &self.functions else { return Ok(()) };
@@ -95,7 +112,12 @@ impl LoadedFunctions {
                     complaints.push(line(&self.folder, &complaint));
                     continue;
                 }
-                definition.streams.push(Stream::of_function(model, schema.clone()));
+                let on_invalid = match definition.functions.validate {
+                    Validation::Off => OnInvalid::Off,
+                    Validation::Warn => OnInvalid::Warn,
+                    Validation::Reject => OnInvalid::Quarantine,
+                };
+                definition.streams.push(Stream { on_invalid, ..Stream::of_function(model, schema.clone()) });
             }
             if let Some(stream) = definition.streams.iter().find(|stream| stream.sync == function.place.name) {
                 let message = format!(
@@ -104,6 +126,11 @@ impl LoadedFunctions {
                 );
                 let complaint = Complaint::of_file(&function.place.file, "duplicate_sync", message);
                 complaints.push(line(&self.folder, &complaint));
+            }
+            if let Some(why) = unreached(definition, function) {
+                let (file, code) = (&function.place.file, "no_effect");
+                let complaint = functions.modules.complain(file, "webhookSubscriptions", code, why);
+                tracing::warn!("{}", line(&self.folder, &complaint));
             }
             definition.function_syncs.push(sync(function));
         }
@@ -177,7 +204,8 @@ pub fn programs(
             by_hand: definitions.functions.by_hand.clone(),
         };
         for sync in &definition.function_syncs {
-            let program = FunctionProgram { sync: sync.clone(), runner: runner.clone() };
+            let schemas = ModelSchemas::of(definition, sync);
+            let program = FunctionProgram { sync: sync.clone(), runner: runner.clone(), schemas };
             programs.insert((name.clone(), sync.name.clone()), Arc::new(program));
         }
         let own = functions.all.iter().map(|function| &function.place).filter(|place| place.source == *name);
@@ -194,6 +222,26 @@ fn syncs(functions: &Functions) -> impl Iterator<Item = &Function> {
     functions.all.iter().filter(|function| function.place.kind == FunctionKind::Sync)
 }
 
+/// Why no event comes to a function that takes some, if that is so.
+fn unreached(definition: &Definition, function: &Function) -> Option<String> {
+    let types = subscriptions(function);
+    let source = &definition.source;
+    match &definition.webhooks {
+        _ if types.is_empty() => None,
+        None => Some(format!("`webhookSubscriptions`: the definition of `{source}` has no `webhooks`: add them there")),
+        Some(webhooks) if webhooks.kind.is_none() && !types.iter().any(|name| name == "*") => Some(format!(
+            "`webhookSubscriptions`: `webhooks` of the definition of `{source}` says no `type`: add it, or take all events with `*`"
+        )),
+        Some(_) => None,
+    }
+}
+
+/// The types of events it takes.
+fn subscriptions(function: &Function) -> &[String] {
+    let types = function.definition.webhook_subscriptions.as_deref().filter(|_| function.definition.on_webhook);
+    types.unwrap_or_default()
+}
+
 fn sync(function: &Function) -> FunctionSync {
     let definition = &function.definition;
     let tick = definition.frequency.as_deref().and_then(|text| schedule(text).ok());
@@ -205,7 +253,7 @@ fn sync(function: &Function) -> FunctionSync {
         models: definition.models.keys().cloned().collect(),
         schedule: Schedule { paused: definition.auto_start == Some(false), ..usual },
         track_deletes: definition.track_deletes == Some(true),
-        webhooks: definition.webhook_subscriptions.clone().unwrap_or_default(),
+        webhooks: subscriptions(function).to_vec(),
         polled: definition.exec,
     }
 }

@@ -1,7 +1,7 @@
 //! Functions in a program without the feature `functions`: whoever has some is told.
 
 use crate::config::{FunctionSettings, Settings};
-use crate::connectors::definition::Definition;
+use crate::connectors::definition::{Definition, SourceFunctions};
 use crate::engine::source::program::Program;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +36,11 @@ impl LoadedFunctions {
     /// There are none.
     pub(super) fn act(&self, _: &str) -> bool {
         false
+    }
+
+    /// They bring nothing.
+    pub(super) fn of_source(&self, _: &str) -> SourceFunctions {
+        SourceFunctions::default()
     }
 
     /// Adds nothing.

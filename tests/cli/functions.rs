@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Writes files with their folders.
-fn files(dir: &Path, files: &[(&str, &str)]) {
+pub(super) fn files(dir: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = dir.join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");

@@ -120,7 +120,22 @@ impl Auth {
 pub(super) struct ConnectionContext<'a> {
     pub(super) auth: &'a Auth,
     pub(super) partitions: &'a BTreeSet<String>,
+    /// Models of functions among them.
     pub(super) streams: &'a [Stream],
+    /// Names of functions that are syncs.
+    pub(super) functions: Vec<String>,
+}
+
+impl ConnectionContext<'_> {
+    /// A connection says something of a stream, or of a function by its name.
+    fn known(&self, name: &str, spot: &SourceSpan, out: &mut Out) -> bool {
+        let known = self.streams.iter().any(|stream| stream.name == name) || self.functions.iter().any(|f| f == name);
+        if !known {
+            let functions = self.functions.iter().map(String::as_str);
+            out.push(unknown_stream(name, spot, self.streams.iter().map(|s| s.name.as_str()).chain(functions)));
+        }
+        known
+    }
 }
 
 /// Reads a connection that does not stand in the file, by the rules of those that do: `said` is what would stand behind its name.
@@ -131,7 +146,9 @@ pub fn connection_of(definition: &Definition, name: &str, said: &Value) -> Resul
     let mut value = config_text::parse("connection", &text)?;
     written_out(&mut value);
     let partitions = definition.partitions.keys().cloned().collect();
-    let around = ConnectionContext { auth: &definition.auth, partitions: &partitions, streams: &definition.streams };
+    let functions = definition.function_syncs.iter().map(|sync| sync.name.clone()).collect();
+    let around =
+        ConnectionContext { auth: &definition.auth, partitions: &partitions, streams: &definition.streams, functions };
     let entry = Entry { key: name.to_owned(), spot: SourceSpan::start("connection"), value };
     let connection = connection(entry, &around, &mut out);
     match connection {
@@ -170,9 +187,7 @@ fn connection(entry: Entry, around: &ConnectionContext<'_>, out: &mut Out) -> Op
     tags(&mut fields, &mut connection, out);
     connection.streams = fields.texts("streams", out).map(|list| {
         for (name, spot) in &list {
-            if !around.streams.iter().any(|s| s.name == *name) {
-                out.push(unknown_stream(name, spot, around.streams));
-            }
+            around.known(name, spot, out);
         }
         list.into_iter().map(|(name, _)| name).collect()
     });
@@ -269,9 +284,14 @@ fn schedules(fields: &mut Fields, connection: &mut FixedConnection, around: &Con
     }
     let Some(mut map) = Fields::open(node, "`schedule`", out) else { return };
     for entry in map.rest() {
-        if !around.streams.iter().any(|s| s.name == entry.key) {
-            out.push(unknown_stream(&entry.key, &entry.spot, around.streams));
+        if !around.known(&entry.key, &entry.spot, out) {
             continue;
+        }
+        let writer = around.streams.iter().find(|stream| stream.name == entry.key && stream.of_function);
+        if writer.is_some() {
+            let message = format!("`{}` is a model of a function, which has the schedule", entry.key);
+            let complaint = entry.spot.complain("conflict", message);
+            out.push(complaint.hint(format!("name the function: {}", around.functions.join(", "))));
         }
         let schedule = schedule::read(entry.value, "`schedule`", out);
         connection.schedule.insert(entry.key, schedule);

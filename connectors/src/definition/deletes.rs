@@ -42,7 +42,7 @@ pub(super) fn deletes(
             ["guard"] => {
                 refuse_second(guarded, "guard", &fields.spot, out);
                 guarded = true;
-                deletes.guard = guard(&mut fields, out);
+                deletes.guard = fields.take("guard").and_then(|node| guard(node, out));
             }
             [] => {
                 let complaint = fields.spot.complain("missing_key", "an entry of `deletes` names no kind");
@@ -108,8 +108,8 @@ fn listing(fields: &mut Fields, around: &StreamContext<'_>, level: &Level, out: 
     Some(DeletedListing { list: list?, key: key?, at, every })
 }
 
-fn guard(fields: &mut Fields, out: &mut Out) -> Option<Guard> {
-    let node = fields.take("guard")?;
+/// Reads `guard`.
+pub(super) fn guard(node: Node, out: &mut Out) -> Option<Guard> {
     if node.text() == Some("off") || node.content == Content::Bool(false) {
         return None;
     }

@@ -3,6 +3,7 @@
 //! Reads the tree as it was written, so that what `incremental` takes over from `list` is complained about once. What a preset
 //! brings is not the author's, and is passed over.
 
+use super::SourceFunctions;
 use super::read::Out;
 use crate::config_text::{Content, Entry, Node};
 use crate::expr::Template;
@@ -14,18 +15,19 @@ const ASKED: [&str; 4] = ["list", "incremental", "fetch", "deletes"];
 const OF_REQUESTS: [&str; 4] = ["headers", "params", "responses", "timeout"];
 
 /// Complains about everything in the file that has no effect.
-pub(super) fn check(root: &Node, out: &mut Out) {
-    let mut found = FoundKey { out: Vec::new() };
+pub(super) fn check(root: &Node, functions: &SourceFunctions, out: &mut Out) {
+    let mut found = FoundKey { functions, out: Vec::new() };
     found.file(root);
     let own = |complaint: &crate::config_text::Complaint| !complaint.file.starts_with("preset ");
     out.extend(found.out.into_iter().filter(own));
 }
 
-struct FoundKey {
+struct FoundKey<'a> {
+    functions: &'a SourceFunctions,
     out: Out,
 }
 
-impl FoundKey {
+impl FoundKey<'_> {
     /// Complains about `key` of `node` if it is there.
     fn idle(&mut self, node: &Node, key: &str, why: &str, hint: &str) {
         if let Some(entry) = entry(node, key) {
@@ -36,7 +38,7 @@ impl FoundKey {
 
     fn file(&mut self, root: &Node) {
         let streams = list(root.get("streams"));
-        let asks = streams.iter().any(|stream| ASKED.iter().any(|key| has(stream, key)));
+        let asks = self.functions.any || streams.iter().any(|stream| ASKED.iter().any(|key| has(stream, key)));
         if !asks && !has(root, "auth") && !has(root, "partitions") && !streams.is_empty() {
             for key in OF_REQUESTS.into_iter().chain(["base_url", "limits"]) {
                 self.idle(root, key, "nothing is asked of this source", "leave it out");
@@ -298,8 +300,8 @@ impl FoundKey {
             self.idle(webhooks, "scope", "a fixed `path` is one URL for all connections", "leave out one of them");
         }
         let read = |key: &str| webhooks.get(key).is_some_and(|node| holds(node, "$type"));
-        // Without a `map` functions take the events, by their type.
-        if has(webhooks, "map") && !["map", "dedupe", "route"].into_iter().any(read) {
+        // Functions take events by their type, without a `map` in any case.
+        if has(webhooks, "map") && !self.functions.subscribe && !["map", "dedupe", "route"].into_iter().any(read) {
             self.idle(webhooks, "type", "no expression reads `$type`", "use it in `when`, or leave it out");
         }
         if let Some(verify) = webhooks.get("verify") {

@@ -1,7 +1,7 @@
 //! `functions`: what a source allows its functions, and what is known of those that write its models.
 
-use super::Schedule;
 use super::read::Out;
+use super::{Guard, Schedule, Stream, deletes};
 use crate::config_text::{self, Content, Fields, Node};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ const PLACES: [&str; 7] = [
 const NUMBER_MAX: u64 = 1_000_000;
 
 /// What functions of a source may do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FunctionRules {
     /// Hosts beside the base's where signed requests may go: names, or `*.example.com`.
     pub hosts: Vec<String>,
@@ -39,6 +39,36 @@ pub struct FunctionRules {
     pub paginate: Map<String, Value>,
     /// What one execution may use up, where it is not as usual.
     pub limits: FunctionLimits,
+    /// Holds too many deletes of a model.
+    pub guard: Option<Guard>,
+    /// Whether records are held against the schemas of their models.
+    pub validate: Validation,
+}
+
+/// What happens to a record that does not fit its model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Validation {
+    /// Nothing is checked.
+    #[default]
+    Off,
+    /// It is saved, and a line of the log says so.
+    Warn,
+    /// The run fails, and what was written since its last step is not saved.
+    Reject,
+}
+
+impl Default for FunctionRules {
+    fn default() -> Self {
+        FunctionRules {
+            hosts: Vec::new(),
+            visible: false,
+            env: BTreeMap::new(),
+            paginate: Map::new(),
+            limits: FunctionLimits::default(),
+            guard: Some(deletes::GUARD),
+            validate: Validation::Off,
+        }
+    }
 }
 
 impl FunctionRules {
@@ -84,6 +114,19 @@ pub struct FunctionSync {
     pub polled: bool,
 }
 
+/// What the functions of a source bring to it.
+#[derive(Clone, Debug, Default)]
+pub struct SourceFunctions {
+    /// A stream for each of their models.
+    pub models: Vec<Stream>,
+    /// Names of the syncs.
+    pub syncs: Vec<String>,
+    /// Any function makes requests.
+    pub any: bool,
+    /// Some take events of webhooks, by their type.
+    pub subscribe: bool,
+}
+
 /// Reads `functions`.
 pub(super) fn functions(node: Option<Node>, out: &mut Out) -> FunctionRules {
     let mut rules = FunctionRules::default();
@@ -108,6 +151,11 @@ pub(super) fn functions(node: Option<Node>, out: &mut Out) -> FunctionRules {
         rules.limits = self::limits(&mut limits, out);
         limits.finish(out);
     }
+    if let Some(node) = fields.take("guard") {
+        rules.guard = deletes::guard(node, out);
+    }
+    let words = [("off", Validation::Off), ("warn", Validation::Warn), ("reject", Validation::Reject)];
+    rules.validate = fields.word("validate", &words, out).unwrap_or_default();
     fields.finish(out);
     rules
 }

@@ -24,8 +24,8 @@ mod webhooks;
 pub use crate::config_text::{Complaint, Reference};
 pub use crate::expr::{TimeUnit, read_time};
 pub use connections::connection_of;
-pub use functions::{FunctionLimits, FunctionRules, FunctionSync};
-pub use parse::{Parsed, parse};
+pub use functions::{FunctionLimits, FunctionRules, FunctionSync, SourceFunctions, Validation};
+pub use parse::{Parsed, parse, parse_beside};
 pub use preset::presets;
 pub use schedule::{MIN_INTERVAL, schedule};
 
@@ -85,6 +85,11 @@ impl Definition {
     /// The function of this name that is a sync.
     pub fn function_sync(&self, name: &str) -> Option<&FunctionSync> {
         self.function_syncs.iter().find(|function| function.name == name)
+    }
+
+    /// The function that writes a model.
+    pub fn writer(&self, model: &str) -> Option<&FunctionSync> {
+        self.function_syncs.iter().find(|sync| sync.models.iter().any(|own| own == model))
     }
 
     /// The stream whose sync has this name.

@@ -4,7 +4,9 @@ use super::context;
 use super::limits::{limits, responses};
 use super::read::{self, KnownNames, Out};
 use super::request::Level;
-use super::{Definition, connections, effects, functions, partitions, preset, streams, webhooks};
+use super::{
+    Definition, SourceFunctions, Stream, connections, effects, functions, partitions, preset, streams, webhooks,
+};
 use crate::config_text::{self, Complaint, Content, Fields, Node, Reference, SourceSpan};
 use crate::expr::Template;
 use sha2::{Digest, Sha256};
@@ -24,6 +26,17 @@ pub type Parsed = Result<(Definition, Vec<Complaint>), Vec<Complaint>>;
 /// Reads and checks a definition. `file` is its name in complaints; `lookup` resolves `env:` and `file:` references (see
 /// [`config_text::resolve_from`]).
 pub fn parse(file: &str, text: &str, lookup: &dyn Fn(&Reference) -> Result<String, String>) -> Parsed {
+    parse_beside(file, text, lookup, &|_| SourceFunctions::default())
+}
+
+/// The same for a source that may have functions: what they bring can be named in `webhooks.map` and in connections, and is no part
+/// of the definition yet.
+pub fn parse_beside(
+    file: &str,
+    text: &str,
+    lookup: &dyn Fn(&Reference) -> Result<String, String>,
+    functions: &dyn Fn(&str) -> SourceFunctions,
+) -> Parsed {
     let mut out = Out::new();
     let mut root = config_text::parse(file, text)?;
     let resolved = RefCell::new(Vec::new());
@@ -35,7 +48,8 @@ pub fn parse(file: &str, text: &str, lookup: &dyn Fn(&Reference) -> Result<Strin
     config_text::resolve(&mut root, &lookup, &mut out);
     let preset_name = root.get("preset").and_then(Node::text).map(str::to_owned);
     let root = preset::lay(root, &mut out);
-    let definition = definition(root, preset_name, text, &lookup, &mut out);
+    let beside = root.get("source").and_then(Node::text).map(functions).unwrap_or_default();
+    let definition = definition(root, preset_name, text, &lookup, beside, &mut out);
     mask(&mut out, &resolved.borrow());
     let complaints = config_text::in_order(out);
     match definition {
@@ -61,9 +75,10 @@ fn definition(
     preset: Option<String>,
     text: &str,
     lookup: &dyn Fn(&Reference) -> Result<String, String>,
+    beside: SourceFunctions,
     out: &mut Out,
 ) -> Option<Definition> {
-    effects::check(&root, out);
+    effects::check(&root, &beside, out);
     let mut fields = Fields::open(root, "the file", out)?;
     format(&mut fields, out);
     let source = fields.require_text("source", out).map(|(name, spot)| {
@@ -88,8 +103,10 @@ fn definition(
     let around = context::StreamContext { level: &level, names: &names, conditional: limits.conditional, lookup };
     let streams = stream_list(&mut fields, &around, out);
     partitions::check(&partitions, &streams, out);
-    let webhooks = fields.take("webhooks").and_then(|node| webhooks::webhooks(node, &streams, &level, &names, out));
-    let around = connections::ConnectionContext { auth: &auth, partitions: &known, streams: &streams };
+    let all: Vec<Stream> = streams.iter().cloned().chain(beside.models).collect();
+    let webhooks = fields.take("webhooks").and_then(|node| webhooks::webhooks(node, &all, &level, &names, out));
+    let around =
+        connections::ConnectionContext { auth: &auth, partitions: &known, streams: &all, functions: beside.syncs };
     let connections = connections::connections(fields.take("connections"), &around, out);
     let functions = functions::functions(fields.take("functions"), out);
     tests(&mut fields, out);

@@ -80,12 +80,12 @@ pub(super) fn stream(node: Node, around: &StreamContext<'_>, out: &mut Out) -> O
 }
 
 impl Stream {
-    /// A model that a function writes.
+    /// A model that a function writes. What webhooks say of it themselves has its id where the function's records have it.
     pub fn of_function(model: &str, schema: serde_json::Value) -> Stream {
         Stream {
             name: model.to_owned(),
             sync: model.to_owned(),
-            key: Vec::new(),
+            key: Expr::compile(".id").into_iter().collect(),
             composite: false,
             modified_at: None,
             merge: Strategy::Override,
@@ -96,7 +96,7 @@ impl Stream {
             topic: None,
             map: Map::Same,
             schema: Some(schema),
-            on_invalid: OnInvalid::Warn,
+            on_invalid: OnInvalid::Off,
             ignore_in_diff: Vec::new(),
             deletes: Deletes { from_full_list: None, listings: Vec::new(), flag: None, guard: Some(deletes::GUARD) },
             of_code: false,

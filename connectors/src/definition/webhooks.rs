@@ -252,15 +252,19 @@ fn complete(
 fn find<'a>(name: &str, spot: &SourceSpan, streams: &'a [Stream], out: &mut Out) -> Option<&'a Stream> {
     let found = streams.iter().find(|s| s.name == name);
     if found.is_none() {
-        out.push(unknown_stream(name, spot, streams));
+        out.push(unknown_stream(name, spot, streams.iter().map(|s| s.name.as_str())));
     }
     found
 }
 
 /// A complaint about a stream that is not there.
-pub(super) fn unknown_stream(name: &str, spot: &SourceSpan, streams: &[Stream]) -> crate::config_text::Complaint {
+pub(super) fn unknown_stream<'a>(
+    name: &str,
+    spot: &SourceSpan,
+    streams: impl Iterator<Item = &'a str>,
+) -> crate::config_text::Complaint {
     let complaint = spot.complain("unknown_stream", format!("there is no stream `{name}`"));
-    match nearest(name, streams.iter().map(|s| s.name.as_str())) {
+    match nearest(name, streams) {
         Some(near) => complaint.hint(format!("did you mean `{near}`?")),
         None => complaint,
     }

@@ -24,6 +24,7 @@
 //! | `by_hand` | what a person sets who runs one by hand, and what is written down of it |
 //! | `locks` | the locks that functions take |
 //! | `secrets` | credentials as handles, and back |
+//! | `validate` | records against the schemas of their models |
 //! | `execution` | where the code runs: worker processes, or threads of this one |
 
 mod action;
@@ -38,6 +39,7 @@ mod requests;
 mod runner;
 mod secrets;
 mod steps;
+mod validate;
 
 pub use action::{ActionAsk, ActionFailure, FunctionAction};
 pub use by_hand::{ByHand, Recording};
@@ -48,3 +50,4 @@ pub use members::{Accounts, InnerCall, NamedSyncs};
 pub use program::{FunctionProgram, LOST};
 pub use runner::{Code, Runner};
 pub use syncline_runtime as runtime;
+pub use validate::ModelSchemas;

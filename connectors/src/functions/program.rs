@@ -4,10 +4,12 @@ use super::chain::Chain;
 use super::host::{RecordsAsk, Stop, Writing, Written};
 use super::runner::{Execute, Runner};
 use super::steps::Steps;
+use super::validate::ModelSchemas;
 use crate::definition::FunctionSync;
 use crate::http::limits::RequestPriority;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::model::{Position, Record};
 use syncline_engine::source::program::{EventAsk, LogLevel, Outlet, Program, ProgramAsk, RunKind};
@@ -30,6 +32,8 @@ pub struct FunctionProgram {
     pub sync: FunctionSync,
     /// What runs it.
     pub runner: Runner,
+    /// What records are checked by, or why they cannot be.
+    pub schemas: Result<ModelSchemas, Failure>,
 }
 
 #[async_trait]
@@ -63,19 +67,14 @@ impl Program for FunctionProgram {
         let mut about = about(&ask.sync, &ask.variant, ask.checkpoint.as_deref());
         about.insert("input".to_owned(), input);
         let order = Execute {
-            file: &self.sync.file,
             kind: "webhook",
-            connection: &ask.connection,
-            models: &ask.models,
             about,
             limits: Limits::WEBHOOK,
             priority: RequestPriority::Fetch,
-            chain: Chain::default(),
-            seed: ask.number ^ self.runner.clock.now().0.unsigned_abs(),
+            ..self.order(&ask.connection, &ask.models, ask.number)
         };
-        let mut writing = StepWriting { program: self, connection: &ask.connection, out, steps: Steps::default() };
-        match self.runner.execute(order, &mut writing).await {
-            Ok(_) => Ok(()),
+        match self.write(order, out).await {
+            Ok(()) => Ok(()),
             Err(Stop::Failed(why)) => Err(why),
             Err(Stop::Fault(fault)) => Err(self.runner.failed(&ask.connection, &fault)),
             // Nothing of it was committed, and it was not to blame.
@@ -97,18 +96,29 @@ impl FunctionProgram {
         if let Some(last) = ask.last_success.filter(|_| ask.kind != RunKind::Initial) {
             about.insert("lastSyncDate".to_owned(), json!(last.0 / 1_000));
         }
-        let order = Execute {
+        self.write(Execute { about, priority, ..self.order(&ask.connection, &ask.models, ask.run) }, out).await
+    }
+
+    /// A run with nothing to tell the code. `number` is that of the run or the request, so that chance differs between them.
+    fn order<'a>(&'a self, connection: &'a Arc<Connection>, models: &'a [String], number: u64) -> Execute<'a> {
+        Execute {
             file: &self.sync.file,
             kind: "exec",
-            connection: &ask.connection,
-            models: &ask.models,
-            about,
+            connection,
+            models,
+            about: Map::new(),
             limits: Limits::EXEC,
-            priority,
-            seed: ask.run ^ self.runner.clock.now().0.unsigned_abs(),
+            priority: RequestPriority::Poll,
+            seed: number ^ self.runner.clock.now().0.unsigned_abs(),
             chain: Chain::default(),
-        };
-        let mut writing = StepWriting { program: self, connection: &ask.connection, out, steps: Steps::default() };
+        }
+    }
+
+    /// Executes the code; what it writes goes to `out`.
+    async fn write(&self, order: Execute<'_>, out: &mut Outlet) -> Result<(), Stop> {
+        let connection = order.connection;
+        let schemas = self.schemas.as_ref().map_err(|why| Stop::Failed(why.clone()))?;
+        let mut writing = StepWriting { program: self, schemas, connection, out, steps: Steps::default() };
         self.runner.execute(order, &mut writing).await.map(drop)
     }
 
@@ -132,6 +142,7 @@ fn about(sync: &str, variant: &str, checkpoint: Option<&[u8]>) -> Map<String, Va
 /// What the code writes becomes steps of the engine.
 struct StepWriting<'a> {
     program: &'a FunctionProgram,
+    schemas: &'a ModelSchemas,
     connection: &'a Connection,
     out: &'a mut Outlet,
     steps: Steps,
@@ -142,11 +153,13 @@ impl Writing for StepWriting<'_> {
     async fn take(&mut self, written: Written) -> Result<(), Failure> {
         let Written { writes, requests, checkpoint } = written;
         let refused = writes.refused;
+        let misfits = self.schemas.check(&writes)?;
         let (source, connection) = (&self.program.runner.source, self.connection);
         let mut step = self.steps.of(writes, requests, |text| source.veiled(connection, text));
         if refused {
             self.program.sync.models.iter().for_each(|model| step.model(model).refused += 1);
         }
+        misfits.into_iter().for_each(|why| step.log(LogLevel::Warn, source.veiled(connection, &why)));
         step.checkpoint = checkpoint;
         self.out.hand_over(step).await
     }

@@ -233,7 +233,7 @@ pub fn connection_value(connection: &Connection) -> Value {
     })
 }
 
-fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
+pub(crate) fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
     jsonschema::options()
         .with_draft(jsonschema::Draft::Draft202012)
         .should_validate_formats(false)
@@ -242,7 +242,7 @@ fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
         .map_err(|error| error.to_string())
 }
 
-fn fault(schema: &jsonschema::Validator, record: &Value) -> Option<String> {
+pub(crate) fn fault(schema: &jsonschema::Validator, record: &Value) -> Option<String> {
     let error = schema.iter_errors(record).next()?;
     Some(format!("{}: {}", error.instance_path(), error))
 }

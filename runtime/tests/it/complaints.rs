@@ -104,6 +104,31 @@ fn a_file_in_the_folder_of_another_kind_is_what_it_says() {
 }
 
 #[test]
+fn half_of_what_takes_events_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let more = |text: &str| SYNC.replacen("createSync({", &format!("createSync({{ {text},"), 1);
+    let person = |text: String| text.replace("Contact", "Person");
+    write(
+        folder.path(),
+        &[
+            ("crm/syncs/deaf.ts", &more("onWebhook: async () => {}")),
+            ("crm/syncs/idle.ts", &person(more("webhookSubscriptions: ['a']"))),
+            ("erp/syncs/whole.ts", &more("webhookSubscriptions: ['a'], onWebhook: async () => {}")),
+        ],
+    );
+    let told: Vec<String> = Functions::load(folder.path()).unwrap().warnings.iter().map(ToString::to_string).collect();
+    let wanted = [
+        "deaf.ts no_effect `onWebhook`: no event comes without `webhookSubscriptions`: add the types, or `['*']`",
+        "idle.ts no_effect `webhookSubscriptions`: no event is taken without `onWebhook`: add it, or leave this out",
+    ];
+    assert_eq!(told.len(), wanted.len(), "{told:?}");
+    for (told, wanted) in told.iter().zip(wanted) {
+        let (file, why) = wanted.split_once(' ').expect("a place");
+        assert!(told.starts_with(&format!("crm/syncs/{file}:")) && told.ends_with(why), "{told}");
+    }
+}
+
+#[test]
 fn a_folder_in_the_old_format_is_told_once() {
     let told = complaints(&[
         ("nango.yaml", "integrations: {}\n"),

@@ -200,3 +200,60 @@ pub fn shard_of(id: &str) -> Option<u16> {
     let whole = rest.len() == SHARD_LETTERS + 2 * RANDOM_BYTES && rest.bytes().all(|byte| byte.is_ascii_hexdigit());
     u16::from_str_radix(rest.get(..SHARD_LETTERS).filter(|_| whole)?, 16).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::pipeline::Options;
+
+    fn call(at: i64, stage: Stage) -> Call {
+        let [source, connection, action] = ["shop", "acme", "order"].map(str::to_owned);
+        Call { source, connection, action, input: None, retries: 0, made_at: Timestamp::from_seconds(at), stage }
+    }
+
+    #[tokio::test]
+    async fn a_result_is_kept_for_a_day_and_a_call_that_has_not_ended_for_as_long_as_it_takes() {
+        let engine = Engine::open(Options::temporary()).expect("an engine");
+        let (kept, open) = Kept::open(engine.clone(), 3).expect("reads");
+        assert!(open.is_empty());
+        let at = |second| Timestamp::from_seconds(second);
+        let mut keys = Vec::new();
+        for second in [10, 20] {
+            let key = kept.add("default", &call(second, Stage::Waiting)).await.expect("stores").expect("there is room");
+            assert_eq!(shard_of(&key.1), Some(3));
+            kept.set(&key, &call(second, Stage::Output("1".into(), at(second)))).await.expect("stores");
+            keys.push(key);
+        }
+        let waiting = kept.add("default", &call(0, Stage::Acting)).await.expect("stores").expect("there is room");
+        // The same from what is stored.
+        for kept in [kept, Kept::open(engine.clone(), 3).expect("reads").0] {
+            let day = 24 * 3_600;
+            assert_eq!(kept.forget(at(9 + day)).await.expect("works"), at(10 + day));
+            assert!(kept.get("default", &keys[0].1).expect("reads").is_some());
+        }
+        let (kept, open) = Kept::open(engine, 3).expect("reads");
+        assert_eq!(open, [waiting.clone()]);
+        let day = 24 * 3_600;
+        assert_eq!(kept.forget(at(10 + day)).await.expect("works"), at(20 + day));
+        let there = |id: &str| kept.get("default", id).expect("reads").is_some();
+        assert_eq!([&keys[0].1, &keys[1].1, &waiting.1].map(|id| there(id)), [false, true, true]);
+        kept.forget(at(20 + 9 * day)).await.expect("works");
+        assert_eq!([&keys[1].1, &waiting.1].map(|id| there(id)), [false, true]);
+    }
+
+    #[tokio::test]
+    async fn an_environment_has_a_bound_of_calls_that_have_not_ended() {
+        let engine = Engine::open(Options::temporary()).expect("an engine");
+        let (kept, _) = Kept::open(engine, 0).expect("reads");
+        let mut first = None;
+        for _ in 0..OPEN_MAX {
+            let key = kept.add("default", &call(0, Stage::Waiting)).await.expect("stores");
+            first = first.or(Some(key.expect("there is room")));
+        }
+        assert_eq!(kept.add("default", &call(0, Stage::Waiting)).await.expect("stores"), None);
+        assert!(kept.add("other", &call(0, Stage::Waiting)).await.expect("stores").is_some());
+        let output = Stage::Output("1".into(), Timestamp::from_seconds(1));
+        kept.set(&first.expect("one"), &call(0, output)).await.expect("stores");
+        assert!(kept.add("default", &call(0, Stage::Waiting)).await.expect("stores").is_some());
+    }
+}

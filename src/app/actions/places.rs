@@ -111,3 +111,49 @@ fn room<K: Ord>(rooms: &Mutex<BTreeMap<K, Arc<Room>>>, of: K, new: impl FnOnce()
     rooms.retain(|name, room| *name == of || Arc::strong_count(room) > 1);
     rooms.entry(of).or_insert_with(|| Arc::new(new())).clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+
+    /// Whether somebody has a place at once, has to wait, or is sent away.
+    fn begin<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_connection_has_eight_places_and_sixty_four_who_wait() {
+        let places = Places::default();
+        let key = |id: &str| AccountKey::new("default", "shop", id);
+        let acme = key("acme");
+        let mut inside = Vec::new();
+        for _ in 0..OF_CONNECTION {
+            let Poll::Ready(Some(place)) = begin(std::pin::pin!(places.now(&acme))) else { panic!("there is room") };
+            inside.push(place);
+        }
+        let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(places.now(&acme))).collect();
+        assert!(waiting.iter_mut().all(|one| begin(one.as_mut()).is_pending()));
+        assert!(matches!(begin(std::pin::pin!(places.now(&acme))), Poll::Ready(None)), "too many wait");
+        assert!(matches!(begin(std::pin::pin!(places.now(&key("other")))), Poll::Ready(Some(_))));
+
+        // Who goes away makes room for another one who waits, and who leaves lets the first in.
+        waiting.pop();
+        assert!(begin(std::pin::pin!(places.now(&acme))).is_pending());
+        inside.pop();
+        assert!(matches!(begin(waiting[0].as_mut()), Poll::Ready(Some(_))));
+    }
+
+    #[test]
+    fn calls_that_nobody_waits_for_leave_places_to_others() {
+        let places = Places::default();
+        let acme = AccountKey::new("default", "shop", "acme");
+        let mut inside = Vec::new();
+        for _ in 0..OF_CONNECTION_LATER {
+            let Poll::Ready(Some(place)) = begin(std::pin::pin!(places.later(&acme))) else { panic!("there is room") };
+            inside.push(place);
+        }
+        assert!(begin(std::pin::pin!(places.later(&acme))).is_pending());
+        let Poll::Ready(Some(_now)) = begin(std::pin::pin!(places.now(&acme))) else { panic!("there is room") };
+    }
+}

@@ -10,11 +10,7 @@ use crate::ingest::lines::logged;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
-
-/// Longest execution for an event.
-const WALL: Duration = Duration::from_secs(3_600);
 
 impl Syncs {
     /// Lets the function of a sync take an event, which is JSON.
@@ -63,7 +59,7 @@ impl Syncs {
             event,
             cause: Cause::webhook(0),
             received_at: self.inner.clock.now(),
-            timeout: WALL,
+            timeout: driver::EVENT_WALL,
             done: Vec::new(),
         };
         Ok(driver::event(&self.inner.engine, program, order, tell).await?)

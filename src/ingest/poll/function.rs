@@ -8,9 +8,6 @@ use crate::registry::connections::Account;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// When deletes of a function are held: as for a stream that says nothing of it.
-const GUARD: DeleteGuard = DeleteGuard { max_fraction: 0.25, min_count: 100 };
-
 impl Syncs {
     pub(super) async fn run_function(
         &self,
@@ -27,15 +24,15 @@ impl Syncs {
         let unknown = || RunError::Unknown(key.clone());
         let program = self.inner.programs.get(&(key.source.clone(), key.stream.clone())).ok_or_else(unknown)?;
         let datasets = self.datasets(key).ok_or_else(unknown)?;
-        let wall = self.inner.definitions.get(&key.source).and_then(|definition| definition.functions.limits.wall);
+        let rules = &self.inner.definitions.get(&key.source).ok_or_else(unknown)?.functions;
         let order = ProgramOrder {
             sync: key.dataset(),
             datasets: datasets.into_iter().map(|dataset| (dataset.name.model.to_string(), dataset)).collect(),
             definition: program.version(),
             connection: Arc::clone(&account.connection),
-            guard: Some(GUARD),
+            guard: rules.guard.map(|g| DeleteGuard { max_fraction: g.max_fraction, min_count: g.min_count }),
             track_deletes: function.track_deletes,
-            timeout: wall.unwrap_or(function.schedule.timeout),
+            timeout: rules.limits.wall.unwrap_or(function.schedule.timeout),
             fresh: options.trigger.reset || options.trigger.full,
         };
         let told = |told: Told<'_>| match told {

@@ -26,10 +26,11 @@ pub mod scheduler;
 mod state;
 mod work;
 
+pub use crate::engine::source::program::RunKind;
 pub use held::{HeldDeletes, HeldError};
 pub use resolve::{SyncName, Unresolved};
 pub use run::{RunError, RunOptions, Tell};
-pub use state::{LastOutcome, LastRun, RunKind};
+pub use state::{LastOutcome, LastRun};
 
 use crate::connectors::definition::{Definition, Schedule, Tick};
 use crate::engine::Engine;

@@ -4,7 +4,8 @@
 //! Promises: a sync never has two runs; whatever happens inside the driver, the sync is free again afterwards, and a sync
 //! whose run could not even be stored rests before the next try.
 
-use super::state::{RunKind, shape};
+use super::RunKind;
+use super::state::shape;
 use super::work::Work;
 use super::{RunInProgress, SyncError, SyncKey, Syncs, TriggerOptions, past_of};
 use crate::connectors::definition::Stream;
@@ -227,7 +228,7 @@ impl Syncs {
         let heard = |record: &RunRecord, expected: Option<u64>| {
             meter.upto(record);
             if let Some(running) = self.table().get_mut(key).and_then(|entry| entry.running.as_mut()) {
-                running.kind = RunKind::parse(&record.kind);
+                running.kind = record.kind.parse().unwrap_or(RunKind::Incremental);
             }
             tell(record, expected);
         };

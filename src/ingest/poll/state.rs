@@ -7,6 +7,7 @@ use crate::connectors::definition::Stream;
 use crate::engine::model::{Counts, Timestamp};
 use crate::engine::pipeline::run::{self, RunRecord};
 use crate::engine::pipeline::{Error, Keyspace, Mark};
+use crate::engine::source::program::RunKind;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -38,37 +39,6 @@ pub(crate) struct SyncState {
 pub(crate) fn shape(stream: &Stream) -> String {
     let text = format!("{:?} {} {:?} {:?}", stream.key, stream.composite, stream.modified_at, stream.map);
     hex::encode(Sha256::digest(text.as_bytes()))
-}
-
-/// The kind of a run as surfaces name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum RunKind {
-    /// The first listing.
-    Initial,
-    /// What changed.
-    Incremental,
-    /// The complete listing again.
-    Full,
-}
-
-impl RunKind {
-    /// `INITIAL`, `INCREMENTAL` or `FULL`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RunKind::Initial => "INITIAL",
-            RunKind::Incremental => "INCREMENTAL",
-            RunKind::Full => "FULL",
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Self {
-        match text {
-            "INITIAL" => RunKind::Initial,
-            "FULL" => RunKind::Full,
-            _ => RunKind::Incremental,
-        }
-    }
 }
 
 /// How a run ended.
@@ -121,7 +91,7 @@ impl LastRun {
         let failure = record.error.as_ref().map(|(code, text)| format!("{code}: {text}"));
         Some(LastRun {
             run: record.id.clone(),
-            kind: RunKind::parse(&record.kind),
+            kind: record.kind.parse().unwrap_or(RunKind::Incremental),
             started_at: record.started_at,
             finished_at: record.ended_at.unwrap_or(record.started_at),
             outcome,

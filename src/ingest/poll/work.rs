@@ -72,10 +72,9 @@ impl Work {
 
     /// Whether this connection takes part.
     pub(super) fn is_taken(&self, account: &Account) -> bool {
-        let named = |names: &Vec<String>, name: &str| names.iter().any(|known| known == name);
-        account
-            .streams
-            .as_ref()
-            .is_none_or(|names| named(names, self.name()) || self.models().iter().any(|model| named(names, model)))
+        match self {
+            Work::Stream(stream) => account.takes_stream(&stream.name),
+            Work::Function(function) => account.takes(function),
+        }
     }
 }

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -40,9 +40,6 @@ const WAITS: [Duration; ATTEMPTS as usize - 1] = [Duration::from_secs(2), Durati
 const LOST_MAX: u32 = 5;
 /// Before an event is executed again whose worker was lost.
 const LOST_WAIT: Duration = Duration::from_secs(1);
-/// Longest execution.
-const WALL: Duration = Duration::from_secs(3_600);
-
 /// What the failure of an execution is called that was not to blame.
 #[cfg(feature = "functions")]
 const LOST: &str = crate::connectors::functions::LOST;
@@ -109,6 +106,8 @@ struct LaneTable {
     lanes: BTreeMap<LaneKey, Lane>,
     /// Those whose turn it is, in order.
     ready: VecDeque<LaneKey>,
+    /// Those that try again later, by when.
+    waiting: BTreeSet<(Timestamp, LaneKey)>,
 }
 
 #[derive(Default)]
@@ -129,7 +128,7 @@ enum LaneState {
     #[default]
     Ready,
     Busy,
-    Waiting(Timestamp),
+    Waiting,
 }
 
 /// What a lane does next.
@@ -157,7 +156,7 @@ impl Lanes {
     /// Their marks are committed.
     pub fn add(&self, keys: impl IntoIterator<Item = LaneKey>) {
         let mut table = self.table.lock();
-        let LaneTable { lanes, ready } = &mut *table;
+        let LaneTable { lanes, ready, .. } = &mut *table;
         for key in keys {
             match lanes.get_mut(&key) {
                 Some(lane) => lane.more = true,
@@ -174,12 +173,9 @@ impl Lanes {
     /// The lane whose turn it is.
     fn take(&self, now: Timestamp) -> Option<(LaneKey, CancellationToken)> {
         let mut table = self.table.lock();
-        let LaneTable { lanes, ready } = &mut *table;
-        for (key, lane) in lanes.iter_mut() {
-            if matches!(lane.state, LaneState::Waiting(until) if until <= now) {
-                lane.state = LaneState::Ready;
-                ready.push_back(key.clone());
-            }
+        let LaneTable { lanes, ready, waiting } = &mut *table;
+        while waiting.first().is_some_and(|(until, _)| *until <= now) {
+            ready.extend(waiting.pop_first().map(|(_, key)| key));
         }
         let key = ready.pop_front()?;
         let lane = lanes.get_mut(&key)?;
@@ -188,16 +184,18 @@ impl Lanes {
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        let waiting = |lane: &Lane| if let LaneState::Waiting(until) = lane.state { Some(until) } else { None };
-        self.table.lock().lanes.values().filter_map(waiting).min()
+        self.table.lock().waiting.first().map(|(until, _)| *until)
     }
 
     fn leave(&self, key: &LaneKey, next: LaneNext) {
         let mut table = self.table.lock();
-        let LaneTable { lanes, ready } = &mut *table;
+        let LaneTable { lanes, ready, waiting } = &mut *table;
         if let Some(lane) = lanes.get_mut(key) {
             match next {
-                LaneNext::Again(until) => lane.state = LaneState::Waiting(until),
+                LaneNext::Again(until) => {
+                    lane.state = LaneState::Waiting;
+                    waiting.insert((until, key.clone()));
+                }
                 LaneNext::Empty if !lane.more => drop(lanes.remove(key)),
                 LaneNext::Empty | LaneNext::Turn => {
                     lane.state = LaneState::Ready;
@@ -241,8 +239,9 @@ impl Lanes {
             let busy = {
                 let mut table = self.table.lock();
                 let of_it = |key: &LaneKey| key.iter().zip(place).all(|(part, wanted)| part == wanted);
-                let LaneTable { lanes, ready } = &mut *table;
+                let LaneTable { lanes, ready, waiting } = &mut *table;
                 ready.retain(|key| !of_it(key));
+                waiting.retain(|(_, key)| !of_it(key));
                 lanes.retain(|key, lane| !of_it(key) || lane.state == LaneState::Busy);
                 let own = lanes.iter().filter(|(key, _)| of_it(key));
                 own.inspect(|(_, lane)| lane.stop.cancel()).count() > 0
@@ -353,7 +352,7 @@ impl WaitingEvent {
             event: self.event.clone(),
             cause: Cause::webhook(self.position),
             received_at: self.received_at,
-            timeout: WALL,
+            timeout: run::EVENT_WALL,
             done: vec![self.done.clone()],
         };
         let engine = &inner.parts.engine;

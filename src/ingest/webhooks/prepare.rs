@@ -163,6 +163,8 @@ impl<'a> WebhookBatch<'a> {
         add(&self.inner.tally.events, 1);
         let EventOutcome { index, event_id, verdict } = outcome;
         match verdict {
+            // Of what a function is asked about again, nothing else is to come.
+            Verdict::Rejected(_) | Verdict::Unrouted { .. } if self.only.is_some() => Ok(()),
             // A request to all parts is complained about once.
             Verdict::Rejected(_) if self.is_elsewhere() => {
                 self.tally.elsewhere += 1;
@@ -316,16 +318,14 @@ impl<'a> WebhookBatch<'a> {
             self.keep(&connection.id, stream, index, nth * 1_000 + n, quarantined)?;
         }
         let account = self.inner.parts.connections.get(self.environment, self.source, &connection.id);
-        let only = account.and_then(|account| account.streams.clone());
-        let is_taken = |name: &str| only.as_ref().is_none_or(|only| only.iter().any(|known| known == name));
         for effect in routed.effects {
-            let taken = match &effect {
-                Effect::Seen { stream, .. } | Effect::Fetch { stream, .. } => is_taken(stream),
-                Effect::Handle { sync, .. } => {
-                    let models = definition.function_sync(sync).map_or(&[][..], |function| &function.models);
-                    is_taken(sync) || models.iter().any(|model| is_taken(model))
-                }
-            };
+            let taken = account.as_ref().is_none_or(|account| match &effect {
+                Effect::Seen { stream, .. } | Effect::Fetch { stream, .. } => match definition.writer(stream) {
+                    Some(function) => account.takes(function),
+                    None => account.takes_stream(stream),
+                },
+                Effect::Handle { sync, .. } => definition.function_sync(sync).is_some_and(|it| account.takes(it)),
+            });
             if taken {
                 self.effect(definition, index, connection, effect)?;
             }

@@ -2,7 +2,7 @@
 //!
 //! Promises: what was processed well before has no second effect, because observations carry the time of the first receipt and
 //! merge as they did then; what cannot be taken now either is in quarantine with its new reason. An event that a function could not
-//! take is put before the function again, and nothing else follows from it.
+//! take is put before the function again, and nothing else follows from it. An event that nothing would take now stays where it is.
 
 use super::prepare::WebhookBatch;
 use super::{Hooks, events};
@@ -20,6 +20,13 @@ pub enum Retried {
     /// It cannot be processed again: why, and what to do.
     Impossible(&'static str),
 }
+
+/// An entry stays whose event is not found …
+const NOT_FOUND: &str =
+    "its request has no such event by webhooks.events of the definition in force: mend it, or drop the entry";
+/// … or goes to no function.
+const NOT_TAKEN: &str = "its function is gone, does not subscribe to events of this type, or the event is not its connection's any \
+    more: mend webhookSubscriptions, webhooks.type or webhooks.route, or drop the entry";
 
 impl Hooks {
     /// Processes the request again that an entry is about.
@@ -46,11 +53,15 @@ impl Hooks {
         draft.mark(remove_from_quarantine(environment, row));
         let accounts = inner.accounts(environment, &stored.head.source);
         let outcomes = observer.observe(&stored, &accounts).into_iter();
-        let mut taken = Ok(());
-        for outcome in outcomes.filter(|outcome| index.is_none_or(|index| outcome.index == index)) {
-            taken = taken.and_then(|()| draft.take(observer.definition(), outcome));
+        let mut outcomes = outcomes.filter(|outcome| index.is_none_or(|index| outcome.index == index)).peekable();
+        if index.is_some() && outcomes.peek().is_none() {
+            return Ok(Retried::Impossible(NOT_FOUND));
         }
+        let taken = outcomes.try_for_each(|outcome| draft.take(observer.definition(), outcome));
         let prepared = draft.finish(taken)?;
+        if events::function_of(row.name()).is_some() && prepared.follow_up.lanes.is_empty() {
+            return Ok(Retried::Impossible(NOT_TAKEN));
+        }
         let receipt = inner.parts.engine.commit(prepared.batch).await?;
         let batch = row.name().split(".record.").next().unwrap_or_default();
         super::process::rejected(inner, batch, &receipt).await?;

@@ -131,13 +131,18 @@ impl Bench {
 
     /// Ends as a process does, and opens the same folder.
     async fn again(self) -> Bench {
+        self.again_with(&["*"]).await
+    }
+
+    /// The same with a function that subscribes to other types.
+    async fn again_with(self, subscribes: &[&str]) -> Bench {
         let Bench { dir, clock, notes, engine, hooks, running: (stop, task) } = self;
         stop.cancel();
         task.await.expect("ends");
         drop(hooks);
         engine.stop().await.expect("stops");
         drop(engine);
-        Self::open(dir, clock, notes, &["*"]).await
+        Self::open(dir, clock, notes, subscribes).await
     }
 
     async fn post(&self, events: Value) {
@@ -238,6 +243,30 @@ async fn an_event_that_fails_is_parked_after_three_attempts_and_taken_on_demand(
     assert_eq!(bench.hooks.retry("default", &parked[0]).await.expect("works"), Retried::Taken);
     bench.until("it is taken", false, || bench.begun("acme").len() == 5 && bench.waiting() == 0).await;
     assert_eq!(bench.begun("acme").last().map(String::as_str), Some("1"));
+    assert!(bench.note("acme", "1").await.is_some() && bench.parked().is_empty());
+}
+
+/// Nothing is dropped because it was asked for at the wrong time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_no_function_takes_any_more_stays_in_quarantine_and_says_why() {
+    let bench = Bench::new(&["note"]).await;
+    bench.notes.bad.lock().insert("1".to_owned());
+    bench.post(json!([event(7, "1", 1)])).await;
+    bench.until("it is parked", true, || bench.parked().len() == 1).await;
+    bench.notes.bad.lock().clear();
+
+    let bench = bench.again_with(&["other"]).await;
+    let entry = bench.parked().remove(0);
+    let Retried::Impossible(why) = bench.hooks.retry("default", &entry).await.expect("works") else {
+        panic!("nobody subscribes to it");
+    };
+    assert!(why.contains("webhookSubscriptions"), "{why}");
+    assert_eq!((bench.parked().len(), bench.waiting(), bench.begun("acme").len()), (1, 0, 3));
+
+    let bench = bench.again_with(&["note"]).await;
+    let entry = bench.parked().remove(0);
+    assert_eq!(bench.hooks.retry("default", &entry).await.expect("works"), Retried::Taken);
+    bench.until("it is taken", false, || bench.begun("acme").len() == 4 && bench.waiting() == 0).await;
     assert!(bench.note("acme", "1").await.is_some() && bench.parked().is_empty());
 }
 

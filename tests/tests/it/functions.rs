@@ -4,61 +4,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+use syncline_connectors::definition::OnInvalid;
 use syncline_tests::contacts::Contacts;
 use syncline_tests::salesforce::{Salesforce, lay_out, stamp};
-use syncline_tests::serving::Serving;
+use syncline_tests::serving::{KEY, Serving};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// `functions run` in the folder, as a person types it.
-fn run_by_hand(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let settings = json!({
-        "data_dir": folder.join("data"), "sources": folder.join("sources"), "encryption": "off",
-        "functions": {"path": folder.join("functions")},
-        "egress": {"allow_http": true, "allow": ["127.0.0.0/8"]},
-    });
-    std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_program"));
-    let output = command.args(["functions", "run"]).args(args).current_dir(folder).output().expect("it runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-/// A worker process, a real provider, and nothing that stays.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_function_is_run_by_hand_and_nothing_is_kept() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (fake, url) = Salesforce::start(2, Duration::ZERO).await;
-    fake.fill(3);
-    lay_out(folder.path(), "salesforce", &url, "contacts", include_str!("../../../runtime/tests/fixtures/contacts.ts"));
-    let (code, said, warned) = run_by_hand(folder.path(), &["contacts", "--records", "1"]);
-    assert_eq!(code, Some(0), "{said}{warned}");
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[0], "Contact 3", "{said}");
-    assert!(lines[1].starts_with(r#"  {"id":"00300000000","#), "{said}");
-    assert_eq!(lines[2], format!(r#"checkpoint {{"lastModifiedISO":"{}"}}"#, stamp(2)));
-    assert!(
-        lines[3].starts_with("salesforce/acme/contacts: initial complete (dry run, nothing kept), 3 added"),
-        "{said}"
-    );
-    assert!(!folder.path().join("data").exists());
-
-    // What went wrong is told with its line, and by the exit code.
-    let broken = include_str!("../../../runtime/tests/fixtures/contacts.ts")
-        .replace("records.map(mapContact)", "(records as any).mop()");
-    lay_out(folder.path(), "salesforce", &url, "contacts", &broken);
-    let (code, said, _) = run_by_hand(folder.path(), &["salesforce/contacts"]);
-    assert_eq!(code, Some(10), "{said}");
-    assert!(said.contains("script_error: salesforce/syncs/contacts.ts:56:"), "{said}");
-    let (code, _, warned) = run_by_hand(folder.path(), &["orders"]);
-    assert_eq!(code, Some(2), "{warned}");
-    assert!(
-        warned.contains(
-            "there is no sync with `exec` or action `orders` to run\nhint: there are: salesforce/contacts for acme"
-        ),
-        "{warned}"
-    );
-}
 
 async fn serve(folder: &Path) -> Serving {
     let more = json!({"functions": {"path": folder.join("functions"), "in_process": true}});
@@ -236,4 +187,95 @@ async fn a_sync_in_real_time_comes_from_an_unchanged_file() {
 async fn post(server: &Serving, events: Value) {
     let sent = syncline_tests::serving::client().post(server.hook_url("hubspot")).json(&events).send().await;
     assert!(sent.expect("an answer").status().is_success());
+}
+
+/// A definition may name what functions bring: their models in `webhooks.map`, the functions in what a connection says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_names_functions_and_their_models() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (sources, syncs) = (folder.path().join("sources"), folder.path().join("functions/crm/syncs"));
+    std::fs::create_dir_all(&sources).expect("a folder");
+    std::fs::create_dir_all(&syncs).expect("a folder");
+    let sync = |model: &str| {
+        format!(
+            "import {{ createSync }} from 'nango';\nimport {{ z }} from 'zod';\nconst {model} = z.object({{ id: z.string(), \
+             name: z.string() }});\nexport default createSync({{ frequency: 'every hour', models: {{ {model} }}, \
+             exec: async (nango) => {{ await nango.batchSave([{{ id: '1', name: 'polled' }}], '{model}'); }} }});\n"
+        )
+    };
+    std::fs::write(syncs.join("people.ts"), sync("Person")).expect("written");
+    std::fs::write(syncs.join("firms.ts"), sync("Firm")).expect("written");
+    let definition = |connection: Value| {
+        json!({
+            "source": "crm", "base_url": "http://127.0.0.1:9", "auth": {"type": "none"},
+            "webhooks": {
+                "verify": {"scheme": "none"}, "events": ".[]", "route": ".portal", "type": ".kind",
+                "map": [{"when": "$type == \"person\"", "stream": "Person", "record": ".person"}],
+            },
+            "connections": {"acme": connection},
+        })
+        .to_string()
+    };
+    let path = sources.join("crm.yaml");
+    let about = json!({"metadata": {"portal": 7}, "streams": ["people"], "schedule": {"people": "5m"}});
+    std::fs::write(&path, definition(about)).expect("written");
+    let server = serve(folder.path()).await;
+    let ended = server.settled("crm", "acme", "people", LIMIT).await;
+    assert_eq!((&ended["status"], &ended["frequency"]), (&json!("SUCCESS"), &json!("every 5m")), "{ended}");
+    let url = server.hook_url("crm");
+    let events = json!([{"portal": 7, "kind": "person", "person": {"id": "2", "name": "told"}}]);
+    let sent = syncline_tests::serving::client().post(url).json(&events).send().await;
+    assert!(sent.expect("an answer").status().is_success());
+    let changes = server.changes_of(["crm", "acme", "Person"], 2, LIMIT).await;
+    assert_eq!(changes.iter().map(|c| c["key"].as_str()).collect::<Vec<_>>(), [Some("1"), Some("2")]);
+    let app = server.app();
+    let taken = app.connections.get("default", "crm", "acme").expect("there");
+    let definition_of = app.definitions.get("crm").expect("there");
+    let takes = |name: &str| taken.takes(definition_of.function_sync(name).expect("a function"));
+    assert_eq!((takes("people"), takes("firms")), (true, false));
+    server.stop().await;
+
+    // A model has the schedule of its function, and what is not there is told with its place.
+    let about = json!({"streams": ["persons"], "schedule": {"Firm": "5m"}});
+    std::fs::write(&path, definition(about)).expect("written");
+    let origin = syncline::config::Origin {
+        files: vec![folder.path().join("syncline.yaml")],
+        env: vec![("TEST_KEY".into(), KEY.into())],
+        flags: Vec::new(),
+    };
+    let settings = syncline::config::load(&origin).expect("settings").settings;
+    let complaints = syncline::registry::definitions::load(&settings).expect_err("wrong").to_string();
+    assert!(complaints.contains("unknown_stream there is no stream `persons`"), "{complaints}");
+    assert!(complaints.contains("conflict `Firm` is a model of a function, which has the schedule"), "{complaints}");
+    assert!(complaints.contains("name the function: firms, people"), "{complaints}");
+}
+
+/// Records that do not fit their model are saved, told of, or refused, as the source says.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_held_against_their_models_where_the_source_asks() {
+    let sync = "import { createSync } from 'nango';\nimport { z } from 'zod';\nconst Person = z.object({ id: z.string(), \
+                name: z.string() });\nexport default createSync({ frequency: 'every hour', models: { Person }, \
+                exec: async (nango) => { await nango.batchSave([{ id: '1', name: 'Ada' }] as any[], 'Person'); \
+                await nango.getRecordsByIds(['1'], 'Person'); \
+                await nango.batchSave([{ id: '2', name: 'Bo' }, { id: '3', name: 3 }] as any[], 'Person'); } });\n";
+    for (validate, status, ids) in
+        [("off", "SUCCESS", &["1", "2", "3"][..]), ("warn", "SUCCESS", &["1", "2", "3"]), ("reject", "ERROR", &["1"])]
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        lay_out(folder.path(), "crm", "http://127.0.0.1:9", "people", sync);
+        let file = folder.path().join("sources/crm.yaml");
+        let definition = std::fs::read_to_string(&file).expect("a definition");
+        std::fs::write(&file, format!("{definition}functions: {{validate: {validate}}}\n")).expect("written");
+        let server = serve(folder.path()).await;
+        let ended = server.settled("crm", "acme", "people", LIMIT).await;
+        assert_eq!(ended["status"], status, "{validate}: {ended}");
+        let rows = server.records("crm", "acme", "Person").await;
+        assert_eq!(rows.iter().filter_map(|row| row["id"].as_str()).collect::<Vec<_>>(), ids, "{validate}");
+        if validate == "reject" {
+            let app = server.app();
+            let definition = app.definitions.get("crm").expect("there");
+            assert_eq!(definition.stream("Person").map(|s| s.on_invalid), Some(OnInvalid::Quarantine));
+        }
+        server.stop().await;
+    }
 }

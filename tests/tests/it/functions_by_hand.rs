@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 use syncline_tests::salesforce::{Salesforce, TOKEN, lay_out, stamp};
 
-/// `functions run` in the folder: exit code, stdout, stderr.
+/// `functions …` in the folder: exit code, stdout, stderr.
 fn run(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let settings = json!({
         "data_dir": folder.join("data"), "sources": folder.join("sources"), "encryption": "off",
@@ -23,6 +23,42 @@ fn done(folder: &Path, args: &[&str]) -> String {
     let (code, said, warned) = run(folder, args);
     assert_eq!(code, Some(0), "{said}{warned}");
     said
+}
+
+/// A worker process, a real provider, and nothing that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_is_run_by_hand_and_nothing_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (fake, url) = Salesforce::start(2, Duration::ZERO).await;
+    fake.fill(3);
+    lay_out(folder.path(), "salesforce", &url, "contacts", include_str!("../../../runtime/tests/fixtures/contacts.ts"));
+    let (code, said, warned) = run(folder.path(), &["run", "contacts", "--records", "1"]);
+    assert_eq!(code, Some(0), "{said}{warned}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "Contact 3", "{said}");
+    assert!(lines[1].starts_with(r#"  {"id":"00300000000","#), "{said}");
+    assert_eq!(lines[2], format!(r#"checkpoint {{"lastModifiedISO":"{}"}}"#, stamp(2)));
+    assert!(
+        lines[3].starts_with("salesforce/acme/contacts: initial complete (dry run, nothing kept), 3 added"),
+        "{said}"
+    );
+    assert!(!folder.path().join("data").exists());
+
+    // What went wrong is told with its line, and by the exit code.
+    let broken = include_str!("../../../runtime/tests/fixtures/contacts.ts")
+        .replace("records.map(mapContact)", "(records as any).mop()");
+    lay_out(folder.path(), "salesforce", &url, "contacts", &broken);
+    let (code, said, _) = run(folder.path(), &["run", "salesforce/contacts"]);
+    assert_eq!(code, Some(10), "{said}");
+    assert!(said.contains("script_error: salesforce/syncs/contacts.ts:56:"), "{said}");
+    let (code, _, warned) = run(folder.path(), &["run", "orders"]);
+    assert_eq!(code, Some(2), "{warned}");
+    assert!(
+        warned.contains(
+            "there is no sync with `exec` or action `orders` to run\nhint: there are: salesforce/contacts for acme"
+        ),
+        "{warned}"
+    );
 }
 
 /// What a replay has to repeat: records, clock, chance, checkpoint, metadata, the token's handle and the name of the connection.

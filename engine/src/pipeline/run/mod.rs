@@ -19,7 +19,9 @@ mod record;
 mod settle;
 
 pub use held::{Hold, held};
-pub use program::{EVENT_BYTES, EventOrder, EventReport, ProgramOrder, Told, event, event_checkpoint, program};
+pub use program::{
+    EVENT_BYTES, EVENT_WALL, EventOrder, EventReport, ProgramOrder, Told, event, event_checkpoint, program,
+};
 pub use progress::{LOOKBACK_DELETES, LOOKBACK_WITHOUT_DATE, Progress, RUNS_KEPT};
 pub use record::{Outcome, RunRecord, RunState};
 pub use settle::{approve, reject};

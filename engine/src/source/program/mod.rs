@@ -27,6 +27,8 @@ use super::{Connection, Failure};
 use crate::model::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Code that is in control of its own run, and hands over what it found step by step.
@@ -134,7 +136,8 @@ pub struct EventAsk {
 }
 
 /// What kind of run it is, for notices and for the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum RunKind {
     /// The first that comes to its end.
     Initial,
@@ -152,5 +155,15 @@ impl RunKind {
             RunKind::Incremental => "INCREMENTAL",
             RunKind::Full => "FULL",
         }
+    }
+}
+
+impl FromStr for RunKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let kinds = [RunKind::Initial, RunKind::Incremental, RunKind::Full];
+        let kind = kinds.into_iter().find(|kind| kind.as_str() == text);
+        kind.ok_or_else(|| format!("{text:?} is no kind of run; kinds are INITIAL, INCREMENTAL and FULL"))
     }
 }

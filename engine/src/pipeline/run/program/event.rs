@@ -22,6 +22,9 @@ use std::time::Duration;
 /// Bytes of records that are one commit; more are several.
 pub const EVENT_BYTES: usize = 16 << 20;
 
+/// Longest execution for an event, as a rule.
+pub const EVENT_WALL: Duration = Duration::from_secs(3_600);
+
 /// What a program is to do about an event.
 #[derive(Clone, Debug)]
 pub struct EventOrder {

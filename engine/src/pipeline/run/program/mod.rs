@@ -27,7 +27,7 @@ mod reads;
 mod state;
 mod windows;
 
-pub use event::{EVENT_BYTES, EventOrder, EventReport, event, event_checkpoint};
+pub use event::{EVENT_BYTES, EVENT_WALL, EventOrder, EventReport, event, event_checkpoint};
 
 use super::{DeleteGuard, Halt, RunEndReport, RunRecord};
 use crate::model::{DatasetName, Timestamp};

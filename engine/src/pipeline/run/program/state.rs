@@ -99,8 +99,7 @@ impl ProgramState {
     }
 
     pub(super) fn kind(&self) -> RunKind {
-        let kinds = [RunKind::Initial, RunKind::Incremental];
-        kinds.into_iter().find(|kind| kind.as_str() == self.record.kind).unwrap_or(RunKind::Full)
+        self.record.kind.parse().unwrap_or(RunKind::Full)
     }
 
     /// Remembers what speaks against the window of a model, if one is open; the gravest counts.
