@@ -10,6 +10,7 @@
 //! | [`EVENT`] | `ingest::webhooks` | one for each event and function that takes it | until the function has taken it |
 //! | [`SETTING`] | `sinks::deliveries` | 10,000 dead letters, one entry for each disabled endpoint | 30 days; until it is enabled |
 //! | [`ACTION`] | `app::actions` | 1,000 that wait and 100,000 results in an environment | 24 hours from the end of the action |
+//! | [`CREATION`] | `registry` | one for each new connection and function on its creation | until the function has run |
 
 use crate::engine::pipeline::Keyspace;
 
@@ -27,3 +28,5 @@ pub const SETTING: Keyspace = Keyspace::new(11);
 pub const EVENT: Keyspace = Keyspace::new(65);
 /// Actions that were called asynchronously: (environment, id).
 pub const ACTION: Keyspace = Keyspace::new(66);
+/// Functions that are to run because a connection was created: (environment, source, connection, function).
+pub const CREATION: Keyspace = Keyspace::new(67);

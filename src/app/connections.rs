@@ -2,7 +2,8 @@
 //! schedules, webhook URLs, events that waited, records.
 //!
 //! Promises: one that was answered is there after a crash; of one that was deleted nothing is left but what its webhooks and
-//! changes were already told of, and a delete that broke off can be repeated.
+//! changes were already told of, and a delete that broke off can be repeated. Creating and deleting go on when whoever asked goes
+//! away.
 
 use crate::app::App;
 use crate::app::quarantine::{ENTRIES_MAX, QuarantineFilter};
@@ -29,6 +30,17 @@ pub enum ConnectionError {
     /// The provider does not let it in.
     #[error("the provider was asked with it, and refused: {0}")]
     Test(Failure),
+    /// A function of its source does not let it in.
+    #[error("{message}")]
+    Validation {
+        /// Where and why.
+        message: String,
+        /// What the function says beside that.
+        payload: Option<Value>,
+    },
+    /// The program stops.
+    #[error("the program is stopping")]
+    Stopping,
     /// Its syncs.
     #[error(transparent)]
     Syncs(#[from] SyncError),
@@ -44,37 +56,56 @@ impl App {
     /// Makes a connection and begins its syncs. `said` is what would stand in a file, with secrets written out; `fields` are told
     /// of the account beside what its provider tells.
     pub async fn create_connection(
-        &self,
+        self: &Arc<Self>,
         key: &AccountKey,
         said: Value,
         mut fields: Map<String, Value>,
     ) -> Result<Arc<Account>, ConnectionError> {
-        let drafted = self.connections.draft(key, said.clone())?;
-        if let Some(source) = self.sources.get(&key.source) {
-            let told = source.check(&drafted.connection).await.map_err(ConnectionError::Test)?;
-            fields.extend(told.into_iter().flatten());
-        }
-        let account = self.connections.create(key, said).await?;
-        if !fields.is_empty() {
-            self.connections.set_fields(key, &fields).await?;
-        }
-        self.follow(key).await?;
-        Ok(self.connections.get(&key.environment, &key.source, &key.id).unwrap_or(account))
+        let (app, key) = (self.clone(), key.clone());
+        to_its_end(async move {
+            let mut draft = Arc::new(app.connections.draft(&key, said.clone())?);
+            if let Some(source) = app.sources.get(&key.source) {
+                let told = source.check(&draft).await.map_err(ConnectionError::Test)?;
+                fields.extend(told.into_iter().flatten());
+            }
+            Arc::make_mut(&mut draft).fields = fields.clone();
+            app.actions.validate(&key.source, draft).await?;
+            let account = app.connections.create(&key, said, fields).await?;
+            app.follow(&key).await?;
+            app.actions.created(&key);
+            Ok(account)
+        })
+        .await
     }
 
-    /// Changes what a connection was made with; null takes something back.
+    /// Changes what a connection was made with; null takes something back. Where it changes who is asked, or in whose name, it
+    /// has to be valid first.
     pub async fn update_connection(
         &self,
         key: &AccountKey,
         changes: &Map<String, Value>,
     ) -> Result<Arc<Account>, ConnectionError> {
+        if ["credentials", "base_url"].iter().any(|name| changes.contains_key(*name)) {
+            let draft = self.connections.draft_of_change(key, changes)?;
+            self.actions.validate(&key.source, Arc::new(draft)).await?;
+        }
         let account = self.connections.update(key, changes).await?;
         self.follow(key).await?;
         Ok(account)
     }
 
-    /// Deletes a connection with its syncs, its records and what lies in quarantine of it.
-    pub async fn delete_connection(&self, key: &AccountKey) -> Result<(), ConnectionError> {
+    /// Deletes a connection with its syncs, its records and what lies in quarantine of it, after what its source does before.
+    pub async fn delete_connection(self: &Arc<Self>, key: &AccountKey) -> Result<(), ConnectionError> {
+        let (app, key) = (self.clone(), key.clone());
+        to_its_end(async move {
+            app.connections.deletable(&key)?;
+            app.actions.before_deletion(&key).await?;
+            app.remove_connection(&key).await
+        })
+        .await
+    }
+
+    async fn remove_connection(&self, key: &AccountKey) -> Result<(), ConnectionError> {
         self.connections.hide(key).await?;
         self.hooks.refresh();
         self.end_runs(key).await;
@@ -133,4 +164,12 @@ impl App {
             clock.sleep(LOOK).await;
         }
     }
+}
+
+/// Work that goes on when whoever asked for it goes away: half of it would be left otherwise.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ConnectionError>> + Send + 'static,
+) -> Result<T, ConnectionError> {
+    let died = |died| Err(Error::Storage(format!("a change of a connection ended early: {died}")).into());
+    tokio::spawn(work).await.unwrap_or_else(died)
 }

@@ -8,9 +8,9 @@ use crate::engine::source::{Connection, Failure};
 use crate::engine::time::Clock;
 use crate::ingest::poll::{SyncKey, SyncName, TriggerOptions};
 use crate::ingest::webhooks::HookUrl;
-use crate::registry::connections::Connections;
+use crate::registry::connections::{Connections, is_draft};
 use crate::registry::definitions::{Definitions, Sources};
-use crate::registry::functions::{self, Actions, Programs};
+use crate::registry::functions::{self, Runnable};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::path::Path;
@@ -46,11 +46,10 @@ pub(super) fn programs(
     connections: &Arc<Connections>,
     settings: &Settings,
     clock: Arc<dyn Clock>,
-) -> (Programs, Actions, Arc<KnownAccounts>) {
+) -> (Runnable, Arc<KnownAccounts>) {
     let accounts = Arc::new(KnownAccounts { connections: connections.clone(), app: OnceLock::new() });
     let reached: Arc<dyn Accounts> = accounts.clone();
-    let (programs, actions) = functions::programs(definitions, sources, &reached, &executor(settings), &clock);
-    (programs, actions, accounts)
+    (functions::programs(definitions, sources, &reached, &executor(settings), &clock), accounts)
 }
 
 /// The argument by which this program is told to be a worker.
@@ -82,6 +81,10 @@ impl Accounts for KnownAccounts {
         let Value::Object(metadata) = metadata else {
             return Err(Failure::lasting("invalid_metadata", "metadata is an object"));
         };
+        if is_draft(connection) {
+            let message = "nothing can be stored with a connection before it is validated";
+            return Err(Failure::lasting("invalid_metadata", message));
+        }
         let (environment, ids) = (&connection.environment, [connection.id.clone()]);
         let done = self.connections.set_metadata(environment, source, &ids, &metadata).await;
         done.map_err(|why| Failure::lasting("invalid_metadata", format!("the metadata could not be stored: {why}")))?;

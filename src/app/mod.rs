@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `actions` | actions: called, and their results kept; feature `functions` |
+//! | `actions` | actions: called, and their results kept; functions on events of connections; `no_actions` without the feature `functions` |
 //! | [`connections`] | connections created, changed and deleted while the program runs |
 //! | [`quarantine`] | quarantined entries: listed, retried, dropped |
 //! | [`fields`] | fields that providers report about their connections |
@@ -13,6 +13,9 @@
 //! last.
 
 #[cfg(feature = "functions")]
+pub mod actions;
+#[cfg(not(feature = "functions"))]
+#[path = "no_actions.rs"]
 pub mod actions;
 pub mod connections;
 pub mod fields;
@@ -40,6 +43,8 @@ use crate::registry::connections::Connections;
 use crate::registry::definitions::{self, Definitions};
 #[cfg(not(feature = "functions"))]
 use crate::registry::functions::Programs;
+#[cfg(feature = "functions")]
+use crate::registry::functions::Runnable;
 use crate::sinks::custom;
 use crate::sinks::deliveries::{Announcer, Outbox};
 use crate::telemetry;
@@ -76,7 +81,6 @@ pub struct App {
     /// Kafka topics.
     pub topics: Topics,
     /// Functions that are called.
-    #[cfg(feature = "functions")]
     pub actions: actions::Actions,
 }
 
@@ -170,7 +174,7 @@ impl App {
         let credentials: Arc<dyn Credentials> = connections.clone();
         let sources = definitions::sources(&settings, &definitions, &engine, &credentials)?;
         #[cfg(feature = "functions")]
-        let (programs, actions, accounts) =
+        let (Runnable { programs, actions, on_events }, accounts) =
             functions::programs(&definitions, &sources, &connections, &settings, engine.clock());
         #[cfg(not(feature = "functions"))]
         let programs = Programs::new();
@@ -191,8 +195,10 @@ impl App {
         #[cfg(feature = "functions")]
         let actions = {
             let shard = part.other_shards.as_ref().map_or(0, |others| others.shard);
-            actions::Actions::open(engine.clone(), connections.clone(), actions, shard)?
+            actions::Actions::open(engine.clone(), connections.clone(), actions, on_events, shard)?
         };
+        #[cfg(not(feature = "functions"))]
+        let actions = actions::Actions;
         let client = Client::new(settings.client(), engine.clock())?;
         let endpoints = settings.endpoints.clone();
         let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
@@ -209,7 +215,6 @@ impl App {
             part,
             bounds,
             topics,
-            #[cfg(feature = "functions")]
             actions,
         });
         #[cfg(feature = "functions")]

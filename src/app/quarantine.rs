@@ -1,7 +1,7 @@
 //! What people do with what lies in quarantine: look at it, have it tried again, drop it.
 //!
 //! How something is tried again depends on who kept it: a webhook's request is processed again, for a run's item the stream is
-//! listed again, and a message of a topic has to be produced again.
+//! listed again, a message of a topic has to be produced again, and a function is called again.
 
 use crate::app::App;
 use crate::engine::pipeline::{Error, QuarantineRow, QuarantineWriter, quarantined, remove_from_quarantine};
@@ -95,6 +95,11 @@ impl App {
                     let why = "a message is read once: produce it again, mended, or drop the entry";
                     done.impossible.push((row, why));
                 }
+                QuarantineWriter::Function => match self.actions.retry(environment, &row).await? {
+                    Retried::Taken => done.taken += 1,
+                    Retried::Kept => done.kept += 1,
+                    Retried::Impossible(why) => done.impossible.push((row, why)),
+                },
             }
         }
         Ok(done)

@@ -151,7 +151,6 @@ impl Refusal {
     }
 
     /// With what code of the user's says of it.
-    #[cfg(feature = "functions")]
     pub(crate) fn with_payload(self, payload: Option<Value>) -> Self {
         Refusal { payload: payload.map(Box::new), ..self }
     }

@@ -49,6 +49,11 @@ impl AccountKey {
     pub fn new(environment: &str, source: &str, id: &str) -> Self {
         AccountKey { environment: environment.into(), source: source.into(), id: id.into() }
     }
+
+    /// Environment, source, connection.
+    pub fn parts(&self) -> [&str; 3] {
+        [&self.environment, &self.source, &self.id]
+    }
 }
 
 /// One account at an outside system.
@@ -183,6 +188,7 @@ impl Connections {
                         let new = StoredConnection::new(next, now);
                         next += 1;
                         marks.push(mark(&key, &new)?);
+                        marks.extend(definition.on_creation.iter().map(|function| creation_mark(&key, function)));
                         new
                     }
                 };
@@ -214,19 +220,25 @@ impl Connections {
         self.read(|all| all.len() as u64)
     }
 
-    /// The account that would be made, to be tried.
-    pub fn draft(&self, key: &AccountKey, said: Value) -> Result<Arc<Account>, Refused> {
+    /// The connection that would be made, to be tried.
+    pub fn draft(&self, key: &AccountKey, said: Value) -> Result<source::Connection, Refused> {
         let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
         let file = connection_of(definition, &key.id, &said).map_err(Refused::Wrong)?;
         if self.read(|all| all.contains_key(key)) {
             return Err(Refused::Exists(key.id.clone()));
         }
         let stored = StoredConnection { made: Some(said), ..StoredConnection::new(0, self.engine.clock().now()) };
-        Ok(KeptConnection::new(key, definition, file, stored).account)
+        Ok(draft_of(&KeptConnection::new(key, definition, file, stored)))
     }
 
-    /// Makes an account. `said` is what would stand in a file, with secrets written out.
-    pub async fn create(&self, key: &AccountKey, said: Value) -> Result<Arc<Account>, Refused> {
+    /// Makes an account. `said` is what would stand in a file, with secrets written out; `fields` are what is told of it. The
+    /// functions that are to run because of it are noted in the same commit.
+    pub async fn create(
+        &self,
+        key: &AccountKey,
+        said: Value,
+        fields: Map<String, Value>,
+    ) -> Result<Arc<Account>, Refused> {
         let _one_at_a_time = self.writing.lock().await;
         let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
         let (exists, made) = self.read(|all| {
@@ -244,9 +256,12 @@ impl Connections {
         let stored = StoredConnection {
             format: FORMAT,
             made: Some(said),
+            fields,
             ..StoredConnection::new(number, self.engine.clock().now())
         };
-        self.engine.put_marks(vec![mark(key, &stored)?]).await?;
+        let mut marks = vec![mark(key, &stored)?];
+        marks.extend(definition.on_creation.iter().map(|function| creation_mark(key, function)));
+        self.engine.put_marks(marks).await?;
         let kept = KeptConnection::new(key, definition, file, stored);
         let account = kept.account.clone();
         self.accounts.write().insert(key.clone(), kept);
@@ -256,6 +271,23 @@ impl Connections {
     /// Changes what an account was made with: fields of `changes` take the place of its own, null removes one.
     pub async fn update(&self, key: &AccountKey, changes: &Map<String, Value>) -> Result<Arc<Account>, Refused> {
         let _one_at_a_time = self.writing.lock().await;
+        let kept = self.changed(key, changes)?;
+        self.engine.put_marks(vec![mark(key, &kept.stored)?]).await?;
+        let account = kept.account.clone();
+        self.accounts.write().insert(key.clone(), kept);
+        Ok(account)
+    }
+
+    /// The connection that changes would make of one, to be tried.
+    pub fn draft_of_change(
+        &self,
+        key: &AccountKey,
+        changes: &Map<String, Value>,
+    ) -> Result<source::Connection, Refused> {
+        self.changed(key, changes).map(|kept| draft_of(&kept))
+    }
+
+    fn changed(&self, key: &AccountKey, changes: &Map<String, Value>) -> Result<KeptConnection, Refused> {
         let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
         let mut stored = self.made(key)?;
         let Some(Value::Object(said)) = &mut stored.made else { return Err(Refused::InFile(key.id.clone())) };
@@ -267,11 +299,7 @@ impl Connections {
         }
         let file = connection_of(definition, &key.id, &Value::Object(said.clone())).map_err(Refused::Wrong)?;
         stored.updated_at = self.engine.clock().now();
-        self.engine.put_marks(vec![mark(key, &stored)?]).await?;
-        let kept = KeptConnection::new(key, definition, file, stored);
-        let account = kept.account.clone();
-        self.accounts.write().insert(key.clone(), kept);
-        Ok(account)
+        Ok(KeptConnection::new(key, definition, file, stored))
     }
 
     /// Takes an account out of what is known, so that nothing new begins for it. It comes back at the next start unless it is
@@ -285,8 +313,18 @@ impl Connections {
 
     /// Removes what is stored of an account that is hidden.
     pub async fn remove(&self, key: &AccountKey) -> Result<(), Error> {
-        let mark = Mark::delete(keyspaces::CONNECTION, &[&key.environment, &key.source, &key.id]);
-        self.engine.put_marks(vec![mark]).await
+        let place = key.parts();
+        let mut marks = vec![Mark::delete(keyspaces::CONNECTION, &place)];
+        for (function, _) in self.engine.marks(keyspaces::CREATION, &place)? {
+            let whole: Vec<&str> = place.into_iter().chain(function.iter().map(String::as_str)).collect();
+            marks.push(Mark::delete(keyspaces::CREATION, &whole));
+        }
+        self.engine.put_marks(marks).await
+    }
+
+    /// Whether an account may be deleted: it was made over REST.
+    pub fn deletable(&self, key: &AccountKey) -> Result<(), Refused> {
+        self.made(key).map(drop)
     }
 
     /// What is kept of an account that was made over REST.
@@ -425,6 +463,9 @@ impl Credentials for Connections {
         source: &str,
         connection: &source::Connection,
     ) -> Result<Option<Map<String, Value>>, source::Failure> {
+        if is_draft(connection) {
+            return Ok(None);
+        }
         let known = self.get(&connection.environment, source, &connection.id);
         let now = known.map(|account| account.connection.clone());
         Ok(now.filter(|now| now.credentials != connection.credentials).map(|now| now.credentials.clone()))
@@ -489,7 +530,23 @@ fn read_all(engine: &Engine) -> Result<BTreeMap<AccountKey, StoredConnection>, E
 
 fn mark(key: &AccountKey, stored: &StoredConnection) -> Result<Mark, Error> {
     let text = serde_json::to_vec(stored).map_err(|e| Error::Storage(format!("connection {}: {e}", key.id)))?;
-    Ok(Mark::put(keyspaces::CONNECTION, &[&key.environment, &key.source, &key.id], text))
+    Ok(Mark::put(keyspaces::CONNECTION, &key.parts(), text))
+}
+
+/// The mark that a function is to run because an account was made.
+pub fn creation_mark(key: &AccountKey, function: &str) -> Mark {
+    let [environment, source, id] = key.parts();
+    Mark::put(keyspaces::CREATION, &[environment, source, id, function], b"{}".to_vec())
+}
+
+/// A connection that is only tried. It names no credentials: those it bears count, whatever is known of the connection.
+fn draft_of(kept: &KeptConnection) -> source::Connection {
+    source::Connection { credentials_id: String::new(), ..(*kept.account.connection).clone() }
+}
+
+/// Whether a connection is only tried, and nothing of it stored.
+pub fn is_draft(connection: &source::Connection) -> bool {
+    connection.credentials_id.is_empty()
 }
 
 fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: &StoredConnection) -> Account {

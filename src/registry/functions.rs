@@ -26,6 +26,51 @@ pub type Programs = BTreeMap<(String, String), Arc<dyn Program>>;
 /// Actions by source and name.
 pub type Actions = BTreeMap<(String, String), Arc<FunctionAction>>;
 
+/// Functions on events of connections, by source and event; those of an event in order of their names.
+pub type OnEvents = BTreeMap<(String, ConnectionEvent), Vec<Arc<FunctionAction>>>;
+
+/// What happens to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConnectionEvent {
+    /// It was created.
+    Creation,
+    /// It is to be deleted.
+    Deletion,
+    /// It is to be created, or to have other credentials.
+    Validation,
+}
+
+impl ConnectionEvent {
+    const ALL: [ConnectionEvent; 3] =
+        [ConnectionEvent::Creation, ConnectionEvent::Deletion, ConnectionEvent::Validation];
+
+    /// As `event` of a function says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ConnectionEvent::Creation => "post-connection-creation",
+            ConnectionEvent::Deletion => "pre-connection-deletion",
+            ConnectionEvent::Validation => "validate-connection",
+        }
+    }
+
+    /// The event of a function that is one on events, and names one.
+    fn of(function: &Function) -> Option<ConnectionEvent> {
+        let event = function.definition.event.as_deref().filter(|_| function.place.kind == FunctionKind::OnEvent)?;
+        Self::ALL.into_iter().find(|one| one.name() == event)
+    }
+}
+
+/// What runs the functions of an app.
+#[derive(Default)]
+pub struct Runnable {
+    /// Those that are syncs.
+    pub programs: Programs,
+    /// Those that are actions.
+    pub actions: Actions,
+    /// Those on events of connections.
+    pub on_events: OnEvents,
+}
+
 /// The functions of a folder; none if there is no folder.
 #[derive(Clone, Debug, Default)]
 pub struct LoadedFunctions {
@@ -76,10 +121,9 @@ impl LoadedFunctions {
         self.functions.is_some()
     }
 
-    /// Whether there are actions of a source.
+    /// Whether there are functions of a source that are no syncs.
     pub(super) fn act(&self, source: &str) -> bool {
-        let is_its =
-            |function: &Function| function.place.kind == FunctionKind::Action && function.place.source == source;
+        let is_its = |function: &Function| function.place.kind != FunctionKind::Sync && function.place.source == source;
         self.functions.as_ref().is_some_and(|functions| functions.all.iter().any(is_its))
     }
 
@@ -134,6 +178,10 @@ impl LoadedFunctions {
             }
             definition.function_syncs.push(sync(function));
         }
+        let created = |one: &&Function| {
+            one.place.source == definition.source && ConnectionEvent::of(one) == Some(ConnectionEvent::Creation)
+        };
+        definition.on_creation = functions.all.iter().filter(created).map(|one| one.place.name.clone()).collect();
         if complaints.is_empty() { Ok(()) } else { Err(complaints) }
     }
 
@@ -158,10 +206,10 @@ impl LoadedFunctions {
     }
 }
 
-/// All functions of a folder, with schedules that can be kept; else every complaint.
+/// All functions of a folder, with schedules that can be kept and events that there are; else every complaint.
 pub fn load(folder: &Path) -> Result<Functions, Vec<Complaint>> {
     let functions = Functions::load(folder)?;
-    let complaints: Vec<_> = functions.all.iter().filter_map(|one| bad_frequency(&functions, one)).collect();
+    let complaints: Vec<_> = functions.all.iter().filter_map(|one| unusable(&functions, one)).collect();
     if complaints.is_empty() { Ok(functions) } else { Err(complaints) }
 }
 
@@ -178,18 +226,18 @@ pub fn shown(folder: &Path, file: &str) -> String {
     path.strip_prefix(".").unwrap_or(&path).components().collect::<PathBuf>().display().to_string()
 }
 
-/// What runs the functions of the definitions: those that are syncs, and those that are actions.
+/// What runs the functions of the definitions.
 pub fn programs(
     definitions: &Definitions,
     sources: &Sources,
     accounts: &Arc<dyn Accounts>,
     executor: &Executor,
     clock: &Arc<dyn Clock>,
-) -> (Programs, Actions) {
-    let (mut programs, mut actions) = (Programs::new(), Actions::new());
+) -> Runnable {
+    let mut all = Runnable::default();
     let loaded = &definitions.functions;
     let Some((functions, reload)) = loaded.functions.as_ref().zip(loaded.reload.as_ref()) else {
-        return (programs, actions);
+        return all;
     };
     let locks = Arc::<Locks>::default();
     for (name, definition) in definitions.iter() {
@@ -206,16 +254,31 @@ pub fn programs(
         for sync in &definition.function_syncs {
             let schemas = ModelSchemas::of(definition, sync);
             let program = FunctionProgram { sync: sync.clone(), runner: runner.clone(), schemas };
-            programs.insert((name.clone(), sync.name.clone()), Arc::new(program));
+            all.programs.insert((name.clone(), sync.name.clone()), Arc::new(program));
         }
-        let own = functions.all.iter().map(|function| &function.place).filter(|place| place.source == *name);
-        for place in own.filter(|place| place.kind == FunctionKind::Action) {
-            let (action, file) = (place.name.clone(), place.file.clone());
-            let action = FunctionAction { name: action, file, runner: runner.clone() };
-            actions.insert((name.clone(), place.name.clone()), Arc::new(action));
+        for function in functions.all.iter().filter(|function| function.place.source == *name) {
+            all.called(function, &runner);
         }
     }
-    (programs, actions)
+    all
+}
+
+impl Runnable {
+    /// Adds a function if it is one that is called.
+    fn called(&mut self, function: &Function, runner: &Runner) {
+        let place = &function.place;
+        let (name, file) = (place.name.clone(), place.file.clone());
+        let called = Arc::new(FunctionAction { name, kind: place.kind, file, runner: runner.clone() });
+        match (place.kind, ConnectionEvent::of(function)) {
+            (FunctionKind::Action, _) => {
+                self.actions.insert((place.source.clone(), place.name.clone()), called);
+            }
+            (FunctionKind::OnEvent, Some(event)) => {
+                self.on_events.entry((place.source.clone(), event)).or_default().push(called);
+            }
+            _ => {}
+        }
+    }
 }
 
 fn syncs(functions: &Functions) -> impl Iterator<Item = &Function> {
@@ -258,12 +321,28 @@ fn sync(function: &Function) -> FunctionSync {
     }
 }
 
+/// What a function declares that nothing can be arranged for.
+fn unusable(functions: &Functions, function: &Function) -> Option<Complaint> {
+    match function.place.kind {
+        FunctionKind::Sync => bad_frequency(functions, function),
+        FunctionKind::Action => None,
+        FunctionKind::OnEvent => unknown_event(functions, function),
+    }
+}
+
+/// A function on an event says which one.
+fn unknown_event(functions: &Functions, function: &Function) -> Option<Complaint> {
+    if ConnectionEvent::of(function).is_some() {
+        return None;
+    }
+    let known = ConnectionEvent::ALL.map(ConnectionEvent::name).join("`, `");
+    let message = format!("`event` is one of `{known}`");
+    Some(functions.modules.complain(&function.place.file, "event", "unknown_event", message))
+}
+
 /// A sync says how often it runs, in the words of a schedule.
 fn bad_frequency(functions: &Functions, function: &Function) -> Option<Complaint> {
     let complain = |code, message: String| functions.modules.complain(&function.place.file, "frequency", code, message);
-    if function.place.kind != FunctionKind::Sync {
-        return None;
-    }
     match function.definition.frequency.as_deref() {
         Some(text) => schedule(text).err().map(|why| complain("bad_frequency", format!("`frequency`: {why}"))),
         // Without `exec` there is nothing to run.

@@ -193,6 +193,7 @@ fn changed(then: &Function, now: &Function) -> Vec<&'static str> {
         ("`autoStart`", a.auto_start == b.auto_start),
         ("`trackDeletes`", a.track_deletes == b.track_deletes),
         ("`webhookSubscriptions`", a.webhook_subscriptions == b.webhook_subscriptions),
+        ("`event`", a.event == b.event),
         ("whether there is `exec`", a.exec == b.exec),
         ("whether there is `onWebhook`", a.on_webhook == b.on_webhook),
     ];

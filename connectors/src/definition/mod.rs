@@ -72,6 +72,8 @@ pub struct Definition {
     pub functions: FunctionRules,
     /// The syncs among its functions. They stand in files of their own.
     pub function_syncs: Vec<FunctionSync>,
+    /// Names of its functions that run once a connection was created.
+    pub on_creation: Vec<String>,
     /// Content hash of the file (hex), stored with every run.
     pub hash: String,
 }

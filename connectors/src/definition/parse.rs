@@ -129,6 +129,7 @@ fn definition(
         connections,
         functions,
         function_syncs: Vec::new(),
+        on_creation: Vec::new(),
     })
 }
 

@@ -1,4 +1,5 @@
-//! An action in TypeScript: one call of it, from its input to its output or to the reason why there is none.
+//! An action in TypeScript: one call of it, from its input to its output or to the reason why there is none. A function on an event
+//! is called in the same way, and has neither.
 //!
 //! Promises: an action is begun once; only if its worker was lost through no fault of its own, and it has asked for nothing that
 //! cannot be taken back, it is begun again. Each request that changes something at the provider is logged with its action.
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::source::{Connection, Failure};
 use syncline_engine::time::Chance;
+use syncline_runtime::compile::FunctionKind;
 use syncline_runtime::wire::{Answer, Fault, Limits, Line};
 
 /// How often an action is begun again whose worker was lost before it did anything.
@@ -21,10 +23,12 @@ const LOST_MAX: u32 = 2;
 /// Of an answer of the provider, in a message.
 const ANSWER_CHARS: usize = 300;
 
-/// An action whose code is a function.
+/// An action, or what is done on an event, whose code is a function.
 pub struct FunctionAction {
     /// Its name.
     pub name: String,
+    /// Which of the two.
+    pub kind: FunctionKind,
     /// Its module.
     pub file: String,
     /// What runs it.
@@ -140,7 +144,7 @@ impl FunctionAction {
         about.extend(ask.input.clone().map(|input| ("input".to_owned(), input)));
         let order = Execute {
             file: &self.file,
-            kind: "action",
+            kind: if self.kind == FunctionKind::OnEvent { "event" } else { "action" },
             connection: &ask.connection,
             models: &[],
             about,
@@ -153,7 +157,7 @@ impl FunctionAction {
     }
 
     fn timed_out(&self, wall: Duration, effects: &Effects) -> ActionFailure {
-        let message = format!("the action was ended after {} s", wall.as_secs());
+        let message = format!("the function was ended after {} s", wall.as_secs());
         let message = match effects.any() {
             true => format!("{message}; what it has asked of its provider by then may have happened"),
             false => message,
@@ -208,7 +212,7 @@ impl FunctionAction {
 fn cut_off(effects: &Effects, code: &'static str, why: &str) -> ActionFailure {
     match effects.any() {
         true => {
-            let message = format!("{why}; the action had asked for changes at its provider, which may have happened");
+            let message = format!("{why}; the function had asked for changes at its provider, which may have happened");
             ActionFailure::new(ActionFailure::UNKNOWN_OUTCOME, message)
         }
         false => ActionFailure::new(code, why),
@@ -229,7 +233,7 @@ impl Writing for LineWriting<'_> {
     }
 
     async fn records(&mut self, _: RecordsAsk) -> Result<Answer, Failure> {
-        Ok(Answer::failed("unsupported", "unsupported: records are those of syncs; an action has none"))
+        Ok(Answer::failed("unsupported", "unsupported: records are those of syncs; this function has none"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Quarantine: what could not be taken, kept where people see it until it can be, is dropped, or is too old.
 //!
 //! Stored under `Keyspace::QUARANTINE` (environment, source, connection, stream, key), as JSON. A key begins with its writer
-//! (`run/`, `webhook/`, `topic/`), so that no writer releases what another has kept. Keys of earlier versions have no writer in
+//! (`run/`, `webhook/`, `topic/`, `function/`), so that no writer releases what another has kept. Keys of earlier versions have no writer in
 //! them; they are read as what they are.
 //!
 //! Promises: at most [`QUARANTINE_MAX`] entries of one writer and stream, none older than [`QUARANTINE_AGE`]. What found no
@@ -38,11 +38,14 @@ pub enum QuarantineWriter {
     Webhook,
     /// Messages of topics.
     Topic,
+    /// Functions that are called because something happened.
+    Function,
 }
 
 impl QuarantineWriter {
     /// All of them.
-    pub const ALL: [QuarantineWriter; 3] = [QuarantineWriter::Run, QuarantineWriter::Webhook, QuarantineWriter::Topic];
+    pub const ALL: [QuarantineWriter; 4] =
+        [QuarantineWriter::Run, QuarantineWriter::Webhook, QuarantineWriter::Topic, QuarantineWriter::Function];
 
     /// Its word.
     pub fn as_str(self) -> &'static str {
@@ -50,6 +53,7 @@ impl QuarantineWriter {
             QuarantineWriter::Run => "run",
             QuarantineWriter::Webhook => "webhook",
             QuarantineWriter::Topic => "topic",
+            QuarantineWriter::Function => "function",
         }
     }
 

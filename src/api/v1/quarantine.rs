@@ -245,7 +245,7 @@ impl EntryList for QuarantineReport {
     }
 }
 
-const WRITER_WANTED: &str = "run, webhook or topic is wanted";
+const WRITER_WANTED: &str = "run, webhook, topic or function is wanted";
 
 /// The selection that named texts make, and whether its writer is none.
 fn filter(mut text: impl FnMut(&str) -> Option<String>) -> (QuarantineFilter, bool) {

@@ -4,15 +4,18 @@
 //! |---|---|
 //! | `places` | how many run at one time |
 //! | `kept` | calls that nobody waits for, as they are stored |
+//! | `on_events` | functions that are called because something happens to a connection |
 //!
 //! Promises: an action is not repeated unless that was asked for; a call that was accepted is begun, also after a crash, and one
 //! that a crash cut off after it may have had effects ends as `unknown_outcome` instead of a second time; a caller who goes
 //! away ends nothing.
 
 mod kept;
+mod on_events;
 mod places;
 
 pub use kept::shard_of;
+pub use on_events::BEFORE_DELETION;
 
 use crate::connectors::functions::{ActionAsk, ActionFailure, Chain, Effects, FunctionAction, InnerCall, Witness};
 use crate::engine::Engine;
@@ -23,11 +26,14 @@ use crate::registry::connections::{AccountKey, Connections};
 use crate::registry::functions;
 use async_trait::async_trait;
 use kept::{Call, CallKey, Kept, OPEN_MAX, Stage};
+use parking_lot::Mutex;
 use places::{OF_CONNECTION, Places, WAITING};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -50,11 +56,15 @@ pub struct Actions {
 }
 
 struct ActionsInner {
+    engine: Engine,
     connections: Arc<Connections>,
     actions: functions::Actions,
+    on_events: functions::OnEvents,
     clock: Arc<dyn Clock>,
     places: Places,
     kept: Kept,
+    /// What is being done for new connections.
+    creations: Mutex<BTreeMap<AccountKey, JoinHandle<()>>>,
     tasks: TaskTracker,
     /// Calls that nobody waits for begin once this is true.
     begun: watch::Sender<bool>,
@@ -119,16 +129,20 @@ impl Actions {
         engine: Engine,
         connections: Arc<Connections>,
         actions: functions::Actions,
+        on_events: functions::OnEvents,
         shard: u16,
     ) -> Result<Actions, Error> {
         let clock = engine.clock();
-        let (kept, open) = Kept::open(engine, shard)?;
+        let (kept, open) = Kept::open(engine.clone(), shard)?;
         let inner = ActionsInner {
+            engine,
             connections,
             actions,
+            on_events,
             clock,
             places: Places::default(),
             kept,
+            creations: Mutex::default(),
             tasks: TaskTracker::new(),
             begun: watch::Sender::new(false),
             stopping: CancellationToken::new(),
@@ -136,6 +150,7 @@ impl Actions {
         };
         let all = Actions { inner: Arc::new(inner) };
         open.into_iter().for_each(|key| all.begin(key));
+        all.resume_creations()?;
         Ok(all)
     }
 

@@ -35,7 +35,7 @@ const TURN: usize = 32;
 /// How often a function is executed for an event.
 pub(super) const ATTEMPTS: u32 = 3;
 /// Before each further attempt.
-const WAITS: [Duration; ATTEMPTS as usize - 1] = [Duration::from_secs(2), Duration::from_secs(10)];
+pub(crate) const WAITS: [Duration; ATTEMPTS as usize - 1] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// Executions in a row that may be lost with their worker without being an attempt.
 const LOST_MAX: u32 = 5;
 /// Before an event is executed again whose worker was lost.

@@ -27,6 +27,8 @@ mod shard_token;
 pub mod sweep;
 pub mod unrouted;
 
+#[cfg(feature = "functions")]
+pub(crate) use events::WAITS;
 pub use paths::{Entrance, HookUrl};
 #[cfg(feature = "kafka")]
 pub(crate) use process::place;

@@ -203,6 +203,10 @@ impl From<ConnectionError> for Refusal {
             ConnectionError::Test(ref failure) => {
                 Refusal::bad("connection_test_failed", format!("{}: {why}", failure.code))
             }
+            ConnectionError::Validation { message, payload } => {
+                Refusal::bad("connection_validation_failed", message).with_payload(payload)
+            }
+            ConnectionError::Stopping => Refusal::stopping(),
             ConnectionError::Syncs(error) => error.into(),
         }
     }
