@@ -28,7 +28,7 @@ fn shell(dir: &Path, text: &str) -> Output {
     let path = format!("{}:/usr/bin:/bin", program.display());
     let mut shell = Command::new("sh");
     shell.args(["-ec", text]).current_dir(dir).env_clear().env("HOME", dir).env("PATH", path).stdin(Stdio::null());
-    shell.env("SHOP_TOKEN", "a-token-of-the-shop").env("HUBSPOT_SECRET", "a-secret-of-hubspot");
+    shell.env("SHOP_TOKEN", "a-token-of-the-shop").env("SHOP_WEBHOOK_TOKEN", "a-secret-of-its-webhooks");
     shell.output().expect("it runs")
 }
 
