@@ -13,6 +13,7 @@ pub mod feed;
 pub mod history;
 pub mod oracle;
 pub mod orders;
+pub mod process;
 pub mod retraction;
 pub mod salesforce;
 pub mod served;

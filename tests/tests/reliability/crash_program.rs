@@ -6,21 +6,17 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::routing::post;
-use reqwest::Client;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use syncline_tests::crash::side_by_side;
 use syncline_tests::crm::DEFINITION;
 use syncline_tests::ledger::Trial;
+use syncline_tests::process::{Door, Program};
 
-const KEY: &str = "a-key-for-tests-of-32-characters-or-more";
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Deliveries received: id → body.
@@ -51,12 +47,12 @@ async fn kill_under_webhooks(cycles: Range<u64>) {
     for cycle in cycles {
         if cycle % 4 == 3 {
             // Twice in a row, the second time while it recovers.
-            Program::killed_while_it_starts(folder.path(), Duration::from_millis(cycle * 7919 % 90));
+            Program::killed_after(folder.path(), Duration::from_millis(cycle * 7919 % 90));
             trial.add(1);
         }
-        let mut program = Program::start(folder.path());
+        let mut program = Program::start(folder.path(), &[]);
         let until = Instant::now() + Duration::from_millis(100 + cycle * 7919 % 500);
-        let poster = program.poster();
+        let door = program.door();
         let killer = tokio::task::spawn_blocking(move || {
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
             program.kill();
@@ -69,7 +65,7 @@ async fn kill_under_webhooks(cycles: Range<u64>) {
             // The provider sends again what was not answered, and now and then what was.
             let again = acked.first().copied().filter(|_| next % 64 == 0);
             let batch: Vec<u64> = pending.drain(..).chain(again).collect();
-            let answers = futures_util::future::join_all(batch.iter().map(|n| poster.post(*n))).await;
+            let answers = futures_util::future::join_all(batch.iter().map(|n| post(&door, *n))).await;
             for (n, answered) in batch.into_iter().zip(answers) {
                 if answered { _ = acked.insert(n) } else { pending.push_back(n) }
             }
@@ -79,18 +75,17 @@ async fn kill_under_webhooks(cycles: Range<u64>) {
         println!("cycle {cycle}: sent {next}, answered {}", acked.len());
     }
     assert!(acked.len() > 50, "the load was real");
-    let mut program = Program::start(folder.path());
-    let poster = program.poster();
-    let rows = poster.records_once(acked.len()).await;
+    let mut program = Program::start(folder.path(), &[]);
+    let rows = records_once(&program, acked.len()).await;
     let lost: Vec<&u64> = acked.iter().filter(|n| !rows.contains_key(&format!("r{n}"))).collect();
     assert!(lost.is_empty(), "answered and lost: {lost:?}");
     for n in pending {
-        assert!(poster.post(n).await, "a running program answers");
+        assert!(post(&program, n).await, "a running program answers");
     }
-    let rows = poster.records_once(next as usize).await;
+    let rows = records_once(&program, next as usize).await;
     let expected: BTreeMap<String, Value> = (0..next).map(|n| (format!("r{n}"), json!(n))).collect();
     assert_eq!(rows, expected, "every event once, none made up");
-    for change in poster.changes().await {
+    for change in program.changes("crm", "Contact").await.expect("it answers") {
         assert_eq!(
             change["action"].as_str().map(str::to_uppercase).as_deref(),
             Some("ADDED"),
@@ -144,135 +139,30 @@ async fn receiver(ledger: Ledger) -> u16 {
     }
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
-    let router = Router::new().route("/in", post(take)).with_state(ledger);
+    let router = Router::new().route("/in", axum::routing::post(take)).with_state(ledger);
     tokio::spawn(async move { axum::serve(listener, router).await });
     port
 }
 
-struct Program {
-    child: Child,
-    url: String,
-    hook: String,
+/// Whether the event was answered with 2xx.
+async fn post(door: &Door, n: u64) -> bool {
+    let record = json!({"id": format!("r{n}"), "n": n});
+    let event = json!([{"kind": "whole", "portal": 7, "eventId": format!("e{n}"), "record": record}]);
+    door.post_body(event.to_string()).await.is_some_and(|(status, _, _)| (200..300).contains(&status))
 }
 
-impl Program {
-    fn spawn(folder: &Path) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_program"))
-            .arg("serve")
-            .current_dir(folder)
-            .env("TEST_KEY", KEY)
-            .env("SECRET", "s3cret")
-            .env("OUT_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts")
-    }
-
-    fn killed_while_it_starts(folder: &Path, life: Duration) {
-        let mut child = Program::spawn(folder);
-        std::thread::sleep(life);
-        // SIGKILL, by its id.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-
-    fn start(folder: &Path) -> Program {
-        let mut child = Program::spawn(folder);
-        let (mut url, mut hook) = (None, None);
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        while url.is_none() || hook.is_none() {
-            let Some(Ok(line)) = lines.next() else { break };
-            if let Some((_, address)) = line.split_once("listening on ") {
-                url = Some(address.to_owned());
-            }
-            if line.starts_with("webhook") {
-                hook = line.find("/hooks/").map(|at| line[at..].to_owned());
-            }
+/// The records once there are so many: id → n.
+async fn records_once(door: &Door, count: usize) -> BTreeMap<String, Value> {
+    let began = Instant::now();
+    loop {
+        let mut rows = BTreeMap::new();
+        for row in door.records("crm", "Contact").await.expect("it answers") {
+            let id = row["id"].as_str().expect("an id").to_owned();
+            assert!(rows.insert(id, row["n"].clone()).is_none(), "one record twice: {row}");
         }
-        // Its further output must go somewhere, or it would stand still.
-        std::thread::spawn(move || lines.for_each(drop));
-        Program { child, url: url.expect("it listens"), hook: hook.expect("it takes webhooks") }
-    }
-
-    fn poster(&self) -> Poster {
-        let client = syncline_tests::serving::client();
-        Poster { client, url: self.url.clone(), hook: format!("{}{}", self.url, self.hook) }
-    }
-
-    fn kill(&mut self) {
-        // SIGKILL, by its id.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-struct Poster {
-    client: Client,
-    url: String,
-    hook: String,
-}
-
-impl Poster {
-    /// Whether the event was answered with 2xx.
-    async fn post(&self, n: u64) -> bool {
-        let record = json!({"id": format!("r{n}"), "n": n});
-        let event = json!([{"kind": "whole", "portal": 7, "eventId": format!("e{n}"), "record": record}]);
-        let request = self.client.post(&self.hook).header("x-token", "s3cret").body(event.to_string());
-        request.send().await.is_ok_and(|answer| answer.status().is_success())
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(KEY);
-        let answer = request
-            .header("provider-config-key", "crm")
-            .header("connection-id", "acme")
-            .send()
-            .await
-            .expect("an answer");
-        let text = answer.text().await.expect("text");
-        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {text}"))
-    }
-
-    /// The records once there are so many: id → n.
-    async fn records_once(&self, count: usize) -> BTreeMap<String, Value> {
-        let began = Instant::now();
-        loop {
-            let (mut rows, mut cursor) = (BTreeMap::new(), String::new());
-            loop {
-                let page = self.get(&format!("/records?model=Contact&limit=200{cursor}")).await;
-                for row in page["records"].as_array().unwrap_or_else(|| panic!("{page}")) {
-                    let id = row["id"].as_str().expect("an id").to_owned();
-                    assert!(rows.insert(id, row["n"].clone()).is_none(), "one record twice: {row}");
-                }
-                let Some(next) = page["next_cursor"].as_str() else { break };
-                cursor = format!("&cursor={next}");
-            }
-            if rows.len() >= count || began.elapsed() > WAIT {
-                return rows;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        if rows.len() >= count || began.elapsed() > WAIT {
+            return rows;
         }
-    }
-
-    async fn changes(&self) -> Vec<Value> {
-        let (mut changes, mut cursor) = (Vec::new(), "earliest".to_owned());
-        loop {
-            let path = format!("/v1/changes?source=crm&connection=acme&stream=Contact&limit=500&cursor={cursor}");
-            let page = self.get(&path).await;
-            let new = page["changes"].as_array().cloned().unwrap_or_else(|| panic!("{page}"));
-            let done = new.is_empty();
-            changes.extend(new);
-            if done {
-                return changes;
-            }
-            cursor = page["cursor"].as_str().expect("a cursor").to_owned();
-        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -2,7 +2,7 @@
 //! over the system's calls of the real program (`disk.c`), since the database is not ours to put failpoints into.
 
 use super::ledger::Ledger;
-use super::program::{PATIENCE, Program, settle_in};
+use super::program::{PATIENCE, Program, post, settle_in};
 use super::provider::Outside;
 use super::{DISK, SIGKILL};
 use serde_json::json;
@@ -118,7 +118,7 @@ async fn live(folder: &Path, rule: &str, fate: Fate, padding: usize, ledger: &mu
         }
         if matches!(fate, Ends | Either) && matches!(program.get("/readyz", "crm").await, Some((503, _))) {
             let batch = ledger.batch();
-            assert_ne!(program.post(&batch).await, Some(200), "{rule}: nothing is answered well after it");
+            assert_ne!(post(&program, &batch).await, Some(200), "{rule}: nothing is answered well after it");
             program.terminate();
             break;
         }
@@ -141,7 +141,7 @@ async fn a_slow_disk_makes_larger_groups_and_refuses_what_is_too_late() {
     let env = [("LD_PRELOAD", library.as_str()), ("SYNCLINE_DISK", rule.to_str().expect("a path"))];
     let program = Program::start(folder.path(), &env);
     let batches: Vec<Vec<u64>> = (0..60).map(|_| ledger.batch()).collect();
-    let answers = futures_util::future::join_all(batches.iter().map(|batch| program.post(batch))).await;
+    let answers = futures_util::future::join_all(batches.iter().map(|batch| post(&program, batch))).await;
     for (batch, answer) in batches.iter().zip(&answers) {
         match answer {
             Some(200) => ledger.answered(batch),

@@ -2,7 +2,7 @@
 
 use super::DISK;
 use super::ledger::Ledger;
-use super::program::{PATIENCE, Program, settle_in};
+use super::program::{PATIENCE, Program, post, settle_in};
 use super::provider::Outside;
 use super::small::Small;
 use serde_json::json;
@@ -27,7 +27,7 @@ async fn until(status: u16, program: &Program, ledger: &mut Ledger) -> Duration 
     let began = Instant::now();
     loop {
         let batch = ledger.batch();
-        let answer = program.post(&batch).await;
+        let answer = post(program, &batch).await;
         if answer == Some(200) {
             ledger.answered(&batch);
         }
@@ -59,7 +59,7 @@ async fn a_disk_nearly_full_is_refused_in_good_time_and_used_again_without_a_res
     let (status, refused) =
         program.get("/v1/changes?source=crm&connection=acme&stream=Contact", "crm").await.expect("an answer");
     assert_eq!(status, 200, "{refused}");
-    assert_eq!(program.trigger().await, Some(503), "nothing new by the API");
+    assert_eq!(program.trigger("shop", "Thing").await, Some(503), "nothing new by the API");
     let metrics = program.text("/metrics").await;
     assert!(metrics.contains("syncline_disk_refusing 1"), "{metrics}");
 
@@ -150,7 +150,7 @@ async fn fill_up(program: &mut Program, ledger: &mut Ledger) -> String {
 async fn restarted(folder: &Path, ledger: &mut Ledger) {
     let mut program = Program::start(folder, &[]);
     let batch = ledger.batch();
-    if program.post(&batch).await == Some(200) {
+    if post(&program, &batch).await == Some(200) {
         ledger.answered(&batch);
     }
     if let Some(status) = program.ended() {

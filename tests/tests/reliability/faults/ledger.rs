@@ -1,7 +1,7 @@
 //! What a client knows of a program that keeps dying, and what must hold in the end: what was answered is there, what was not
 //! may be there, nothing comes twice, and nobody is told anything false.
 
-use super::program::{PATIENCE, Program};
+use super::program::{PATIENCE, Program, post};
 use super::provider::Outside;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,13 +55,13 @@ impl Ledger {
         let made_up: Vec<&u64> = there.iter().filter(|n| **n >= self.next).collect();
         assert!(made_up.is_empty(), "{what}: never sent: {made_up:?}");
         for n in self.unknown.clone() {
-            assert_eq!(program.post(&[n]).await, Some(200), "{what}: a running program answers");
+            assert_eq!(post(program, &[n]).await, Some(200), "{what}: a running program answers");
             self.answered(&[n]);
         }
         let all: BTreeSet<u64> = (0..self.next).collect();
         wait_for(what, "all events are records", async || self.contacts(program, what).await == all).await;
         wait_for(what, "the list is as the provider has it", async || {
-            program.trigger().await;
+            program.trigger("shop", "Thing").await;
             things(program, what).await == outside.items()
         })
         .await;

@@ -178,7 +178,7 @@ async fn load(program: &Program, turn: u32, padding: usize, ledger: &mut Ledger)
     }
     match turn % 8 {
         0 => _ = program.enable("gone").await,
-        1 => _ = program.trigger().await,
+        1 => _ = program.trigger("shop", "Thing").await,
         4 => _ = program.stream().await,
         6 => _ = program.changes("shop", "Thing").await,
         _ => tokio::time::sleep(Duration::from_millis(10)).await,
