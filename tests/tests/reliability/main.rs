@@ -3,6 +3,7 @@
 
 mod corruption;
 mod crash;
+mod crash_events;
 mod crash_functions;
 mod crash_program;
 mod crash_views;
