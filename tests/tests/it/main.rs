@@ -30,3 +30,5 @@ mod secrets;
 mod storage;
 mod syncs;
 mod webhooks;
+#[cfg(target_os = "linux")]
+mod worker_memory;
