@@ -1,5 +1,5 @@
 // The collection `posts` of a PocketBase. Its hooks tell each change at once, and an hourly listing finds what they missed.
-// A hook posts {"action": "created", "record": {…}}, so the source says `webhooks: {type: .action, …}`.
+// A hook posts {"action": "created", "record": {…}}: pocketbase.yaml says how that is proven, and that `action` is its type.
 import { createSync } from 'nango';
 import { z } from 'zod';
 

@@ -46,6 +46,30 @@ fn the_examples_are_as_recorded() {
     }
 }
 
+/// What its hooks post, and what has to come of it; without a request.
+#[test]
+fn the_example_takes_webhooks() {
+    let functions = Functions::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../functions")).unwrap();
+    let posts = functions.all.iter().find(|function| function.place.source == "pocketbase").expect("there");
+    let subscribes: Vec<_> = posts.definition.webhook_subscriptions.iter().flatten().collect();
+    assert_eq!(subscribes, ["created", "changed", "deleted"]);
+    let post = json!({"id": "0a2b4c6d8e0f1g3", "title": "First words", "text": "<p>Hello.</p>", "published": true,
+        "created": "2024-04-28 09:12:44.120Z", "updated": "2024-04-28 09:12:44.120Z"});
+    let mut record = post.clone();
+    record["collectionName"] = "posts".into();
+    for (action, wanted) in [
+        ("created", json!({"batchSave": {"Post": [post]}, "batchDelete": {"Post": []}})),
+        ("changed", json!({"batchSave": {"Post": [post]}, "batchDelete": {"Post": []}})),
+        ("deleted", json!({"batchSave": {"Post": []}, "batchDelete": {"Post": [{"id": post["id"]}]}})),
+    ] {
+        let recorded = json!({"webhook": {"action": action, "record": record}, "nango": wanted});
+        let mocks = Mocks::parse("posts.json", &recorded.to_string()).expect("recordings");
+        let invocation = mocks.invocation(&posts.place, &posts.definition);
+        let replay = run(functions.modules.clone(), invocation, &mocks).expect("it runs");
+        assert_eq!((mocks.differences(&replay), replay.requests), (vec![], 0), "{action}");
+    }
+}
+
 #[test]
 fn values_of_a_query_are_compared_as_text_and_absent_ones_drop_out() {
     let body = "const { data } = await nango.get({ endpoint: 'contacts?state=all', params: { limit: 10, after: undefined, ids: [1, 2] } });

@@ -1,7 +1,8 @@
 //! A real server as the source: PocketBase, polled and heard through its signed hooks.
 //!
 //! Thousands of records are created, changed and deleted through PocketBase's own API; the webhooks of some get lost. Then
-//! what Syncline serves over HTTP equals PocketBase's own listing, and the history tells each change exactly once.
+//! what Syncline serves over HTTP equals PocketBase's own listing, and the history tells each change exactly once. The same of the
+//! repository's example in TypeScript, with fewer.
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -56,6 +57,95 @@ async fn pocketbase_and_syncline_agree() {
     let changes = syncline.changes(AT[0], AT[1], AT[2]).await;
     each_change_once(&changes, [RECORDS, updated.len(), deleted.len()]);
     syncline.stop().await;
+}
+
+/// Posts of the example; every tenth is lost.
+const POSTS: usize = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_in_typescript_hears_of_each_change_and_lists_what_was_lost() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pocketbase = PocketBase::start(folder.path()).await;
+    let sources = example(folder.path(), &pocketbase);
+    let functions = json!({"functions": {"path": folder.path().join("functions"), "in_process": true}});
+    let syncline = Serving::start_with(folder.path(), &sources, functions).await;
+    let at = ["pocketbase", "mine", "Post"];
+    let settled = async || {
+        let sync = syncline.settled(at[0], at[1], "posts", PATIENCE).await;
+        assert_eq!(sync["status"], "SUCCESS", "{sync}");
+    };
+    settled().await;
+    pocketbase.tell(&syncline.hook_url(at[0]));
+
+    let path = "/api/collections/posts/records";
+    let all = || 0..POSTS;
+    let create = |n: usize| {
+        let title = format!("{}post {n}", if n % 10 == 0 { "lost " } else { "" });
+        let body = json!({"title": title, "text": "<p>ü</p>", "published": n % 2 == 0});
+        json!({"method": "POST", "url": path, "body": body})
+    };
+    let created = pocketbase.batches(&all().map(create).collect::<Vec<_>>()).await;
+    let ids: Vec<String> = created.iter().map(|one| text(&one["body"]["id"])).collect();
+    let update = |n: usize| json!({"method": "PATCH", "url": format!("{path}/{}", ids[n]), "body": {"text": "new"}});
+    pocketbase.batches(&all().filter(|n| n % 2 == 0).map(update).collect::<Vec<_>>()).await;
+    let delete = |n: usize| json!({"method": "DELETE", "url": format!("{path}/{}", ids[n])});
+    pocketbase.batches(&all().filter(|n| n % 3 == 0).map(delete).collect::<Vec<_>>()).await;
+
+    // Webhooks alone: 54 of 60 are told of, 24 of 30 updates, 18 of 20 deletes.
+    let told = 54 + 24 + 18;
+    let heard = syncline.changes_of(at, told, PATIENCE).await;
+    assert_eq!(heard.len(), told, "{:?}", tally(&heard));
+    assert!(heard.iter().all(|change| change["via"] == "webhook"), "{:?}", tally(&heard));
+    syncline.trigger(at[0], at[1], "posts", false).await;
+    settled().await;
+    let changes = syncline.changes_of(at, told + 4, PATIENCE).await;
+    let by = tally(&changes[told..]);
+    assert_eq!(
+        by,
+        BTreeMap::from([("ADDED by poll".to_owned(), 4)]),
+        "of the lost ones 4 were left, and nothing came twice"
+    );
+
+    let listed = answer(
+        pocketbase
+            .client
+            .get(pocketbase.url(&format!("{path}?perPage=500")))
+            .header("authorization", &pocketbase.token),
+    )
+    .await;
+    let post = |row: &Value| ["id", "title", "text", "published", "created", "updated"].map(|name| row[name].clone());
+    let mut wanted: Vec<_> = listed["items"].as_array().expect("items").iter().map(post).collect();
+    let rows = syncline.records(at[0], at[1], at[2]).await;
+    let live = rows.iter().filter(|row| row["_nango_metadata"]["last_action"] != "DELETED");
+    let mut live: Vec<_> = live.map(post).collect();
+    wanted.sort_by_key(|row| text(&row[0]));
+    live.sort_by_key(|row| text(&row[0]));
+    assert_eq!((live.len(), live), (40, wanted));
+    syncline.stop().await;
+}
+
+/// Lays out the repository's example as a user would: its function, and its source with this PocketBase in it.
+fn example(folder: &Path, pocketbase: &PocketBase) -> PathBuf {
+    let (from, sources) = (source("../functions/pocketbase"), folder.join("sources"));
+    let syncs = folder.join("functions/pocketbase/syncs");
+    fs::create_dir_all(&syncs).expect("a folder for functions");
+    fs::create_dir_all(&sources).expect("a folder for definitions");
+    fs::copy(from.join("syncs/posts.ts"), syncs.join("posts.ts")).expect("copied");
+    let mut written = fs::read_to_string(from.join("pocketbase.yaml")).expect("the definition");
+    let here = format!("http://{}", pocketbase.address);
+    let places = [
+        ("https://pocketbase.example", here.as_str()),
+        ("env:POCKETBASE_TOKEN", "\"file:token\""),
+        ("env:POCKETBASE_WEBHOOK_SECRET", "\"file:webhook_secret\""),
+    ];
+    for (example, ours) in places {
+        assert!(written.contains(example), "{example}: {written}");
+        written = written.replace(example, ours);
+    }
+    fs::write(sources.join("pocketbase.yaml"), written).expect("written");
+    fs::write(sources.join("token"), &pocketbase.token).expect("written");
+    fs::write(sources.join("webhook_secret"), SECRET).expect("written");
+    sources
 }
 
 /// One run of what changed, to its end.
@@ -175,7 +265,7 @@ impl PocketBase {
         pocketbase
     }
 
-    /// Signs in, makes the collection, allows batches.
+    /// Signs in, makes the collections, allows batches.
     async fn prepare(&mut self) {
         let began = Instant::now();
         while self.client.get(self.url("/api/health")).send().await.is_err() {
@@ -185,9 +275,12 @@ impl PocketBase {
         let identity = json!({"identity": IDENTITY.0, "password": IDENTITY.1});
         let path = "/api/collections/_superusers/auth-with-password";
         self.token = text(&answer(self.call(Method::POST, path, &identity)).await["token"]);
-        let collection = fs::read_to_string(source("interop/pocketbase/collection.json")).expect("the collection");
-        let collection = serde_json::from_str(&collection).expect("JSON");
-        answer(self.call(Method::POST, "/api/collections", &collection)).await;
+        for name in ["collection", "posts"] {
+            let file = source(&format!("interop/pocketbase/{name}.json"));
+            let collection = fs::read_to_string(file).expect("the collection");
+            let collection = serde_json::from_str(&collection).expect("JSON");
+            answer(self.call(Method::POST, "/api/collections", &collection)).await;
+        }
         let batches = json!({"batch": {"enabled": true, "maxRequests": BATCH, "timeout": 60}});
         answer(self.call(Method::PATCH, "/api/settings", &batches)).await;
     }

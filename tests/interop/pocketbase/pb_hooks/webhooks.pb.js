@@ -1,16 +1,16 @@
-// Tells Syncline of every committed change of the collection `tasks`. Handlers run alone, so each requires what it uses.
+// Tells Syncline of every committed change of the collections. Handlers run alone, so each requires what it uses.
 
 onRecordAfterCreateSuccess((e) => {
   e.next();
   require(`${__hooks}/tell.js`)(e.record, "created");
-}, "tasks");
+}, "tasks", "posts");
 
 onRecordAfterUpdateSuccess((e) => {
   e.next();
   require(`${__hooks}/tell.js`)(e.record, "changed");
-}, "tasks");
+}, "tasks", "posts");
 
 onRecordAfterDeleteSuccess((e) => {
   e.next();
   require(`${__hooks}/tell.js`)(e.record, "deleted");
-}, "tasks");
+}, "tasks", "posts");
