@@ -204,9 +204,11 @@ fn by_hand(dir: &Path, text: &str) {
     let handler = "webhookSubscriptions: ['*'],\n    onWebhook: async (nango, event) => { await nango.batchSave([event], 'Contact'); },\n    exec:";
     fs::write(&sync, code.replacen("exec:", handler, 1)).expect("written");
     let event = r#"{"id": "9", "name": "Eve", "updated_at": "2026-01-01T00:00:00Z"}"#;
-    files(dir, &[("functions/shop/actions/create-order.ts", ACTION), ("event.json", event)]);
+    let called = [("functions/shop/actions/create-order.ts", ACTION), ("functions/shop/on-events/welcome.ts", EVENT)];
+    files(dir, &called);
+    files(dir, &[("event.json", event)]);
     let said = ended(&shell(dir, text), 0);
-    for wanted in [r#"{"id":"1","name":"Ada""#, r#"{"order":"o-1"}"#, r#"{"id":"9","name":"Eve""#] {
+    for wanted in [r#"{"id":"1","name":"Ada""#, "{\"order\":\"o-1\"}\nnull\n", r#"{"id":"9","name":"Eve""#] {
         assert!(said.contains(wanted), "{wanted} is not in\n{said}");
     }
 }

@@ -78,6 +78,17 @@ impl Actions {
         ended.await?.map_err(ConnectionError::from)
     }
 
+    /// Runs one of the functions on events once, as if its event had come.
+    pub async fn on_event(&self, key: &AccountKey, name: &str) -> Ended {
+        let all = self.inner.on_events.iter().filter(|((source, _), _)| *source == key.source);
+        let function = all.flat_map(|(_, functions)| functions).find(|function| function.name == name);
+        let function =
+            function.ok_or_else(|| NotCalled::Action(name.to_owned(), "nor a function on an event".to_owned()))?;
+        let account = self.inner.connections.get(&key.environment, &key.source, &key.id);
+        let account = account.ok_or_else(|| NotCalled::Connection(key.id.clone()))?;
+        self.inner.execute(function, &account.connection, self.inner.clock.now().plus(WALL_LATER)).await
+    }
+
     /// Does what is to be done before a connection is deleted, whatever comes of it. What is still to be done for its creation
     /// is not begun any more.
     pub async fn before_deletion(&self, key: &AccountKey) -> Result<(), ConnectionError> {

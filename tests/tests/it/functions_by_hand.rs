@@ -55,7 +55,7 @@ async fn a_function_is_run_by_hand_and_nothing_is_kept() {
     assert_eq!(code, Some(2), "{warned}");
     assert!(
         warned.contains(
-            "there is no sync with `exec` or action `orders` to run\nhint: there are: salesforce/contacts for acme"
+            "there is no sync with `exec`, action or function on an event `orders` to run\nhint: there are: salesforce/contacts for acme"
         ),
         "{warned}"
     );

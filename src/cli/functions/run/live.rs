@@ -77,8 +77,8 @@ async fn execute(
     cancel: &CancellationToken,
 ) -> Result<ExitCode, Fail> {
     let name = &function.place.name;
-    if function.place.kind == FunctionKind::Action {
-        return action(app, args, name, account).await;
+    if function.place.kind != FunctionKind::Sync {
+        return called(app, args, function, account).await;
     }
     let of_it = |key: &SyncKey| {
         (&key.environment, &key.source, &key.connection) == (&account.environment, &account.source, &account.id)
@@ -120,9 +120,14 @@ fn meant(app: &App, common: &CommonArgs, args: &RunArgs) -> Result<(Function, Ac
     args.one(all, told)
 }
 
-async fn action(app: &App, args: &RunArgs, name: &str, key: AccountKey) -> Result<ExitCode, Fail> {
-    let call = ActionCall { key, action: name.to_owned(), input: args.input.clone(), retries: 0 };
-    match app.actions.call(call).await.map_err(|why| Fail::new(code::FAILURE, why.to_string()))? {
+/// An action with its output, or a function on an event, which has none.
+async fn called(app: &App, args: &RunArgs, function: &Function, key: AccountKey) -> Result<ExitCode, Fail> {
+    let name = function.place.name.clone();
+    let ended = match function.place.kind {
+        FunctionKind::OnEvent => app.actions.on_event(&key, &name).await.map(|ended| ended.map(|()| "null".to_owned())),
+        _ => app.actions.call(ActionCall { key, action: name, input: args.input.clone(), retries: 0 }).await,
+    };
+    match ended.map_err(|why| Fail::new(code::FAILURE, why.to_string()))? {
         Ok(output) => {
             show::line(&output)?;
             Ok(ExitCode::SUCCESS)

@@ -105,7 +105,7 @@ impl RunArgs {
             FunctionKind::Sync if self.webhook.is_some() => function.definition.on_webhook,
             FunctionKind::Sync => self.input.is_none() && function.definition.exec,
             FunctionKind::Action => self.webhook.is_none(),
-            FunctionKind::OnEvent => false,
+            FunctionKind::OnEvent => self.input.is_none() && self.webhook.is_none(),
         }
     }
 
@@ -114,7 +114,7 @@ impl RunArgs {
         match (&self.input, &self.webhook) {
             (Some(_), _) => "action",
             (_, Some(_)) => "sync with `onWebhook`",
-            _ => "sync with `exec` or action",
+            _ => "sync with `exec`, action or function on an event",
         }
     }
 

@@ -34,12 +34,12 @@ pub(super) fn run(settings: &Settings, args: &RunArgs, file: &Path) -> Result<Ex
     replay.lines.iter().for_each(|line| logged(function, line));
     replay.unmatched.iter().for_each(|why| tracing::warn!("{why}"));
     match function.place.kind {
-        FunctionKind::Action => action(&replay),
-        _ => sync(args, function, &replay),
+        FunctionKind::Action | FunctionKind::OnEvent => called(&replay),
+        FunctionKind::Sync => sync(args, function, &replay),
     }
 }
 
-fn action(replay: &Replay) -> Result<ExitCode, Fail> {
+fn called(replay: &Replay) -> Result<ExitCode, Fail> {
     match &replay.ended.result {
         Ok(output) => {
             show::line(output.as_deref().unwrap_or("null"))?;
