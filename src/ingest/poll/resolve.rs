@@ -1,6 +1,7 @@
 //! Names on the wire → syncs. A sync is called by its `sync` name, which need not be the model's.
 
 use super::{BASE, SyncKey, Syncs};
+use crate::connectors::definition::Definition;
 
 /// A sync as callers name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +46,9 @@ impl Syncs {
         connection: Option<&str>,
         names: &[SyncName],
     ) -> Result<Vec<SyncKey>, Unresolved> {
-        if !self.inner.definitions.contains_key(source) {
+        let Some(definition) = self.inner.definitions.get(source) else {
             return Err(Unresolved::Source(source.into()));
-        }
+        };
         if let Some(id) = connection
             && self.inner.connections.get(environment, source, id).is_none()
         {
@@ -63,7 +64,9 @@ impl Syncs {
             let variant = wanted.variant.as_deref().unwrap_or(BASE);
             let matching = all.iter().filter(|(key, name)| *name == wanted.name && key.variant == variant);
             found.extend(matching.map(|(key, _)| key.clone()));
-            if found.len() == before {
+            // All connections may be none: each shard of a cluster has its own.
+            let of_all = connection.is_none() && (variant == BASE || all.is_empty());
+            if found.len() == before && !(of_all && has_sync(definition, &wanted.name)) {
                 return Err(Unresolved::Sync(wanted.name.clone()));
             }
         }
@@ -79,4 +82,9 @@ impl Syncs {
         let table = self.table();
         table.iter().filter(|(key, _)| wanted(key)).map(|(key, entry)| (key.clone(), entry.sync.clone())).collect()
     }
+}
+
+/// Whether a source has a sync of this name, whoever has it.
+fn has_sync(definition: &Definition, name: &str) -> bool {
+    definition.function_sync(name).is_some() || definition.streams.iter().any(|stream| stream.sync == name)
 }
