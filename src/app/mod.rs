@@ -6,6 +6,7 @@
 //! | [`connections`] | connections created, changed and deleted while the program runs |
 //! | [`quarantine`] | quarantined entries: listed, retried, dropped |
 //! | [`fields`] | fields that providers report about their connections |
+//! | `shards` | what functions ask of other shards; feature `functions` |
 //! | `measure` | what metrics read of an app |
 //! | `topics` | Kafka topics in and out; `no_topics` in a program without the feature `kafka` |
 //!
@@ -23,6 +24,8 @@ pub mod fields;
 pub(crate) mod functions;
 mod measure;
 pub mod quarantine;
+#[cfg(feature = "functions")]
+pub mod shards;
 #[cfg(feature = "kafka")]
 mod topics;
 #[cfg(not(feature = "kafka"))]
@@ -91,11 +94,19 @@ pub struct ShardContext {
     pub name: String,
     /// What is known of the other parts; `None` if there is only one.
     pub other_shards: Option<OtherShards>,
+    /// The way of its functions to the other parts.
+    #[cfg(feature = "functions")]
+    pub function_shards: Option<Arc<dyn shards::FunctionShards>>,
 }
 
 impl Default for ShardContext {
     fn default() -> Self {
-        ShardContext { name: MAIN.to_owned(), other_shards: None }
+        ShardContext {
+            name: MAIN.to_owned(),
+            other_shards: None,
+            #[cfg(feature = "functions")]
+            function_shards: None,
+        }
     }
 }
 
@@ -174,8 +185,14 @@ impl App {
         let credentials: Arc<dyn Credentials> = connections.clone();
         let sources = definitions::sources(&settings, &definitions, &engine, &credentials)?;
         #[cfg(feature = "functions")]
-        let (Runnable { programs, actions, on_events }, accounts) =
-            functions::programs(&definitions, &sources, &connections, &settings, engine.clock());
+        let (Runnable { programs, actions, on_events }, accounts) = functions::programs(
+            &definitions,
+            &sources,
+            &connections,
+            &settings,
+            engine.clock(),
+            part.function_shards.clone(),
+        );
         #[cfg(not(feature = "functions"))]
         let programs = Programs::new();
         let sources = sources.by_name;

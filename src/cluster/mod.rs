@@ -17,8 +17,11 @@
 //! | `hold` | holds the partitions the group gives, lets go of those it takes |
 //! | `partition` | one partition: opened from Kafka, run, closed |
 //! | `inbox` | webhooks → the logs of their partitions |
+//! | `functions` | what functions ask of shards that are elsewhere; feature `functions` |
 //! | `owners` | who owns what, told on a board; the installation's secret |
 
+#[cfg(all(feature = "kafka", feature = "functions"))]
+mod functions;
 #[cfg(feature = "kafka")]
 mod hold;
 #[cfg(feature = "kafka")]
@@ -38,4 +41,6 @@ pub use member::ClusterMember;
 pub use node::ClusterNode;
 #[cfg(feature = "kafka")]
 pub use owners::Owner;
+#[cfg(feature = "functions")]
+pub use place::{FUNCTION_BYTES, FUNCTIONS};
 pub use place::{PROOF, ShardPlace};

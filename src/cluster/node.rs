@@ -94,14 +94,7 @@ impl ClusterMember for ClusterNode {
     }
 
     fn place(&self, partition: i32) -> ShardPlace {
-        let open = self.common.open.read();
-        if let Some(app) = open.get(&partition) {
-            return ShardPlace::Here(app.clone());
-        }
-        match owners::owner(&self.common.board, partition) {
-            Some(owner) if owner.process != self.common.process => ShardPlace::There(owner.url),
-            _ => ShardPlace::Nowhere,
-        }
+        self.common.place(partition)
     }
 
     fn moved(&self) -> watch::Receiver<u64> {
@@ -126,8 +119,19 @@ impl ClusterContext {
         serde_json::to_string(&here).unwrap_or_default()
     }
 
+    /// Where a partition is.
+    pub fn place(&self, partition: i32) -> ShardPlace {
+        if let Some(app) = self.open.read().get(&partition) {
+            return ShardPlace::Here(app.clone());
+        }
+        match owners::owner(&self.board, partition) {
+            Some(owner) if owner.process != self.process => ShardPlace::There(owner.url),
+            _ => ShardPlace::Nowhere,
+        }
+    }
+
     /// What processes show each other.
-    fn proof(&self) -> String {
+    pub fn proof(&self) -> String {
         use sha2::{Digest, Sha256};
         hex::encode(Sha256::new().chain_update(self.secret).chain_update(b"processes").finalize())
     }

@@ -1,5 +1,7 @@
 //! One partition on this machine: opened from what lies in Kafka, run, closed.
 
+#[cfg(feature = "functions")]
+use super::functions::FunctionsElsewhere;
 use super::node::ClusterContext;
 use crate::app::{App, Running, ShardContext};
 use crate::connectors::kafka::changelog::{KafkaChangelog, state_topic};
@@ -14,7 +16,7 @@ use std::sync::Arc;
 
 /// Opens the partition: whoever had it is fenced, its folder here is brought to where the changelog is, the app over it
 /// starts and claims the log. From then on it is ours.
-pub(super) async fn open(common: &ClusterContext, partition: i32) -> Result<Running, Failure> {
+pub(super) async fn open(common: &Arc<ClusterContext>, partition: i32) -> Result<Running, Failure> {
     let folder = common.settings.data_dir.join("partitions").join(partition.to_string());
     let announcer = Arc::new(Announcer::new(&common.settings.endpoints, &common.definitions));
     let engine = match engine(common, partition, folder.clone(), announcer.clone()).await {
@@ -29,6 +31,8 @@ pub(super) async fn open(common: &ClusterContext, partition: i32) -> Result<Runn
     let part = ShardContext {
         name: partition.to_string(),
         other_shards: Some(common.spread.other_shards(&common.definitions, partition)),
+        #[cfg(feature = "functions")]
+        function_shards: Some(Arc::new(FunctionsElsewhere::new(common, partition)?)),
     };
     let definitions = common.spread.definitions(&common.definitions, partition);
     let app = App::of_part(engine, common.settings.clone(), definitions, part).await;

@@ -79,9 +79,13 @@ impl ActionFailure {
     pub const NO_ACTION: &str = "unknown_action";
     /// There are too many.
     pub const BUSY: &str = "too_many_actions";
+    /// There is no such sync.
+    pub const NO_SYNC: &str = "unknown_sync";
+    /// The process that owns a connection cannot be asked.
+    pub const NO_OWNER: &str = "owner_unreachable";
 
     /// Words that only actions have; runs have the others.
-    const CODES: [&str; 10] = [
+    const CODES: [&str; 12] = [
         Self::THROWN,
         Self::INPUT,
         Self::OUTPUT,
@@ -92,6 +96,8 @@ impl ActionFailure {
         Self::NO_CONNECTION,
         Self::NO_ACTION,
         Self::BUSY,
+        Self::NO_SYNC,
+        Self::NO_OWNER,
     ];
 
     /// A word as it was stored.

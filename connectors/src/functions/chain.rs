@@ -27,7 +27,7 @@ impl Chain {
     }
 
     /// Something is about to be done that cannot be taken back.
-    pub(super) async fn begins_effect(&self) -> Result<(), Failure> {
+    pub async fn begins_effect(&self) -> Result<(), Failure> {
         match &self.effects {
             Some(effects) => effects.begin().await,
             None => Ok(()),

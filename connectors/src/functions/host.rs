@@ -204,10 +204,8 @@ impl<'a> Host<'a> {
         let Some(id) = request.connection.as_ref().filter(|id| **id != self.connection.id) else {
             return Ok(self.connection.clone());
         };
-        self.runner.accounts.connection(&self.connection.environment, own, id).ok_or_else(|| {
-            let message = format!("there is no connection `{id}` of `{own}` in this environment");
-            Answer::failed("unknown_connection", message)
-        })
+        let other = self.runner.accounts.connection(&self.connection.environment, own, id);
+        other.map_err(|why| Answer::failed(why.code, why.message))
     }
 
     async fn answered(&mut self, call: u32, answer: Answer) {

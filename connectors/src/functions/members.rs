@@ -16,8 +16,11 @@ use syncline_runtime::wire::Answer;
 /// Who keeps connections, knows where their webhooks arrive, and runs what else there is of them.
 #[async_trait]
 pub trait Accounts: Send + Sync {
-    /// Another connection of the same environment.
-    fn connection(&self, environment: &str, source: &str, id: &str) -> Option<Arc<Connection>>;
+    /// Another connection of the same environment, for requests in its name.
+    fn connection(&self, environment: &str, source: &str, id: &str) -> Result<Arc<Connection>, Failure>;
+
+    /// What is known of another connection of the same environment, as [`described`] says it.
+    async fn describe(&self, environment: &str, source: &str, id: &str) -> Result<Value, Failure>;
 
     /// Stores the metadata of a connection.
     async fn set_metadata(&self, source: &str, connection: &Connection, metadata: Value) -> Result<(), Failure>;
@@ -50,6 +53,7 @@ pub struct InnerCall {
 }
 
 /// Syncs as a function names them.
+#[derive(Clone)]
 pub struct NamedSyncs {
     /// Their source.
     pub source: String,
@@ -84,7 +88,7 @@ impl Members {
             };
         }
         let answered = match name {
-            "getConnection" => self.connection(&arguments),
+            "getConnection" => self.connection(&arguments).await,
             "getMetadata" => Ok(self.metadata.lock().clone()),
             "setMetadata" => self.set_metadata(&arguments, false).await,
             "updateMetadata" => self.set_metadata(&arguments, true).await,
@@ -117,20 +121,16 @@ impl Members {
     }
 
     /// The connection as it is on the wire: this one, or another of the same environment.
-    fn connection(&self, arguments: &[Value]) -> Result<Value, Failure> {
+    async fn connection(&self, arguments: &[Value]) -> Result<Value, Failure> {
         let text = |at: usize| arguments.get(at).and_then(Value::as_str);
         let (source, id) = (text(0).unwrap_or(self.name()), text(1).unwrap_or(&self.connection.id));
         if source == self.name() && id == self.connection.id {
-            return Ok(described(source, &self.connection, self.metadata.lock().clone(), self.handles.shown().clone()));
+            let mut own = described(source, &self.connection);
+            own["credentials"] = Value::Object(self.handles.shown().clone());
+            own["metadata"] = shown_metadata(&self.metadata.lock());
+            return Ok(own);
         }
-        let other = self.accounts.connection(&self.connection.environment, source, id).ok_or_else(|| {
-            Failure::lasting(
-                "unknown_connection",
-                format!("there is no connection `{id}` of `{source}` in this environment"),
-            )
-        })?;
-        // Credentials of others are never shown: their own requests sign them in.
-        Ok(described(source, &other, other.metadata.clone(), Map::new()))
+        self.accounts.describe(&self.connection.environment, source, id).await
     }
 
     async fn set_metadata(&self, arguments: &[Value], merge: bool) -> Result<Value, Failure> {
@@ -236,14 +236,18 @@ fn key_of(arguments: &[Value]) -> Option<&str> {
     arguments.first()?["key"].as_str()
 }
 
-fn described(source: &str, connection: &Connection, metadata: Value, credentials: Map<String, Value>) -> Value {
-    let metadata = if metadata.is_null() { Value::Object(Map::new()) } else { metadata };
+/// A connection as functions see it. Credentials of others are never shown: their own requests sign them in.
+pub fn described(source: &str, connection: &Connection) -> Value {
     json!({
         "connection_id": connection.id,
         "provider_config_key": source,
         "connection_config": connection.fields,
-        "metadata": metadata,
+        "metadata": shown_metadata(&connection.metadata),
         "tags": connection.tags,
-        "credentials": credentials,
+        "credentials": {},
     })
+}
+
+fn shown_metadata(metadata: &Value) -> Value {
+    if metadata.is_null() { Value::Object(Map::new()) } else { metadata.clone() }
 }

@@ -46,7 +46,7 @@ pub use by_hand::{ByHand, Recording};
 pub use chain::{Chain, Effects, Witness};
 pub use execution::Executor;
 pub use locks::Locks;
-pub use members::{Accounts, InnerCall, NamedSyncs};
+pub use members::{Accounts, InnerCall, NamedSyncs, described};
 pub use program::{FunctionProgram, LOST};
 pub use runner::{Code, Runner};
 pub use syncline_runtime as runtime;

@@ -14,6 +14,8 @@ use syncline_engine::model::Failure;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Without a byte of an answer for so long, the other process is taken for gone. Longer than any reader may wait for news.
 const SILENCE: Duration = Duration::from_secs(120);
+/// The other process could not be reached, so it has not got the request.
+pub const UNREACHABLE: &str = "process_unreachable";
 
 /// The way to the other processes. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -50,8 +52,10 @@ impl Forward {
         single_hop(&mut kept);
         kept.remove(HOST);
         let sent = self.0.request(method, url.clone()).headers(kept).body(body).send().await;
-        let response =
-            sent.map_err(|e| broken(&format!("{} does not answer: {e}", url.origin().ascii_serialization())))?;
+        let response = sent.map_err(|e| {
+            let why = format!("{} does not answer: {e}", url.origin().ascii_serialization());
+            if e.is_connect() { Failure::passing(UNREACHABLE, why) } else { broken(&why) }
+        })?;
         let mut headers = response.headers().clone();
         single_hop(&mut headers);
         Ok(Passed { status: response.status(), headers, response })
@@ -76,5 +80,5 @@ fn single_hop(headers: &mut HeaderMap) {
 }
 
 fn broken(message: &str) -> Failure {
-    Failure::passing("process_unreachable", message)
+    Failure::passing("process_silent", message)
 }

@@ -34,7 +34,7 @@ mod veil;
 
 pub use client::{Answer, Client, ClientOptions, Outgoing};
 pub use dial::{Lookup, SystemLookup};
-pub use forward::{Forward, Passed};
+pub use forward::{Forward, Passed, UNREACHABLE};
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use reqwest::{Method, Url};
 pub use room::{ANSWERS, ANSWERS_LEAST, ReservedMemory, Room};

@@ -8,10 +8,13 @@
 //! | [`target`] | who answers a route, and where a request says whom it concerns |
 //! | [`across`] | one request to all owners, their answers merged |
 //! | [`forwarder`] | a request to the owner of a partition |
+//! | `functions` | what functions of other processes ask; feature `functions` |
 //! | `webhooks` | webhooks for connections that only an owner knows |
 
 pub(super) mod across;
 pub(super) mod forwarder;
+#[cfg(feature = "functions")]
+mod functions;
 pub(super) mod target;
 #[cfg(test)]
 pub(super) mod tests;
@@ -67,6 +70,8 @@ pub fn router(member: Arc<dyn ClusterMember>, stopping: CancellationToken) -> Re
     let all = all.fallback(local_answer).method_not_allowed_fallback(local_answer);
     let all = all.layer(from_fn_with_state(forwarder.clone(), admit)).layer(from_fn(render));
     let all = all.layer(from_fn_with_state(numbers, request::number)).with_state(forwarder.clone());
+    #[cfg(feature = "functions")]
+    let all = all.merge(functions::router(forwarder.clone()));
     let hooks = hooks::router(front.hooks.clone()).layer(from_fn_with_state(forwarder, webhooks::forward));
     Ok(all.merge(hooks))
 }

@@ -214,7 +214,7 @@ async fn app(folder: &Path, settings: &Settings, name: &str, partition: Option<i
     let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-04-14T18:46:03Z").expect("a time")));
     let options = Options { data_dir: Some(folder.join(name)), workers: 1, clock, ..Options::default() };
     let other_shards = partition.map(|partition| spread.other_shards(&all, partition));
-    let part = ShardContext { name: name.to_owned(), other_shards };
+    let part = ShardContext { name: name.to_owned(), other_shards, ..ShardContext::default() };
     let own = partition.map_or(all.clone(), |partition| spread.definitions(&all, partition));
     let engine = Engine::open(options).expect("an engine");
     App::of_part(engine, settings.clone(), own, part).await.expect("an app")

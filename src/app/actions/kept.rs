@@ -55,25 +55,25 @@ pub(super) enum Stage {
     /// It gave this output (JSON).
     Output(String, Timestamp),
     /// It failed.
-    Failed(Failed, Timestamp),
+    Failed(FailedAction, Timestamp),
 }
 
 /// Why a call failed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Failed {
+pub struct FailedAction {
     code: String,
     message: String,
     payload: Option<Value>,
 }
 
-impl From<ActionFailure> for Failed {
-    fn from(why: ActionFailure) -> Failed {
-        Failed { code: why.code.to_owned(), message: why.message, payload: why.payload }
+impl From<ActionFailure> for FailedAction {
+    fn from(why: ActionFailure) -> FailedAction {
+        FailedAction { code: why.code.to_owned(), message: why.message, payload: why.payload }
     }
 }
 
-impl From<Failed> for ActionFailure {
-    fn from(why: Failed) -> ActionFailure {
+impl From<FailedAction> for ActionFailure {
+    fn from(why: FailedAction) -> ActionFailure {
         ActionFailure { code: ActionFailure::code_of(&why.code), message: why.message, payload: why.payload }
     }
 }

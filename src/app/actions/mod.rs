@@ -14,7 +14,7 @@ mod kept;
 mod on_events;
 mod places;
 
-pub use kept::shard_of;
+pub use kept::{FailedAction, shard_of};
 pub use on_events::BEFORE_DELETION;
 
 use crate::connectors::functions::{ActionAsk, ActionFailure, Chain, Effects, FunctionAction, InnerCall, Witness};
@@ -216,6 +216,24 @@ impl Actions {
         let place = self.inner.places.within(environment, chain.depth).await;
         let _place = place.ok_or(NotCalled::Stopping)?;
         self.inner.tries(&call, &chain, WALL_LATER).await
+    }
+
+    /// Runs an action for a function of another shard; `None` if this one is being let go, and nothing was begun.
+    pub(super) async fn call_for_other(&self, environment: &str, call: InnerCall) -> Option<Outcome> {
+        let inner = &self.inner;
+        if inner.stopping.is_cancelled() {
+            return None;
+        }
+        let work = async {
+            tokio::select! {
+                ended = self.call_within(environment, call) => ended,
+                () = inner.cut.cancelled() => {
+                    let message = "the process of the connection stopped while the action ran: what it does may have happened";
+                    Err(ActionFailure::new(ActionFailure::UNKNOWN_OUTCOME, message))
+                }
+            }
+        };
+        Some(inner.tasks.track_future(work).await)
     }
 
     /// Begins calls that nobody waits for, and forgets what is past its time, until `stop` is cancelled or the store fails.
