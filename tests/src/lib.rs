@@ -18,6 +18,7 @@ pub mod retraction;
 pub mod salesforce;
 pub mod served;
 pub mod serving;
+pub mod steps;
 pub mod tools;
 pub mod topic;
 pub mod wire;

@@ -6,6 +6,7 @@ mod crash;
 mod crash_events;
 mod crash_functions;
 mod crash_program;
+mod crash_steps;
 mod crash_views;
 mod faults;
 mod plants;

@@ -15,6 +15,7 @@ impl ProgramDriver<'_> {
     /// not be ahead of it, also when this is given up on the way.
     pub(super) async fn commit(&mut self, handed: HandedStep) -> Result<(), RunStop> {
         let HandedStep { mut step, room, placed } = handed;
+        self.torn = true;
         let mut state = self.state.clone();
         let mut batch = self.batch();
         self.open_windows(&step, &mut state, &mut batch)?;
@@ -27,7 +28,7 @@ impl ProgramDriver<'_> {
         if let Some((why, _)) = submitted.map_err(refused)? {
             return Err(RunStop::Failed(failure("step_too_large", why)));
         }
-        self.state = state;
+        (self.state, self.torn) = (state, false);
         pass("poll.append_after");
         if let Some(placed) = placed {
             // Who waits may be gone.

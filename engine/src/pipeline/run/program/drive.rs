@@ -35,6 +35,8 @@ pub(super) struct ProgramDriver<'a> {
     pub(super) deadline: Timestamp,
     pub(super) on_their_way: CommitWindow<OnItsWay>,
     pub(super) observed: ObservedTimes,
+    /// A step was taken from the program and has not got its place: nothing behind it may have one.
+    pub(super) torn: bool,
     /// Windows that earlier executions have ended since the checkpoint.
     pub(super) swept_before: BTreeSet<String>,
     pub(super) resumed: bool,
@@ -95,6 +97,7 @@ impl<'a> ProgramDriver<'a> {
             clock,
             halt,
             tell,
+            torn: false,
             swept_before,
             resumed,
             steps: 0,
@@ -163,9 +166,11 @@ impl<'a> ProgramDriver<'a> {
     }
 
     /// Commits what the program left behind, however it ended, and waits for all that is on its way. Calls are answered to nobody.
+    /// Behind a step that was not committed there may be a checkpoint: then nothing more is.
     async fn drain(&mut self, inlet: &mut Inlet) -> Result<(), RunStop> {
         // A disk that is full is not waited for at the end.
-        while self.engine.refusing().is_none()
+        while !self.torn
+            && self.engine.refusing().is_none()
             && let Some(handed) = inlet.next().await
         {
             if let Handed::Step(step) = handed {
