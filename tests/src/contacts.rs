@@ -87,3 +87,18 @@ async fn one(State(fake): State<Arc<Contacts>>, Path(id): Path<u32>) -> Response
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
+
+/// Writes the definition of a source `hubspot` whose events come for portal 7, and the file of its sync.
+pub fn lay_out(folder: &std::path::Path, url: &str) {
+    let (sources, syncs) = (folder.join("sources"), folder.join("functions/hubspot/syncs"));
+    std::fs::create_dir_all(&sources).expect("a folder");
+    std::fs::create_dir_all(&syncs).expect("a folder");
+    std::fs::write(syncs.join("contacts.ts"), include_str!("../../runtime/tests/fixtures/realtime.ts"))
+        .expect("written");
+    let definition = json!({
+        "source": "hubspot", "base_url": url, "auth": {"type": "none"},
+        "webhooks": {"verify": {"scheme": "none"}, "events": ".[]", "route": ".portalId", "type": ".subscriptionType"},
+        "connections": {"acme": {"metadata": {"portalId": 7}}},
+    });
+    std::fs::write(sources.join("hubspot.yaml"), definition.to_string()).expect("written");
+}

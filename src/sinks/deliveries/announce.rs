@@ -35,8 +35,16 @@ struct Late {
 impl Announcer {
     /// For these endpoints. Call [`attach`](Announcer::attach) once the engine is open.
     pub fn new(endpoints: &BTreeMap<String, Endpoint>, definitions: &BTreeMap<String, Arc<Definition>>) -> Self {
-        let streams = definitions.values().flat_map(|d| d.streams.iter().map(move |s| (d, s)));
-        let syncs = streams.map(|(d, s)| ((d.source.clone(), s.name.clone()), s.sync.clone())).collect();
+        let mut syncs = HashMap::new();
+        for definition in definitions.values() {
+            let streams = definition.streams.iter().map(|stream| (&stream.name, &stream.sync));
+            let of_functions = definition.function_syncs.iter();
+            let models = of_functions.flat_map(|sync| sync.models.iter().map(move |model| (model, &sync.name)));
+            // A model of a function is a stream as well: the name of its function counts.
+            for (model, sync) in streams.chain(models) {
+                syncs.insert((definition.source.clone(), model.clone()), sync.clone());
+            }
+        }
         Announcer { endpoints: endpoints.clone(), syncs, late: OnceLock::new() }
     }
 

@@ -3,8 +3,9 @@
 //   node drive.mjs
 //
 // Prints `port N` first: a receiver of webhooks listens there, and the server is to send its own to it. Then reads one line of
-// JSON from stdin: {url, apiKey, signingKey, source, connections, model, sync, records}. Prints one line per call and `done` at
-// the end; anything unexpected ends it with 1.
+// JSON from stdin: {url, apiKey, signingKey, source, connections, model, sync, records, functions, hook}. Of `functions` the first
+// is a sync in TypeScript that polls, the second one takes webhooks at `hook` as well. Prints one line per call and `done` at the
+// end; anything unexpected ends it with 1.
 
 import assert from "node:assert/strict";
 import http from "node:http";
@@ -27,7 +28,7 @@ await new Promise((listening) => receiver.listen(0, "127.0.0.1", listening));
 console.log(`port ${receiver.address().port}`);
 
 const line = (await readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]().next()).value;
-const { url, apiKey, signingKey, source, connections, model, sync, records } = JSON.parse(line);
+const { url, apiKey, signingKey, source, connections, model, sync, records, functions, hook } = JSON.parse(line);
 const [connectionId, other] = connections;
 const nango = new Nango({ host: url, apiKey, webhookSigningKey: signingKey });
 const at = { providerConfigKey: source, connectionId, model };
@@ -132,9 +133,56 @@ await step("verifyIncomingWebhookRequest", async () => {
   assert.deepEqual(told.responseResults, { added: records, updated: 0, deleted: 0 });
 });
 
+// What a product does: a signed webhook comes, and the records that it tells of are read.
+async function heard(what, { source, connectionId, sync, model }, matches) {
+  const { body, headers } = await until(what, () =>
+    received.find(({ body }) => {
+      const told = JSON.parse(body);
+      return told.providerConfigKey === source && told.connectionId === connectionId && matches(told);
+    }),
+  );
+  assert.equal(nango.verifyIncomingWebhookRequest(body, headers), true);
+  assert.equal(nango.verifyIncomingWebhookRequest(body.replace('"success":true', '"success":false'), headers), false);
+  const told = JSON.parse(body);
+  assert.deepEqual([told.from, told.type, told.success, told.syncName, told.model], ["nango", "sync", true, sync, model]);
+  const { modifiedAfter } = told;
+  const rows = [];
+  let { cursor } = told;
+  do {
+    const page = await nango.listRecords({ providerConfigKey: source, connectionId, model, modifiedAfter, limit: 100, cursor });
+    rows.push(...page.records);
+    cursor = page.next_cursor;
+  } while (cursor !== null);
+  return { told, rows };
+}
+
+await step("a sync in TypeScript: its signed webhook, and the records it tells of", async () => {
+  const [polling] = functions;
+  const { told, rows } = await heard("the webhook of a function", polling, (told) => told.syncType === "INITIAL");
+  assert.deepEqual(told.responseResults, { added: polling.records, updated: 0, deleted: 0 });
+  assert.equal(rows.length, polling.records);
+  assert.equal(rows.find((row) => row.id === "00300000007").last_name, "Name 7");
+  assert.ok(rows.every((row) => row._nango_metadata.last_action === "ADDED"));
+});
+
+await step("a sync in TypeScript in real time: from the provider's webhook to its own", async () => {
+  const [, both] = functions;
+  const { rows } = await heard("the first listing", both, (told) => told.syncType === "INITIAL");
+  assert.equal(rows.length, both.records);
+  const event = { portalId: 7, subscriptionType: "contact.propertyChange", objectId: 5, propertyName: "email" };
+  const sent = JSON.stringify([{ ...event, propertyValue: "five@example.com" }]);
+  const answer = await fetch(hook, { method: "POST", headers: { "content-type": "application/json" }, body: sent });
+  assert.equal(answer.status, 200);
+  const { told, rows: changed } = await heard("what it made of it", both, (told) => told.syncType === "WEBHOOK");
+  assert.deepEqual(told.responseResults, { added: 0, updated: 1, deleted: 0 });
+  assert.deepEqual(changed.map((row) => [row.id, row.email]), [["5", "five@example.com"]]);
+  assert.equal(changed[0]._nango_metadata.last_action, "UPDATED");
+});
+
 await step("listConnections, getConnection", async () => {
   const listed = (await nango.listConnections()).connections;
-  assert.deepEqual(listed.map((one) => one.connection_id).sort(), [...connections].sort());
+  const all = [...connections, ...functions.map((one) => one.connectionId)];
+  assert.deepEqual(listed.map((one) => one.connection_id).sort(), all.sort());
   const ids = async (question) => (await nango.listConnections(question)).connections.map((one) => one.connection_id);
   assert.deepEqual(await ids({ connectionId }), [connectionId]);
   assert.deepEqual(await ids({ integrationId: [source, "none"], limit: 1, page: 5 }), []);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use syncline_connectors::definition::OnInvalid;
-use syncline_tests::contacts::Contacts;
+use syncline_tests::contacts::{self, Contacts};
 use syncline_tests::salesforce::{Salesforce, lay_out, stamp};
 use syncline_tests::serving::{KEY, Serving};
 
@@ -123,17 +123,7 @@ async fn a_listing_deletes_what_is_absent_and_its_models_move_together() {
 async fn a_sync_in_real_time_comes_from_an_unchanged_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let (fake, url) = Contacts::start(1_050).await;
-    let (sources, syncs) = (folder.path().join("sources"), folder.path().join("functions/hubspot/syncs"));
-    std::fs::create_dir_all(&sources).expect("a folder");
-    std::fs::create_dir_all(&syncs).expect("a folder");
-    std::fs::write(syncs.join("contacts.ts"), include_str!("../../../runtime/tests/fixtures/realtime.ts"))
-        .expect("written");
-    let definition = json!({
-        "source": "hubspot", "base_url": url, "auth": {"type": "none"},
-        "webhooks": {"verify": {"scheme": "none"}, "events": ".[]", "route": ".portalId", "type": ".subscriptionType"},
-        "connections": {"acme": {"metadata": {"portalId": 7}}},
-    });
-    std::fs::write(sources.join("hubspot.yaml"), definition.to_string()).expect("written");
+    contacts::lay_out(folder.path(), &url);
     let server = serve(folder.path()).await;
     let ended = server.settled("hubspot", "acme", "contacts", LIMIT).await;
     assert_eq!(ended["status"], "SUCCESS", "{ended}");

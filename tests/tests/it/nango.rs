@@ -1,5 +1,5 @@
 //! The Nango client library, unchanged, against the running server: every call this release serves, and the signature of a
-//! webhook that was really sent.
+//! webhook that was really sent: of a definition, and of functions in TypeScript.
 
 use serde_json::json;
 use std::fs;
@@ -13,6 +13,8 @@ use syncline_connectors::http::{Client, ClientOptions};
 use syncline_engine::time::SystemClock;
 use syncline_provider::webhooks::ClientCourier;
 use syncline_provider::{DefinitionOptions, Fake, FakeOptions, definition};
+use syncline_tests::contacts::{self, Contacts};
+use syncline_tests::salesforce::{self, Salesforce};
 use syncline_tests::serving::{KEY, Serving};
 use syncline_tests::tools::{install_npm, node};
 
@@ -21,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 const SIGNING_KEY: &str = "what the server signs with and the client checks";
 const RECORDS: u64 = 250;
+
+/// A sync in TypeScript that the client hears of.
+const CONTACTS: &str = include_str!("../../../runtime/tests/fixtures/contacts.ts");
 
 /// What the client calls.
 const GREET: &str = r#"
@@ -75,12 +80,21 @@ async fn the_client_library_finds_everything_as_it_knows_it() {
     let functions = folder.path().join("functions");
     fs::create_dir_all(functions.join("fake/actions")).expect("a folder for actions");
     fs::write(functions.join("fake/actions/greet.ts"), GREET).expect("written");
+    let (polling, url) = Salesforce::start(100, Duration::ZERO).await;
+    polling.fill(RECORDS as usize);
+    salesforce::lay_out(folder.path(), "salesforce", &url, "contacts", CONTACTS);
+    let (_both, url) = Contacts::start(RECORDS as u32).await;
+    contacts::lay_out(folder.path(), &url);
     let more = json!({"endpoints": {"app": endpoint}, "functions": {"path": functions, "in_process": true}});
     let syncline = Serving::start_with(folder.path(), &sources, more).await;
 
+    let of_functions = ["salesforce", "hubspot"].map(|source| {
+        json!({"source": source, "connectionId": "acme", "model": "Contact", "sync": "contacts", "records": RECORDS})
+    });
     let line = json!({
         "url": syncline.url, "apiKey": KEY, "signingKey": SIGNING_KEY, "source": "fake", "connections": names,
-        "model": "Contact", "sync": "contacts", "records": RECORDS,
+        "model": "Contact", "sync": "contacts", "records": RECORDS, "hook": syncline.hook_url("hubspot"),
+        "functions": of_functions,
     });
     let mut stdin = driver.0.stdin.take().expect("a way in");
     stdin.write_all(format!("{line}\n").as_bytes()).expect("told");
