@@ -138,6 +138,11 @@ fn every_complaint_of_functions_has_its_place() {
     assert!(ended(&start, 78).is_empty() && err(&start).contains(wanted), "{}", err(&start));
     files(dir.path(), &[("functions/crm/syncs/contacts.ts", &sync.replace("frequency: 'now and then', ", ""))]);
     assert_eq!(compile(), ["functions/crm/syncs/contacts.ts:3:16 no_frequency"]);
+    fs::remove_dir_all(dir.path().join("functions/crm/syncs")).expect("removed");
+    let event = "import { createOnEvent } from 'nango';\nexport default createOnEvent({\n    \
+                 event: 'post-connection-deletion',\n    exec: async () => {}\n});\n";
+    files(dir.path(), &[("functions/crm/on-events/gone.ts", event)]);
+    assert_eq!(compile(), ["functions/crm/on-events/gone.ts:3:5 unknown_event"]);
     files(dir.path(), &[("functions/crm/nango.yaml", "integrations: {}\n")]);
     assert_eq!(compile(), ["functions/crm/nango.yaml:1:1 old_format"]);
 }

@@ -150,8 +150,8 @@ impl Told {
 
 /// Calls actions of the connection `acme` of the shop.
 #[derive(Clone)]
-struct Caller {
-    url: String,
+pub(super) struct Caller {
+    pub(super) url: String,
     client: Client,
 }
 
@@ -402,13 +402,13 @@ async fn polls_syncs_and_actions_of_a_connection_have_one_budget() {
 }
 
 /// `syncline serve` with functions in worker processes.
-struct Program {
+pub(super) struct Program {
     child: Child,
-    caller: Caller,
+    pub(super) caller: Caller,
 }
 
 impl Program {
-    fn start(folder: &Path) -> Program {
+    pub(super) fn start(folder: &Path) -> Program {
         let settings = json!({
             "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": folder.join("sources"),
             "functions": {"path": folder.join("functions")},

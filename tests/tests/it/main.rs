@@ -22,6 +22,7 @@ mod large;
 mod log;
 mod nango;
 mod octokit;
+mod on_events;
 mod oracle;
 mod pocketbase;
 mod quarantine;
