@@ -1,8 +1,11 @@
 //! Several processes over one broker: each connection is served by one of them, whoever is asked; killing or pausing one
 //! under load loses nothing, doubles nothing, and keeps the order of every record. Views are told of, and deleted, as a whole.
+//! `functions`: the same of functions in TypeScript.
 //!
 //! `PROCESS_ROUNDS=n` sets how often something happens, `PROCESS_SEED` the seed, `PROCESS_BATCH` the events of a request,
 //! `PROCESS_EVENTS` how many there must be in all.
+
+mod functions;
 
 use axum::Router;
 use axum::extract::Path as UrlPath;
@@ -655,7 +658,7 @@ impl Installation {
     fn set_up(&self, number: usize) -> PathBuf {
         let folder = self.folder.path().join(number.to_string());
         std::fs::create_dir_all(&folder).expect("a folder");
-        let settings = json!({
+        let mut settings = json!({
             "listen": "127.0.0.1:0", "data_dir": folder.join("data"), "sources": self.folder.path().join("sources"),
             "api_keys": [{"name": "tests", "key": "env:TEST_KEY", "role": "admin"}],
             "workers": 1, "egress": {"allow_http": true, "allow": ["127.0.0.0/8", "127.0.0.1:9"]},
@@ -663,6 +666,10 @@ impl Installation {
                       "output": {"state": true}},
             "log": {"kind": "kafka", "partitions": 6, "session": "2s"},
         });
+        let functions = self.folder.path().join("functions");
+        if functions.is_dir() {
+            settings["functions"] = json!({"path": functions});
+        }
         std::fs::write(folder.join("syncline.yaml"), settings.to_string()).expect("settings");
         folder
     }
