@@ -229,7 +229,10 @@ struct Processes {
 
 impl Processes {
     async fn start(folder: &Path) -> Processes {
-        let settings = settings(folder);
+        Processes::of(folder, settings(folder)).await
+    }
+
+    async fn of(folder: &Path, settings: Settings) -> Processes {
         let front = app(folder, &settings, "front", None).await;
         let alone = app(folder, &settings, "alone", None).await;
         let mut apps = BTreeMap::new();
@@ -366,6 +369,58 @@ async fn a_list_of_all_owners_is_that_of_one_process() {
             assert_eq!(told(shared).await, alone, "{path}");
         }
     }
+    processes.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn syncs_of_all_connections_are_begun_where_most_shards_have_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = settings(folder.path());
+    let (name, lone) = ("sources/lone.yaml", SOURCE.replace("source: crm", "source: lone"));
+    let lone = lone.replace("{acme: {}, zenith: {}, a: {}, b: {}, c: {}, d: {}}", "{only: {}}");
+    std::fs::write(folder.path().join(name), lone).expect("a definition");
+    let processes = Processes::of(folder.path(), settings).await;
+    for (path, sync, wanted) in [
+        ("/sync/trigger", "contacts", 200),
+        ("/sync/pause", "contacts", 200),
+        ("/sync/start", "contacts", 200),
+        ("/sync/start", "nothing", 400),
+        ("/sync/start", "contacts::other", 400),
+    ] {
+        let body = json!({"provider_config_key": "lone", "syncs": [sync]}).to_string();
+        let request = || Request::builder().method("POST").uri(path);
+        for router in [&processes.alone, &processes.shared[0], &processes.shared[1]] {
+            let (status, answer, _) = ask(router, &request, &body).await;
+            assert_eq!(status, wanted, "{path} {sync}: {answer}");
+        }
+    }
+    processes.stop.cancel();
+}
+
+#[cfg(feature = "functions")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_of_other_processes_alone_ask_a_shard_that_is_here() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let processes = Processes::start(folder.path()).await;
+    let shard = Spread { count: PARTITIONS }.of("default", "crm", "acme");
+    let (here, elsewhere) = (shard as usize % 2, 1 - shard as usize % 2);
+    let path = format!("/cluster/functions/{shard}");
+    let about = async |process: usize, proof: &str, connection: &str| {
+        let asked =
+            json!({"environment": "default", "source": "crm", "connection": connection, "wanted": "description"});
+        let request = || Request::builder().method("POST").uri(&path).header(PROOF, proof);
+        ask(&processes.shared[process], &request, &asked.to_string()).await
+    };
+    let (status, known, _) = about(here, "a proof", "acme").await;
+    let known: Value = serde_json::from_str(known["output"].as_str().expect("an output")).expect("JSON");
+    assert_eq!((status, &known["connection_id"], &known["credentials"]), (200, &json!("acme"), &json!({})));
+    assert_eq!(about(elsewhere, "a proof", "acme").await.1, json!("not_here"));
+    let (_, unknown, _) = about(here, "a proof", "nobody").await;
+    assert_eq!(unknown["failed"]["code"], "unknown_connection", "{unknown}");
+    // Whoever has a key of the installation is no process of it.
+    assert_eq!(about(here, "another proof", "acme").await.0, 404);
+    let request = || Request::builder().method("POST").uri(&path).header(PROOF, "a proof");
+    assert_eq!(ask(&processes.shared[here], &request, "{}").await.0, 400);
     processes.stop.cancel();
 }
 
