@@ -232,7 +232,7 @@ mod tests {
             assert!(kept.get("default", &keys[0].1).expect("reads").is_some());
         }
         let (kept, open) = Kept::open(engine, 3).expect("reads");
-        assert_eq!(open, [waiting.clone()]);
+        assert_eq!(open, std::slice::from_ref(&waiting));
         let day = 24 * 3_600;
         assert_eq!(kept.forget(at(10 + day)).await.expect("works"), at(20 + day));
         let there = |id: &str| kept.get("default", id).expect("reads").is_some();

@@ -50,7 +50,7 @@ const CONNECTORS: &[Room] = &[
     room("mapping", &["expr", "definition"]),
     room("http", &["expr", "egress", "definition"]),
     room("rest", &["expr", "definition", "mapping", "http"]),
-    room("functions", &["definition", "http", "rest"]),
+    room("functions", &["definition", "mapping", "http", "rest"]),
     room("webhooks", &["expr", "definition", "mapping", "http"]),
     room("deliveries", &["http"]),
     room("murmur2", &[]),

@@ -80,8 +80,8 @@ async fn the_example_in_typescript_hears_of_each_change_and_lists_what_was_lost(
     let path = "/api/collections/posts/records";
     let all = || 0..POSTS;
     let create = |n: usize| {
-        let title = format!("{}post {n}", if n % 10 == 0 { "lost " } else { "" });
-        let body = json!({"title": title, "text": "<p>ü</p>", "published": n % 2 == 0});
+        let title = format!("{}post {n}", if n.is_multiple_of(10) { "lost " } else { "" });
+        let body = json!({"title": title, "text": "<p>ü</p>", "published": n.is_multiple_of(2)});
         json!({"method": "POST", "url": path, "body": body})
     };
     let created = pocketbase.batches(&all().map(create).collect::<Vec<_>>()).await;
