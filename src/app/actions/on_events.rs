@@ -184,14 +184,12 @@ impl ActionsInner {
     /// that joins is seen by him or by the next.
     fn next_of_creation(&self, key: &AccountKey) -> Option<String> {
         let mut creations = self.creations.lock();
-        let mut next = None;
-        let read = self.engine.marks_after(CREATION, &key.parts(), &[], &mut |rest, _| {
-            next = rest.into_iter().next();
-            false
-        });
-        if let Err(error) = read {
+        let marks = self.engine.marks(CREATION, &key.parts()).unwrap_or_else(|error| {
             tracing::error!(%error, "what is to be done for new connections cannot be read");
-        }
+            Vec::new()
+        });
+        // Marks are in order of the length of their names first.
+        let next = marks.into_iter().filter_map(|(rest, _)| rest.into_iter().next()).min();
         let there = self.connections.get(&key.environment, &key.source, &key.id).is_some();
         let next = next.filter(|_| there && !self.stopping.is_cancelled());
         if next.is_none() {

@@ -77,7 +77,7 @@ export default createOnEvent({
         await nango.get({ endpoint: '/orders' });
         const token = await nango.getToken();
         if (token === 'stolen') {
-            throw new ActionError({ type: 'stolen_token', message: 'this token is not yours' });
+            throw new ActionError({ type: 'not_yours', message: 'this token is not yours' });
         }
         if (token === 'writes') {
             await nango.setMetadata({ seen: true });
@@ -293,7 +293,7 @@ async fn a_connection_that_is_not_valid_is_refused() {
         assert_eq!((status, &error["code"]), (400, &json!("connection_validation_failed")), "{told}");
         (error["message"].as_str().expect("text").to_owned(), error["payload"].clone())
     };
-    let stolen = json!({"type": "stolen_token", "message": "this token is not yours"});
+    let stolen = json!({"type": "not_yours", "message": "this token is not yours"});
 
     let (message, payload) = refused(create(&server.url, "zed", "stolen", Value::Null).await);
     let wanted = "shop/on-events/check.ts:10:23 ActionError: this token is not yours";
