@@ -36,6 +36,12 @@ export default createSync({
         const token: any = await nango.getToken();
         await nango.get({ endpoint: '/signed' });
         await nango.get({ endpoint: '/handle', headers: { 'x-token': token }, params: { token } });
+        await nango.uncontrolledFetch({
+            url: 'PROVIDER/elsewhere?token=' + encodeURIComponent(token),
+            method: 'POST',
+            headers: { 'x-token': token },
+            body: 'it is ' + token,
+        });
         const text = ['a-marker', 'that-the-function-holds', token, JSON.stringify(connection)].join('-');
         await nango.get({ endpoint: '/hold' });
         await nango.log(text, { level: 'warn' });
@@ -51,6 +57,8 @@ struct Provider {
     signed: parking_lot::Mutex<Vec<String>>,
     /// The secret was in the header and the parameter where the function had put its handle.
     handles: AtomicBool,
+    /// What came with a request that is nobody's: where to, what with.
+    elsewhere: parking_lot::Mutex<String>,
     held: AtomicBool,
     well: AtomicBool,
     goes_on: AtomicBool,
@@ -72,6 +80,7 @@ async fn answer(
     uri: Uri,
     Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
+    body: String,
 ) -> (StatusCode, String) {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     if header("authorization") == format!("Bearer {SECRET}") {
@@ -82,6 +91,7 @@ async fn answer(
             let both = header("x-token") == SECRET && query.get("token").is_some_and(|token| token == SECRET);
             provider.handles.store(both, Ordering::SeqCst);
         }
+        "/elsewhere" => *provider.elsewhere.lock() = format!("{uri} {headers:?} {body}"),
         "/hold" => {
             provider.held.store(true, Ordering::SeqCst);
             while !provider.goes_on.load(Ordering::SeqCst) {
@@ -101,7 +111,7 @@ fn lay_out(folder: &Path, url: &str, functions: Value) {
     let syncs = folder.join("functions/shop/syncs");
     fs::create_dir_all(&syncs).expect("a folder");
     fs::create_dir_all(folder.join("sources")).expect("a folder");
-    fs::write(syncs.join("kept.ts"), FUNCTION).expect("a function");
+    fs::write(syncs.join("kept.ts"), FUNCTION.replace("PROVIDER", url)).expect("a function");
     let definition = json!({
         "source": "shop", "base_url": url, "auth": {"type": "bearer"}, "functions": functions,
         "limits": {"retry": {"max": 0}}, "connections": {"acme": {"credentials": {"token": "env:SHOP_TOKEN"}}},
@@ -179,6 +189,10 @@ async fn a_worker_and_what_is_written_hold_no_secret() {
     let (provider, url) = Provider::start().await;
     lay_out(folder.path(), &url, json!({}));
     let mut program = held(folder.path(), &provider).await;
+    // Sent elsewhere, a handle stays one: in the address, in a header, in the body.
+    let elsewhere = provider.elsewhere.lock().clone();
+    assert!(elsewhere.contains("it is secret-handle:token:"), "{elsewhere}");
+    hides("a request that is not signed in", elsewhere.as_bytes());
     let workers = children(program.id());
     assert_eq!(workers.len(), 1, "one worker: {workers:?}");
     let parts = memory(workers[0]);
