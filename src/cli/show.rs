@@ -17,6 +17,7 @@ pub(crate) fn line(text: &str) -> Result<(), Fail> {
 }
 
 /// Says on stderr what is no data. Nobody is harmed if it is not heard.
+#[cfg(feature = "functions")]
 pub(crate) fn aside(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
