@@ -443,16 +443,30 @@ impl Asker {
 
     /// Calls an action: status and answer.
     async fn act(&self, connection: u64, name: &str, input: Value) -> (u16, Value) {
-        let answer = self.action(connection, name, input).send().await.expect("an answer");
-        (answer.status().as_u16(), answer.json().await.unwrap_or_default())
+        self.once_owned(|| self.action(connection, name, input.clone())).await
     }
 
     /// Calls an action without waiting; its id.
     async fn act_later(&self, connection: u64, name: &str, input: Value) -> String {
-        let answer = self.action(connection, name, input).header("x-async", "true").send().await.expect("an answer");
-        assert_eq!(answer.status().as_u16(), 202);
-        let answer: Value = answer.json().await.expect("JSON");
+        let ask = || self.action(connection, name, input.clone()).header("x-async", "true");
+        let (status, answer) = self.once_owned(ask).await;
+        assert_eq!(status, 202, "{answer}");
         answer["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Asks until the shard has an owner: before, nothing is begun.
+    async fn once_owned(&self, ask: impl Fn() -> reqwest::RequestBuilder) -> (u16, Value) {
+        let began = Instant::now();
+        loop {
+            let answer = ask().send().await.expect("an answer");
+            let status = answer.status().as_u16();
+            let said: Value = answer.json().await.unwrap_or_default();
+            if (status, &said["error"]["code"]) != (503, &json!("partition_moving")) {
+                return (status, said);
+            }
+            assert!(began.elapsed() < WAIT, "{said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// How such a call ended: status and answer.
