@@ -11,6 +11,7 @@
 //! | [`SETTING`] | `sinks::deliveries` | 10,000 dead letters, one entry for each disabled endpoint | 30 days; until it is enabled |
 //! | [`ACTION`] | `app::actions` | 1,000 that wait and 100,000 results in an environment | 24 hours from the end of the action |
 //! | [`CREATION`] | `registry` | one for each new connection and function on its creation | until the function has run |
+//! | [`INTEGRATION`] | `registry` | 1,000 | until the integration is deleted |
 
 use crate::engine::pipeline::Keyspace;
 
@@ -30,3 +31,5 @@ pub const EVENT: Keyspace = Keyspace::new(65);
 pub const ACTION: Keyspace = Keyspace::new(66);
 /// Functions that are to run because a connection was created: (environment, source, connection, function).
 pub const CREATION: Keyspace = Keyspace::new(67);
+/// Integrations that stand in no file: (source).
+pub const INTEGRATION: Keyspace = Keyspace::new(70);

@@ -58,7 +58,7 @@ pub(super) fn selection(api: &Api, caller: &Caller, query: &mut QueryFields) -> 
 
 /// Source and streams have to be in a definition, or have records from when they were.
 fn check_streams(api: &Api, caller: &Caller, selection: &Selection, query: &mut QueryFields) {
-    let definitions = &api.app.definitions;
+    let definitions = api.app.definitions.all();
     let of_source = |source: &str| selection.source.as_deref().is_none_or(|wanted| wanted == source);
     let defined = |stream: &String| {
         definitions.iter().any(|(source, definition)| of_source(source) && definition.stream(stream).is_some())

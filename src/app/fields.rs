@@ -47,8 +47,9 @@ async fn round(app: &App) -> bool {
 
 fn lacking(app: &App) -> Vec<Arc<Account>> {
     let lacks = |account: &Arc<Account>| {
-        let named = app.definitions.get(&account.key.source).map(|definition| &definition.auth.connection_fields);
-        named.into_iter().flatten().any(|(name, _)| !account.connection.fields.contains_key(name))
+        let definition = app.definitions.get(&account.key.source);
+        let named = definition.iter().flat_map(|definition| &definition.auth.connection_fields);
+        named.into_iter().any(|(name, _)| !account.connection.fields.contains_key(name))
     };
     app.connections.all().into_iter().filter(lacks).collect()
 }

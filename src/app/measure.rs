@@ -32,7 +32,8 @@ impl App {
     /// The environment whose figures a key of `environment` sees; `None` if it sees all: it belongs to every environment, or
     /// everything of the installation belongs to its own.
     pub fn figures_of<'e>(&self, environment: &'e str) -> Option<&'e str> {
-        let fixed = self.definitions.values().flat_map(|definition| &definition.connections);
+        let definitions = self.definitions.all();
+        let fixed = definitions.values().flat_map(|definition| &definition.connections);
         let connections = fixed.map(|connection| connection.environment.as_str()).filter(|name| !name.is_empty());
         let endpoints = self.settings.endpoints.values().map(|endpoint| endpoint.environment.as_str());
         let mut all = self.settings.environments().chain(connections).chain(endpoints);

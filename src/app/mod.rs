@@ -5,6 +5,7 @@
 //! | `actions` | actions: called, and their results kept; functions on events of connections; `no_actions` without the feature `functions` |
 //! | [`connections`] | connections created, changed and deleted while the program runs |
 //! | [`quarantine`] | quarantined entries: listed, retried, dropped |
+//! | `integrations` | integrations created, changed and deleted while the program runs |
 //! | [`fields`] | fields that providers report about their connections |
 //! | `shards` | what functions ask of other shards; feature `functions` |
 //! | `measure` | what metrics read of an app |
@@ -22,6 +23,7 @@ pub mod connections;
 pub mod fields;
 #[cfg(feature = "functions")]
 pub(crate) mod functions;
+mod integrations;
 mod measure;
 pub mod quarantine;
 #[cfg(feature = "functions")]
@@ -37,7 +39,7 @@ use crate::config::Settings;
 use crate::connectors::http::Client;
 use crate::connectors::rest::Credentials;
 use crate::engine::pipeline::{self, Options};
-use crate::engine::source::{Failure, Source};
+use crate::engine::source::Failure;
 use crate::engine::time::Clock;
 use crate::engine::{self, Engine};
 use crate::ingest::poll::{SyncError, Syncs, scheduler};
@@ -48,10 +50,11 @@ use crate::registry::definitions::{self, Definitions};
 use crate::registry::functions::Programs;
 #[cfg(feature = "functions")]
 use crate::registry::functions::Runnable;
+use crate::registry::integrations::Integrations;
+use crate::registry::sources::Sources;
 use crate::sinks::custom;
 use crate::sinks::deliveries::{Announcer, Outbox};
 use crate::telemetry;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -68,7 +71,9 @@ pub struct App {
     /// Definitions by source name.
     pub definitions: Definitions,
     /// What makes requests, by source name; shared by runs, webhook fetches and checks, so that all keep to one budget.
-    pub sources: BTreeMap<String, Arc<dyn Source>>,
+    pub sources: Sources,
+    /// What the app is known by at providers.
+    pub integrations: Integrations,
     /// Accounts.
     pub connections: Arc<Connections>,
     /// Syncs: one stream of one connection on a schedule.
@@ -181,9 +186,11 @@ impl App {
         part: ShardContext,
     ) -> Result<Arc<App>, OpenError> {
         telemetry::begin(settings.metrics.per_connection);
+        // First: sources that stand in no file are defined by them.
+        let integrations = Integrations::open(&engine, &settings, &definitions)?;
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await?);
         let credentials: Arc<dyn Credentials> = connections.clone();
-        let sources = definitions::sources(&settings, &definitions, &engine, &credentials)?;
+        let sources = Sources::open(&settings, &definitions, &engine, credentials)?;
         #[cfg(feature = "functions")]
         let (Runnable { programs, actions, on_events }, accounts) = functions::programs(
             &definitions,
@@ -195,13 +202,12 @@ impl App {
         );
         #[cfg(not(feature = "functions"))]
         let programs = Programs::new();
-        let sources = sources.by_name;
         let syncs = Syncs::open(engine.clone(), &definitions, &sources, programs.clone(), connections.clone()).await?;
         let bounds = Arc::new(Bounds::new(settings.ingress.clone()));
         let hooks = Hooks::open(webhooks::HooksParts {
             bounds: bounds.clone(),
             engine: engine.clone(),
-            definitions: (*definitions).clone(),
+            definitions: definitions.clone(),
             programs,
             sources: sources.clone(),
             connections: connections.clone(),
@@ -225,6 +231,7 @@ impl App {
             settings,
             definitions,
             sources,
+            integrations,
             connections,
             syncs,
             hooks,

@@ -33,7 +33,7 @@ impl Topics {
                 engine: engine.clone(),
                 cluster: kafka.cluster.clone(),
                 input: kafka.input,
-                definitions: (**definitions).clone(),
+                definitions: (*definitions.all()).clone(),
                 connections: connections.clone(),
                 other_shards: part.other_shards.clone(),
             })
@@ -55,7 +55,7 @@ impl Topics {
             shape,
             name: app.part.name.clone(),
             granted: app.part.other_shards.is_some(),
-            schemas: Arc::new(Schemas::of(&app.definitions)),
+            schemas: Arc::new(Schemas::of(&*app.definitions.all())),
         };
         let (standing, _) = watch::channel(Standing::default());
         // It says itself why it ended.

@@ -60,8 +60,9 @@ pub(crate) fn accounts(
     source: &str,
     connection: Option<&str>,
 ) -> Result<Vec<std::sync::Arc<Account>>, Fail> {
-    if !app.definitions.contains_key(source) {
-        let known: Vec<&str> = app.definitions.keys().map(String::as_str).collect();
+    if app.definitions.get(source).is_none() {
+        let all = app.definitions.all();
+        let known: Vec<&str> = all.keys().map(String::as_str).collect();
         let fail = Fail::new(code::FAILURE, format!("no source `{source}` is defined"));
         return Err(if known.is_empty() {
             fail.hint("`syncline init` writes a definition")

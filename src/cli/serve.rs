@@ -112,7 +112,7 @@ fn announce(app: &App, address: SocketAddr) -> Result<(), Fail> {
     if app.definitions.is_empty() {
         show::line(&format!("sources  none in {}; `syncline init` writes one", app.settings.sources.join(", ")))?;
     }
-    for (name, definition) in &app.definitions {
+    for (name, definition) in app.definitions.all().iter() {
         let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
         let connections = app.connections.of_source(name).len();
         show::line(&format!("source   {name}: {} ({connections} connection(s))", streams.join(", ")))?;

@@ -24,7 +24,7 @@ pub(super) async fn run(
     super::serve::reload_at_hangup(node.front())?;
     let stop = CancellationToken::new();
     show::line(&format!("syncline {} listening on http://{address}", env!("CARGO_PKG_VERSION")))?;
-    for name in node.front().definitions.keys() {
+    for name in node.front().definitions.all().keys() {
         let connections = node.front().connections.of_source(name).len();
         show::line(&format!("source   {name}: {connections} connection(s) over {} partitions", node.spread().count))?;
         super::serve::webhooks(node.front(), name)?;

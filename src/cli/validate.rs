@@ -23,7 +23,7 @@ pub(crate) fn run(common: &CommonArgs, args: &ValidateArgs) -> Result<ExitCode, 
         definitions::load_some(&settings)
     };
     let found = found.map_err(crate::app::OpenError::from)?;
-    for (name, definition) in &found {
+    for (name, definition) in found.all().iter() {
         let streams: Vec<&str> = definition.streams.iter().map(|s| s.name.as_str()).collect();
         let connections = definition.connections.len();
         show::line(&format!("{name}: ok; streams {}; {connections} connection(s)", streams.join(", ")))?;

@@ -32,13 +32,13 @@ impl Spread {
             own.connections.retain(|c| self.of(environment(c), name, &c.name) == partition);
             (name.clone(), Arc::new(own))
         };
-        all.with(all.iter().map(own).collect())
+        all.with(all.all().iter().map(own).collect())
     }
 
     /// What a partition has to know of the others, so that it can tell an event of theirs from an event of nobody.
     pub fn other_shards(self, all: &Definitions, partition: i32) -> OtherShards {
         let mut accounts = Vec::new();
-        for (source, definition) in all {
+        for (source, definition) in all.all().iter() {
             for file in &definition.connections {
                 if self.of(environment(file), source, &file.name) != partition {
                     let connection = Connection {

@@ -14,6 +14,8 @@ use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Batch, Error, Mark};
 use crate::engine::source;
 use crate::keyspaces;
+use crate::registry::definitions::Definitions;
+use crate::registry::end_user::EndUser;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -73,6 +75,8 @@ pub struct Account {
     pub schedule: BTreeMap<String, Schedule>,
     /// Outgoing webhooks go only there.
     pub webhook_url_override: Option<String>,
+    /// Whose it is.
+    pub end_user: Option<EndUser>,
     /// It was made over REST and stands in no file.
     pub made: bool,
     /// When it was first seen.
@@ -123,6 +127,9 @@ pub enum Refused {
     /// What it says is wrong: every complaint.
     #[error("the connection cannot be used")]
     Wrong(Vec<Complaint>),
+    /// Its end user cannot be read.
+    #[error("`end_user` cannot be read: {0}")]
+    EndUser(String),
     /// There are too many.
     #[error("there are {MADE_MAX} connections, which is the most")]
     TooMany,
@@ -148,6 +155,9 @@ struct StoredConnection {
     fields: Map<String, Value>,
     #[serde(default)]
     errors: Vec<AccountError>,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end_user: Option<EndUser>,
     /// What a file would say of it, where none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<Value>,
@@ -163,7 +173,7 @@ struct KeptConnection {
 /// All connections.
 pub struct Connections {
     engine: Engine,
-    definitions: BTreeMap<String, Arc<Definition>>,
+    definitions: Definitions,
     accounts: RwLock<BTreeMap<AccountKey, KeptConnection>>,
     /// Number of the next new one.
     next: AtomicU64,
@@ -173,13 +183,13 @@ pub struct Connections {
 
 impl Connections {
     /// Reads what is kept, lays it over what the definitions say and stores accounts that are new.
-    pub async fn open(engine: Engine, definitions: &BTreeMap<String, Arc<Definition>>) -> Result<Self, Error> {
+    pub async fn open(engine: Engine, definitions: &Definitions) -> Result<Self, Error> {
         let mut stored = read_all(&engine)?;
         let mut next = stored.values().map(|s| s.number).max().unwrap_or(0) + 1;
         let now = engine.clock().now();
         let mut accounts = BTreeMap::new();
         let mut marks = Vec::new();
-        for definition in definitions.values() {
+        for definition in definitions.all().values() {
             for file in &definition.connections {
                 let key = AccountKey::new(environment(file), &definition.source, &file.name);
                 let kept = match stored.remove(&key) {
@@ -201,8 +211,8 @@ impl Connections {
         }
         for (key, kept) in stored {
             let (Some(said), Some(definition)) = (&kept.made, definitions.get(&key.source)) else { continue };
-            match connection_of(definition, &key.id, said) {
-                Ok(file) => drop(accounts.insert(key.clone(), KeptConnection::new(&key, definition, file, kept))),
+            match connection_of(&definition, &key.id, said) {
+                Ok(file) => drop(accounts.insert(key.clone(), KeptConnection::new(&key, &definition, file, kept))),
                 Err(complaints) => {
                     let why = complaints.iter().map(Complaint::to_string).collect::<Vec<_>>().join("; ");
                     let (source, connection) = (key.source, key.id);
@@ -221,22 +231,23 @@ impl Connections {
     }
 
     /// The connection that would be made, to be tried.
-    pub fn draft(&self, key: &AccountKey, said: Value) -> Result<source::Connection, Refused> {
+    pub fn draft(&self, key: &AccountKey, mut said: Value) -> Result<source::Connection, Refused> {
         let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
-        let file = connection_of(definition, &key.id, &said).map_err(Refused::Wrong)?;
+        said.as_object_mut().map_or(Ok(None), end_user)?;
+        let file = connection_of(&definition, &key.id, &said).map_err(Refused::Wrong)?;
         if self.read(|all| all.contains_key(key)) {
             return Err(Refused::Exists(key.id.clone()));
         }
         let stored = StoredConnection { made: Some(said), ..StoredConnection::new(0, self.engine.clock().now()) };
-        Ok(draft_of(&KeptConnection::new(key, definition, file, stored)))
+        Ok(draft_of(&KeptConnection::new(key, &definition, file, stored)))
     }
 
-    /// Makes an account. `said` is what would stand in a file, with secrets written out; `fields` are what is told of it. The
-    /// functions that are to run because of it are noted in the same commit.
+    /// Makes an account. `said` is what would stand in a file, with secrets written out, and `end_user`; `fields` are what is
+    /// told of it. The functions that are to run because of it are noted in the same commit.
     pub async fn create(
         &self,
         key: &AccountKey,
-        said: Value,
+        mut said: Value,
         fields: Map<String, Value>,
     ) -> Result<Arc<Account>, Refused> {
         let _one_at_a_time = self.writing.lock().await;
@@ -251,18 +262,20 @@ impl Connections {
         if made >= MADE_MAX {
             return Err(Refused::TooMany);
         }
-        let file = connection_of(definition, &key.id, &said).map_err(Refused::Wrong)?;
+        let end_user = said.as_object_mut().map_or(Ok(None), end_user)?.flatten();
+        let file = connection_of(&definition, &key.id, &said).map_err(Refused::Wrong)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let stored = StoredConnection {
             format: FORMAT,
             made: Some(said),
             fields,
+            end_user,
             ..StoredConnection::new(number, self.engine.clock().now())
         };
         let mut marks = vec![mark(key, &stored)?];
         marks.extend(definition.on_creation.iter().map(|function| creation_mark(key, function)));
         self.engine.put_marks(marks).await?;
-        let kept = KeptConnection::new(key, definition, file, stored);
+        let kept = KeptConnection::new(key, &definition, file, stored);
         let account = kept.account.clone();
         self.accounts.write().insert(key.clone(), kept);
         Ok(account)
@@ -291,15 +304,19 @@ impl Connections {
         let definition = self.definitions.get(&key.source).ok_or_else(|| Refused::UnknownSource(key.source.clone()))?;
         let mut stored = self.made(key)?;
         let Some(Value::Object(said)) = &mut stored.made else { return Err(Refused::InFile(key.id.clone())) };
+        let mut changes = changes.clone();
+        if let Some(end_user) = end_user(&mut changes)? {
+            stored.end_user = end_user;
+        }
         for (name, value) in changes {
             match value {
-                Value::Null => drop(said.remove(name)),
-                value => drop(said.insert(name.clone(), value.clone())),
+                Value::Null => drop(said.remove(&name)),
+                value => drop(said.insert(name, value)),
             }
         }
-        let file = connection_of(definition, &key.id, &Value::Object(said.clone())).map_err(Refused::Wrong)?;
+        let file = connection_of(&definition, &key.id, &Value::Object(said.clone())).map_err(Refused::Wrong)?;
         stored.updated_at = self.engine.clock().now();
-        Ok(KeptConnection::new(key, definition, file, stored))
+        Ok(KeptConnection::new(key, &definition, file, stored))
     }
 
     /// Takes an account out of what is known, so that nothing new begins for it. It comes back at the next start unless it is
@@ -505,8 +522,18 @@ impl StoredConnection {
             metadata: Map::new(),
             fields: Map::new(),
             errors: Vec::new(),
+            end_user: None,
             made: None,
         }
+    }
+}
+
+/// Takes out whose connection it is, where that is said; null is nobody's.
+fn end_user(said: &mut Map<String, Value>) -> Result<Option<Option<EndUser>>, Refused> {
+    match said.remove("end_user") {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(None)),
+        Some(user) => EndUser::read(user).map(|user| Some(Some(user))).map_err(Refused::EndUser),
     }
 }
 
@@ -569,6 +596,7 @@ fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: 
         streams: file.streams.clone(),
         schedule: file.schedule.clone(),
         webhook_url_override: file.webhook_url_override.clone(),
+        end_user: stored.end_user.clone(),
         made: stored.made.is_some(),
         created_at: stored.created_at,
         updated_at: stored.updated_at,

@@ -3,63 +3,66 @@
 use crate::config::Settings;
 use crate::connectors::config_text::{self, Complaint, MAX_BYTES, SourceSpan, resolve_from};
 use crate::connectors::definition::{Definition, parse_beside};
-use crate::connectors::http::Client;
-use crate::connectors::rest::{Credentials, RestSource};
-use crate::engine::Engine;
-use crate::engine::source::{Failure, Source};
 use crate::registry::functions::LoadedFunctions;
-use crate::registry::source_state::Committed;
 use globset::{Glob, GlobMatcher};
+use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Definitions by source name, and the code of their functions.
+/// Definitions by source name, and the code of their functions. Cheap to clone: all clones know of a source that comes later.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
-    by_name: BTreeMap<String, Arc<Definition>>,
+    by_name: Arc<RwLock<Arc<DefinitionMap>>>,
     /// The code that the syncs among them run.
     pub functions: LoadedFunctions,
 }
 
+/// Definitions by source name.
+pub type DefinitionMap = BTreeMap<String, Arc<Definition>>;
+
 impl Definitions {
+    fn new(by_name: DefinitionMap, functions: LoadedFunctions) -> Definitions {
+        Definitions { by_name: Arc::new(RwLock::new(Arc::new(by_name))), functions }
+    }
+
     /// Other definitions with the same code.
-    pub fn with(&self, by_name: BTreeMap<String, Arc<Definition>>) -> Definitions {
-        Definitions { by_name, functions: self.functions.clone() }
+    pub fn with(&self, by_name: DefinitionMap) -> Definitions {
+        Definitions::new(by_name, self.functions.clone())
     }
-}
 
-impl Deref for Definitions {
-    type Target = BTreeMap<String, Arc<Definition>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.by_name
+    /// That of a source.
+    pub fn get(&self, source: &str) -> Option<Arc<Definition>> {
+        self.by_name.read().get(source).cloned()
     }
-}
 
-impl<'a> IntoIterator for &'a Definitions {
-    type Item = (&'a String, &'a Arc<Definition>);
-    type IntoIter = std::collections::btree_map::Iter<'a, String, Arc<Definition>>;
+    /// All of them, as they are now.
+    pub fn all(&self) -> Arc<DefinitionMap> {
+        self.by_name.read().clone()
+    }
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.by_name.iter()
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.read().is_empty()
+    }
+
+    /// Takes a definition in, instead of the one its source has.
+    pub(super) fn put(&self, definition: Arc<Definition>) {
+        let mut by_name = self.by_name.write();
+        Arc::make_mut(&mut by_name).insert(definition.source.clone(), definition);
+    }
+
+    /// Forgets that of a source.
+    pub(super) fn remove(&self, source: &str) {
+        Arc::make_mut(&mut self.by_name.write()).remove(source);
     }
 }
 
 /// Definitions without functions.
 impl FromIterator<(String, Arc<Definition>)> for Definitions {
     fn from_iter<I: IntoIterator<Item = (String, Arc<Definition>)>>(all: I) -> Definitions {
-        Definitions { by_name: all.into_iter().collect(), functions: LoadedFunctions::default() }
+        Definitions::new(all.into_iter().collect(), LoadedFunctions::default())
     }
-}
-
-/// What is asked for the streams of each definition.
-pub struct Sources {
-    /// By source name.
-    pub by_name: BTreeMap<String, Arc<dyn Source>>,
-    /// Those that are asked by HTTP: functions of theirs make requests of their own.
-    pub rest: BTreeMap<String, Arc<RestSource>>,
 }
 
 /// Endings of definition files.
@@ -103,7 +106,7 @@ fn unless_wrong(
 ) -> Result<Definitions, DefinitionComplaints> {
     if complaints.is_empty() {
         let by_name = found.into_iter().map(|(name, (_, definition))| (name, definition)).collect();
-        Ok(Definitions { by_name, functions })
+        Ok(Definitions::new(by_name, functions))
     } else {
         Err(DefinitionComplaints(complaints))
     }
@@ -172,30 +175,6 @@ fn place_of_path(file: &Path) -> String {
     format!("{name}:{}:{}", spot.line, spot.col)
 }
 
-/// What is asked for the streams of each definition: code of the program's, else requests as the definition says.
-pub fn sources(
-    settings: &Settings,
-    definitions: &Definitions,
-    engine: &Engine,
-    credentials: &Arc<dyn Credentials>,
-) -> Result<Sources, Failure> {
-    let clock = engine.clock();
-    let client = Client::new(settings.client(), clock.clone())?;
-    let notes = Arc::new(Committed::new(engine.clone()));
-    let mut sources = Sources { by_name: BTreeMap::new(), rest: BTreeMap::new() };
-    for (name, definition) in definitions.iter() {
-        if let Some(of_code) = settings.extensions.sources.get(name) {
-            sources.by_name.insert(name.clone(), of_code.clone());
-            continue;
-        }
-        let source = RestSource::new(definition.clone(), client.clone(), clock.clone(), notes.clone())?;
-        let source = Arc::new(source.with_credentials(credentials.clone()));
-        sources.by_name.insert(name.clone(), source.clone());
-        sources.rest.insert(name.clone(), source);
-    }
-    Ok(sources)
-}
-
 /// One file, or its complaints. `http:` and a place beside the public internet are complaints unless the settings allow them.
 fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result<Definition, Vec<String>> {
     let name = file.display().to_string();
@@ -230,7 +209,7 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
 }
 
 /// `http:`, and places that are not the public internet, are as wrong as anything else, unless the settings allow them.
-fn outward(all: Vec<Complaint>, settings: &Settings) -> Vec<Complaint> {
+pub(super) fn outward(all: Vec<Complaint>, settings: &Settings) -> Vec<Complaint> {
     let hint = "write https:, or set `egress: {allow_http: true}` in syncline.yaml";
     let goes = |c: &Complaint| c.about.as_deref().is_some_and(|url| settings.egress.judge(url).is_ok());
     let told = |c: Complaint| match c.code {
@@ -351,7 +330,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::source::{Ask, Bookmark, Page};
+    use crate::engine::source::{Ask, Bookmark, Failure, Page, Source};
 
     fn found(named: &[String]) -> (Vec<String>, Vec<String>) {
         let mut complaints = Vec::new();
@@ -394,7 +373,7 @@ mod tests {
         let wrong = load().expect_err("refused").to_string();
         assert!(wrong.contains("c.yaml:7:9 duplicate_path `/hooks/in`") && wrong.contains("a.yaml:6:9"), "{wrong}");
         write("c", "path: /hooks/other");
-        assert_eq!(load().expect("good").len(), 3);
+        assert_eq!(load().expect("good").all().len(), 3);
     }
 
     #[test]
@@ -420,7 +399,8 @@ mod tests {
         assert!(wrong.contains("no_request") && wrong.contains("start the program whose code brings"), "{wrong}");
         settings.extensions.sources.insert("own".to_owned(), Arc::new(Nothing));
         let own = load(&settings).expect("code brings them");
-        assert!(own["own"].streams[0].polled() && own["own"].streams[0].lists());
+        let stream = &own.get("own").expect("defined").streams[0];
+        assert!(stream.polled() && stream.lists());
         write(", list: {get: /things}");
         let wrong = load(&settings).expect_err("requests that would not be made").to_string();
         assert!(wrong.contains("conflict stream `Thing` describes requests"), "{wrong}");

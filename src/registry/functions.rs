@@ -14,8 +14,9 @@ use crate::connectors::functions::{
 };
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
-use crate::registry::definitions::{Definitions, Sources};
+use crate::registry::definitions::Definitions;
 use crate::registry::reload::{FolderFiles, Reload};
+use crate::registry::sources::Sources;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,6 +115,12 @@ impl LoadedFunctions {
     /// All of them.
     pub fn all(&self) -> &[Function] {
         self.functions.as_ref().map_or(&[], |functions| &functions.all)
+    }
+
+    /// The text of one of their files, as it is now.
+    pub fn text(&self, file: &str) -> Option<String> {
+        let known = self.all().iter().any(|function| function.place.file == file);
+        known.then(|| std::fs::read_to_string(self.folder.join(file)).ok()).flatten()
     }
 
     /// Whether there are functions at all.
@@ -240,11 +247,11 @@ pub fn programs(
         return all;
     };
     let locks = Arc::<Locks>::default();
-    for (name, definition) in definitions.iter() {
-        let Some(source) = sources.rest.get(name) else { continue };
+    for (name, definition) in definitions.all().iter() {
+        let Some(source) = sources.rest(name) else { continue };
         let runner = Runner {
             code: reload.code().clone(),
-            source: source.clone(),
+            source,
             accounts: accounts.clone(),
             executor: executor.clone(),
             locks: locks.clone(),

@@ -29,6 +29,11 @@ impl LoadedFunctions {
     }
 
     /// There are none.
+    pub fn text(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    /// There are none.
     pub(super) fn any(&self) -> bool {
         false
     }

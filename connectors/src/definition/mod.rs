@@ -9,6 +9,7 @@ mod deletes;
 mod effects;
 mod expressions;
 mod functions;
+mod integration;
 mod limits;
 mod parse;
 mod partitions;
@@ -25,6 +26,7 @@ pub use crate::config_text::{Complaint, Reference};
 pub use crate::expr::{TimeUnit, read_time};
 pub use connections::connection_of;
 pub use functions::{FunctionLimits, FunctionRules, FunctionSync, SourceFunctions, Validation};
+pub use integration::{AppCredentials, PresetIntegration, ShippedPreset, shipped};
 pub use parse::{Parsed, parse, parse_beside};
 pub use preset::presets;
 pub use schedule::{MIN_INTERVAL, schedule};
@@ -32,6 +34,7 @@ pub use schedule::{MIN_INTERVAL, schedule};
 use crate::expr::{Expr, Template};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use syncline_engine::model::{Strategy, Timestamp};
 
@@ -74,6 +77,8 @@ pub struct Definition {
     pub function_syncs: Vec<FunctionSync>,
     /// Names of its functions that run once a connection was created.
     pub on_creation: Vec<String>,
+    /// The file as it was written.
+    pub text: Arc<str>,
     /// Content hash of the file (hex), stored with every run.
     pub hash: String,
 }

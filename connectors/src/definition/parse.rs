@@ -114,6 +114,7 @@ fn definition(
     fields.finish(out);
     Some(Definition {
         source: source?,
+        text: text.into(),
         hash: hash(text, preset.as_deref()),
         preset,
         title,

@@ -197,7 +197,7 @@ fn the_schema_and_the_parser_have_the_same_bounds() {
 /// What a definition says, whatever text it was read from; or what is wrong with it.
 fn meaning(document: &Value) -> Result<String, Vec<String>> {
     match read(document) {
-        Ok((definition, _)) => Ok(format!("{:?}", Definition { hash: String::new(), ..definition })),
+        Ok((definition, _)) => Ok(format!("{:?}", Definition { hash: String::new(), text: "".into(), ..definition })),
         Err(complaints) => Err(complaints.into_iter().map(|c| format!("{} {}", c.code, c.message)).collect()),
     }
 }

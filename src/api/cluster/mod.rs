@@ -35,7 +35,7 @@ use axum::body::HttpBody;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, any, on};
@@ -148,6 +148,9 @@ async fn answer(
             return forwarder.owner(partition, &request).await.unwrap_or_else(Refusal::into_response);
         }
         Destination::Refused(advice) => return Refusal::bad("name_a_connection", advice).into_response(),
+        Destination::Alone(advice) => {
+            return Refusal::new(StatusCode::NOT_IMPLEMENTED, "not_in_a_cluster", advice).into_response();
+        }
         Destination::All(gather) => gather(Across { forwarder: forwarder.clone(), request, caller, parameters }).await,
     };
     // What owners said is one answer now, which takes its own size of what they took.

@@ -24,6 +24,8 @@ pub(in crate::api) enum RouteTarget {
     All(Gather),
     /// Nobody; what to do instead.
     Refused(&'static str),
+    /// Nobody, since one process alone can do it; what to do instead.
+    Alone(&'static str),
 }
 
 /// Reads the partition that a name holds.
@@ -83,6 +85,7 @@ pub(super) enum Destination {
     Owner(i32),
     All(Gather),
     Refused(&'static str),
+    Alone(&'static str),
 }
 
 /// Every process answers the same.
@@ -115,6 +118,11 @@ pub(in crate::api) fn refused(advice: &'static str) -> RouteTarget {
     RouteTarget::Refused(advice)
 }
 
+/// 501 `not_in_a_cluster`, with what to do instead.
+pub(in crate::api) fn alone(advice: &'static str) -> RouteTarget {
+    RouteTarget::Alone(advice)
+}
+
 impl RouteTarget {
     /// Who answers where no connection is named; any process, if nothing is said.
     pub(in crate::api) fn or(self, otherwise: RouteTarget) -> RouteTarget {
@@ -140,6 +148,7 @@ impl RouteTarget {
             RouteTarget::Local => Destination::Local,
             RouteTarget::All(gather) => Destination::All(*gather),
             RouteTarget::Refused(advice) => Destination::Refused(advice),
+            RouteTarget::Alone(advice) => Destination::Alone(advice),
             RouteTarget::Named(parameter, owner) => {
                 let owner = request.parameter(parameter).and_then(|id| owner(&id)).map(i32::from);
                 // A name that nobody gave is unknown everywhere.

@@ -62,7 +62,7 @@ fn destinations(settings: &Settings) -> Router {
                 Destination::Local => "local".to_owned(),
                 Destination::Owner(partition) => format!("owner {partition}"),
                 Destination::All(_) => "all".to_owned(),
-                Destination::Refused(advice) => format!("refused: {advice}"),
+                Destination::Refused(advice) | Destination::Alone(advice) => format!("refused: {advice}"),
             }
         };
         let method = route.method.clone().and_then(|method| MethodFilter::try_from(method).ok());

@@ -76,7 +76,8 @@ fn must_leave_base_url(
     given: impl Fn(&str) -> Option<Option<Value>>,
 ) -> Result<(), Refusal> {
     let definition = api.app.definitions.get(&ask.source).filter(|_| caller.role < Role::Admin);
-    let named = definition.map(|definition| definition.base_url.names()).unwrap_or_default();
+    let Some(definition) = definition else { return Ok(()) };
+    let named = definition.base_url.names();
     let keys = named.iter().filter_map(|name| name.strip_prefix("connection.metadata.")?.split('.').next());
     for key in keys {
         let Some(given) = given(key) else { continue };

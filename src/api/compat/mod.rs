@@ -5,12 +5,14 @@
 //! | `records` | `/records`, `/records/prune` |
 //! | `sync` | `/sync/…` |
 //! | `connections`, `metadata` | `/connections…`, the older `/connection…`, and `/v1/connections` |
+//! | `integrations` | `/integrations…`, `/providers…`, `/scripts/config`, `/environment-variables` |
 //! | `actions` | `/action/…`; not in a program without the feature `functions` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 
 #[cfg(feature = "functions")]
 mod actions;
 mod connections;
+mod integrations;
 mod metadata;
 mod records;
 mod sync;
@@ -20,7 +22,11 @@ use super::routes::Routes;
 
 /// Routes whose answers are written in one piece.
 pub(super) fn whole() -> Routes {
-    let all = sync::routes().merge(connections::routes()).merge(metadata::routes()).merge(unbuilt::routes());
+    let all = sync::routes()
+        .merge(connections::routes())
+        .merge(metadata::routes())
+        .merge(integrations::routes())
+        .merge(unbuilt::routes());
     #[cfg(feature = "functions")]
     let all = all.merge(actions::routes());
     all

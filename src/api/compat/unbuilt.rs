@@ -14,10 +14,6 @@ const FAMILIES: &[&str] = &[
     "/connect",
     "/functions",
     "/mcp",
-    "/integrations",
-    "/providers",
-    "/environment-variables",
-    "/scripts",
     "/sync/deploy",
 ];
 

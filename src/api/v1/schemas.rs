@@ -14,7 +14,7 @@ pub(super) fn routes() -> Routes {
 }
 
 async fn show(State(api): State<Api>, Path(hash): Path<String>) -> Result<Response, Refusal> {
-    let schema = Schemas::of(&api.app.definitions).get(&hash);
+    let schema = Schemas::of(&*api.app.definitions.all()).get(&hash);
     let schema = schema.ok_or_else(|| {
         Refusal::not_found(format!("no stream of the definitions in force has a schema with the hash `{hash}`"))
     })?;

@@ -75,8 +75,9 @@ async fn list(
 /// Refuses a source that is not defined and a connection that is not there.
 fn known(api: &Api, caller: &Caller, source: Option<&str>, connection: Option<&str>) -> Result<(), Refusal> {
     let refuse = |message: String| Err(Refusal::not_found(message));
-    if let Some(source) = source.filter(|source| !api.app.definitions.contains_key(*source)) {
-        let names: Vec<&str> = api.app.definitions.keys().map(String::as_str).collect();
+    if let Some(source) = source.filter(|source| api.app.definitions.get(source).is_none()) {
+        let all = api.app.definitions.all();
+        let names: Vec<&str> = all.keys().map(String::as_str).collect();
         return refuse(format!("no source `{source}` is defined; defined are: {}", names.join(", ")));
     }
     let accounts = api.app.connections.list(&caller.environment);

@@ -24,7 +24,8 @@ impl Syncs {
         let unknown = || RunError::Unknown(key.clone());
         let program = self.inner.programs.get(&(key.source.clone(), key.stream.clone())).ok_or_else(unknown)?;
         let datasets = self.datasets(key).ok_or_else(unknown)?;
-        let rules = &self.inner.definitions.get(&key.source).ok_or_else(unknown)?.functions;
+        let definition = self.inner.definitions.get(&key.source).ok_or_else(unknown)?;
+        let rules = &definition.functions;
         let order = ProgramOrder {
             sync: key.dataset(),
             datasets: datasets.into_iter().map(|dataset| (dataset.name.model.to_string(), dataset)).collect(),

@@ -32,15 +32,16 @@ pub use resolve::{SyncName, Unresolved};
 pub use run::{RunError, RunOptions, Tell};
 pub use state::{LastOutcome, LastRun};
 
-use crate::connectors::definition::{Definition, Schedule, Tick};
+use crate::connectors::definition::{Schedule, Tick};
 use crate::engine::Engine;
 use crate::engine::model::{Cause, Counts, DatasetName, Strategy, Timestamp};
 use crate::engine::pipeline::run::{self as driver, Halt, Progress, RunRecord};
 use crate::engine::pipeline::{Batch, Dataset, DatasetSpec, Error, Keyspace, Mark};
-use crate::engine::source::Source;
 use crate::engine::time::Clock;
 use crate::registry::connections::{Account, Connections};
+use crate::registry::definitions::Definitions;
 use crate::registry::functions::Programs;
+use crate::registry::sources::Sources;
 use parking_lot::{Mutex, MutexGuard};
 use plan::{BadSchedule, Due, Past, SchedulePlan};
 use run::REST;
@@ -188,8 +189,8 @@ pub struct Syncs {
 struct SyncsInner {
     engine: Engine,
     clock: Arc<dyn Clock>,
-    definitions: BTreeMap<String, Arc<Definition>>,
-    sources: BTreeMap<String, Arc<dyn Source>>,
+    definitions: Definitions,
+    sources: Sources,
     programs: Programs,
     connections: Arc<Connections>,
     table: Mutex<BTreeMap<SyncKey, SyncEntry>>,
@@ -303,8 +304,8 @@ impl Syncs {
     /// keep their state and do not run.
     pub async fn open(
         engine: Engine,
-        definitions: &BTreeMap<String, Arc<Definition>>,
-        sources: &BTreeMap<String, Arc<dyn Source>>,
+        definitions: &Definitions,
+        sources: &Sources,
         programs: Programs,
         connections: Arc<Connections>,
     ) -> Result<Syncs, SyncError> {
@@ -534,7 +535,7 @@ impl Syncs {
         let mut keys = Vec::new();
         for account in self.inner.connections.all() {
             let Some(definition) = self.inner.definitions.get(&account.key.source) else { continue };
-            for work in Work::all(definition).filter(|work| work.is_taken(&account)) {
+            for work in Work::all(&definition).filter(|work| work.is_taken(&account)) {
                 let key = SyncKey {
                     environment: account.key.environment.clone(),
                     source: account.key.source.clone(),
@@ -552,7 +553,7 @@ impl Syncs {
     /// Connection and work of a sync.
     fn behind(&self, key: &SyncKey) -> Option<(Arc<Account>, Work)> {
         let account = self.inner.connections.get(&key.environment, &key.source, &key.connection)?;
-        let work = Work::find(self.inner.definitions.get(&key.source)?, &key.stream)?;
+        let work = Work::find(&*self.inner.definitions.get(&key.source)?, &key.stream)?;
         work.is_taken(&account).then_some((account, work))
     }
 

@@ -66,7 +66,7 @@ impl Syncs {
             found.extend(matching.map(|(key, _)| key.clone()));
             // All connections may be none: each shard of a cluster has its own.
             let of_all = connection.is_none() && (variant == BASE || all.is_empty());
-            if found.len() == before && !(of_all && has_sync(definition, &wanted.name)) {
+            if found.len() == before && !(of_all && has_sync(&definition, &wanted.name)) {
                 return Err(Unresolved::Sync(wanted.name.clone()));
             }
         }

@@ -236,7 +236,7 @@ impl Syncs {
             Work::Stream(stream) => {
                 let order = self.order(key, &account, stream, &options)?;
                 let source = self.inner.sources.get(&key.source).ok_or_else(|| RunError::Unknown(key.clone()))?;
-                driver::run(&self.inner.engine, source.clone(), order, turn.halt.clone(), &heard).await?
+                driver::run(&self.inner.engine, source, order, turn.halt.clone(), &heard).await?
             }
             Work::Function(function) => {
                 self.run_function(key, &account, function, &options, turn.halt.clone(), &heard).await?

@@ -340,7 +340,8 @@ impl WaitingEvent {
             return inner.parts.engine.put_marks(vec![self.done]).await.map(|()| None);
         };
         let program = inner.parts.programs.get(&(source.clone(), sync.clone()));
-        let function = inner.definition(source).and_then(|definition| definition.function_sync(sync));
+        let definition = inner.definition(source);
+        let function = definition.as_ref().and_then(|definition| definition.function_sync(sync));
         let (Some(program), Some(function)) = (program, function) else {
             let why = Failure::lasting("unknown_function", format!("there is no function {source}/{sync} any more"));
             return self.park(inner, key, &why).await.map(|()| None);
@@ -424,7 +425,7 @@ fn datasets(inner: &HooksInner, key: &LaneKey, function: &FunctionSync) -> Resul
     let [environment, source, connection, sync] = key;
     let definition = inner.definition(source).ok_or_else(|| Error::UnknownDataset(format!("{source}/{sync}")))?;
     let each =
-        |model: &String| Ok((model.clone(), dataset(inner, definition, environment, source, connection, model)?));
+        |model: &String| Ok((model.clone(), dataset(inner, &definition, environment, source, connection, model)?));
     function.models.iter().map(each).collect()
 }
 

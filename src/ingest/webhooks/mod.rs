@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`paths`] | which URL belongs to which source, environment and connection |
 //! | [`receive`] | limits, proof, durable append, answer |
+//! | `observers` | definitions made ready to read webhooks |
 //! | [`process`] | from the log to commits, in order, each event once |
 //! | [`prepare`] | one log entry as one batch |
 //! | [`unrouted`] | events nobody owns yet |
@@ -17,6 +18,7 @@
 //! not, because its place and its delivery ids are part of the commit; nothing is dropped without a mark that says so.
 
 mod events;
+mod observers;
 pub mod paths;
 mod prepare;
 pub mod process;
@@ -37,15 +39,18 @@ pub use retry::Retried;
 
 use crate::admission::Bounds;
 use crate::connectors::definition::Definition;
-use crate::connectors::webhooks::{Observer, VerifyRefusal, owns};
+use crate::connectors::webhooks::{VerifyRefusal, owns};
 use crate::engine::Engine;
 use crate::engine::model::Cause;
 use crate::engine::pipeline::{Error, LogFollower, Mark, QuarantineRow, QuarantineWriter};
-use crate::engine::source::{Connection, Quarantined, Source};
+use crate::engine::source::{Connection, Quarantined};
 use crate::ingest::dedup::Dedup;
 use crate::ingest::quarantine::QuarantinePlaces;
 use crate::registry::connections::Connections;
+use crate::registry::definitions::Definitions;
 use crate::registry::functions::Programs;
+use crate::registry::sources::Sources;
+use observers::Observers;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,11 +65,11 @@ pub struct HooksParts {
     /// The engine.
     pub engine: Engine,
     /// Definitions by source name.
-    pub definitions: BTreeMap<String, Arc<Definition>>,
+    pub definitions: Definitions,
     /// Functions that take events, by source and sync.
     pub programs: Programs,
     /// What makes requests, by source name.
-    pub sources: BTreeMap<String, Arc<dyn Source>>,
+    pub sources: Sources,
     /// Accounts.
     pub connections: Arc<Connections>,
     /// URL given to providers, without a trailing slash.
@@ -109,8 +114,7 @@ pub struct Hooks {
 struct HooksInner {
     parts: HooksParts,
     paths: paths::Paths,
-    /// Definitions made ready to read webhooks, by source.
-    observers: BTreeMap<String, Observer>,
+    observers: Observers,
     dedup: Dedup,
     refetches: refetch::Refetches,
     lanes: events::Lanes,
@@ -155,11 +159,7 @@ impl Hooks {
         let lanes = events::Lanes::load(&parts.engine)?;
         let unrouted = unrouted::Unrouted::load(&parts.engine)?;
         let follower = LogFollower::open(parts.engine.clone(), process::PLACE)?;
-        let observers = parts.definitions.iter().map(|(source, definition)| {
-            let observer = Observer::new(definition.clone());
-            Ok((source.clone(), observer.map_err(|why| Error::BadBatch(format!("definition of {source}: {why}")))?))
-        });
-        let observers = observers.collect::<Result<_, Error>>()?;
+        let observers = Observers::open(parts.definitions.clone())?;
         let quarantine = QuarantinePlaces::new(parts.engine.clone(), QuarantineWriter::Webhook);
         let inner = HooksInner {
             parts,
@@ -226,7 +226,7 @@ impl Hooks {
 }
 
 impl HooksInner {
-    fn definition(&self, source: &str) -> Option<&Arc<Definition>> {
+    fn definition(&self, source: &str) -> Option<Arc<Definition>> {
         self.parts.definitions.get(source)
     }
 

@@ -75,7 +75,7 @@ impl Paths {
     /// Lists all paths anew, e.g. after a connection was added.
     pub fn refresh(&self, parts: &HooksParts) {
         let mut table = PathTable::default();
-        for definition in parts.definitions.values() {
+        for definition in parts.definitions.all().values() {
             for entrance in entrances(parts, definition) {
                 let entrance = Arc::new(entrance);
                 let Some(path) = fixed(definition) else {
@@ -198,7 +198,8 @@ impl Hooks {
     pub fn hook_urls(&self, source: Option<&str>) -> Vec<HookUrl> {
         let inner = &self.inner;
         let base = inner.parts.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
-        let chosen = inner.parts.definitions.values().filter(|d| source.is_none_or(|s| s == d.source));
+        let all = inner.parts.definitions.all();
+        let chosen = all.values().filter(|d| source.is_none_or(|s| s == d.source));
         chosen
             .flat_map(|definition| {
                 entrances(&inner.parts, definition).into_iter().map(move |entrance| {

@@ -93,7 +93,7 @@ pub(super) fn prepare(inner: &HooksInner, position: u64, bytes: &[u8]) -> Result
     };
     let mut draft = WebhookBatch::new(inner, position, &stored, now);
     let taken = match inner.observers.get(&stored.head.source) {
-        Some(observer) => observe_all(inner, observer, &stored, &mut draft),
+        Some(observer) => observe_all(inner, &observer, &stored, &mut draft),
         None => draft.refuse("", "unknown_source", format!("no definition of source {} is loaded", stored.head.source)),
     };
     draft.finish(taken)

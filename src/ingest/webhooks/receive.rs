@@ -6,7 +6,7 @@
 
 use super::{Entrance, Hooks, add};
 use crate::admission::{Address, Exhausted, Holder, Share};
-use crate::connectors::definition::{Scheme, Webhooks};
+use crate::connectors::definition::{Definition, Scheme, Webhooks};
 use crate::connectors::webhooks::{self, Head, StoredWebhook, kept_headers, kept_query};
 use crate::engine::fault::pass;
 use crate::engine::log;
@@ -99,7 +99,8 @@ impl Reply {
 impl Hooks {
     /// What may be refused before the body is read: `Err` is the answer. Of `head` the body is not looked at.
     pub fn admit(&self, entrance: &Entrance, head: &Incoming) -> Result<Admitted, Reply> {
-        let webhooks = self.webhooks(entrance).ok_or_else(|| Reply::refusal(404))?;
+        let definition = self.inner.definition(&entrance.source);
+        let webhooks = described(&definition).ok_or_else(|| Reply::refusal(404))?;
         let admitted = self.within_bounds(webhooks, entrance, head)?;
         self.prove(webhooks, entrance, head, webhooks::verify_head)?;
         Ok(admitted)
@@ -112,7 +113,8 @@ impl Hooks {
         // Whose it is is not known yet: the path stands for it.
         let connection = Some(head.path.clone());
         let entrance = Entrance { environment: "unknown".to_owned(), source: source.to_owned(), connection };
-        let webhooks = self.webhooks(&entrance).ok_or_else(|| Reply::refusal(404))?;
+        let definition = self.inner.definition(&entrance.source);
+        let webhooks = described(&definition).ok_or_else(|| Reply::refusal(404))?;
         let admitted = self.within_bounds(webhooks, &entrance, head)?;
         Ok((entrance, admitted))
     }
@@ -150,7 +152,8 @@ impl Hooks {
         let came = self.clock().now();
         let took = || self.clock().now().since(came);
         let answered = |outcome| record::webhook(&entrance.environment, &entrance.source, outcome, took());
-        let Some(webhooks) = self.webhooks(entrance) else { return Reply::refusal(404) };
+        let definition = self.inner.definition(&entrance.source);
+        let Some(webhooks) = described(&definition) else { return Reply::refusal(404) };
         if let Err(status) = declared(webhooks, &request.headers) {
             return self.turned_away(entrance, status);
         }
@@ -179,10 +182,6 @@ impl Hooks {
                 Reply::unstored(&why)
             }
         }
-    }
-
-    fn webhooks(&self, entrance: &Entrance) -> Option<&Webhooks> {
-        self.inner.definition(&entrance.source)?.webhooks.as_ref()
     }
 
     /// Asks `proof` of a request; a failure is the same answer whatever the reason.
@@ -229,7 +228,7 @@ impl Hooks {
             connection: entrance.connection.clone(),
             received_at: clock.now().0,
             headers: kept_headers(&request.headers, secret_header),
-            query: definition.map(|definition| kept_query(&request.query, definition)).unwrap_or_default(),
+            query: definition.map(|definition| kept_query(&request.query, &definition)).unwrap_or_default(),
         };
         let entry = StoredWebhook { head, body: request.body.into() }.encode();
         let log = self.inner.parts.engine.log();
@@ -249,6 +248,11 @@ impl Hooks {
     pub fn processed(&self) -> u64 {
         self.inner.follower.processed()
     }
+}
+
+/// What the definition of a source says of its webhooks.
+fn described(definition: &Option<Arc<Definition>>) -> Option<&Webhooks> {
+    definition.as_ref()?.webhooks.as_ref()
 }
 
 /// How many bytes the body has at most, by what its head says; `Err` is the status of the refusal.

@@ -245,7 +245,8 @@ pub(super) async fn run(inner: Arc<HooksInner>, stop: CancellationToken) -> Resu
 
 fn batch(inner: &HooksInner, place: &[String; 4]) -> usize {
     let [_, source, _, stream] = place;
-    let stream = inner.definition(source).and_then(|d| d.stream(stream));
+    let definition = inner.definition(source);
+    let stream = definition.as_ref().and_then(|definition| definition.stream(stream));
     stream.and_then(|s| s.fetch.as_ref()).map_or(1, |fetch| fetch.batch)
 }
 
@@ -270,7 +271,7 @@ async fn read(inner: Arc<HooksInner>, group: RefetchGroup) -> Result<(), Error> 
     };
     let keys: Vec<String> = group.keys.iter().map(|(key, _)| key.clone()).collect();
     match from.fetch(&ask, &keys).await {
-        Ok(page) => commit(&inner, definition, &group, page).await,
+        Ok(page) => commit(&inner, &definition, &group, page).await,
         Err(why) if why.retry && group.tries < from.retry().max => {
             inner.refetches.postpone(&group, wait(&inner, &group, from.as_ref(), &why));
             Ok(())

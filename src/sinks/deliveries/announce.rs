@@ -5,13 +5,13 @@
 
 use super::{first_of, override_name};
 use crate::config::Endpoint;
-use crate::connectors::definition::Definition;
 use crate::engine::model::{Cursor, CursorKey, DatasetId, Timestamp};
 use crate::engine::sink::{Announce, Notice, Owed};
 use crate::registry::connections::Connections;
+use crate::registry::definitions::Definitions;
 use crate::registry::scope::records_scope;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,8 +21,7 @@ const WEBHOOK_SPAN: Duration = Duration::from_secs(60);
 /// Turns notices into owed deliveries: one per endpoint, or one to the connection's own receiver.
 pub struct Announcer {
     endpoints: BTreeMap<String, Endpoint>,
-    /// Sync names by source and model.
-    syncs: HashMap<(String, String), String>,
+    definitions: Definitions,
     /// What exists only once the engine is open.
     late: OnceLock<Late>,
 }
@@ -34,18 +33,16 @@ struct Late {
 
 impl Announcer {
     /// For these endpoints. Call [`attach`](Announcer::attach) once the engine is open.
-    pub fn new(endpoints: &BTreeMap<String, Endpoint>, definitions: &BTreeMap<String, Arc<Definition>>) -> Self {
-        let mut syncs = HashMap::new();
-        for definition in definitions.values() {
-            let streams = definition.streams.iter().map(|stream| (&stream.name, &stream.sync));
-            let of_functions = definition.function_syncs.iter();
-            let models = of_functions.flat_map(|sync| sync.models.iter().map(move |model| (model, &sync.name)));
-            // A model of a function is a stream as well: the name of its function counts.
-            for (model, sync) in streams.chain(models) {
-                syncs.insert((definition.source.clone(), model.clone()), sync.clone());
-            }
-        }
-        Announcer { endpoints: endpoints.clone(), syncs, late: OnceLock::new() }
+    pub fn new(endpoints: &BTreeMap<String, Endpoint>, definitions: &Definitions) -> Self {
+        Announcer { endpoints: endpoints.clone(), definitions: definitions.clone(), late: OnceLock::new() }
+    }
+
+    /// The name of the sync that writes a model.
+    fn sync(&self, source: &str, model: &str) -> Option<String> {
+        let definition = self.definitions.get(source)?;
+        let stream = || definition.stream(model).map(|stream| stream.sync.clone());
+        // A model of a function is a stream as well: the name of its function counts.
+        definition.writer(model).map(|function| function.name.clone()).or_else(stream)
     }
 
     /// Gives it what exists only once the engine is open; until then bodies bear no cursor and overrides are not known.
@@ -69,9 +66,9 @@ impl Announcer {
 
     fn body(&self, notice: &Notice, sequence: u64) -> Value {
         let name = &notice.dataset;
-        let key = (name.source.to_string(), name.model.to_string());
         let ended = notice.ended.as_ref();
-        let sync = ended.map(|e| e.sync.clone()).filter(|s| !s.is_empty()).or_else(|| self.syncs.get(&key).cloned());
+        let sync =
+            ended.map(|e| e.sync.clone()).filter(|s| !s.is_empty()).or_else(|| self.sync(&name.source, &name.model));
         let mut body = Map::new();
         body.insert("environment".into(), name.environment.as_ref().into());
         body.insert("from".into(), "nango".into());
@@ -175,7 +172,7 @@ mod tests {
 
     fn announcer(endpoints: &[(&str, Endpoint)]) -> Announcer {
         let endpoints = endpoints.iter().map(|(n, e)| (n.to_string(), e.clone())).collect();
-        Announcer::new(&endpoints, &BTreeMap::new())
+        Announcer::new(&endpoints, &Definitions::default())
     }
 
     fn notice(added: u64, ended: Option<RunEnd>) -> Notice {

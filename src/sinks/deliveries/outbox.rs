@@ -406,6 +406,7 @@ mod tests {
     use crate::engine::pipeline::{DatasetSpec, Options};
     use crate::engine::sink::{Announce, Notice, Owed};
     use crate::engine::time::{Clock, ManualClock};
+    use crate::registry::definitions::Definitions;
     use std::sync::atomic::{AtomicU16, Ordering};
     use tokio::sync::mpsc;
 
@@ -477,7 +478,7 @@ mod tests {
         let (told, mut heard) = mpsc::unbounded_channel();
         let receiver = Arc::new(Receiver { told, gone_says: AtomicU16::new(410) });
         let endpoints = ["gone", "well"].map(endpoint).into();
-        let connections = Arc::new(Connections::open(engine.clone(), &BTreeMap::new()).await.expect("opens"));
+        let connections = Arc::new(Connections::open(engine.clone(), &Definitions::default()).await.expect("opens"));
         let (_commits, commits) = watch::channel(0);
         let outbox = Outbox::open(engine.clone(), endpoints, connections, receiver.clone(), commits).expect("opens");
         outbox.inner.lanes().room = ROOM;

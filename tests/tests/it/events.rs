@@ -4,13 +4,16 @@
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline::admission::{Bounds, Ingress};
+use syncline::config::Settings;
 use syncline::ingest::webhooks::{Hooks, HooksParts, Incoming, Retried};
 use syncline::keyspaces;
 use syncline::registry::connections::Connections;
+use syncline::registry::definitions::Definitions;
+use syncline::registry::sources::Sources;
 use syncline_connectors::definition::{Definition, FunctionSync, Schedule, Stream, parse};
 use syncline_engine::Engine;
 use syncline_engine::model::{Cause, DatasetName, Timestamp};
@@ -103,17 +106,18 @@ impl Bench {
     }
 
     async fn open(dir: tempfile::TempDir, clock: Arc<ManualClock>, notes: Arc<Notes>, subscribes: &[&str]) -> Bench {
-        let definitions = BTreeMap::from([("crm".to_owned(), definition(subscribes))]);
+        let definitions = Definitions::from_iter([("crm".to_owned(), definition(subscribes))]);
         let data_dir = Some(dir.path().to_owned());
         let options = Options { data_dir, workers: 1, clock: clock.clone(), ..Options::default() };
         let engine = Engine::open(options).expect("an engine");
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await.expect("connections"));
         let programs = [(("crm".to_owned(), "notes".to_owned()), notes.clone() as Arc<dyn Program>)];
+        let sources = Sources::open(&Settings::default(), &definitions, &engine, connections.clone()).expect("sources");
         let hooks = Hooks::open(HooksParts {
             bounds: Arc::new(Bounds::new(Ingress::default())),
             engine: engine.clone(),
             programs: programs.into_iter().collect(),
-            sources: BTreeMap::new(),
+            sources,
             definitions,
             connections,
             public_url: Some("https://hooks.example".to_owned()),

@@ -13,6 +13,7 @@ mod functions;
 mod functions_by_hand;
 mod functions_reload;
 mod imports;
+mod integrations;
 mod kafka_changelog;
 mod kafka_in;
 mod kafka_members;

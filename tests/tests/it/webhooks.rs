@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use syncline::admission::{Bounds, Ingress};
 use syncline::api::hooks;
-use syncline::config::Endpoint;
+use syncline::config::{Endpoint, Settings};
 use syncline::ingest::webhooks::{Hooks, HooksParts, Incoming, Reply};
 use syncline::keyspaces;
 use syncline::registry::connections::{AccountKey, Connections};
+use syncline::registry::definitions::Definitions;
+use syncline::registry::sources::Sources;
 use syncline::server;
 use syncline::sinks::deliveries::{Announcer, Outbox};
 use syncline_connectors::definition::{Definition, parse};
@@ -156,7 +158,7 @@ impl Bench {
         provider: Arc<Provider>,
         endpoints: BTreeMap<String, Endpoint>,
     ) -> Bench {
-        let definitions = BTreeMap::from([(definition.source.clone(), definition.clone())]);
+        let definitions = Definitions::from_iter([(definition.source.clone(), definition.clone())]);
         let announcer = Arc::new(Announcer::new(&endpoints, &definitions));
         let options = Options {
             data_dir: Some(dir.path().to_owned()),
@@ -168,11 +170,14 @@ impl Bench {
         let engine = Engine::open(options).expect("engine");
         let connections = Arc::new(Connections::open(engine.clone(), &definitions).await.expect("connections"));
         announcer.attach(engine.cursor_key(), connections.clone());
+        let mut settings = Settings::default();
+        settings.extensions.sources.insert(definition.source.clone(), provider.clone());
+        let sources = Sources::open(&settings, &definitions, &engine, connections.clone()).expect("sources");
         let hooks = Hooks::open(HooksParts {
             bounds: Arc::new(Bounds::new(Ingress::default())),
             engine: engine.clone(),
             programs: Default::default(),
-            sources: BTreeMap::from([(definition.source.clone(), provider.clone() as Arc<dyn Source>)]),
+            sources,
             definitions,
             connections: connections.clone(),
             public_url: Some("https://hooks.example".to_owned()),

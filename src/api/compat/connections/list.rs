@@ -10,6 +10,7 @@ use crate::http::auth::Caller;
 use crate::http::error::Refusal;
 use crate::http::query::QueryFields;
 use crate::registry::connections::{Account, AccountError};
+use crate::registry::end_user::EndUser;
 use axum::extract::{RawQuery, State};
 use axum::http::Uri;
 use axum::response::Response;
@@ -40,8 +41,7 @@ struct ConnectionBrief {
     created: String,
     metadata: Value,
     errors: Vec<AccountError>,
-    /// End users are not kept in this release.
-    end_user: Option<Value>,
+    end_user: Option<EndUser>,
     tags: Map<String, Value>,
 }
 
@@ -52,8 +52,8 @@ struct ConnectionSearch {
     search: Option<String>,
     sources: Vec<String>,
     tags: Vec<(String, String)>,
-    /// End users are not kept in this release, so asking for one finds nobody.
-    nobody: bool,
+    end_user: Option<String>,
+    organization: Option<String>,
     limit: usize,
     page: usize,
 }
@@ -87,7 +87,8 @@ fn ask(raw: Option<&str>) -> Result<ConnectionSearch, Refusal> {
         sources: sources.unwrap_or_default(),
         id: query.one("connectionId"),
         search: query.one("search").map(|text| text.to_lowercase()),
-        nobody: query.one("endUserId").or(query.one("endUserOrganizationId")).is_some(),
+        end_user: query.one("endUserId"),
+        organization: query.one("endUserOrganizationId"),
         limit,
         page: usize::try_from(page).unwrap_or(usize::MAX),
     };
@@ -101,9 +102,15 @@ fn tag(name: &str) -> Option<&str> {
 }
 
 impl ConnectionSearch {
+    fn is_of(&self, user: Option<&EndUser>) -> bool {
+        let organization = user.and_then(|user| user.organization.as_ref());
+        let is = |wanted: &Option<String>, id: Option<&String>| wanted.as_ref().is_none_or(|wanted| Some(wanted) == id);
+        is(&self.end_user, user.map(|user| &user.id)) && is(&self.organization, organization.map(|of| &of.id))
+    }
+
     fn wants(&self, account: &Account) -> bool {
         let tags = &account.connection.tags;
-        !self.nobody
+        self.is_of(account.end_user.as_ref())
             && self.id.as_ref().is_none_or(|id| *id == account.key.id)
             && self.search.as_ref().is_none_or(|part| account.key.id.to_lowercase().contains(part))
             && (self.sources.is_empty() || self.sources.contains(&account.key.source))
@@ -123,7 +130,7 @@ fn brief(account: &Account) -> ConnectionBrief {
         created: account.created_at.with_offset(),
         metadata: account.connection.metadata.clone(),
         errors: account.errors.clone(),
-        end_user: None,
+        end_user: account.end_user.clone(),
         tags: account.connection.tags.clone(),
     }
 }

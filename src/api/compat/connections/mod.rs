@@ -65,9 +65,11 @@ async fn show(
 
 /// A connection with all that a caller may see of it.
 fn whole(api: &Api, caller: &Caller, account: &Account) -> Value {
-    let auth = api.app.definitions.get(&account.key.source).map(|definition| &definition.auth);
-    let credentials =
-        auth.map_or_else(|| json!({"type": "NONE"}), |auth| credentials(auth, &account.connection.credentials));
+    let definition = api.app.definitions.get(&account.key.source);
+    let credentials = definition.map_or_else(
+        || json!({"type": "NONE"}),
+        |definition| credentials(&definition.auth, &account.connection.credentials),
+    );
     let shown = if caller.role >= Role::Admin { credentials } else { json!({"type": credentials["type"]}) };
     let now = api.app.engine.clock().now();
     json!({
@@ -82,7 +84,7 @@ fn whole(api: &Api, caller: &Caller, account: &Account) -> Value {
         "last_fetched_at": now.with_offset(),
         "metadata": account.connection.metadata,
         "errors": account.errors,
-        "end_user": null,
+        "end_user": account.end_user,
         "tags": account.connection.tags,
         "credentials": shown,
     })
@@ -99,8 +101,8 @@ async fn create(
     let source = body.demand("provider_config_key");
     let id = body.text("connection_id").unwrap_or_else(|| api.app.connection_id());
     let fields = if body.has("connection_config") { body.object("connection_config") } else { Map::new() };
-    let auth = api.app.definitions.get(&source).map_or(&AuthKind::None, |definition| &definition.auth.kind);
-    let said = said(&mut body, auth);
+    let definition = api.app.definitions.get(&source);
+    let said = said(&mut body, definition.as_ref().map_or(&AuthKind::None, |definition| &definition.auth.kind));
     body.done()?;
     let key = AccountKey::new(&caller.environment, &source, &id);
     let mut said = Value::Object(said);
@@ -120,8 +122,8 @@ async fn change(
     caller.must_be(Role::Admin)?;
     let key = named(&caller, query.as_deref(), &id)?;
     let mut body = BodyFields::read(&api.http, request, &CREATED[3..]).await?;
-    let auth = api.app.definitions.get(&key.source).map_or(&AuthKind::None, |definition| &definition.auth.kind);
-    let changes = said(&mut body, auth);
+    let definition = api.app.definitions.get(&key.source);
+    let changes = said(&mut body, definition.as_ref().map_or(&AuthKind::None, |definition| &definition.auth.kind));
     body.done()?;
     api.app.update_connection(&key, &changes).await?;
     Ok(Json(json!({"success": true})))
@@ -147,7 +149,7 @@ fn named(caller: &Caller, query: Option<&str>, id: &str) -> Result<AccountKey, R
 }
 
 /// What a body may say of a new connection; of one that is there, all but the first three.
-const CREATED: [&str; 11] = [
+const CREATED: [&str; 12] = [
     "connection_id",
     "provider_config_key",
     "connection_config",
@@ -159,12 +161,13 @@ const CREATED: [&str; 11] = [
     "schedule",
     "partitions",
     "base_url",
+    "end_user",
 ];
 
 /// A body as a definition file would say it.
 fn said(body: &mut BodyFields, auth: &AuthKind) -> Map<String, Value> {
     let mut said = Map::new();
-    for name in ["metadata", "webhook_url_override", "streams", "schedule", "partitions", "base_url"] {
+    for name in ["metadata", "webhook_url_override", "streams", "schedule", "partitions", "base_url", "end_user"] {
         said.extend(body.take(name).map(|value| (name.to_owned(), value)));
     }
     match body.take("credentials") {
@@ -219,6 +222,9 @@ impl From<Refused> for Refusal {
             Refused::Exists(_) => Refusal::new(StatusCode::CONFLICT, "connection_exists", why.to_string()),
             Refused::InFile(_) => Refusal::new(StatusCode::CONFLICT, "defined_in_file", why.to_string()),
             Refused::UnknownSource(_) => Refusal::bad("unknown_provider_config", why.to_string()),
+            Refused::EndUser(why) => {
+                Refusal::invalid("body", vec![InputFault::new("invalid_type", &["end_user"], why)])
+            }
             Refused::TooMany => Refusal::new(StatusCode::CONFLICT, "too_many_connections", why.to_string()),
             Refused::Wrong(complaints) => {
                 let fault = |c: &Complaint| {
