@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `v1` | `/v1/…`, our own surface: one file per resource |
 //! | `compat` | the compatible surface: `/records`, `/sync/…`, `/connections…` and their like |
+//! | `connect` | `/connect/…`, `/auth/…`: people who connect their accounts |
 //! | [`hooks`] | `/hooks/…`, without a key: the signature proves the request |
 //! | `metrics` | `/metrics` |
 //! | `health` | `/healthz`, `/readyz` |
@@ -20,6 +21,7 @@
 //! stream.
 
 mod compat;
+mod connect;
 mod entries;
 mod feed;
 mod health;
@@ -87,22 +89,24 @@ struct RouteSets {
     paged: Routes,
     /// Without a key.
     open: Routes,
+    /// With the token of a connect session, by browsers.
+    browser: Routes,
 }
 
 fn route_sets(settings: &Settings) -> RouteSets {
-    let whole = v1::whole().merge(compat::whole());
+    let whole = v1::whole().merge(compat::whole()).merge(connect::keyed());
     let paged = v1::paged().merge(compat::paged());
     let (whole, open) = match settings.metrics.open {
         true => (whole, health::routes().merge(metrics::routes())),
         false => (whole.merge(metrics::routes()), health::routes()),
     };
-    RouteSets { whole, paged, open }
+    RouteSets { whole, paged, open, browser: connect::browser() }
 }
 
 /// Everything that is declared.
 fn routes(settings: &Settings) -> Routes {
-    let RouteSets { whole, paged, open } = route_sets(settings);
-    whole.merge(paged).merge(open)
+    let RouteSets { whole, paged, open, browser } = route_sets(settings);
+    whole.merge(paged).merge(open).merge(browser)
 }
 
 /// The routes of an app: of the only one, or of a partition's.
@@ -113,14 +117,15 @@ fn partition_router(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Boun
     let (engine, http) = (app.engine.clone(), context_of(&app, bounds));
     let numbers = request::Numbers::new(engine.clock());
     let api = Api { app, http: http.clone(), reads, stopping };
-    let RouteSets { whole, paged, open } = route_sets(&api.app.settings);
+    let RouteSets { whole, paged, open, browser } = route_sets(&api.app.settings);
+    let browser = browser.router().layer(from_fn(connect::private)).layer(connect::cors(&api.app.settings));
     let keyed = whole
         .router()
         .route_layer(from_fn_with_state(http.clone(), answers::count))
         .merge(paged.router())
         .route_layer(from_fn_with_state(engine.clone(), space::demand))
         .route_layer(from_fn_with_state(http.clone(), auth::demand));
-    let all = keyed.merge(open.router());
+    let all = keyed.merge(open.router()).merge(browser);
     let all = all.fallback(error::unknown_path).method_not_allowed_fallback(error::unknown_method);
     let all = match budgeting {
         Budgeting::Here => all.layer(from_fn_with_state(http, budget::keep)),

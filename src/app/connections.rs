@@ -94,6 +94,21 @@ impl App {
         Ok(account)
     }
 
+    /// Gives a connection other credentials, once its provider lets them in: its records and its places stay.
+    pub async fn sign_in_again(
+        &self,
+        key: &AccountKey,
+        changes: &Map<String, Value>,
+    ) -> Result<Arc<Account>, ConnectionError> {
+        let draft = Arc::new(self.connections.draft_of_change(key, changes)?);
+        if let Some(source) = self.sources.get(&key.source) {
+            source.check(&draft).await.map_err(ConnectionError::Test)?;
+        }
+        let account = self.update_connection(key, changes).await?;
+        self.connections.clear_error(key, "auth").await?;
+        Ok(account)
+    }
+
     /// Deletes a connection with its syncs, its records and what lies in quarantine of it, after what its source does before.
     pub async fn delete_connection(self: &Arc<Self>, key: &AccountKey) -> Result<(), ConnectionError> {
         let (app, key) = (self.clone(), key.clone());

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `actions` | actions: called, and their results kept; functions on events of connections; `no_actions` without the feature `functions` |
+//! | [`connect`] | how people connect their accounts |
 //! | [`connections`] | connections created, changed and deleted while the program runs |
 //! | [`quarantine`] | quarantined entries: listed, retried, dropped |
 //! | `integrations` | integrations created, changed and deleted while the program runs |
@@ -19,6 +20,7 @@ pub mod actions;
 #[cfg(not(feature = "functions"))]
 #[path = "no_actions.rs"]
 pub mod actions;
+pub mod connect;
 pub mod connections;
 pub mod fields;
 #[cfg(feature = "functions")]
@@ -90,6 +92,8 @@ pub struct App {
     pub topics: Topics,
     /// Functions that are called.
     pub actions: actions::Actions,
+    /// People who connect their accounts.
+    pub connect: connect::Connect,
 }
 
 /// The part of an installation that an app stands for.
@@ -215,11 +219,10 @@ impl App {
             environments: settings.environments().map(str::to_owned).collect(),
             other_shards: part.other_shards.clone(),
         })?;
+        let shard = part.other_shards.as_ref().map_or(0, |others| others.shard);
+        let connect = connect::Connect::open(&engine, shard)?;
         #[cfg(feature = "functions")]
-        let actions = {
-            let shard = part.other_shards.as_ref().map_or(0, |others| others.shard);
-            actions::Actions::open(engine.clone(), connections.clone(), actions, on_events, shard)?
-        };
+        let actions = { actions::Actions::open(engine.clone(), connections.clone(), actions, on_events, shard)? };
         #[cfg(not(feature = "functions"))]
         let actions = actions::Actions;
         let client = Client::new(settings.client(), engine.clock())?;
@@ -240,6 +243,7 @@ impl App {
             bounds,
             topics,
             actions,
+            connect,
         });
         #[cfg(feature = "functions")]
         accounts.attach(&app);

@@ -59,6 +59,8 @@ pub struct Settings {
     pub endpoints: BTreeMap<String, Endpoint>,
     /// `http:` is allowed for sources and endpoints.
     pub allow_http: bool,
+    /// Origins of pages that may show the connect page, and ask what it asks.
+    pub connect_origins: Vec<String>,
     /// Where requests may go beside the public internet.
     pub egress: Egress,
     /// Memory for answers of all providers.
@@ -246,6 +248,7 @@ impl Default for Settings {
             api_keys: Vec::new(),
             endpoints: BTreeMap::new(),
             allow_http: false,
+            connect_origins: Vec::new(),
             egress: Egress::default(),
             answers: Room::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),

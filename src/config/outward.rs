@@ -39,6 +39,30 @@ pub(super) fn egress(top: &mut Fields, settings: &mut Settings, wrong: &mut Wron
     fields.finish(wrong);
 }
 
+/// Most origins.
+const ORIGINS_MAX: usize = 100;
+
+/// Reads `connect`: which pages may show the connect page, and ask for what it asks.
+pub(super) fn connect(top: &mut Fields, settings: &mut Settings, wrong: &mut Wrong) {
+    let Some(node) = top.take("connect") else { return };
+    let Some(mut fields) = Fields::open(node, "`connect`", wrong) else { return };
+    let spot = fields.spot.clone();
+    for (text, spot) in fields.texts("origins", wrong).unwrap_or_default() {
+        let origin = url::Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        match origin.map(|url| url.origin().ascii_serialization()) {
+            Some(origin) if origin == text => settings.connect_origins.push(origin),
+            _ => {
+                let complaint = spot.complain("bad_origin", format!("`{text}` is not the origin of a page"));
+                wrong.push(complaint.hint("write https://app.example.com, without a path and without `/` at the end"));
+            }
+        }
+    }
+    if settings.connect_origins.len() > ORIGINS_MAX {
+        wrong.push(spot.complain("bad_value", format!("at most {ORIGINS_MAX} `origins` are allowed")));
+    }
+    fields.finish(wrong);
+}
+
 /// Reads `endpoints`.
 pub(super) fn endpoints(top: &mut Fields, settings: &mut Settings, wrong: &mut Wrong) {
     let Some(node) = top.take("endpoints") else { return };

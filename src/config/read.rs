@@ -84,6 +84,7 @@ pub(super) fn settings(tree: Node, wrong: &mut Wrong) -> Settings {
     super::outward::egress(&mut top, &mut settings, wrong);
     settings.api_keys = api_keys(&mut top, wrong);
     super::outward::endpoints(&mut top, &mut settings, wrong);
+    super::outward::connect(&mut top, &mut settings, wrong);
     super::kafka::read(&mut top, &mut settings, wrong);
     encryption(&mut top, wrong);
     retention(&mut top, wrong);

@@ -108,6 +108,15 @@ fn find(headers: &HeaderMap, keys: &[ApiKey]) -> Result<Caller, (&'static str, &
         .ok_or(("unknown_account", "no such key; the server's setting api_keys lists those it takes"))
 }
 
+/// What tokens of connect sessions begin with: no key does.
+pub(crate) const SESSION: &str = "nango_connect_session_";
+
+/// Whether the header holds the token of a connect session instead of a key.
+pub(crate) fn is_token(headers: &HeaderMap) -> bool {
+    let text = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    bearer(text).is_some_and(|token| token.starts_with(SESSION))
+}
+
 fn bearer(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(' ')?;
     let key = rest.trim();

@@ -3,8 +3,8 @@
 //! It is the outermost that judges a request: handed on to another router or process it is not counted again.
 
 use super::error::Refusal;
-use super::{HttpContext, sender};
-use crate::admission::Exhausted;
+use super::{HttpContext, auth, sender};
+use crate::admission::{Address, Exhausted};
 use crate::telemetry::record;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -26,7 +26,8 @@ impl HttpContext {
     pub(crate) fn spend(&self, head: &mut Parts) -> Result<(), Refusal> {
         let (from, now) = (sender(&head.extensions), self.clock.now());
         self.bounds.request(from, now).map_err(refusal)?;
-        if !head.headers.contains_key(AUTHORIZATION) {
+        // A token of another kind is judged where it is used.
+        if !head.headers.contains_key(AUTHORIZATION) || auth::is_token(&head.headers) {
             return Ok(());
         }
         match self.caller(&head.headers) {
@@ -38,6 +39,13 @@ impl HttpContext {
             // Who is within his budget gets the 401 that says what is wrong.
             Err(_) => self.bounds.wrong_key(from, now).map_err(refusal),
         }
+    }
+}
+
+impl HttpContext {
+    /// A token that stands for nothing came from here: it is counted like a wrong key.
+    pub(crate) fn wrong_token(&self, from: Address) -> Result<(), Refusal> {
+        self.bounds.wrong_key(from, self.clock.now()).map_err(refusal)
     }
 }
 

@@ -36,7 +36,7 @@ const MADE_MAX: usize = 100_000;
 const MAX_ERRORS: usize = 20;
 
 /// Which account.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AccountKey {
     /// Isolation scope.
     pub environment: String,

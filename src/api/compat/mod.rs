@@ -18,6 +18,8 @@ mod records;
 mod sync;
 mod unbuilt;
 
+pub(super) use connections::credentials_by_name;
+
 use super::routes::Routes;
 
 /// Routes whose answers are written in one piece.

@@ -11,7 +11,6 @@ const FAMILIES: &[&str] = &[
     "/proxy",
     #[cfg(not(feature = "functions"))]
     "/action",
-    "/connect",
     "/functions",
     "/mcp",
     "/sync/deploy",

@@ -108,6 +108,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("oxc_parser", &["runtime/src/compile"]),
     ("oxc_transformer", &["runtime/src/compile"]),
     ("axum", &["src/api", "src/http", "src/server"]),
+    ("tower_http", &["src/api"]),
+    ("askama", &["src/api"]),
     ("hyper", &["src/api", "src/server"]),
     ("hyper_util", &["src/api", "src/server"]),
 ];

@@ -4,6 +4,7 @@
 
 mod actions;
 mod api;
+mod connect;
 mod connections;
 mod content;
 mod elsewhere;

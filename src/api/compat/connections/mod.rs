@@ -173,7 +173,7 @@ fn said(body: &mut BodyFields, auth: &AuthKind) -> Map<String, Value> {
     match body.take("credentials") {
         None => {}
         Some(Value::Object(given)) => {
-            said.insert("credentials".to_owned(), Value::Object(fields_of(auth, given)));
+            said.insert("credentials".to_owned(), Value::Object(credentials_by_name(auth, given)));
         }
         Some(_) => body.fault("invalid_type", &["credentials"], "an object is wanted"),
     }
@@ -190,7 +190,7 @@ fn said(body: &mut BodyFields, auth: &AuthKind) -> Map<String, Value> {
 
 /// Credentials of the wire by the names that `auth` has for them; what has none stays as it is, and is refused if it means
 /// nothing.
-fn fields_of(auth: &AuthKind, mut given: Map<String, Value>) -> Map<String, Value> {
+pub(in crate::api) fn credentials_by_name(auth: &AuthKind, mut given: Map<String, Value>) -> Map<String, Value> {
     given.remove("type");
     if let Some(key) = given.remove("apiKey") {
         let name = if matches!(auth, AuthKind::Bearer { .. }) { "token" } else { "key" };
