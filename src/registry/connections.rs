@@ -583,7 +583,7 @@ fn assemble(key: &AccountKey, provider: String, file: &FixedConnection, stored: 
         credentials: file.credentials.clone(),
         credentials_id: credentials_id(&file.credentials),
         metadata: metadata(&file.metadata, stored),
-        fields: stored.fields.clone(),
+        fields: fields(&file.fields, stored),
         tags: tags(&file.tags),
         partitions: file.partitions.clone(),
         base_url: file.base_url.clone(),
@@ -622,6 +622,13 @@ fn metadata(file: &Value, stored: &StoredConnection) -> Value {
         laid.insert(name.clone(), value.clone());
     }
     Value::Object(laid)
+}
+
+/// What the provider told, and what was entered.
+fn fields(entered: &Map<String, Value>, stored: &StoredConnection) -> Map<String, Value> {
+    let mut fields = stored.fields.clone();
+    fields.extend(entered.clone());
+    fields
 }
 
 /// Labels as the wire wants them: `name=value`, or a name alone with an empty value.

@@ -3,14 +3,18 @@
 use super::read::{self, ANSWER, KnownNames, Out};
 use super::request::{Level, request};
 use super::webhooks::unknown_stream;
-use super::{Auth, AuthKind, Definition, FixedConnection, Stream, schedule};
+use super::{Auth, AuthKind, Definition, FixedConnection, Stream, TokenAuth, schedule, sign_in};
 use crate::config_text::{self, Complaint, Content, Entry, Fields, Node, SourceSpan, bad_type};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What the provider said with the tokens that a connection brings.
+const RAW: &str = "raw";
 /// Field of a connection that holds the secret of its webhooks.
 const WEBHOOK_SECRET: &str = "webhook_secret";
 const MAX_TAGS: usize = 10;
+/// Ways to sign in.
+const WAYS: &str = "none, bearer, basic, api_key, oauth2, client_credentials, two_step or jwt";
 
 /// Reads `auth`.
 pub(super) fn auth(node: Option<Node>, level: &Level, names: &KnownNames, out: &mut Out) -> Auth {
@@ -44,16 +48,14 @@ pub(super) fn auth(node: Option<Node>, level: &Level, names: &KnownNames, out: &
             auth.kind = AuthKind::Basic { username, password: secret(&mut fields, "password", out) };
         }
         "api_key" => auth.kind = api_key(&mut fields, out),
-        "oauth2" | "client_credentials" => {
-            let complaint = spot.complain("not_in_this_release", format!("`type: {word}` is not part of this release"));
-            out.push(complaint.hint("bearer works with a token that does not expire"));
-            return auth;
-        }
-        _ => {
-            let complaint = spot.complain("unknown_auth", format!("`{word}` is not a way to sign in"));
-            out.push(complaint.hint("none, bearer, basic or api_key"));
-            return auth;
-        }
+        _ => match sign_in::tokens(&word, &mut fields, names, out) {
+            Some(tokens) => auth.kind = AuthKind::Tokens(Box::new(tokens)),
+            None => {
+                let complaint = spot.complain("unknown_auth", format!("`{word}` is not a way to sign in"));
+                out.push(complaint.hint(WAYS));
+                return auth;
+            }
+        },
     }
     fields.finish(out);
     auth
@@ -81,22 +83,32 @@ fn api_key(fields: &mut Fields, out: &mut Out) -> AuthKind {
 }
 
 /// Credential fields of a kind of sign-in; true marks secrets.
-fn credential_fields(kind: &AuthKind) -> &'static [(&'static str, bool)] {
+fn credential_fields(kind: &AuthKind) -> Vec<(&'static str, bool)> {
     match kind {
-        AuthKind::None => &[],
-        AuthKind::Bearer { .. } => &[("token", true)],
-        AuthKind::Basic { .. } => &[("username", false), ("password", true)],
-        AuthKind::ApiKey { .. } => &[("key", true)],
+        AuthKind::None => Vec::new(),
+        AuthKind::Bearer { .. } => vec![("token", true)],
+        AuthKind::Basic { .. } => vec![("username", false), ("password", true)],
+        AuthKind::ApiKey { .. } => vec![("key", true)],
+        AuthKind::Tokens(tokens) => tokens.credentials(),
     }
 }
 
 impl Auth {
+    /// What it says of tokens that expire.
+    pub fn tokens(&self) -> Option<&TokenAuth> {
+        match &self.kind {
+            AuthKind::Tokens(tokens) => Some(tokens),
+            _ => None,
+        }
+    }
+
     /// The credential without which no connection is signed in, where there is no default for it.
     pub fn needed(&self) -> Option<&'static str> {
         match self.kind {
             AuthKind::Bearer { token: None } => Some("token"),
             AuthKind::Basic { username: None, .. } => Some("username"),
             AuthKind::ApiKey { key: None, .. } => Some("key"),
+            AuthKind::Tokens(ref tokens) => tokens.needed(),
             _ => None,
         }
     }
@@ -106,7 +118,8 @@ impl Auth {
     pub fn goes_without(&self, credentials: &Map<String, Value>) -> Option<&'static str> {
         let brings = credential_fields(&self.kind).iter().any(|(name, _)| credentials.contains_key(*name));
         let half = matches!(self.kind, AuthKind::Basic { password: Some(_), .. });
-        self.needed().filter(|_| self.optional && !brings && !half)
+        let free = self.optional && self.tokens().is_none();
+        self.needed().filter(|_| free && !brings && !half)
     }
 
     /// The credential that a connection with `credentials` lacks.
@@ -151,6 +164,14 @@ pub fn connection_of(definition: &Definition, name: &str, said: &Value) -> Resul
         ConnectionContext { auth: &definition.auth, partitions: &partitions, streams: &definition.streams, functions };
     let entry = Entry { key: name.to_owned(), spot: SourceSpan::start("connection"), value };
     let connection = connection(entry, &around, &mut out);
+    let code = definition.auth.tokens().is_some_and(|tokens| tokens.code().is_some());
+    let brings = |name: &str| connection.as_ref().is_none_or(|known| known.credentials.contains_key(name));
+    if code && !brings("access_token") && !brings("refresh_token") {
+        let complaint = SourceSpan::start("connection").complain("missing_key", "the connection has no tokens");
+        out.push(
+            complaint.hint("write `access_token` or `refresh_token` under `credentials`, or let a person sign in"),
+        );
+    }
     match connection {
         Some(connection) if out.iter().all(|complaint| complaint.warning) => Ok(connection),
         _ => Err(config_text::in_order(out)),
@@ -160,7 +181,7 @@ pub fn connection_of(definition: &Definition, name: &str, said: &Value) -> Resul
 /// Whoever may make connections may write secrets into them.
 fn written_out(connection: &mut Node) {
     let Content::Map(entries) = &mut connection.content else { return };
-    for entry in entries.iter_mut().filter(|entry| entry.key == "credentials") {
+    for entry in entries.iter_mut().filter(|entry| matches!(entry.key.as_str(), "credentials" | "fields")) {
         if let Content::Map(fields) = &mut entry.value.content {
             fields.iter_mut().for_each(|field| field.value.referenced = true);
         }
@@ -183,6 +204,7 @@ fn connection(entry: Entry, around: &ConnectionContext<'_>, out: &mut Out) -> Op
         ..FixedConnection::default()
     };
     credentials(&mut fields, &mut connection, around, out);
+    entered(&mut fields, &mut connection, around, out);
     partitions(&mut fields, &mut connection, around, out);
     tags(&mut fields, &mut connection, out);
     connection.streams = fields.texts("streams", out).map(|list| {
@@ -211,7 +233,7 @@ fn url_at(fields: &mut Fields, key: &'static str, out: &mut Out) -> Option<Strin
 
 /// `credentials: {…}`, or the fields standing directly under the connection.
 fn credentials(fields: &mut Fields, connection: &mut FixedConnection, around: &ConnectionContext<'_>, out: &mut Out) {
-    let known = credential_fields(&around.auth.kind).iter().copied().chain([(WEBHOOK_SECRET, true)]);
+    let known = credential_fields(&around.auth.kind).into_iter().chain([(WEBHOOK_SECRET, true)]);
     let mut nested = fields.take("credentials").and_then(|n| Fields::open(n, "`credentials`", out));
     for (name, is_secret) in known {
         if around.partitions.contains(name) && fields.has(name) {
@@ -229,9 +251,23 @@ fn credentials(fields: &mut Fields, connection: &mut FixedConnection, around: &C
         };
         connection.credentials.extend(value.map(|v| (name.to_owned(), Value::String(v))));
     }
-    if let Some(nested) = nested {
+    if let Some(mut nested) = nested {
+        if let Some(raw) = around.auth.tokens().and_then(|_| nested.take(RAW)) {
+            connection.credentials.insert(RAW.to_owned(), raw.to_json());
+        }
         nested.finish(out);
     }
+}
+
+/// What was entered for the connection: `fields` of `auth`.
+fn entered(fields: &mut Fields, connection: &mut FixedConnection, around: &ConnectionContext<'_>, out: &mut Out) {
+    let given = match fields.take("fields") {
+        Some(node) => Fields::open(node, "`fields` of a connection", out).map(|mut map| map.rest()).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let entered = around.auth.entered(given, &fields.spot, out);
+    connection.fields = entered.fields;
+    connection.credentials.extend(entered.credentials);
 }
 
 /// `partitions: {repo: […]}`, or the partition's name directly under the connection.

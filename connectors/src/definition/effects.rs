@@ -50,6 +50,7 @@ impl FoundKey<'_> {
         if let Some(auth) = root.get("auth") {
             auth.get("test").iter().for_each(|test| self.removed(test, &[root]));
             self.auth(auth);
+            self.account_fields(auth, root);
         }
         for entry in entries(root.get("partitions")) {
             self.partition(entry, streams, root);
@@ -103,6 +104,7 @@ impl FoundKey<'_> {
         if let Some(key) = FOR_ALL.into_iter().find(|key| has(auth, key)) {
             self.idle(auth, "optional", &format!("no connection goes without the `{key}` of `auth`"), "leave one out");
         }
+        self.tokens(auth);
         if let Some(test) = auth.get("test") {
             for key in ["items", "where", "total", "paginate", "max_pages"] {
                 self.idle(test, key, "the test of a sign-in is one answer", "leave it out");
@@ -110,6 +112,58 @@ impl FoundKey<'_> {
             self.responses(test);
         } else {
             self.idle(auth, "connection_fields", "they are read from the answer of `test`", "add `test`");
+        }
+    }
+
+    /// Of a sign-in that expires.
+    fn tokens(&mut self, auth: &Node) {
+        let kind = word(auth, "type").unwrap_or_default();
+        if !["oauth2", "client_credentials", "two_step", "jwt"].contains(&kind) {
+            return;
+        }
+        self.idle(auth, "optional", "a connection that is not signed in asks for nothing", "leave it out");
+        if kind == "oauth2" && !has(auth, "authorize_url") {
+            for key in ["pkce", "authorize_params", "callback_fields", "issuer"] {
+                let hint = "add `authorize_url`, or leave it out";
+                self.idle(auth, key, "nobody is sent to the provider without `authorize_url`", hint);
+            }
+        }
+        if word(auth, "rotation") != Some("lenient") {
+            let why = "only with `rotation: lenient` an old refresh token is taken for a while";
+            self.idle(auth, "leeway", why, "leave it out, or change `rotation`");
+        }
+        let proof = word(auth, "client_auth").unwrap_or("body");
+        if ["none", "private_key_jwt"].contains(&proof) {
+            let why = format!("`client_auth: {proof}` sends no secret");
+            self.idle(auth, "client_secret", &why, "leave it out, or change `client_auth`");
+        }
+        if kind != "jwt" && proof != "private_key_jwt" {
+            let why = "nothing is signed without `client_auth: private_key_jwt`";
+            self.idle(auth, "assertion", why, "leave it out, or change `client_auth`");
+        }
+        if kind == "jwt" && !has(auth, "token_url") {
+            let of_answers = ["token_body", "token_params", "scopes", "scope_separator", "answer", "failed"];
+            for key in of_answers.into_iter().chain(["token_fields", "expires_in"]) {
+                let why = "without `token_url` the assertion itself is the token";
+                self.idle(auth, key, why, "add `token_url`, or leave it out");
+            }
+        }
+    }
+
+    /// What people are asked for and nothing uses.
+    fn account_fields(&mut self, auth: &Node, root: &Node) {
+        for field in entries(auth.get("fields")) {
+            let (open, secret) =
+                (format!("connection.fields.{}", field.key), format!("connection.credentials.{}", field.key));
+            let read = format!(".fields.{}", field.key);
+            if !mentions(root, &open) && !mentions(root, &secret) && !holds(root, &read) {
+                let message = format!("field `{}` does nothing here: nothing names it", field.key);
+                let hint = format!(
+                    "write {{{{ {} }}}} where it is wanted, or leave it out",
+                    if is(&field.value, "secret", true) { &secret } else { &open }
+                );
+                self.out.push(field.spot.complain("no_effect", message).warn().hint(hint));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`Definition`] is the checked form; `parse` reads YAML or JSON with the place of every value, so that a complaint names
 //! file, line and column; all complaints of a file come at once. The format is described in `docs/definitions.md`.
 
+mod account_fields;
 mod connections;
 mod context;
 mod deletes;
@@ -17,19 +18,23 @@ mod preset;
 mod read;
 mod request;
 mod schedule;
+mod sign_in;
 mod streams;
+mod tokens;
 mod topic;
 mod verify;
 mod webhooks;
 
 pub use crate::config_text::{Complaint, Reference};
 pub use crate::expr::{TimeUnit, read_time};
+pub use account_fields::AccountField;
 pub use connections::connection_of;
 pub use functions::{FunctionLimits, FunctionRules, FunctionSync, SourceFunctions, Validation};
 pub use integration::{AppCredentials, PresetIntegration, ShippedPreset, shipped};
 pub use parse::{Parsed, parse, parse_beside};
 pub use preset::presets;
 pub use schedule::{MIN_INTERVAL, schedule};
+pub use tokens::{Algorithm, Assertion, ClientAuth, CodeGrant, Grant, Login, Rotation, TokenAuth};
 
 use crate::expr::{Expr, Template};
 use serde_json::Value;
@@ -169,6 +174,8 @@ pub enum AuthKind {
         /// Text before the key.
         prefix: String,
     },
+    /// `Authorization: Bearer …` with tokens that expire and are renewed. Credential field `access_token`.
+    Tokens(Box<TokenAuth>),
 }
 
 /// Pace and retry (§3.3).
@@ -628,6 +635,8 @@ pub struct FixedConnection {
     pub environment: String,
     /// Secrets, resolved.
     pub credentials: serde_json::Map<String, Value>,
+    /// What was entered for it: values of `fields` of `auth`.
+    pub fields: serde_json::Map<String, Value>,
     /// Free JSON.
     pub metadata: Value,
     /// Labels.

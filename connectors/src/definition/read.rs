@@ -29,11 +29,41 @@ pub(super) struct KnownNames {
     pub(super) event: bool,
     /// Origin of `base_url`, if it is fixed.
     pub(super) origin: Option<url::Origin>,
+    /// In `auth`, where nothing but this has a value.
+    pub(super) sign_in: Option<SignInNames>,
+}
+
+/// What texts may name before a connection is signed in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SignInNames {
+    /// `connection.fields.NAME` for these.
+    pub(super) fields: BTreeSet<String>,
+    /// `connection.credentials.NAME` for these.
+    pub(super) credentials: BTreeSet<String>,
+}
+
+impl SignInNames {
+    fn refusal(&self, name: &str) -> Option<String> {
+        let known =
+            |prefix: &str, names: &BTreeSet<String>| name.strip_prefix(prefix).is_some_and(|n| names.contains(n));
+        if known("connection.fields.", &self.fields) || known("connection.credentials.", &self.credentials) {
+            return None;
+        }
+        let all = self.fields.iter().map(|n| format!("connection.fields.{n}"));
+        let all = all.chain(self.credentials.iter().map(|n| format!("connection.credentials.{n}")));
+        let all = all.collect::<Vec<_>>().join(", ");
+        let here =
+            if all.is_empty() { "add it to `fields` of `auth`".to_owned() } else { format!("values here: {all}") };
+        Some(format!("`{name}` has no value here; {here}"))
+    }
 }
 
 impl KnownNames {
     /// Why `name` cannot stand here.
     fn refusal(&self, name: &str, credentials: bool) -> Option<String> {
+        if let Some(own) = &self.sign_in {
+            return own.refusal(name);
+        }
         let field = |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
         let known = match name {
             "variant" | "connection.id" => true,

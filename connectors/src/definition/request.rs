@@ -16,6 +16,9 @@ const FORBIDDEN: [&str; 4] = ["host", "content-length", "connection", "transfer-
 const METHODS: [(&str, &str); 5] =
     [("get", "GET"), ("post", "POST"), ("put", "PUT"), ("patch", "PATCH"), ("delete", "DELETE")];
 
+const PATH_HINT: &str = "write `get: /path`; post, put, patch and delete work alike";
+const LOGIN_HINT: &str = "write `post: https://host/path`, or get";
+
 /// What requests inherit: source → stream → request; the inner level wins key by key, null removes.
 #[derive(Clone, Debug)]
 pub(super) struct Level {
@@ -29,11 +32,7 @@ impl Level {
     /// Reads `headers`, `params`, `responses`, `timeout` of a level below this one.
     pub(super) fn inner(&self, fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Level {
         let mut level = self.clone();
-        for entry in entries(fields, "headers", out) {
-            if let Some(value) = header(&entry, names, out) {
-                lay(&mut level.headers, entry.key, value, |a, b| a.eq_ignore_ascii_case(b));
-            }
-        }
+        lay_headers(&mut level.headers, fields, names, out);
         for entry in entries(fields, "params", out) {
             let what = format!("parameter `{}`", entry.key);
             let value = match entry.value.is_null() {
@@ -52,6 +51,23 @@ impl Level {
         }
         level
     }
+}
+
+type Headers = Vec<(String, Option<Template>)>;
+
+fn lay_headers(headers: &mut Headers, fields: &mut Fields, names: &KnownNames, out: &mut Out) {
+    for entry in entries(fields, "headers", out) {
+        if let Some(value) = header(&entry, names, out) {
+            lay(headers, entry.key, value, |a, b| a.eq_ignore_ascii_case(b));
+        }
+    }
+}
+
+/// Headers of a request that inherits nothing.
+pub(super) fn own_headers(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Vec<(String, Template)> {
+    let mut headers = Headers::new();
+    lay_headers(&mut headers, fields, names, out);
+    headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 fn entries(fields: &mut Fields, key: &'static str, out: &mut Out) -> Vec<Entry> {
@@ -146,8 +162,20 @@ pub(super) fn has_path(node: &Node) -> bool {
 }
 
 fn method(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Option<(String, Template)> {
+    let (method, node) = method_node(fields, &METHODS, out)?;
+    let path = read::template(&node, &format!("the path of {}", fields.what), names, false, out)?;
+    other_origin(&path, &node, names, out);
+    Some((method.to_owned(), path))
+}
+
+/// The method, one of some, and what stands behind its key.
+pub(super) fn method_node(
+    fields: &mut Fields,
+    methods: &[(&'static str, &'static str)],
+    out: &mut Out,
+) -> Option<(&'static str, Node)> {
     let mut found: Option<(&str, Node)> = None;
-    for (key, method) in METHODS {
+    for (key, method) in methods {
         let Some(entry) = fields.take_entry(key) else { continue };
         match found {
             None => found = Some((method, entry.value)),
@@ -156,19 +184,12 @@ fn method(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Option<(Str
             }
         }
     }
-    let Some((method, node)) = found else {
+    if found.is_none() {
         let message = format!("{} needs a method and path", fields.what);
-        out.push(
-            fields
-                .spot
-                .complain("missing_key", message)
-                .hint("write `get: /path`; post, put, patch and delete work alike"),
-        );
-        return None;
-    };
-    let path = read::template(&node, &format!("the path of {}", fields.what), names, false, out)?;
-    other_origin(&path, &node, names, out);
-    Some((method.to_owned(), path))
+        let hint = if methods.len() == METHODS.len() { PATH_HINT } else { LOGIN_HINT };
+        out.push(fields.spot.complain("missing_key", message).hint(hint));
+    }
+    found
 }
 
 /// Requests carry the sign-in: they go to the source's own origin only.
@@ -189,9 +210,9 @@ fn other_origin(path: &Template, node: &Node, names: &KnownNames, out: &mut Out)
     }
 }
 
-type Payload = (Option<Tree>, Option<Vec<(String, Param)>>);
+pub(super) type Payload = (Option<Tree>, Option<Vec<(String, Param)>>);
 
-fn payload(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Payload {
+pub(super) fn payload(fields: &mut Fields, names: &KnownNames, out: &mut Out) -> Payload {
     let body = fields.take_entry("body");
     let has_form = fields.has("form");
     if let (Some(entry), true) = (&body, has_form) {

@@ -146,10 +146,20 @@ impl Template {
 
     /// As a URL: names and values of the placeholders that stand before the end of its host.
     pub fn in_host(&self, scope: &Scope) -> Result<Vec<(&str, String)>, EvalError> {
+        let placeholders = self.host_placeholders().into_iter();
+        placeholders.map(|placeholder| Ok((placeholder.name.as_str(), placeholder.text(scope)?))).collect()
+    }
+
+    /// As a URL: names of the placeholders that stand before the end of its host.
+    pub fn host_names(&self) -> Vec<&str> {
+        self.host_placeholders().into_iter().map(|placeholder| placeholder.name.as_str()).collect()
+    }
+
+    fn host_placeholders(&self) -> Vec<&Placeholder> {
         let mut found = Vec::new();
         for (place, part) in self.parts.iter().enumerate() {
             match part {
-                TemplatePart::Value(placeholder) => found.push((placeholder.name.as_str(), placeholder.text(scope)?)),
+                TemplatePart::Value(placeholder) => found.push(placeholder),
                 TemplatePart::Text(text) => {
                     // The host begins behind the scheme, however many slashes follow it.
                     let scheme = text.split_once(':').filter(|_| place == 0);
@@ -160,7 +170,7 @@ impl Template {
                 }
             }
         }
-        Ok(found)
+        found
     }
 
     /// Names of all placeholders, e.g. `partition.repo`, `since`.

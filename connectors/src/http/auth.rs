@@ -28,6 +28,10 @@ pub fn sign_in(auth: &Auth, connection: &Connection, request: &mut Outgoing) -> 
             let password = credential(connection, "password", password.as_deref().or(Some("")))?;
             put(request, AUTHORIZATION, &format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
         }
+        AuthKind::Tokens(_) => {
+            let token = credential(connection, "access_token", None)?;
+            put(request, AUTHORIZATION, &format!("Bearer {token}"))
+        }
         AuthKind::ApiKey { key, in_query, name, prefix } => {
             let key = credential(connection, "key", key.as_deref())?;
             let value = format!("{prefix}{key}");
@@ -50,6 +54,7 @@ pub fn veil(kind: &AuthKind, connection: &Connection) -> Veil {
     let mut veil = Veil::default();
     let (default, user) = match kind {
         AuthKind::None => (None, None),
+        AuthKind::Tokens(tokens) => (tokens.client_secret.as_deref(), None),
         AuthKind::Bearer { token: key } | AuthKind::ApiKey { key, .. } => (key.as_deref(), None),
         AuthKind::Basic { username, password } => (password.as_deref(), username.as_deref()),
     };

@@ -337,7 +337,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("bad_action", "responses: [{status: 404, do: stop}]"),
     ("out_of_range", "limits: {concurrency: 65}"),
     ("unknown_auth", "auth: {type: digest}"),
-    ("not_in_this_release", "auth: {type: oauth2}"),
     ("not_in_this_release", "run: script"),
     ("unknown_preset", "preset: gihtub"),
     ("unsupported_format", "format: 2"),

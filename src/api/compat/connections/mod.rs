@@ -8,7 +8,7 @@ use crate::api::cluster::target::{ConnectionNames, NamedIn, RouteTarget, owner_o
 use crate::api::routes::Routes;
 use crate::app::connections::ConnectionError;
 use crate::config::Role;
-use crate::connectors::definition::{Auth, AuthKind, Complaint};
+use crate::connectors::definition::{Auth, AuthKind, Complaint, Grant};
 use crate::http::auth::Caller;
 use crate::http::body::BodyFields;
 use crate::http::error::{InputFault, Refusal};
@@ -251,6 +251,32 @@ fn credentials(auth: &Auth, own: &Map<String, Value>) -> Value {
             "username": field("username", username),
             "password": field("password", password),
         }),
+        AuthKind::Tokens(tokens) => tokens_of_wire(&tokens.grant, own),
+    }
+}
+
+/// Tokens that expire, in the form of the wire.
+fn tokens_of_wire(grant: &Grant, own: &Map<String, Value>) -> Value {
+    let field = |name: &str| own.get(name).cloned().unwrap_or_default();
+    let (token, expires_at, raw) = (field("access_token"), field("expires_at"), field("raw"));
+    match grant {
+        Grant::Code(_) => json!({
+            "type": "OAUTH2",
+            "access_token": token,
+            "refresh_token": field("refresh_token"),
+            "expires_at": expires_at,
+            "raw": raw,
+        }),
+        Grant::Client => json!({
+            "type": "OAUTH2_CC",
+            "token": token,
+            "expires_at": expires_at,
+            "client_id": field("client_id"),
+            "client_secret": field("client_secret"),
+            "raw": raw,
+        }),
+        Grant::Login(_) => json!({"type": "TWO_STEP", "token": token, "expires_at": expires_at, "raw": raw}),
+        Grant::Assertion => json!({"type": "JWT", "token": token, "expires_at": expires_at}),
     }
 }
 
