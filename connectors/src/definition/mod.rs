@@ -3,6 +3,7 @@
 //! [`Definition`] is the checked form; `parse` reads YAML or JSON with the place of every value, so that a complaint names
 //! file, line and column; all complaints of a file come at once. The format is described in `docs/definitions.md`.
 
+mod about;
 mod account_fields;
 mod connections;
 mod context;
@@ -27,6 +28,7 @@ mod webhooks;
 
 pub use crate::config_text::{Complaint, Reference};
 pub use crate::expr::{TimeUnit, read_time};
+pub use about::About;
 pub use account_fields::AccountField;
 pub use connections::connection_of;
 pub use functions::{FunctionLimits, FunctionRules, FunctionSync, SourceFunctions, Validation};
@@ -56,6 +58,8 @@ pub struct Definition {
     pub preset: Option<String>,
     /// For people.
     pub title: Option<String>,
+    /// For people who choose a provider.
+    pub about: About,
     /// Where relative paths resolve.
     pub base_url: Template,
     /// How requests are signed in.

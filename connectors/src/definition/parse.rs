@@ -5,7 +5,7 @@ use super::limits::{limits, responses};
 use super::read::{self, KnownNames, Out};
 use super::request::Level;
 use super::{
-    Definition, SourceFunctions, Stream, connections, effects, functions, partitions, preset, streams, webhooks,
+    Definition, SourceFunctions, Stream, about, connections, effects, functions, partitions, preset, streams, webhooks,
 };
 use crate::config_text::{self, Complaint, Content, Fields, Node, Reference, SourceSpan};
 use crate::expr::Template;
@@ -88,6 +88,7 @@ fn definition(
     fields.take("preset");
     let title = fields.text("title", out).map(|(text, _)| text);
     fields.text("description", out);
+    let about = about::about(fields.take("about"), out);
     let limits = limits(fields.take("limits"), out);
     let outermost = KnownNames::default();
     let base_url = base_url(&mut fields, &outermost, out);
@@ -118,6 +119,7 @@ fn definition(
         hash: hash(text, preset.as_deref()),
         preset,
         title,
+        about,
         base_url: base_url?,
         auth,
         headers: level.headers,
