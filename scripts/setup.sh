@@ -3,8 +3,8 @@
 #
 #   scripts/setup.sh         what the build needs: a C++ compiler, make, libclang (for the RocksDB bindings), OpenSSL and
 #                            zlib (for the Kafka client)
-#   scripts/setup.sh test    also what the tests need: a JDK and Maven for a real Kafka broker; go, node and Python, for real
-#                            servers and real clients
+#   scripts/setup.sh test    also what the tests need: a JDK and Maven for a real Kafka broker; go, node, Python and a browser, for
+#                            real servers and real clients
 #   scripts/setup.sh peers   what `make bench-peers` needs beside the build: a JDK and Maven, PostgreSQL, Python
 #
 # Rust is not installed here: one line says how to get it.
@@ -117,6 +117,9 @@ test_tools() {
         find_go || say "go 1.$GO_MINOR_MIN or newer is missing: the PocketBase test will fail. Get it from https://go.dev/dl"
     fi
     has python3 || install python3 || true
+    if ! has chromium && ! has chromium-browser && ! has google-chrome; then
+        install chromium || say "a browser is missing: the test of the connect page will fail. Install chromium"
+    fi
     if ! node_is_new_enough; then
         if ! has node || ! has npm; then install nodejs npm || true; fi
         node_is_new_enough ||

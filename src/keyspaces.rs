@@ -12,6 +12,7 @@
 //! | [`ACTION`] | `app::actions` | 1,000 that wait and 100,000 results in an environment | 24 hours from the end of the action |
 //! | [`CREATION`] | `registry` | one for each new connection and function on its creation | until the function has run |
 //! | [`INTEGRATION`] | `registry` | 1,000 | until the integration is deleted |
+//! | [`FLOW`] | `app::connect` | 20,000 | 10 minutes |
 //! | [`SESSION`] | `app::connect` | 10,000 live ones in an environment | 30 minutes |
 
 use crate::engine::pipeline::Keyspace;
@@ -36,3 +37,5 @@ pub const CREATION: Keyspace = Keyspace::new(67);
 pub const INTEGRATION: Keyspace = Keyspace::new(70);
 /// Connect sessions: (hash of the token).
 pub const SESSION: Keyspace = Keyspace::new(71);
+/// Trips of people to a provider and back: (hash of the state).
+pub const FLOW: Keyspace = Keyspace::new(72);

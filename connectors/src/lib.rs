@@ -11,6 +11,7 @@
 //! | [`mapping`] | from an item of an answer to a record |
 //! | [`http`] | the one way out: client, sign-in, budgets, pagination, conditional requests |
 //! | [`rest`] | a source described by a definition file |
+//! | [`sign_in`] | tokens that expire: asked for, renewed, given back |
 //! | `functions` | syncs in TypeScript: their host; feature `functions` |
 //! | [`webhooks`] | verify, route, dedupe and map what providers post to us |
 //! | [`deliveries`] | one signed attempt to deliver to an endpoint |
@@ -30,4 +31,5 @@ pub mod kafka;
 pub mod mapping;
 pub mod murmur2;
 pub mod rest;
+pub mod sign_in;
 pub mod webhooks;

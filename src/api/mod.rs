@@ -118,7 +118,9 @@ fn partition_router(app: Arc<App>, stopping: CancellationToken, bounds: Arc<Boun
     let numbers = request::Numbers::new(engine.clock());
     let api = Api { app, http: http.clone(), reads, stopping };
     let RouteSets { whole, paged, open, browser } = route_sets(&api.app.settings);
-    let browser = browser.router().layer(from_fn(connect::private)).layer(connect::cors(&api.app.settings));
+    // Its own fallback comes first: a preflight is no wrong method.
+    let browser = browser.router().method_not_allowed_fallback(error::unknown_method);
+    let browser = browser.layer(from_fn(connect::private)).layer(connect::cors(&api.app.settings));
     let keyed = whole
         .router()
         .route_layer(from_fn_with_state(http.clone(), answers::count))

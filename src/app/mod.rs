@@ -220,12 +220,12 @@ impl App {
             other_shards: part.other_shards.clone(),
         })?;
         let shard = part.other_shards.as_ref().map_or(0, |others| others.shard);
-        let connect = connect::Connect::open(&engine, shard)?;
         #[cfg(feature = "functions")]
         let actions = { actions::Actions::open(engine.clone(), connections.clone(), actions, on_events, shard)? };
         #[cfg(not(feature = "functions"))]
         let actions = actions::Actions;
         let client = Client::new(settings.client(), engine.clock())?;
+        let connect = connect::Connect::open(&engine, client.clone(), shard)?;
         let endpoints = settings.endpoints.clone();
         let outbox = Outbox::open(engine.clone(), endpoints, connections.clone(), Arc::new(client), hooks.commits())?;
         let topics = Topics::open(&engine, &settings, &definitions, &connections, &part)?;

@@ -140,6 +140,11 @@ impl Refusal {
         )
     }
 
+    /// Its stable word.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// What the caller is told.
     pub(crate) fn message(&self) -> &str {
         &self.message

@@ -5,7 +5,7 @@
 //! file's counts; a secret is kept and used, and shown only to who may see it.
 
 use crate::config::Settings;
-use crate::connectors::definition::{AppCredentials, Complaint, Definition, PresetIntegration, presets};
+use crate::connectors::definition::{Complaint, Definition, IntegrationCredentials, PresetIntegration, presets};
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark};
@@ -308,7 +308,7 @@ impl Integrations {
     }
 
     fn definition(&self, key: &str, made: &MadeIntegration) -> Result<Definition, Vec<Complaint>> {
-        let credentials = AppCredentials {
+        let credentials = IntegrationCredentials {
             client_id: made.client_id.clone(),
             client_secret: made.client_secret.clone(),
             scopes: made.scopes.clone(),

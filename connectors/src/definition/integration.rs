@@ -1,13 +1,13 @@
 //! The definition of an integration: a preset, with what the app is known by at the provider.
 
-use super::{AuthKind, Definition, Parsed, SourceFunctions, parse_beside, preset, presets};
+use super::{AuthKind, Definition, Grant, Parsed, SourceFunctions, parse_beside, preset, presets};
 use crate::config_text::{self, Content, Node, Reference, SourceSpan};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The app's own credentials at a provider.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct AppCredentials {
+pub struct IntegrationCredentials {
     /// Its public name there.
     pub client_id: Option<String>,
     /// What proves it.
@@ -27,7 +27,7 @@ pub struct PresetIntegration<'a> {
     /// For people.
     pub title: Option<&'a str>,
     /// The app's own.
-    pub credentials: &'a AppCredentials,
+    pub credentials: &'a IntegrationCredentials,
 }
 
 /// The name under which a secret of an integration is referred to in its text.
@@ -102,7 +102,7 @@ pub struct ShippedPreset {
 
 /// All shipped definitions. What only a user can give is left open.
 pub fn shipped() -> Vec<ShippedPreset> {
-    let none = AppCredentials::default();
+    let none = IntegrationCredentials::default();
     let read = |name: &'static str| {
         let integration = PresetIntegration { source: name, preset: name, title: None, credentials: &none };
         // 64 hexadecimal digits are a secret in every form that a scheme may want.
@@ -119,6 +119,12 @@ impl AuthKind {
             AuthKind::None => "NONE",
             AuthKind::Bearer { .. } | AuthKind::ApiKey { .. } => "API_KEY",
             AuthKind::Basic { .. } => "BASIC",
+            AuthKind::Tokens(tokens) => match tokens.grant {
+                Grant::Code(_) => "OAUTH2",
+                Grant::Client => "OAUTH2_CC",
+                Grant::Login(_) => "TWO_STEP",
+                Grant::Assertion => "JWT",
+            },
         }
     }
 }
@@ -139,7 +145,7 @@ mod tests {
             source: "own",
             preset: "nowhere",
             title: Some("Own"),
-            credentials: &AppCredentials::default(),
+            credentials: &IntegrationCredentials::default(),
         };
         let complaints = integration.definition("0").expect_err("refused");
         assert_eq!(complaints[0].code, "unknown_preset");

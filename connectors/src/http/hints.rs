@@ -41,6 +41,12 @@ impl Hints {
     }
 }
 
+/// How long the header `Retry-After` of an answer asks to wait.
+pub(crate) fn retry_after(answer: &Answer, now: Timestamp) -> Option<Duration> {
+    let text = answer.header("retry-after")?.trim();
+    after(text, answer.date().unwrap_or(now)).map(bounded)
+}
+
 /// Whether a header says by its name that it counts in milliseconds: `retry-after-ms`, `X-RateLimit-Reset-Milliseconds`.
 fn is_in_millis(name: &str) -> bool {
     let last = name.rsplit(['-', '_']).next().unwrap_or_default();

@@ -6,6 +6,7 @@
 //! | `dial` | from a name to the addresses that are dialled, judged before they are |
 //! | `forward` | a request handed on to another process of the same installation |
 //! | [`body`] | the JSON value of a body, in whatever encoding it came |
+//! | `address` | URLs with placeholders, whose host nobody who enters a value chooses |
 //! | [`auth`] | lays the credentials of a connection into a request |
 //! | `hints` | what an answer says about when to come back |
 //! | [`limits`] | the budget of a connection: token buckets, open requests, the provider's own hints |
@@ -18,6 +19,7 @@
 //!
 //! What a definition file says of it ([`crate::definition`]) is plain data, read here.
 
+mod address;
 pub mod auth;
 pub mod body;
 mod client;
@@ -32,6 +34,7 @@ mod room;
 pub mod statements;
 mod veil;
 
+pub use address::{address, fits_a_host};
 pub use client::{Answer, Client, ClientOptions, Outgoing};
 pub use dial::{Lookup, SystemLookup};
 pub use forward::{Forward, Passed, UNREACHABLE};

@@ -3,7 +3,7 @@
 use crate::definition::{Param, Request, Tree};
 use crate::expr::{EvalError, Scope, Template};
 use crate::http::paginate::Draft;
-use crate::http::{HeaderMap, HeaderName, HeaderValue, Outgoing, Url, Veil};
+use crate::http::{HeaderMap, HeaderName, HeaderValue, Outgoing, Url, Veil, fits_a_host};
 use crate::mapping::connection_value;
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -56,23 +56,11 @@ pub(super) fn base(template: &Template, connection: &Connection, filling: &Filli
     let text = match &connection.base_url {
         Some(own) => own.clone(),
         None => {
-            let in_host = template.in_host(&filling.open).map_err(|error| unfilled("base_url", &error))?;
-            in_host.iter().try_for_each(|(name, value)| must_fit_a_host(name, value))?;
+            fits_a_host(template, &filling.open, "base_url")?;
             template.text(&filling.open).map_err(|error| unfilled("base_url", &error))?
         }
     };
     Url::parse(&text).map_err(|error| refused("bad_url", format!("base_url «{text}» is no URL: {error}")))
-}
-
-fn must_fit_a_host(name: &str, value: &str) -> Result<(), Failure> {
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')) {
-        return Ok(());
-    }
-    let message = format!(
-        "base_url: `{name}` stands in the host, where only letters, digits, `.` and `-` are taken, but it is «{value}»; \
-         correct it on the connection"
-    );
-    Err(refused("bad_host", message))
 }
 
 /// The request with its placeholders filled in.
@@ -119,38 +107,14 @@ fn resolve(base: &Url, path: &str) -> Result<Url, Failure> {
 fn pairs(params: &[(String, Param)], filling: &Filling) -> Result<Vec<(String, String)>, Failure> {
     let mut pairs = Vec::with_capacity(params.len());
     for (name, param) in params {
-        let templates = match param {
-            Param::One(template) => std::slice::from_ref(template),
-            Param::Many(templates) => templates.as_slice(),
-        };
-        for template in templates {
-            match template.value(&filling.open).map_err(|error| unfilled(name, &error))? {
-                Value::Array(values) => pairs.extend(values.iter().map(|value| (name.clone(), plain(value)))),
-                value => pairs.push((name.clone(), plain(&value))),
-            }
-        }
+        let texts = param.texts(&filling.open).map_err(|error| unfilled(name, &error))?;
+        pairs.extend(texts.into_iter().map(|text| (name.clone(), text)));
     }
     Ok(pairs)
 }
 
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_string)
-}
-
 fn fill(tree: &Tree, filling: &Filling) -> Result<Value, Failure> {
-    Ok(match tree {
-        Tree::Leaf(value) => value.clone(),
-        Tree::Text(template) => template.value(&filling.open).map_err(|error| unfilled("the body", &error))?,
-        Tree::List(trees) => Value::Array(trees.iter().map(|tree| fill(tree, filling)).collect::<Result<_, _>>()?),
-        Tree::Map(entries) => {
-            let mut map = Map::new();
-            for (name, tree) in entries {
-                let name = name.text(&filling.open).map_err(|error| unfilled("the body", &error))?;
-                map.insert(name, fill(tree, filling)?);
-            }
-            Value::Object(map)
-        }
-    })
+    tree.fill(&filling.open).map_err(|error| unfilled("the body", &error))
 }
 
 /// The request as it goes out, short of its sign-in.

@@ -8,6 +8,7 @@ use crate::api::routes::Routes;
 use crate::app::connect::EnteredAccount;
 use crate::http::error::Refusal;
 use crate::http::query::QueryFields;
+use crate::http::sender;
 use axum::Json;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Request, State};
@@ -73,7 +74,8 @@ async fn jwt(State(api): State<Api>, Path(key): Path<String>, request: Request) 
 /// Connects an account of an integration that signs in this way.
 async fn connect(api: &Api, key: &str, mode: &str, request: Request) -> Connected {
     let query = FormQuery::read(request.uri().query())?;
-    let Visitor { token, session } = api.visitor(&request, token_of(query.token, request.headers())).await?;
+    let (from, token) = (sender(request.extensions()), token_of(query.token, request.headers()));
+    let Visitor { token, session } = api.visitor(from, token).await?;
     let integration = api.app.integrations.get(&session.environment, key);
     let definition = integration.map(|integration| integration.definition);
     let auth = definition.as_ref().map(|definition| &definition.auth.kind);
@@ -119,7 +121,7 @@ async fn entered(api: &Api, request: Request) -> Result<Map<String, Value>, Refu
     if body.is_end_stream() {
         return Ok(Map::new());
     }
-    let from = crate::http::sender(&head.extensions).holder();
+    let from = sender(&head.extensions).holder();
     let mut memory = api.http.bounds.bodies.share([from, from]);
     let bytes = api.http.body(Body::new(body), BODY_MAX, &mut memory).await?;
     if bytes.is_empty() {

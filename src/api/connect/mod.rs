@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `sessions` | `POST /connect/sessions…`, with a key |
 //! | `session` | `/connect/session`: what a session may, and what came of it |
+//! | `socket` | `/` as a socket, on which a browser waits |
+//! | `oauth` | `/oauth/…`: to the sign-in of a provider, and back |
 //! | `page` | `/connect/`: the page on which a person does it; `words` has its texts |
 //! | `forms` | `/api-auth/…`, `/auth/…`, `/oauth2/auth/…`: accounts that are connected by what is entered |
 //!
@@ -12,18 +14,20 @@
 //! pages is told to other sites.
 
 mod forms;
+mod oauth;
 mod page;
 mod session;
 mod sessions;
+mod socket;
 mod words;
 
 use super::Api;
 use super::routes::Routes;
+use crate::admission::Address;
 use crate::app::connect::ConnectRefused;
 use crate::app::connect::sessions::Session;
 use crate::config::Settings;
-use crate::http::error::Refusal;
-use crate::http::sender;
+use crate::http::error::{InputFault, Refusal};
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -42,7 +46,7 @@ pub(super) fn keyed() -> Routes {
 
 /// Routes that the token of a session proves.
 pub(super) fn browser() -> Routes {
-    session::routes().merge(forms::routes()).merge(page::routes())
+    session::routes().merge(forms::routes()).merge(oauth::routes()).merge(page::routes()).merge(socket::routes())
 }
 
 /// Which pages of other origins may ask, and read the answer.
@@ -82,7 +86,7 @@ struct Visitor {
 
 impl Api {
     /// Who asks, where the token is one of a live session. Wrong ones are counted for the address, so that guessing gets nowhere.
-    async fn visitor(&self, request: &Request, token: Option<String>) -> Result<Visitor, Refusal> {
+    async fn visitor(&self, from: Address, token: Option<String>) -> Result<Visitor, Refusal> {
         let token = token.ok_or_else(|| {
             Refusal::new(
                 StatusCode::UNAUTHORIZED,
@@ -93,7 +97,7 @@ impl Api {
         match self.app.session(&token).await {
             Ok(session) => Ok(Visitor { token, session }),
             Err(why) => {
-                self.http.wrong_token(sender(request.extensions()))?;
+                self.http.wrong_token(from)?;
                 Err(why.into())
             }
         }
@@ -103,15 +107,21 @@ impl Api {
 impl From<ConnectRefused> for Refusal {
     fn from(why: ConnectRefused) -> Self {
         let message = why.to_string();
-        match why {
-            ConnectRefused::Session => Refusal::new(StatusCode::UNAUTHORIZED, "invalid_connect_session_token", message),
-            ConnectRefused::NotAllowed(_) => Refusal::new(StatusCode::FORBIDDEN, "integration_not_allowed", message),
-            ConnectRefused::Integration(_) => Refusal::new(StatusCode::NOT_FOUND, "unknown_provider_config", message),
-            ConnectRefused::Done(_) | ConnectRefused::Busy(_) => {
-                Refusal::new(StatusCode::CONFLICT, "session_used", message)
+        let (status, code) = match why {
+            ConnectRefused::Session => (StatusCode::UNAUTHORIZED, "invalid_connect_session_token"),
+            ConnectRefused::NotAllowed(_) => (StatusCode::FORBIDDEN, "integration_not_allowed"),
+            ConnectRefused::Integration(_) => (StatusCode::NOT_FOUND, "unknown_provider_config"),
+            ConnectRefused::Done(_) | ConnectRefused::Busy(_) => (StatusCode::CONFLICT, "session_used"),
+            ConnectRefused::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
+            ConnectRefused::NoSignIn(_) => (StatusCode::BAD_REQUEST, "invalid_auth_mode"),
+            ConnectRefused::Unusable(failure) => (StatusCode::BAD_REQUEST, failure.code),
+            ConnectRefused::Field(field, _) => {
+                return Refusal::invalid("query", vec![InputFault::new("invalid_value", &["params", &field], message)]);
             }
-            ConnectRefused::TooMany => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", message),
-            ConnectRefused::Connection(why) => why.into(),
-        }
+            ConnectRefused::Flow => (StatusCode::BAD_REQUEST, "unknown_sign_in"),
+            ConnectRefused::SignIn(..) => (StatusCode::BAD_REQUEST, "sign_in_failed"),
+            ConnectRefused::Connection(why) => return why.into(),
+        };
+        Refusal::new(status, code, message)
     }
 }

@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::cluster::target::{alone, local};
 use crate::api::routes::Routes;
 use crate::app::connect::sessions::{ConnectOutcome, Session};
-use crate::connectors::definition::{Auth, AuthKind};
+use crate::connectors::definition::{AccountField, Auth, AuthKind, Grant};
 use crate::http::error::Refusal;
 use crate::http::query::QueryFields;
 use crate::http::sender;
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Routes {
         .get("/connect/page.js", async || asset("text/javascript; charset=utf-8", SCRIPT), local())
 }
 
-fn asset(kind: &'static str, text: &'static str) -> Response {
+pub(super) fn asset(kind: &'static str, text: &'static str) -> Response {
     let headers = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (headers, text).into_response()
 }
@@ -134,6 +134,8 @@ async fn show(State(api): State<Api>, request: Request) -> Result<Response, Refu
     let query = PageQuery::read(request.uri().query());
     let accepted = request.headers().get("accept-language").and_then(|value| value.to_str().ok());
     let (lang, words) = words(query.lang.as_deref().or(accepted));
+    let from = sender(request.extensions());
+    drop(request);
     let session = match &query.token {
         None => None,
         Some(token) => Some(api.app.session(token).await),
@@ -141,7 +143,7 @@ async fn show(State(api): State<Api>, request: Request) -> Result<Response, Refu
     let (status, session) = match session {
         Some(Ok(session)) => (StatusCode::OK, Some(session)),
         Some(Err(_)) => {
-            api.http.wrong_token(sender(request.extensions()))?;
+            api.http.wrong_token(from)?;
             (StatusCode::UNAUTHORIZED, None)
         }
         None => (StatusCode::OK, None),
@@ -164,13 +166,18 @@ async fn show(State(api): State<Api>, request: Request) -> Result<Response, Refu
         view,
     };
     let html = page.render().map_err(|why| Refusal::internal(&format!("the connect page: {why}")))?;
-    Ok((status, headers(&api)?, html).into_response())
+    let origins = &api.app.settings.connect_origins;
+    let framed = if origins.is_empty() { framed_by_nobody().to_owned() } else { origins.join(" ") };
+    Ok((status, secured(&framed)?, html).into_response())
 }
 
-/// Nothing but our own, and framed by known pages alone.
-fn headers(api: &Api) -> Result<[(axum::http::HeaderName, HeaderValue); 3], Refusal> {
-    let origins = &api.app.settings.connect_origins;
-    let framed = if origins.is_empty() { "'none'".to_owned() } else { origins.join(" ") };
+/// Who may frame a page that nobody may.
+pub(super) fn framed_by_nobody() -> &'static str {
+    "'none'"
+}
+
+/// Headers of a page that has nothing but our own, and is framed by some alone.
+pub(super) fn secured(framed: &str) -> Result<[(axum::http::HeaderName, HeaderValue); 3], Refusal> {
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; \
          frame-ancestors {framed}"
@@ -245,11 +252,34 @@ fn credentials(auth: &Auth, words: &Words) -> Vec<PageField> {
         pattern: None,
         example: None,
     };
-    match &auth.kind {
+    let own = match &auth.kind {
         AuthKind::None => Vec::new(),
         AuthKind::Bearer { .. } | AuthKind::ApiKey { .. } => vec![field("apiKey", words.api_key, true, required)],
         AuthKind::Basic { .. } => {
             vec![field("username", words.username, false, required), field("password", words.password, true, false)]
         }
+        AuthKind::Tokens(tokens) => match tokens.grant {
+            Grant::Client if tokens.client_id.is_none() => vec![
+                field("client_id", words.client_id, false, true),
+                field("client_secret", words.client_secret, true, true),
+            ],
+            _ => Vec::new(),
+        },
+    };
+    own.into_iter().chain(auth.fields().iter().map(entered)).collect()
+}
+
+/// A field that the definition asks for.
+fn entered(field: &AccountField) -> PageField {
+    PageField {
+        id: String::new(),
+        name: field.name.clone(),
+        title: field.title.clone().unwrap_or_else(|| field.name.clone()),
+        // What is secret stands in no address.
+        place: if field.secret { "credential" } else { "field" },
+        secret: field.secret,
+        required: true,
+        pattern: field.pattern.clone(),
+        example: field.example.clone(),
     }
 }

@@ -7,6 +7,7 @@ use crate::api::routes::Routes;
 use crate::app::connect::sessions::ConnectOutcome;
 use crate::http::error::Refusal;
 use crate::http::query::QueryFields;
+use crate::http::sender;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -28,8 +29,9 @@ fn token(request: &Request) -> Result<Option<String>, Refusal> {
 }
 
 async fn show(State(api): State<Api>, request: Request) -> Result<Json<Value>, Refusal> {
-    let token = token(&request)?;
-    let session = api.visitor(&request, token).await?.session;
+    let (from, token) = (sender(request.extensions()), token(&request)?);
+    drop(request);
+    let session = api.visitor(from, token).await?.session;
     let outcomes: Map<String, Value> =
         session.outcomes.iter().map(|(key, outcome)| (key.clone(), told(outcome))).collect();
     Ok(Json(json!({"data": {
@@ -52,8 +54,9 @@ fn told(outcome: &ConnectOutcome) -> Value {
 }
 
 async fn end(State(api): State<Api>, request: Request) -> Result<StatusCode, Refusal> {
-    let token = token(&request)?;
-    let visitor = api.visitor(&request, token).await?;
+    let (from, token) = (sender(request.extensions()), token(&request)?);
+    drop(request);
+    let visitor = api.visitor(from, token).await?;
     api.app.connect.sessions.delete(&visitor.token).await?;
     Ok(StatusCode::NO_CONTENT)
 }

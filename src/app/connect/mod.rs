@@ -3,21 +3,32 @@
 //! | file | what |
 //! |---|---|
 //! | [`sessions`] | leave for one person to make one connection of each integration |
+//! | [`sockets`] | browsers that wait for what comes of it |
+//! | `flows` | trips of people to a provider and back, as they are stored |
+//! | [`trips`] | where people are sent, and what their way back brings |
 //! | [`token`] | tokens that stand for what is stored |
 //!
 //! Promises: a session makes one connection of an integration, or signs one in again that was there; what came of it is told to
 //! whoever holds the session.
 
+pub mod flows;
 pub mod sessions;
+pub mod sockets;
 pub mod token;
+pub mod trips;
 
 use crate::app::App;
 use crate::app::connections::ConnectionError;
+use crate::connectors::http::Client;
+use crate::engine::Engine;
 use crate::engine::pipeline::Error;
+use crate::engine::source::Failure;
 use crate::registry::connections::AccountKey;
+use flows::Flows;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use sessions::{ConnectOutcome, LASTS, LIVE_MAX, Session, Sessions};
+use sockets::Sockets;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -25,6 +36,11 @@ use std::sync::Arc;
 pub struct Connect {
     /// Sessions.
     pub sessions: Sessions,
+    /// Browsers that wait.
+    pub sockets: Sockets,
+    flows: Flows,
+    /// The way to token endpoints.
+    client: Client,
     /// Session and integration of attempts that are under way.
     under_way: Mutex<BTreeSet<(String, String)>>,
 }
@@ -42,13 +58,14 @@ impl Drop for Attempt<'_> {
 }
 
 impl Connect {
-    pub(super) fn open(engine: &crate::engine::Engine, shard: u16) -> Result<Connect, Error> {
-        Ok(Connect { sessions: Sessions::open(engine.clone(), shard)?, under_way: Mutex::default() })
+    pub(super) fn open(engine: &Engine, client: Client, shard: u16) -> Result<Connect, Error> {
+        let (sessions, flows) = (Sessions::open(engine.clone(), shard)?, Flows::open(engine.clone(), shard)?);
+        Ok(Connect { sessions, sockets: Sockets::default(), flows, client, under_way: Mutex::default() })
     }
 
     /// Begins an attempt, unless one of the same session and integration is under way.
-    fn begin(&self, token: &str, integration: &str) -> Option<Attempt<'_>> {
-        let of = (token::hash(token), integration.to_owned());
+    fn begin(&self, session: &str, integration: &str) -> Option<Attempt<'_>> {
+        let of = (session.to_owned(), integration.to_owned());
         self.under_way.lock().insert(of.clone()).then(|| Attempt { connect: self, of })
     }
 }
@@ -71,12 +88,48 @@ pub enum ConnectRefused {
     /// The session connects it at this moment.
     #[error("this session is connecting `{0}` at this moment")]
     Busy(String),
+    /// Nobody signs in there.
+    #[error("nobody signs in at the provider of `{0}`: its accounts are connected by what is entered")]
+    NoSignIn(String),
+    /// The definition, or the app, does not suffice.
+    #[error(transparent)]
+    Unusable(Failure),
+    /// A field of the definition has no value, or not one that it takes: its name, and its name for people.
+    #[error("`{1}` does not take this value")]
+    Field(String, String),
+    /// No such trip, or not this browser's, or one that took too long.
+    #[error("this sign-in is not known, was used before, or took longer than {} minutes: begin again", flows::LASTS.as_secs() / 60)]
+    Flow,
+    /// The provider, or its answer: a word, and a sentence.
+    #[error("{1}")]
+    SignIn(String, String),
     /// The environment has too many sessions.
     #[error("there are {LIVE_MAX} live sessions, which is the most: they end by themselves within {} minutes", LASTS.as_secs() / 60)]
     TooMany,
     /// What was entered does not make a connection.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
+}
+
+impl ConnectRefused {
+    /// A stable word for it.
+    pub fn code(&self) -> &str {
+        match self {
+            ConnectRefused::Session => "invalid_connect_session_token",
+            ConnectRefused::NotAllowed(_) => "integration_not_allowed",
+            ConnectRefused::Integration(_) => "unknown_provider_config",
+            ConnectRefused::Done(_) | ConnectRefused::Busy(_) => "session_used",
+            ConnectRefused::TooMany => "too_many_sessions",
+            ConnectRefused::NoSignIn(_) => "invalid_auth_mode",
+            ConnectRefused::Unusable(failure) => failure.code,
+            ConnectRefused::Field(..) => "invalid_field",
+            ConnectRefused::Flow => "unknown_sign_in",
+            ConnectRefused::SignIn(code, _) => code,
+            ConnectRefused::Connection(ConnectionError::Test(_)) => "connection_test_failed",
+            ConnectRefused::Connection(ConnectionError::Validation { .. }) => "connection_validation_failed",
+            ConnectRefused::Connection(_) => "connection_failed",
+        }
+    }
 }
 
 impl From<Error> for ConnectRefused {
@@ -90,7 +143,7 @@ impl From<Error> for ConnectRefused {
 pub struct EnteredAccount {
     /// Credentials, by the names that the definition has for them.
     pub credentials: Map<String, Value>,
-    /// Fields of the connection.
+    /// Fields of the connection: those that the definition asks for, and others that are kept with it.
     pub fields: Map<String, Value>,
 }
 
@@ -103,6 +156,15 @@ impl App {
     /// The session of a token, where it may connect an integration.
     pub async fn session_for(&self, token: &str, integration: &str) -> Result<Session, ConnectRefused> {
         let session = self.session(token).await?;
+        self.must_connect(&session, integration).map(|()| session)
+    }
+
+    /// The session of a token.
+    pub async fn session(&self, token: &str) -> Result<Session, ConnectRefused> {
+        self.connect.sessions.get(token)?.ok_or(ConnectRefused::Session)
+    }
+
+    fn must_connect(&self, session: &Session, integration: &str) -> Result<(), ConnectRefused> {
         if self.integrations.get(&session.environment, integration).is_none() {
             return Err(ConnectRefused::Integration(integration.to_owned()));
         }
@@ -111,13 +173,8 @@ impl App {
         }
         match session.outcomes.get(integration) {
             Some(ConnectOutcome::Connected(_)) => Err(ConnectRefused::Done(integration.to_owned())),
-            _ => Ok(session),
+            _ => Ok(()),
         }
-    }
-
-    /// The session of a token.
-    pub async fn session(&self, token: &str) -> Result<Session, ConnectRefused> {
-        self.connect.sessions.get(token)?.ok_or(ConnectRefused::Session)
     }
 
     /// Connects what was entered under a session, as a new connection or as the one that is signed in again, and notes what came
@@ -128,16 +185,28 @@ impl App {
         integration: &str,
         entered: EnteredAccount,
     ) -> Result<AccountKey, ConnectRefused> {
-        let attempt = self.connect.begin(token, integration);
+        self.session(token).await?;
+        self.connect_session(&token::hash(token), integration, entered).await
+    }
+
+    /// The same by the hash of the token.
+    async fn connect_session(
+        self: &Arc<Self>,
+        session: &str,
+        integration: &str,
+        entered: EnteredAccount,
+    ) -> Result<AccountKey, ConnectRefused> {
+        let attempt = self.connect.begin(session, integration);
         let _attempt = attempt.ok_or_else(|| ConnectRefused::Busy(integration.to_owned()))?;
-        let session = self.session_for(token, integration).await?;
-        let connected = self.connect_under(&session, integration, entered).await;
+        let known = self.connect.sessions.of_hash(session)?.ok_or(ConnectRefused::Session)?;
+        self.must_connect(&known, integration)?;
+        let connected = self.connect_under(&known, integration, entered).await.map_err(ConnectRefused::from);
         let outcome = match &connected {
             Ok(key) => ConnectOutcome::Connected(key.id.clone()),
-            Err(why) => ConnectOutcome::Failed("connection_failed".to_owned(), why.to_string()),
+            Err(why) => ConnectOutcome::Failed(why.code().to_owned(), why.to_string()),
         };
-        self.connect.sessions.note(token, integration, outcome).await?;
-        connected.map_err(ConnectRefused::from)
+        self.connect.sessions.note_of(session, integration, outcome).await?;
+        connected
     }
 
     async fn connect_under(
@@ -146,8 +215,7 @@ impl App {
         integration: &str,
         entered: EnteredAccount,
     ) -> Result<AccountKey, ConnectionError> {
-        let mut said = Map::new();
-        said.insert("credentials".to_owned(), Value::Object(entered.credentials));
+        let (mut said, more) = self.sorted(integration, entered);
         if let Some(key) = &session.reconnect {
             self.sign_in_again(key, &said).await?;
             return Ok(key.clone());
@@ -165,8 +233,22 @@ impl App {
         let defaults = session.defaults.get(integration);
         let mut fields = defaults.map(|defaults| defaults.connection_config.clone()).unwrap_or_default();
         fields.remove("oauth_scopes_override");
-        fields.extend(entered.fields);
+        fields.extend(more);
         self.create_connection(&key, Value::Object(said), fields).await?;
         Ok(key)
+    }
+
+    /// What was entered as a file would say it, and the fields beside.
+    fn sorted(&self, integration: &str, entered: EnteredAccount) -> (Map<String, Value>, Map<String, Value>) {
+        let definition = self.definitions.get(integration);
+        let asked = definition.as_ref().map_or(&[][..], |definition| definition.auth.fields());
+        let is_asked = |(name, _): &(String, Value)| asked.iter().any(|field| field.name == *name);
+        // What is secret is entered like a credential.
+        let (mut own, credentials): (Map<String, Value>, Map<String, Value>) =
+            entered.credentials.into_iter().partition(is_asked);
+        let (fields, more): (Map<String, Value>, Map<String, Value>) = entered.fields.into_iter().partition(is_asked);
+        own.extend(fields);
+        let parts = [("credentials", credentials), ("fields", own)].into_iter().filter(|(_, part)| !part.is_empty());
+        (parts.map(|(name, part)| (name.to_owned(), Value::Object(part))).collect(), more)
     }
 }

@@ -128,18 +128,23 @@ impl Sessions {
         if token::shard_of(PREFIX, token) != Some(self.shard) {
             return Ok(None);
         }
-        let stored = self.engine.mark(SESSION, &[&token::hash(token)])?;
+        self.of_hash(&token::hash(token))
+    }
+
+    /// The session of a token's hash, while it lasts. Blocks.
+    pub(super) fn of_hash(&self, hash: &str) -> Result<Option<Session>, Error> {
+        let stored = self.engine.mark(SESSION, &[hash])?;
         let session = stored.as_deref().map(read).transpose()?;
         let now = self.engine.clock().now();
         Ok(session.filter(|session| session.expires_at > now))
     }
 
     /// Notes what became of a session's attempt to connect an integration.
-    pub async fn note(&self, token: &str, integration: &str, outcome: ConnectOutcome) -> Result<(), Error> {
+    pub(super) async fn note_of(&self, hash: &str, integration: &str, outcome: ConnectOutcome) -> Result<(), Error> {
         let _one_at_a_time = self.writing.lock().await;
-        let Some(mut session) = self.get(token)? else { return Ok(()) };
+        let Some(mut session) = self.of_hash(hash)? else { return Ok(()) };
         session.outcomes.insert(integration.to_owned(), outcome);
-        self.engine.put_marks(vec![mark(&token::hash(token), &session)?]).await
+        self.engine.put_marks(vec![mark(hash, &session)?]).await
     }
 
     /// Ends a session.

@@ -22,7 +22,7 @@ const SOURCES: [(&str, &str); 3] = [
 ];
 
 /// A provider that lets in `let-me-in`, and `ann` with the same word.
-async fn provider() -> String {
+pub(super) async fn provider() -> String {
     async fn answer(request: Request) -> axum::response::Response {
         let header = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let open = request.uri().path() == "/open";
@@ -48,7 +48,8 @@ async fn serve(folder: &Path, url: &str) -> Serving {
         );
         std::fs::write(sources.join(format!("{name}.yaml")), text).expect("a definition");
     }
-    Serving::start_with(folder, &sources, json!({"connect": {"origins": [ORIGIN]}})).await
+    let more = json!({"connect": {"origins": [ORIGIN]}, "ingress": {"wrong_keys_per_address": 2}});
+    Serving::start_with(folder, &sources, more).await
 }
 
 async fn with_key(serving: &Serving, method: Method, path: &str, body: Value) -> (u16, Value) {

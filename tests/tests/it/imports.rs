@@ -49,6 +49,7 @@ const CONNECTORS: &[Room] = &[
     room("definition", &["config_text", "expr", "egress"]),
     room("mapping", &["expr", "definition"]),
     room("http", &["expr", "egress", "definition"]),
+    room("sign_in", &["expr", "definition", "http"]),
     room("rest", &["expr", "definition", "mapping", "http"]),
     room("functions", &["definition", "mapping", "http", "rest"]),
     room("webhooks", &["expr", "definition", "mapping", "http"]),

@@ -5,6 +5,7 @@
 mod actions;
 mod api;
 mod connect;
+mod connect_browser;
 mod connections;
 mod content;
 mod elsewhere;
@@ -23,6 +24,7 @@ mod kafka_secure;
 mod large;
 mod log;
 mod nango;
+mod oauth_flow;
 mod octokit;
 mod on_events;
 mod oracle;

@@ -28,7 +28,8 @@ async fn list(State(_): State<Api>, RawQuery(query): RawQuery) -> Result<Json<Va
     query.done()?;
     let fits = |preset: &&ShippedPreset| {
         let title = preset.definition.title.as_deref().unwrap_or_default().to_lowercase();
-        preset.name.contains(&search) || title.contains(&search)
+        let named = preset.name.contains(&search) || title.contains(&search);
+        named || preset.definition.about.categories.contains(&search)
     };
     let found: Vec<Value> = SHIPPED.iter().filter(fits).map(described).collect();
     Ok(Json(json!({"data": found})))
@@ -50,13 +51,13 @@ fn named(name: &str) -> Result<&'static ShippedPreset, Refusal> {
 }
 
 fn described(preset: &ShippedPreset) -> Value {
-    let Definition { title, auth, .. } = &preset.definition;
+    let Definition { title, auth, about, .. } = &preset.definition;
     json!({
         "name": preset.name,
         "display_name": title.as_deref().unwrap_or(preset.name),
         "auth_mode": auth.kind.mode(),
-        "categories": [],
-        "docs": "",
+        "categories": about.categories,
+        "docs": about.docs.as_deref().unwrap_or_default(),
         "logo_url": "",
     })
 }
