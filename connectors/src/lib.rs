@@ -12,12 +12,14 @@
 //! | [`http`] | the one way out: client, sign-in, budgets, pagination, conditional requests |
 //! | [`rest`] | a source described by a definition file |
 //! | [`sign_in`] | tokens that expire: asked for, renewed, given back |
+//! | [`actions`] | what is done at a provider when it is called, as a definition describes it |
 //! | `functions` | syncs in TypeScript: their host; feature `functions` |
 //! | [`webhooks`] | verify, route, dedupe and map what providers post to us |
 //! | [`deliveries`] | one signed attempt to deliver to an endpoint |
 //! | [`murmur2`] | the hash by which Java's Kafka clients choose a partition, and a cluster its shard |
 //! | `kafka` | topics in, topics out, the log on topics; feature `kafka` |
 
+pub mod actions;
 pub mod config_text;
 pub mod definition;
 pub mod deliveries;

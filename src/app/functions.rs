@@ -3,8 +3,9 @@
 use super::shards::{FunctionShards, ShardAsk};
 use crate::app::App;
 use crate::config::Settings;
+use crate::connectors::actions::ActionFailure;
 use crate::connectors::functions::runtime::worker::{Options, Workers};
-use crate::connectors::functions::{Accounts, ActionFailure, Executor, InnerCall, NamedSyncs, described};
+use crate::connectors::functions::{Accounts, Executor, InnerCall, NamedSyncs, described};
 use crate::engine::source::{Connection, Failure};
 use crate::engine::time::Clock;
 use crate::ingest::poll::{SyncKey, SyncName, TriggerOptions, Unresolved};
@@ -113,10 +114,10 @@ pub(super) fn programs(
     settings: &Settings,
     clock: Arc<dyn Clock>,
     others: Option<Arc<dyn FunctionShards>>,
-) -> (Runnable, Arc<KnownAccounts>) {
+) -> Result<(Runnable, Arc<KnownAccounts>), Failure> {
     let accounts = Arc::new(KnownAccounts { connections: connections.clone(), others, app: OnceLock::new() });
     let reached: Arc<dyn Accounts> = accounts.clone();
-    (functions::programs(definitions, sources, &reached, &executor(settings), &clock), accounts)
+    Ok((functions::programs(definitions, sources, &reached, &executor(settings), &clock)?, accounts))
 }
 
 /// The argument by which this program is told to be a worker.

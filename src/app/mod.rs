@@ -39,7 +39,7 @@ mod topics;
 use crate::admission::Bounds;
 use crate::config::Settings;
 use crate::connectors::http::Client;
-use crate::connectors::rest::Credentials;
+use crate::connectors::rest::{Credentials, RestSource};
 use crate::engine::pipeline::{self, Options};
 use crate::engine::source::Failure;
 use crate::engine::time::Clock;
@@ -203,7 +203,7 @@ impl App {
             &settings,
             engine.clock(),
             part.function_shards.clone(),
-        );
+        )?;
         #[cfg(not(feature = "functions"))]
         let programs = Programs::new();
         let syncs = Syncs::open(engine.clone(), &definitions, &sources, programs.clone(), connections.clone()).await?;
@@ -221,7 +221,10 @@ impl App {
         })?;
         let shard = part.other_shards.as_ref().map_or(0, |others| others.shard);
         #[cfg(feature = "functions")]
-        let actions = { actions::Actions::open(engine.clone(), connections.clone(), actions, on_events, shard)? };
+        let actions = {
+            let known = actions::KnownActions { actions, on_events, definitions: definitions.clone() };
+            actions::Actions::open(engine.clone(), connections.clone(), known, shard)?
+        };
         #[cfg(not(feature = "functions"))]
         let actions = actions::Actions;
         let client = Client::new(settings.client(), engine.clock())?;
@@ -248,6 +251,11 @@ impl App {
         #[cfg(feature = "functions")]
         accounts.attach(&app);
         Ok(app)
+    }
+
+    /// What makes requests by HTTP in the name of a source's connections.
+    pub fn rest(&self, source: &str) -> Option<Arc<RestSource>> {
+        self.sources.rest(source)
     }
 
     /// Starts the scheduler and the tasks for webhooks in and out.

@@ -5,7 +5,8 @@
 
 use super::App;
 use super::functions::{SyncWish, change_syncs, unknown_connection};
-use crate::connectors::functions::{ActionFailure, Chain, InnerCall, NamedSyncs, described};
+use crate::connectors::actions::{ActionFailure, Chain};
+use crate::connectors::functions::{InnerCall, NamedSyncs, described};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -6,8 +6,8 @@
 use super::node::ClusterContext;
 use super::place::{FUNCTION_BYTES, FUNCTIONS, PROOF, ShardPlace};
 use crate::app::shards::{FunctionShards, Outcome, ShardAnswer, ShardAsk};
-use crate::connectors::functions::ActionFailure;
-use crate::connectors::http::{Forward, HeaderMap, HeaderValue, Method, UNREACHABLE, Url};
+use crate::connectors::actions::ActionFailure;
+use crate::connectors::http::{Forward, HeaderMap, HeaderValue, Method, PassedBody, UNREACHABLE, Url};
 use crate::engine::source::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -63,7 +63,7 @@ impl FunctionsElsewhere {
         let proof = HeaderValue::from_str(&self.common.proof()).map_err(|e| unreachable(e.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(PROOF, proof);
-        let passed = self.forward.send(Method::POST, url, &headers, body.clone()).await?;
+        let passed = self.forward.send(Method::POST, url, &headers, PassedBody::Whole(body.clone())).await?;
         if !passed.status.is_success() {
             let status = passed.status;
             return Err(unreachable(format!("the owner of the shard refused the call: {status}")));

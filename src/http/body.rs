@@ -20,10 +20,10 @@ use std::time::Duration;
 const TIME: Duration = Duration::from_secs(30);
 
 /// Before a body has to come at [`BYTES_A_SECOND`].
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Slowest body.
-const BYTES_A_SECOND: u64 = 1_024;
+pub(super) const BYTES_A_SECOND: u64 = 1_024;
 
 /// Memory that is taken first.
 const STEP: usize = 4 * 1_024;
@@ -85,11 +85,12 @@ pub(crate) async fn read(mut body: Body, most: usize, memory: &mut Share, clock:
 impl HttpContext {
     /// As [`read`], with the refusal of an API call.
     pub(crate) async fn body(&self, body: Body, most: usize, memory: &mut Share) -> Result<Bytes, Refusal> {
-        read(body, most, memory, &*self.clock).await.map_err(|why| refusal(why, most))
+        read(body, most, memory, &*self.clock).await.map_err(|why| refusal(why, most as u64))
     }
 }
 
-fn refusal(why: Unread, most: usize) -> Refusal {
+/// As the sender is told.
+pub(crate) fn refusal(why: Unread, most: u64) -> Refusal {
     match why {
         Unread::TooSlow => {
             let message = format!(

@@ -8,6 +8,7 @@
 
 use super::answers::JSON;
 use super::request::RequestId;
+use crate::connectors::rest::relay::ORIGIN;
 use crate::engine::{log, pipeline};
 use axum::body::Body;
 use axum::extract::Request;
@@ -244,6 +245,8 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
         let (kind, value) =
             if wants_problem { ("application/problem+json", refusal.problem(&id)) } else { (JSON, refusal.json(&id)) };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        // What a provider answers by way of us does not bear it.
+        response.headers_mut().insert(ORIGIN, HeaderValue::from_static("syncline"));
         *response.body_mut() = Body::from(value.to_string());
     }
     response

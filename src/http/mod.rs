@@ -12,6 +12,7 @@
 //! | [`auth`] | who calls, and what he may do |
 //! | `space` | nothing new while the disk is too full |
 //! | [`query`], [`body`] | what is asked for |
+//! | [`passing`] | bodies that are passed on |
 //! | [`answers`] | the memory of answers |
 //! | [`rows`], [`stamp`] | records and times as JSON, fast |
 //! | [`pages`] | a page that is cut from those of several owners |
@@ -23,6 +24,7 @@ pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod error;
 pub(crate) mod pages;
+pub(crate) mod passing;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod rows;

@@ -192,6 +192,11 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
         parse_beside(&name, &text, &resolve_from(folder), &|source| functions.of_source(source))
             .map_err(|all| listed(secure(all)).map(|complaint| complaint.to_string()).collect::<Vec<_>>())?;
     let (mut definition, warnings) = of_code(definition, warnings, settings)?;
+    if cfg!(not(feature = "functions")) && !definition.actions.is_empty() {
+        let why =
+            "this program is built without functions, and runs no `actions` either: build it with its default features";
+        return Err(whole("without_functions", why.to_owned()));
+    }
     functions.attach(&mut definition)?;
     let taken = |code: &str| match code {
         "no_streams" => !definition.streams.is_empty() || functions.act(&definition.source),

@@ -4,6 +4,7 @@
 //! function syncs. What is wrong comes with all other complaints about definitions.
 
 use crate::config::Settings;
+use crate::connectors::actions::DescribedAction;
 use crate::connectors::definition::{
     Definition, FunctionSync, OnInvalid, Schedule, SourceFunctions, Stream, Validation, schedule,
 };
@@ -12,6 +13,7 @@ use crate::connectors::functions::runtime::{Complaint, Function, Functions};
 use crate::connectors::functions::{
     Accounts, ByHand, Executor, FunctionAction, FunctionProgram, Locks, ModelSchemas, Runner,
 };
+use crate::engine::source::Failure;
 use crate::engine::source::program::Program;
 use crate::engine::time::Clock;
 use crate::registry::definitions::Definitions;
@@ -25,7 +27,16 @@ use std::sync::Arc;
 pub type Programs = BTreeMap<(String, String), Arc<dyn Program>>;
 
 /// Actions by source and name.
-pub type Actions = BTreeMap<(String, String), Arc<FunctionAction>>;
+pub type Actions = BTreeMap<(String, String), KnownAction>;
+
+/// What runs when an action is called.
+#[derive(Clone)]
+pub enum KnownAction {
+    /// A function.
+    Function(Arc<FunctionAction>),
+    /// Requests of the source's definition.
+    Described(DescribedAction),
+}
 
 /// Functions on events of connections, by source and event; those of an event in order of their names.
 pub type OnEvents = BTreeMap<(String, ConnectionEvent), Vec<Arc<FunctionAction>>>;
@@ -233,18 +244,31 @@ pub fn shown(folder: &Path, file: &str) -> String {
     path.strip_prefix(".").unwrap_or(&path).components().collect::<PathBuf>().display().to_string()
 }
 
-/// What runs the functions of the definitions.
+/// The actions that definitions describe.
+fn described(definitions: &Definitions, sources: &Sources, clock: &Arc<dyn Clock>) -> Result<Actions, Failure> {
+    let mut all = Actions::new();
+    for (name, definition) in definitions.all().iter() {
+        let Some(source) = sources.rest(name) else { continue };
+        for action in &definition.actions {
+            let described = DescribedAction::new(action, source.clone(), clock.clone())?;
+            all.insert((name.clone(), action.name.clone()), KnownAction::Described(described));
+        }
+    }
+    Ok(all)
+}
+
+/// What runs the functions of the definitions, and the actions they describe.
 pub fn programs(
     definitions: &Definitions,
     sources: &Sources,
     accounts: &Arc<dyn Accounts>,
     executor: &Executor,
     clock: &Arc<dyn Clock>,
-) -> Runnable {
-    let mut all = Runnable::default();
+) -> Result<Runnable, Failure> {
+    let mut all = Runnable { actions: described(definitions, sources, clock)?, ..Runnable::default() };
     let loaded = &definitions.functions;
     let Some((functions, reload)) = loaded.functions.as_ref().zip(loaded.reload.as_ref()) else {
-        return all;
+        return Ok(all);
     };
     let locks = Arc::<Locks>::default();
     for (name, definition) in definitions.all().iter() {
@@ -267,7 +291,7 @@ pub fn programs(
             all.called(function, &runner);
         }
     }
-    all
+    Ok(all)
 }
 
 impl Runnable {
@@ -278,7 +302,12 @@ impl Runnable {
         let called = Arc::new(FunctionAction { name, kind: place.kind, file, runner: runner.clone() });
         match (place.kind, ConnectionEvent::of(function)) {
             (FunctionKind::Action, _) => {
-                self.actions.insert((place.source.clone(), place.name.clone()), called);
+                let known =
+                    self.actions.insert((place.source.clone(), place.name.clone()), KnownAction::Function(called));
+                if known.is_some() {
+                    let (source, action) = (&place.source, &place.name);
+                    tracing::warn!(source, action, "a function takes the place of the action in the definition");
+                }
             }
             (FunctionKind::OnEvent, Some(event)) => {
                 self.on_events.entry((place.source.clone(), event)).or_default().push(called);

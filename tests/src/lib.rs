@@ -11,6 +11,7 @@ pub mod damage;
 pub mod elsewhere;
 pub mod feed;
 pub mod history;
+pub mod mirror;
 pub mod oidc;
 pub mod oracle;
 pub mod orders;

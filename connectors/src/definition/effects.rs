@@ -38,7 +38,10 @@ impl FoundKey<'_> {
 
     fn file(&mut self, root: &Node) {
         let streams = list(root.get("streams"));
-        let asks = self.functions.any || streams.iter().any(|stream| ASKED.iter().any(|key| has(stream, key)));
+        let asks = self.functions.any
+            || has(root, "proxy")
+            || has(root, "actions")
+            || streams.iter().any(|stream| ASKED.iter().any(|key| has(stream, key)));
         if !asks && !has(root, "auth") && !has(root, "partitions") && !streams.is_empty() {
             for key in OF_REQUESTS.into_iter().chain(["base_url", "limits"]) {
                 self.idle(root, key, "nothing is asked of this source", "leave it out");
@@ -57,6 +60,10 @@ impl FoundKey<'_> {
         }
         for stream in streams {
             self.stream(stream, root);
+        }
+        for action in list(root.get("actions")) {
+            let steps = list(action.get("steps")).iter().filter_map(|step| step.get("request"));
+            steps.chain(action.get("request")).for_each(|request| self.act(request, root));
         }
         if let Some(webhooks) = root.get("webhooks") {
             self.webhooks(webhooks, streams);
@@ -165,6 +172,15 @@ impl FoundKey<'_> {
                 self.out.push(field.spot.complain("no_effect", message).warn().hint(hint));
             }
         }
+    }
+
+    /// A request of an action.
+    fn act(&mut self, request: &Node, root: &Node) {
+        self.removed(request, &[root]);
+        for key in ["items", "where", "total", "paginate", "max_pages"] {
+            self.idle(request, key, "an action takes one answer as it is", "leave it out");
+        }
+        self.responses(request);
     }
 
     fn partition(&mut self, partition: &Entry, streams: &[Node], root: &Node) {

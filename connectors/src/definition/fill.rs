@@ -1,20 +1,25 @@
 //! Bodies and parameters with their placeholders filled in.
 
 use super::{Param, Tree};
-use crate::expr::{EvalError, Scope};
+use crate::expr::{EvalError, Scope, Template};
 use serde_json::{Map, Value};
 
 impl Tree {
     /// The value, with what `scope` holds in the place of placeholders.
-    pub fn fill(&self, scope: &Scope) -> Result<Value, EvalError> {
+    ///
+    /// Members whose whole value is a template that `leaves_out` names are left out.
+    pub fn fill(&self, scope: &Scope, leaves_out: &dyn Fn(&Template) -> bool) -> Result<Value, EvalError> {
         Ok(match self {
             Tree::Leaf(value) => value.clone(),
             Tree::Text(template) => template.value(scope)?,
-            Tree::List(trees) => Value::Array(trees.iter().map(|tree| tree.fill(scope)).collect::<Result<_, _>>()?),
+            Tree::List(trees) => {
+                Value::Array(trees.iter().map(|tree| tree.fill(scope, leaves_out)).collect::<Result<_, _>>()?)
+            }
             Tree::Map(entries) => {
                 let mut map = Map::new();
-                for (name, tree) in entries {
-                    map.insert(name.text(scope)?, tree.fill(scope)?);
+                let is_left = |tree: &Tree| !matches!(tree, Tree::Text(template) if leaves_out(template));
+                for (name, tree) in entries.iter().filter(|(_, tree)| is_left(tree)) {
+                    map.insert(name.text(scope)?, tree.fill(scope, leaves_out)?);
                 }
                 Value::Object(map)
             }
@@ -24,13 +29,13 @@ impl Tree {
 
 impl Param {
     /// Its values as text: none, one or several.
-    pub fn texts(&self, scope: &Scope) -> Result<Vec<String>, EvalError> {
+    pub fn texts(&self, scope: &Scope, leaves_out: &dyn Fn(&Template) -> bool) -> Result<Vec<String>, EvalError> {
         let templates = match self {
             Param::One(template) => std::slice::from_ref(template),
             Param::Many(templates) => templates.as_slice(),
         };
         let mut texts = Vec::with_capacity(templates.len());
-        for template in templates {
+        for template in templates.iter().filter(|template| !leaves_out(template)) {
             match template.value(scope)? {
                 Value::Array(values) => texts.extend(values.iter().map(plain)),
                 value => texts.push(plain(&value)),

@@ -5,6 +5,7 @@
 
 mod about;
 mod account_fields;
+mod actions;
 mod connections;
 mod context;
 mod deletes;
@@ -17,6 +18,7 @@ mod limits;
 mod parse;
 mod partitions;
 mod preset;
+mod proxy;
 mod read;
 mod request;
 mod schedule;
@@ -31,11 +33,13 @@ pub use crate::config_text::{Complaint, Reference};
 pub use crate::expr::{TimeUnit, read_time};
 pub use about::About;
 pub use account_fields::AccountField;
+pub use actions::{Action, ActionRecord, ActionStep};
 pub use connections::connection_of;
 pub use functions::{FunctionLimits, FunctionRules, FunctionSync, SourceFunctions, Validation};
 pub use integration::{IntegrationCredentials, PresetIntegration, ShippedPreset, shipped};
 pub use parse::{Parsed, parse, parse_beside};
 pub use preset::presets;
+pub use proxy::ProxyRules;
 pub use schedule::{MIN_INTERVAL, schedule};
 pub use tokens::{Algorithm, Assertion, ClientAuth, CodeGrant, Grant, Login, Rotation, TokenAuth};
 
@@ -83,6 +87,10 @@ pub struct Definition {
     pub connections: Vec<FixedConnection>,
     /// What its functions may do.
     pub functions: FunctionRules,
+    /// What callers of the proxy may do.
+    pub proxy: ProxyRules,
+    /// What is done at the provider when it is called.
+    pub actions: Vec<Action>,
     /// The syncs among its functions. They stand in files of their own.
     pub function_syncs: Vec<FunctionSync>,
     /// Names of its functions that run once a connection was created.
@@ -94,6 +102,11 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// Whether there is anything that could be asked by HTTP.
+    pub fn has_base(&self) -> bool {
+        self.base_url.as_literal() != Some(parse::NOWHERE)
+    }
+
     /// The stream of this name.
     pub fn stream(&self, name: &str) -> Option<&Stream> {
         self.streams.iter().find(|s| s.name == name)

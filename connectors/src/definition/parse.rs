@@ -5,7 +5,8 @@ use super::limits::{limits, responses};
 use super::read::{self, KnownNames, Out};
 use super::request::Level;
 use super::{
-    Definition, SourceFunctions, Stream, about, connections, effects, functions, partitions, preset, streams, webhooks,
+    Definition, SourceFunctions, Stream, about, actions, connections, effects, functions, partitions, preset, proxy,
+    streams, webhooks,
 };
 use crate::config_text::{self, Complaint, Content, Fields, Node, Reference, SourceSpan};
 use crate::expr::Template;
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 /// The version of the format this release reads.
 const FORMAT: u64 = 1;
 /// Base URL of a source of which nothing is asked.
-const NOWHERE: &str = "https://nothing-is-asked.invalid";
+pub(super) const NOWHERE: &str = "https://nothing-is-asked.invalid";
 /// Shorter values are words and numbers that may occur in any message.
 const SHORTEST_MASKED: usize = 6;
 
@@ -106,10 +107,12 @@ fn definition(
     partitions::check(&partitions, &streams, out);
     let all: Vec<Stream> = streams.iter().cloned().chain(beside.models).collect();
     let webhooks = fields.take("webhooks").and_then(|node| webhooks::webhooks(node, &all, &level, &names, out));
+    let actions = actions::actions(&mut fields, &level, &outermost, &all, out);
     let around =
         connections::ConnectionContext { auth: &auth, partitions: &known, streams: &all, functions: beside.syncs };
     let connections = connections::connections(fields.take("connections"), &around, out);
     let functions = functions::functions(fields.take("functions"), out);
+    let proxy = proxy::proxy(fields.take("proxy"), base_url.as_ref(), out);
     tests(&mut fields, out);
     read::later(&mut fields, "run", "describe the requests with `list` and `incremental`", out);
     fields.finish(out);
@@ -131,6 +134,8 @@ fn definition(
         webhooks,
         connections,
         functions,
+        proxy,
+        actions,
         function_syncs: Vec::new(),
         on_creation: Vec::new(),
     })
@@ -168,7 +173,9 @@ fn makes_requests(fields: &Fields) -> bool {
     const ASKED: [&str; 4] = ["list", "incremental", "fetch", "deletes"];
     let Some(Content::List(streams)) = fields.peek("streams").map(|node| &node.content) else { return true };
     let asks = |stream: &Node| ASKED.iter().any(|key| stream.get(key).is_some());
-    streams.is_empty() || streams.iter().any(asks) || fields.has("auth") || fields.has("partitions")
+    streams.is_empty()
+        || streams.iter().any(asks)
+        || ["auth", "partitions", "proxy", "actions"].iter().any(|key| fields.has(key))
 }
 
 fn source_level(fields: &mut Fields, limits: &super::Limits, names: &KnownNames, out: &mut Out) -> Level {
@@ -180,8 +187,12 @@ fn source_level(fields: &mut Fields, limits: &super::Limits, names: &KnownNames,
 fn stream_list(fields: &mut Fields, around: &context::StreamContext<'_>, out: &mut Out) -> Vec<super::Stream> {
     if !fields.has("streams") {
         fields.known(&["streams"]);
+        if fields.has("actions") || fields.has("proxy") {
+            return Vec::new();
+        }
         // Whoever reads the files knows whether functions bring models.
-        let hint = "add `streams`, or functions of this source that declare models";
+        let hint =
+            "add `streams`, or functions of this source that declare models; `proxy: {}` if it is only passed on to";
         out.push(fields.spot.complain("no_streams", "the source has no `streams`").warn().hint(hint));
         return Vec::new();
     }

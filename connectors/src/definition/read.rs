@@ -1,5 +1,6 @@
 //! Reading the value types of the format: names, texts with placeholders, expressions, times, keys, statuses.
 
+use super::actions::StepNames;
 use super::{Param, Statuses, TimeExpr, TimeUnit, Tree};
 use crate::config_text::{Complaint, Content, Fields, Node, SourceSpan, bad_type};
 use crate::egress::{Blocked, Egress};
@@ -27,6 +28,10 @@ pub(super) struct KnownNames {
     pub(super) subscribe: bool,
     /// `.path`.
     pub(super) event: bool,
+    /// `input`, `action.id`.
+    pub(super) action: bool,
+    /// `steps.NAME` for these.
+    pub(super) steps: StepNames,
     /// Origin of `base_url`, if it is fixed.
     pub(super) origin: Option<url::Origin>,
     /// In `auth`, where nothing but this has a value.
@@ -70,7 +75,14 @@ impl KnownNames {
             "since" | "until" => self.window,
             "key" | "keys" => self.key,
             "webhook_url" | "webhook_secret" | "id" => self.subscribe,
+            "input" | "action.id" => self.action,
             _ if name.starts_with('.') => self.event,
+            _ if field("input.") => self.action,
+            _ if field("steps.") && self.action => {
+                let step = name.split('.').nth(1).unwrap_or_default();
+                let why = format!("there is no step `{step}` before this request");
+                return (!self.steps.contains(step)).then_some(why);
+            }
             _ if field("connection.credentials.") => {
                 let why = format!("`{name}` may stand in headers only: URLs and bodies end up in logs");
                 return (!credentials).then_some(why);

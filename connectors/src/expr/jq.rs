@@ -27,7 +27,8 @@ const COMPILE_STACK: usize = 32 << 20;
 /// Longest message of an evaluation error: jq puts whole values into its messages.
 const MAX_MESSAGE: usize = 300;
 /// Variables, in the order [`globals`] gives them.
-const NAMES: [&str; 9] = ["$h", "$q", "$type", "$connection", "$partition", "$body", "$method", "$url", "$secret"];
+const NAMES: [&str; 11] =
+    ["$h", "$q", "$type", "$connection", "$partition", "$input", "$steps", "$body", "$method", "$url", "$secret"];
 
 /// A compiled expression. Cheap to clone; evaluates on any thread.
 #[derive(Clone)]
@@ -194,9 +195,11 @@ fn globals(vars: &Vars, reads: [bool; NAMES.len()]) -> Result<[Val; NAMES.len()]
         2 => convert::to_jq(&vars.kind, 0),
         3 => convert::to_jq(&vars.connection, 0),
         4 => convert::to_jq(&vars.partition, 0),
-        5 => Ok(verify.map_or(Val::Null, |v| text(&v.body))),
-        6 => Ok(verify.map_or(Val::Null, |v| text(&v.method))),
-        7 => Ok(verify.map_or(Val::Null, |v| text(&v.url))),
+        5 => convert::to_jq(&vars.input, 0),
+        6 => convert::to_jq(&vars.steps, 0),
+        7 => Ok(verify.map_or(Val::Null, |v| text(&v.body))),
+        8 => Ok(verify.map_or(Val::Null, |v| text(&v.method))),
+        9 => Ok(verify.map_or(Val::Null, |v| text(&v.url))),
         _ => Ok(verify.map_or(Val::Null, |v| text(&v.secret))),
     };
     let mut globals = std::array::from_fn(|_| Val::Null);

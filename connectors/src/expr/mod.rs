@@ -32,6 +32,10 @@ pub struct Vars {
     pub connection: Value,
     /// `$partition`: partition values by name.
     pub partition: Value,
+    /// `$input`: what an action is given.
+    pub input: Value,
+    /// `$steps`: answers of its requests, by name.
+    pub steps: Value,
     /// `$body` (raw text), `$method`, `$url`, `$secret`: in `verify.expr` only.
     pub verify: Option<Box<VerifyVars>>,
 }

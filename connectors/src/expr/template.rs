@@ -122,6 +122,14 @@ impl Template {
         }
     }
 
+    /// Whether it is one placeholder below `root` of the scope, and nothing is there.
+    pub fn is_absent(&self, root: &str, scope: &Scope) -> bool {
+        let [TemplatePart::Value(placeholder)] = self.parts.as_slice() else { return false };
+        let Some((first, rest)) = placeholder.keys.split_first() else { return false };
+        let below = rest.iter().try_fold(scope.0.get(first).unwrap_or(&Value::Null), |value, key| value.get(key));
+        first == root && !rest.is_empty() && below.is_none_or(Value::is_null)
+    }
+
     /// As text.
     pub fn text(&self, scope: &Scope) -> Result<String, EvalError> {
         self.join(scope, |placeholder, scope| placeholder.text(scope))

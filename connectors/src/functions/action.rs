@@ -4,9 +4,9 @@
 //! Promises: an action is begun once; only if its worker was lost through no fault of its own, and it has asked for nothing that
 //! cannot be taken back, it is begun again. Each request that changes something at the provider is logged with its action.
 
-use super::chain::{Chain, Effects};
 use super::host::{RecordsAsk, Stop, Writing, Written};
-use super::runner::{Execute, Runner, known};
+use super::runner::{Execute, Runner};
+use crate::actions::{ActionFailure, Chain, Effects};
 use crate::http::limits::RequestPriority;
 use async_trait::async_trait;
 use serde::de::IgnoredAny;
@@ -47,80 +47,10 @@ pub struct ActionAsk {
     pub wall: Duration,
 }
 
-/// Why an action gave no output.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ActionFailure {
-    /// A stable word.
-    pub code: &'static str,
-    /// Where and why.
-    pub message: String,
-    /// Of an `ActionError` what it carries, of an answer of the provider its body.
-    pub payload: Option<Value>,
-}
-
-impl ActionFailure {
-    /// It threw an `ActionError`.
-    pub const THROWN: &str = "action_script_runtime_error";
-    /// The input does not fit its schema.
-    pub const INPUT: &str = "invalid_action_input";
-    /// The output does not fit its schema.
-    pub const OUTPUT: &str = "invalid_action_output";
-    /// The provider answered something else than 2xx, and it was not caught.
-    pub const ANSWERED: &str = "script_http_error";
-    /// It took too long.
-    pub const TIMEOUT: &str = "timeout";
-    /// It was cut off and may have had effects.
-    pub const UNKNOWN_OUTCOME: &str = "unknown_outcome";
-    /// Actions within actions.
-    pub const TOO_DEEP: &str = "too_deep";
-    /// There is no such connection.
-    pub const NO_CONNECTION: &str = "unknown_connection";
-    /// There is no such action.
-    pub const NO_ACTION: &str = "unknown_action";
-    /// There are too many.
-    pub const BUSY: &str = "too_many_actions";
-    /// There is no such sync.
-    pub const NO_SYNC: &str = "unknown_sync";
-    /// The process that owns a connection cannot be asked.
-    pub const NO_OWNER: &str = "owner_unreachable";
-
-    /// Words that only actions have; runs have the others.
-    const CODES: [&str; 12] = [
-        Self::THROWN,
-        Self::INPUT,
-        Self::OUTPUT,
-        Self::ANSWERED,
-        Self::TIMEOUT,
-        Self::UNKNOWN_OUTCOME,
-        Self::TOO_DEEP,
-        Self::NO_CONNECTION,
-        Self::NO_ACTION,
-        Self::BUSY,
-        Self::NO_SYNC,
-        Self::NO_OWNER,
-    ];
-
-    /// A word as it was stored.
-    pub fn code_of(text: &str) -> &'static str {
-        Self::CODES.iter().find(|known| **known == text).copied().unwrap_or_else(|| known(text))
-    }
-
-    /// Without a payload.
-    pub fn new(code: &'static str, message: impl Into<String>) -> ActionFailure {
-        ActionFailure { code, message: message.into(), payload: None }
-    }
-
-    /// As another function is told that called it.
-    pub fn told(self) -> Answer {
-        let payload = self.payload.filter(|_| self.code == Self::THROWN).map(|payload| payload.to_string());
-        Answer::Failed { code: self.code.to_owned(), message: self.message, payload }
-    }
-}
-
-impl From<Failure> for ActionFailure {
-    fn from(why: Failure) -> ActionFailure {
-        ActionFailure::new(why.code, why.message)
-    }
+/// As another function is told that called an action.
+pub(super) fn told(why: ActionFailure) -> Answer {
+    let payload = why.payload.filter(|_| why.code == ActionFailure::THROWN).map(|payload| payload.to_string());
+    Answer::Failed { code: why.code.to_owned(), message: why.message, payload }
 }
 
 impl FunctionAction {

@@ -1,9 +1,9 @@
 //! The members of the `nango` object that are no requests and no writes: what is known of the connection, and what is kept of it.
 
-use super::action::ActionFailure;
-use super::chain::{Chain, NESTING_MAX};
+use super::action::told;
 use super::locks::Holder;
 use super::secrets::Handles;
+use crate::actions::{ActionFailure, Chain, NESTING_MAX};
 use crate::rest::RestSource;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -84,7 +84,7 @@ impl Members {
         if name == "triggerAction" {
             return match self.trigger_action(arguments).await {
                 Ok(output) => Answer::Json(output.into_bytes()),
-                Err(why) => why.told(),
+                Err(why) => told(why),
             };
         }
         let answered = match name {

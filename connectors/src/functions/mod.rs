@@ -15,7 +15,6 @@
 //! |---|---|
 //! | `program` | a sync as a program of the engine |
 //! | `action` | one call of an action |
-//! | `chain` | what an execution is part of: actions within actions, and what they have begun |
 //! | `runner` | what functions of a source share, and how any of them begins |
 //! | `host` | one execution, from its begin to its end |
 //! | `steps` | from what the code wrote to a step |
@@ -29,7 +28,6 @@
 
 mod action;
 mod by_hand;
-mod chain;
 mod execution;
 mod host;
 mod locks;
@@ -41,9 +39,8 @@ mod secrets;
 mod steps;
 mod validate;
 
-pub use action::{ActionAsk, ActionFailure, FunctionAction};
+pub use action::{ActionAsk, FunctionAction};
 pub use by_hand::{ByHand, Recording};
-pub use chain::{Chain, Effects, Witness};
 pub use execution::Executor;
 pub use locks::Locks;
 pub use members::{Accounts, InnerCall, NamedSyncs, described};

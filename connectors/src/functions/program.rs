@@ -1,10 +1,10 @@
 //! A sync in TypeScript as a program of the engine: what its code writes becomes steps.
 
-use super::chain::Chain;
 use super::host::{RecordsAsk, Stop, Writing, Written};
 use super::runner::{Execute, Runner};
 use super::steps::Steps;
 use super::validate::ModelSchemas;
+use crate::actions::Chain;
 use crate::definition::FunctionSync;
 use crate::http::limits::RequestPriority;
 use async_trait::async_trait;

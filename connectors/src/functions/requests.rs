@@ -1,7 +1,7 @@
 //! Requests of code: sent by the source, tried again as the code and the source ask for.
 
-use super::chain::Chain;
 use super::secrets::Handles;
+use crate::actions::Chain;
 use crate::http::Answer as Received;
 use crate::http::limits::RequestPriority;
 use crate::rest::{ProxyRequest, RestSource};

@@ -1,13 +1,13 @@
 //! What the functions of one source share, and the beginning of an execution of any of them.
 
 use super::by_hand::ByHand;
-use super::chain::Chain;
 use super::execution::Executor;
 use super::host::{Host, Stop, Writing};
 use super::locks::Locks;
 use super::members::{Accounts, Members};
 use super::requests::Sender;
 use super::secrets::Handles;
+use crate::actions::{Chain, known};
 use crate::http::limits::RequestPriority;
 use crate::rest::RestSource;
 use parking_lot::{Mutex, RwLock};
@@ -17,22 +17,6 @@ use syncline_engine::source::{Connection, Failure};
 use syncline_engine::time::{Chance, Clock};
 use syncline_runtime::Modules;
 use syncline_runtime::wire::{Fault, Invocation, Limits};
-
-/// Faults of code that have a word of their own; every other is a `script_error`.
-const FAULTS: [&str; 12] = [
-    "cpu_time",
-    "output_too_large",
-    "host_not_allowed",
-    "invalid_metadata",
-    "killed",
-    "no_thread",
-    "no_window",
-    "out_of_memory",
-    "request_failed",
-    "stuck",
-    "too_many_requests",
-    "unsupported",
-];
 
 /// The code in force. An execution that has begun keeps the one it began with.
 pub struct Code(RwLock<Arc<Modules>>);
@@ -171,9 +155,4 @@ impl Runner {
         let message = self.source.veiled(connection, &message);
         Failure { status, ..Failure::lasting(code, message) }
     }
-}
-
-/// The word for what code threw.
-pub(super) fn known(code: &str) -> &'static str {
-    FAULTS.iter().find(|known| **known == code).copied().unwrap_or("script_error")
 }

@@ -6,15 +6,15 @@
 //! Failures never show a query string, where keys may stand.
 //! Does not: retry, wait, pace, log.
 
-use super::dial::{Dial, Lookup, SystemLookup};
+use super::dial::{Lookup, SystemLookup};
+use super::pools::Pools;
 use super::room::{BufferedAnswer, NoRoom, ReservedMemory, Room};
 use super::veil::Veil;
 use crate::egress::{Blocked, Egress};
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Method, Url};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use syncline_engine::fault::{self, hit};
 use syncline_engine::model::Timestamp;
@@ -120,9 +120,10 @@ pub(crate) fn read_http_date(text: &str) -> Option<Timestamp> {
 /// The one way out. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    inner: reqwest::Client,
-    /// For ports with allowances of their own: a name is judged without knowing the port, but for these.
-    by_port: Arc<BTreeMap<u16, reqwest::Client>>,
+    decoding: Arc<Pools>,
+    /// For answers that are passed on as they were sent; made when the first of them is asked for.
+    raw: Arc<OnceLock<Pools>>,
+    lookup: Arc<dyn Lookup>,
     egress: Arc<Egress>,
     options: Arc<ClientOptions>,
     clock: Arc<dyn Clock>,
@@ -140,24 +141,21 @@ impl Client {
         clock: Arc<dyn Clock>,
         lookup: Arc<dyn Lookup>,
     ) -> Result<Client, Failure> {
-        // An error means that a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let egress = Arc::new(options.egress.clone());
-        let make = |port| {
-            reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .connect_timeout(options.connect_timeout)
-                .user_agent(options.user_agent.as_str())
-                .dns_resolver(Dial { egress: egress.clone(), port, lookup: lookup.clone() })
-                .gzip(true)
-                .build()
-                .map_err(|error| failure("client", format!("the HTTP client cannot be made: {error}"), false))
-        };
-        let by_port = egress.ports().into_iter().map(|port| Ok((port, make(Some(port))?)));
-        let by_port = Arc::new(by_port.collect::<Result<_, Failure>>()?);
-        Ok(Client { inner: make(None)?, by_port, egress, options: Arc::new(options), clock })
+        let decoding = Arc::new(Pools::new(&options, &egress, &lookup, true)?);
+        Ok(Client { decoding, raw: Arc::default(), lookup, egress, options: Arc::new(options), clock })
+    }
+
+    /// What sends to `url`; answers are decompressed if `decode`.
+    pub(super) fn pool(&self, url: &Url, decode: bool) -> Result<&reqwest::Client, Failure> {
+        if decode {
+            return Ok(self.decoding.of(url));
+        }
+        if let Some(raw) = self.raw.get() {
+            return Ok(raw.of(url));
+        }
+        let raw = Pools::new(&self.options, &self.egress, &self.lookup, false)?;
+        Ok(self.raw.get_or_init(|| raw).of(url))
     }
 
     /// The clock of this client.
@@ -208,8 +206,7 @@ impl Client {
 
     async fn once(&self, request: &Outgoing, cut: bool) -> Result<Answer, Failure> {
         self.permits(&request.url)?;
-        let port = request.url.port_or_known_default();
-        let client = port.and_then(|port| self.by_port.get(&port)).unwrap_or(&self.inner);
+        let client = self.pool(&request.url, true)?;
         let mut builder = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
@@ -314,7 +311,7 @@ fn blocked(url: &Url, why: &Blocked) -> Failure {
     }
 }
 
-fn broken(url: &Url, error: reqwest::Error) -> Failure {
+pub(super) fn broken(url: &Url, error: reqwest::Error) -> Failure {
     let place = shown(url);
     let code = if error.is_timeout() { "timeout" } else { "network" };
     let error = error.without_url();

@@ -1,18 +1,19 @@
 //! A request handed on to another process of the same installation, and its answer as it comes.
 //!
-//! Promises: method, headers and body go as they are; the answer is not read before it is passed on, so long answers flow.
+//! Promises: method, headers and body go as they are; neither body nor answer is read before it is passed on, so long ones flow.
 //! Does not: retry, follow, decompress. Where it goes is the caller's to decide: never a place a user or provider names.
 
+use super::streamed::{PassedBody, parts, unless_silent};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use reqwest::header::{CONNECTION, HOST, HeaderMap, TRANSFER_ENCODING};
+use futures_util::{Stream, TryStreamExt};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use reqwest::{Method, StatusCode, Url};
 use std::time::Duration;
 use syncline_engine::model::Failure;
 
 /// For the connection to stand: a process that is there answers at once.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Without a byte of an answer for so long, the other process is taken for gone. Longer than any reader may wait for news.
+/// Without a byte of body or answer for so long, the other process is taken for gone. Longer than any reader may wait for news.
 const SILENCE: Duration = Duration::from_secs(120);
 /// The other process could not be reached, so it has not got the request.
 pub const UNREACHABLE: &str = "process_unreachable";
@@ -40,20 +41,32 @@ impl Forward {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
             .build()
             .map_err(|e| broken(&format!("the client for other processes cannot be made: {e}")))?;
         Ok(Forward(client))
     }
 
     /// Hands a request on.
-    pub async fn send(&self, method: Method, url: Url, headers: &HeaderMap, body: Bytes) -> Result<Passed, Failure> {
+    pub async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        headers: &HeaderMap,
+        body: PassedBody,
+    ) -> Result<Passed, Failure> {
         let mut kept = headers.clone();
         single_hop(&mut kept);
         kept.remove(HOST);
-        let sent = self.0.request(method, url.clone()).headers(kept).body(body).send().await;
+        if matches!(body, PassedBody::Passing(..)) {
+            // How long it is says the body itself.
+            kept.remove(CONTENT_LENGTH);
+        }
+        let place = url.origin().ascii_serialization();
+        let (request, moved) = body.lay(self.0.request(method, url).headers(kept));
+        let sent = unless_silent(request.send(), &moved, SILENCE).await;
+        let sent = sent.ok_or_else(|| broken(&format!("{place} is silent for {SILENCE:?}")))?;
         let response = sent.map_err(|e| {
-            let why = format!("{} does not answer: {e}", url.origin().ascii_serialization());
+            let why = format!("{place} does not answer: {e}");
             if e.is_connect() { Failure::passing(UNREACHABLE, why) } else { broken(&why) }
         })?;
         let mut headers = response.headers().clone();
@@ -65,12 +78,16 @@ impl Forward {
 impl Passed {
     /// The body as it comes.
     pub fn stream(self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-        self.response.bytes_stream().map(|part| part.map_err(std::io::Error::other))
+        parts(self.response, SILENCE)
     }
 
     /// The whole body.
     pub async fn bytes(self) -> Result<Bytes, Failure> {
-        self.response.bytes().await.map_err(|e| broken(&format!("an answer broke off: {e}")))
+        let whole = self.stream().try_fold(Vec::new(), |mut whole, part| async move {
+            whole.extend_from_slice(&part);
+            Ok(whole)
+        });
+        whole.await.map(Bytes::from).map_err(|e| broken(&format!("an answer broke off: {e}")))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The budget of a connection: how many requests may leave, and when.
 //!
-//! One budget serves all polls and fetches of a connection. Promises: no token bucket is overdrawn, no more requests are
+//! One budget serves all that is asked in the name of a connection. Promises: no token bucket is overdrawn, no more requests are
 //! open than allowed, and while the provider says «come back later» none leaves at all. Of those that wait the highest
-//! [`RequestPriority`] goes first, but every tenth turn goes to the lowest, so that nothing starves.
+//! [`RequestPriority`] goes first, but every tenth turn goes to the lowest, so that nothing starves. Calls take at most every
+//! second turn while runs wait, and leave them a place: whoever calls decides how often, and a run must get on.
 //! Time is passed in through the clock; leaving the queue by dropping the future is safe.
 
 use super::Answer;
@@ -24,11 +25,18 @@ const WAITING_MAX: usize = 10_000;
 /// Every so many turns the lowest lane goes first: each lane keeps about a tenth.
 const LOW_TURN: u64 = 10;
 
+/// Nobody gets leave by the time that is waited for it.
+pub const SPENT: &str = "budget_spent";
+/// Too many wait already.
+pub const OVERLOADED: &str = "budget_overloaded";
+
 /// Who is asking, in falling rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RequestPriority {
     /// The record behind a webhook.
     Fetch,
+    /// Somebody waits for the answer.
+    Call,
     /// A scheduled look at what changed.
     Poll,
     /// A complete listing.
@@ -47,6 +55,10 @@ pub struct Budget {
 struct BudgetState {
     buckets: Vec<Bucket>,
     open: usize,
+    /// Calls among them.
+    open_calls: usize,
+    /// The last turn was a call's.
+    called: bool,
     waiting: Vec<WaitingRequest>,
     next_ticket: u64,
     turns: u64,
@@ -69,12 +81,16 @@ struct WaitingRequest {
 /// Leave to have one request open; given back when dropped.
 pub struct Permit {
     budget: Arc<Budget>,
+    lane: RequestPriority,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.budget.lock();
         state.open = state.open.saturating_sub(1);
+        if self.lane == RequestPriority::Call {
+            state.open_calls = state.open_calls.saturating_sub(1);
+        }
         drop(state);
         self.budget.changed.notify_waiters();
     }
@@ -105,6 +121,8 @@ impl Budget {
         let state = BudgetState {
             buckets: buckets(limits),
             open: 0,
+            open_calls: 0,
+            called: false,
             waiting: Vec::new(),
             next_ticket: 0,
             turns: 0,
@@ -116,14 +134,38 @@ impl Budget {
 
     /// Waits for leave to send `method path`.
     pub async fn enter(self: &Arc<Self>, method: &str, path: &str, lane: RequestPriority) -> Result<Permit, Failure> {
+        self.enter_by(method, path, lane, None).await
+    }
+
+    /// The same until then. Where no leave can come by then it is refused at once, and says how long it would take.
+    pub async fn enter_by(
+        self: &Arc<Self>,
+        method: &str,
+        path: &str,
+        lane: RequestPriority,
+        until: Option<Timestamp>,
+    ) -> Result<Permit, Failure> {
         let queued = self.queue(method, path, lane)?;
+        let patience = async {
+            match until {
+                Some(until) => self.clock.sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(patience);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.turn(queued.ticket) {
-                BudgetTurn::Now => return Ok(Permit { budget: Arc::clone(self) }),
-                BudgetTurn::WhenChanged => changed.await,
+                BudgetTurn::Now => return Ok(Permit { budget: Arc::clone(self), lane }),
+                BudgetTurn::WhenChanged => tokio::select! {
+                    () = changed => {}
+                    () = &mut patience => return Err(spent(Duration::ZERO)),
+                },
+                BudgetTurn::At(at) if until.is_some_and(|until| at > until) => {
+                    return Err(spent(at.since(self.clock.now())));
+                }
                 BudgetTurn::At(at) => tokio::select! {
                     () = changed => {}
                     () = self.clock.sleep_until(at) => {}
@@ -158,7 +200,7 @@ impl Budget {
         let mut state = self.lock();
         if state.waiting.len() >= WAITING_MAX {
             let message = format!("{WAITING_MAX} requests wait for this connection already; try again later");
-            return Err(failure("budget_overloaded", message, true));
+            return Err(failure(OVERLOADED, message, true));
         }
         let bucket = state.buckets.iter().position(|bucket| bucket.takes(method, path));
         let ticket = state.next_ticket;
@@ -180,7 +222,9 @@ impl Budget {
         if ready > now {
             return BudgetTurn::At(ready);
         }
-        if state.open >= self.concurrency || state.first(now) != Some(ticket) {
+        // Calls leave runs a place, where there is more than one.
+        let places = self.concurrency.saturating_sub(1).max(1);
+        if state.open >= self.concurrency || state.first(now, places) != Some(ticket) {
             return BudgetTurn::WhenChanged;
         }
         if let Some(bucket) = mine.bucket.and_then(|index| state.buckets.get_mut(index)) {
@@ -188,6 +232,8 @@ impl Budget {
         }
         state.open += 1;
         state.turns += 1;
+        state.called = mine.lane == RequestPriority::Call;
+        state.open_calls += usize::from(state.called);
         BudgetTurn::Now
     }
 
@@ -202,9 +248,12 @@ impl BudgetState {
         bucket.and_then(|index| self.buckets.get(index)).map_or(now, |bucket| bucket.tokens.ready_at(now))
     }
 
-    /// Whose turn it is among those that could go now.
-    fn first(&self, now: Timestamp) -> Option<u64> {
-        let ready = self.waiting.iter().filter(|waiting| self.ready_at(waiting.bucket, now) <= now);
+    /// Whose turn it is among those that could go now; calls have so many places.
+    fn first(&self, now: Timestamp, calls: usize) -> Option<u64> {
+        let ready = || self.waiting.iter().filter(|waiting| self.ready_at(waiting.bucket, now) <= now);
+        let runs_wait = ready().any(|waiting| waiting.lane > RequestPriority::Call);
+        let no_call = self.open_calls >= calls || self.called && runs_wait;
+        let ready = ready().filter(|waiting| waiting.lane != RequestPriority::Call || !no_call);
         let low_turn = self.turns % LOW_TURN == LOW_TURN - 1;
         let rank = |waiting: &&WaitingRequest| {
             let lane = waiting.lane as u8;
@@ -219,6 +268,13 @@ impl Bucket {
         self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
             && self.glob.as_ref().is_none_or(|glob| glob.is_match(path))
     }
+}
+
+/// There is no leave in time.
+fn spent(wait: Duration) -> Failure {
+    let message = "the limits of the connection leave no room for the request in time; send fewer, or ask again later";
+    let wait = wait.max(Duration::from_secs(1));
+    Failure { retry_after: Some(wait), ..failure(SPENT, message.to_owned(), true) }
 }
 
 /// Most specific first: with a path before without, longer before shorter, with a method before without.
@@ -348,6 +404,71 @@ mod tests {
         assert_eq!(seen[0], RequestPriority::Fetch);
         assert!(place(RequestPriority::Backfill) < 12, "the lowest lane gets every tenth turn: {seen:?}");
         assert!(place(RequestPriority::Poll) > place(RequestPriority::Backfill));
+    }
+
+    /// Who got through, in turn: each asks again at once, as long as it is his.
+    async fn turns(budget: &Arc<Budget>, clock: &ManualClock, lanes: &[RequestPriority], rounds: usize) -> Vec<usize> {
+        let mut waiting: Vec<_> = lanes.iter().map(|lane| Box::pin(budget.enter("GET", "/", *lane))).collect();
+        let mut seen = vec![0; lanes.len()];
+        for _ in 0..rounds {
+            // More than once: who went may make way for another.
+            for turn in (0..waiting.len()).chain(0..waiting.len()) {
+                if waiting[turn].as_mut().now_or_never().is_some() {
+                    seen[turn] += 1;
+                    waiting[turn] = Box::pin(budget.enter("GET", "/", lanes[turn]));
+                }
+            }
+            clock.advance(SECOND);
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn calls_take_at_most_every_second_token_while_runs_wait_and_all_otherwise() {
+        let (clock, rate) = (clock(), || vec![Rate { burst: 1, ..rate(None, 1) }]);
+        let budget = Budget::new(&limits(rate(), 4), clock.clone());
+        let flood = [RequestPriority::Call; 5];
+        let with_poll: Vec<_> = flood.into_iter().chain([RequestPriority::Poll]).collect();
+        let seen = turns(&budget, &clock, &with_poll, 40).await;
+        let (calls, polls) = (seen[..5].iter().sum::<usize>(), seen[5]);
+        assert!(calls + polls >= 39 && polls.abs_diff(calls) <= 4, "{seen:?}");
+        let budget = Budget::new(&limits(rate(), 4), clock.clone());
+        assert!(turns(&budget, &clock, &flood, 40).await.iter().sum::<usize>() >= 39);
+    }
+
+    #[test]
+    fn calls_leave_a_place_to_runs() {
+        let budget = Budget::new(&limits(vec![], 3), clock());
+        let enter = |lane| budget.enter("GET", "/", lane).now_or_never().map(|permit| permit.expect("a permit"));
+        let calls: Vec<_> = (0..3).map_while(|_| enter(RequestPriority::Call)).collect();
+        assert_eq!(calls.len(), 2);
+        let poll = enter(RequestPriority::Poll).expect("the third place");
+        assert!(enter(RequestPriority::Fetch).is_none(), "all are taken");
+        drop((calls, poll));
+        assert!(enter(RequestPriority::Call).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_some_time_only_is_told_how_long_it_would_take() {
+        let clock = clock();
+        let budget = Budget::new(&limits(vec![Rate { per: 60 * SECOND, ..rate(None, 1) }], 4), clock.clone());
+        let until = |seconds: u32| Some(clock.now().plus(seconds * SECOND));
+        let by = |until| budget.enter_by("GET", "/", RequestPriority::Call, until);
+        let first = by(until(30)).await.expect("the only token");
+        let why = by(until(30)).now_or_never().expect("at once").err().expect("none is left");
+        assert_eq!((why.code, why.retry_after), (SPENT, Some(60 * SECOND)));
+        let mut second = Box::pin(by(until(90)));
+        assert!(second.as_mut().now_or_never().is_none(), "there will be one");
+        clock.advance(60 * SECOND);
+        assert!(second.await.is_ok());
+        drop(first);
+        let full = Budget::new(&limits(vec![], 1), clock.clone());
+        let held = full.enter("GET", "/", RequestPriority::Poll).await.expect("free");
+        let mut waits = Box::pin(full.enter_by("GET", "/", RequestPriority::Call, until(30)));
+        assert!(waits.as_mut().now_or_never().is_none());
+        clock.advance(30 * SECOND);
+        assert_eq!(waits.await.err().expect("nobody left").code, SPENT);
+        drop(held);
     }
 
     #[test]

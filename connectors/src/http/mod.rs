@@ -3,6 +3,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `client` | one request, one answer: time and size bounded, no foreign redirects, no proxy from the environment |
+//! | `streamed` | the same with body and answer passed on as they come |
+//! | `pools` | connections that are kept open |
 //! | `dial` | from a name to the addresses that are dialled, judged before they are |
 //! | `forward` | a request handed on to another process of the same installation |
 //! | [`body`] | the JSON value of a body, in whatever encoding it came |
@@ -29,9 +31,11 @@ mod forward;
 pub(crate) mod hints;
 pub mod limits;
 pub mod paginate;
+mod pools;
 pub mod proof;
 mod room;
 pub mod statements;
+mod streamed;
 mod veil;
 
 pub use address::{address, fits_a_host};
@@ -41,4 +45,5 @@ pub use forward::{Forward, Passed, UNREACHABLE};
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use reqwest::{Method, Url};
 pub use room::{ANSWERS, ANSWERS_LEAST, ReservedMemory, Room};
+pub use streamed::{ByteStream, PassedBody, StreamedAnswer, StreamedRequest, Unanswered};
 pub use veil::{MASK, Veil, looks_secret, on_one_line};

@@ -11,10 +11,13 @@
 //! | `partitions` | the lists a stream is split in |
 //! | `deletes` | listings of deleted records; what it takes to delete what is missing |
 //! | `fetch` | one record by key |
+//! | `act` | one request of an action |
 //! | `proxy` | requests that code makes in the name of a connection |
+//! | [`relay`] | requests of callers in its name, passed on as they come |
 //! | `request`, `answer` | placeholders into a request; rules over an answer |
 //! | [`notes`] | what a source reads back from the store |
 
+pub(crate) mod act;
 mod answer;
 mod credentials;
 mod deletes;
@@ -26,6 +29,7 @@ pub mod notes;
 mod partitions;
 mod poll;
 mod proxy;
+pub mod relay;
 mod request;
 mod source;
 

@@ -18,6 +18,8 @@ pub(super) struct Filling {
     open: Scope,
     /// With the credentials: for headers only.
     secret: Scope,
+    /// What a parameter or a field of a body is left out for, if it is nothing but a placeholder below this that has no value.
+    optional: Option<&'static str>,
 }
 
 impl Filling {
@@ -30,7 +32,7 @@ impl Filling {
         if let Some(Value::Object(known)) = secret.get_mut("connection") {
             known.insert("credentials".into(), Value::Object(connection.credentials.clone()));
         }
-        Filling { open: Scope(open), secret: Scope(secret) }
+        Filling { open: Scope(open), secret: Scope(secret), optional: None }
     }
 
     /// Adds a value.
@@ -38,6 +40,15 @@ impl Filling {
         self.open.0.insert(name.to_string(), value.clone());
         self.secret.0.insert(name.to_string(), value);
         self
+    }
+
+    /// Parameters and fields that are nothing but an absent value of `root` are left out.
+    pub(super) fn leaving_out(self, root: &'static str) -> Filling {
+        Filling { optional: Some(root), ..self }
+    }
+
+    fn leaves_out(&self, template: &Template) -> bool {
+        self.optional.is_some_and(|root| template.is_absent(root, &self.open))
     }
 
     /// Adds the ends of a time window.
@@ -107,14 +118,16 @@ fn resolve(base: &Url, path: &str) -> Result<Url, Failure> {
 fn pairs(params: &[(String, Param)], filling: &Filling) -> Result<Vec<(String, String)>, Failure> {
     let mut pairs = Vec::with_capacity(params.len());
     for (name, param) in params {
-        let texts = param.texts(&filling.open).map_err(|error| unfilled(name, &error))?;
+        let texts = param.texts(&filling.open, &|template| filling.leaves_out(template));
+        let texts = texts.map_err(|error| unfilled(name, &error))?;
         pairs.extend(texts.into_iter().map(|text| (name.clone(), text)));
     }
     Ok(pairs)
 }
 
 fn fill(tree: &Tree, filling: &Filling) -> Result<Value, Failure> {
-    tree.fill(&filling.open).map_err(|error| unfilled("the body", &error))
+    let filled = tree.fill(&filling.open, &|template| filling.leaves_out(template));
+    filled.map_err(|error| unfilled("the body", &error))
 }
 
 /// The request as it goes out, short of its sign-in.

@@ -33,7 +33,7 @@ pub(super) fn sign(
         _ => Map::new(),
     };
     for (name, tree) in &said.claims {
-        claims.insert(name.clone(), tree.fill(scope).map_err(|error| unfilled(name, error))?);
+        claims.insert(name.clone(), tree.fill(scope, &|_| false).map_err(|error| unfilled(name, error))?);
     }
     let lifetime = i64::try_from(said.lifetime.as_secs()).unwrap_or(i64::MAX);
     claims.insert("iat".to_owned(), now.seconds().into());

@@ -142,13 +142,15 @@ pub(super) fn login(login: &Login, scope: &Scope, secrets: &Map<String, Value>) 
     let mut body = None;
     if let Some(tree) = &login.body {
         headers.insert("content-type", HeaderValue::from_static("application/json"));
-        body = Some(tree.fill(scope).map_err(|error| unfilled("body", &error))?.to_string().into());
+        body = Some(tree.fill(scope, &|_| false).map_err(|error| unfilled("body", &error))?.to_string().into());
     } else if let Some(form) = &login.form {
         headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
         let mut text = url::form_urlencoded::Serializer::new(String::new());
         for (name, param) in form {
-            let values = param.texts(scope).map_err(|error| unfilled(name, &error))?;
-            values.iter().for_each(|value| drop(text.append_pair(name, value)));
+            let values = param.texts(scope, &|_| false).map_err(|error| unfilled(name, &error))?;
+            for value in &values {
+                text.append_pair(name, value);
+            }
         }
         body = Some(text.finish().into());
     }

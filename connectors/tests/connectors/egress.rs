@@ -16,13 +16,13 @@ use syncline_engine::time::SystemClock;
 use tokio::net::TcpListener;
 
 /// Counts connections that reach this machine, on all of its own addresses.
-struct Canary {
-    port: u16,
+pub(super) struct Canary {
+    pub(super) port: u16,
     reached: Arc<AtomicUsize>,
 }
 
 impl Canary {
-    async fn start() -> Canary {
+    pub(super) async fn start() -> Canary {
         let reached = Arc::new(AtomicUsize::new(0));
         let first = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
         let port = first.local_addr().expect("bound").port();
@@ -41,7 +41,7 @@ impl Canary {
         Canary { port, reached }
     }
 
-    fn reached(&self) -> usize {
+    pub(super) fn reached(&self) -> usize {
         self.reached.load(Ordering::SeqCst)
     }
 }
@@ -223,7 +223,7 @@ const NAMES: [&str; 10] = [
 ];
 
 /// Every spelling of a place nobody may be sent to.
-fn places() -> Vec<String> {
+pub(super) fn places() -> Vec<String> {
     let addresses = V4.iter().flat_map(|text| spellings(text.parse().expect("an address")));
     addresses.chain(V6.iter().chain(&NAMES).map(|text| text.to_string())).collect()
 }

@@ -6,6 +6,7 @@ mod egress;
 mod endings;
 mod lies;
 mod provider;
+mod relay;
 mod rest;
 mod schema;
 mod sync;

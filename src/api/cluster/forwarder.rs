@@ -8,23 +8,26 @@ use crate::api::{Budgeting, partition_router};
 use crate::app::App;
 use crate::cluster::spread::Spread;
 use crate::cluster::{ClusterMember, PROOF, ShardPlace};
-use crate::connectors::http::{Forward, Method, Url};
+use crate::connectors::http::{Forward, Method, PassedBody, Url};
 use crate::engine::source::Failure;
 use crate::http::HttpContext;
 use crate::http::answers::Starved;
 use crate::http::auth::Caller;
 use crate::http::error::Refusal;
+use crate::http::query::header;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderValue, response};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use parking_lot::{Mutex, MutexGuard};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -99,7 +102,29 @@ impl Forwarder {
     pub(super) async fn owner(&self, partition: i32, request: &BufferedRequest) -> Result<Response, Refusal> {
         match self.member.place(partition) {
             ShardPlace::Here(app) => Ok(pass(&self.router_of(partition, app), request.whole()).await),
-            ShardPlace::There(url) => self.forward(&url, partition, request).await,
+            ShardPlace::There(url) => {
+                self.forward(&url, partition, &request.head, PassedBody::Whole(request.body.clone())).await
+            }
+            ShardPlace::Nowhere => Err(moving(partition)),
+        }
+    }
+
+    /// The owner of a partition answers a request whose body is still to come.
+    pub(super) async fn passed(&self, partition: i32, request: Request) -> Result<Response, Refusal> {
+        match self.member.place(partition) {
+            ShardPlace::Here(app) => Ok(pass(&self.router_of(partition, app), request).await),
+            ShardPlace::There(url) => {
+                let (head, body) = request.into_parts();
+                let length = header(&head.headers, "content-length").and_then(|text| text.parse().ok());
+                let body = match body.is_end_stream() {
+                    true => PassedBody::None,
+                    false => PassedBody::Passing(
+                        TryStreamExt::map_err(body.into_data_stream(), io::Error::other).boxed(),
+                        length,
+                    ),
+                };
+                self.forward(&url, partition, &head, body).await
+            }
             ShardPlace::Nowhere => Err(moving(partition)),
         }
     }
@@ -169,20 +194,20 @@ impl Forwarder {
         matches!(self.member.place(partition), ShardPlace::Here(now) if Arc::ptr_eq(&now, app))
     }
 
-    async fn forward(&self, url: &str, partition: i32, request: &BufferedRequest) -> Result<Response, Refusal> {
+    async fn forward(&self, url: &str, partition: i32, head: &Parts, body: PassedBody) -> Result<Response, Refusal> {
         let unreachable = |why: String| Refusal::busy("owner_unreachable", why);
-        let target = request.head.uri.path_and_query().map_or("/", |p| p.as_str());
+        let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
         let url = Url::parse(&format!("{url}{target}")).map_err(|e| unreachable(format!("{url}: {e}")))?;
-        let mut headers = request.head.headers.clone();
+        let mut headers = head.headers.clone();
         headers.insert(FORWARDED, HeaderValue::from(partition));
         let proof = HeaderValue::from_str(&self.member.proof()).map_err(|e| unreachable(e.to_string()))?;
         headers.insert(PROOF, proof);
-        if let Some(client) = request.head.extensions.get::<Address>() {
+        if let Some(client) = head.extensions.get::<Address>() {
             let client = HeaderValue::from_str(&client.to_string()).map_err(|e| unreachable(e.to_string()))?;
             headers.insert(CLIENT, client);
         }
-        let method = Method::from_bytes(request.head.method.as_str().as_bytes()).unwrap_or(Method::GET);
-        let passed = self.forward.send(method, url, &headers, request.body.clone()).await;
+        let method = Method::from_bytes(head.method.as_str().as_bytes()).unwrap_or(Method::GET);
+        let passed = self.forward.send(method, url, &headers, body).await;
         let passed = passed.map_err(|e| unreachable(format!("the owner of the shard cannot be asked: {e}")))?;
         let mut response = Response::new(Body::empty());
         *response.status_mut() = passed.status;

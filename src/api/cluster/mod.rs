@@ -127,6 +127,9 @@ async fn answer(
     let (false, Some(caller), Some(parameters)) = (matches!(target, RouteTarget::Local), caller, parameters) else {
         return forwarder.local(request).await;
     };
+    if matches!(target, RouteTarget::Passed(_)) {
+        return passed(forwarder, target, &caller, request).await;
+    }
     let (mut head, body) = request.into_parts();
     // Held until the answer is there: the body may be asked with several times.
     let mut memory = http.bounds.bodies.share([caller.key, sender(&head.extensions).holder()]);
@@ -157,6 +160,19 @@ async fn answer(
     let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
     let memory = gathered.lock().split(size.unwrap_or_default());
     if memory.amount() > 0 { answers::with_memory(answer, memory).await } else { answer }
+}
+
+/// Whoever it concerns answers, and takes the body as it comes.
+async fn passed(forwarder: &Forwarder, target: &RouteTarget, caller: &Caller, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let destination = destination(forwarder, target, caller, &head, &[], &[]);
+    let request = Request::from_parts(head, body);
+    match destination {
+        Destination::Owner(partition) => {
+            forwarder.passed(partition, request).await.unwrap_or_else(Refusal::into_response)
+        }
+        _ => forwarder.local(request).await,
+    }
 }
 
 fn destination(

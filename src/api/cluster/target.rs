@@ -18,6 +18,8 @@ pub(in crate::api) enum RouteTarget {
     Local,
     /// The owner of the connection that the request names.
     Connection(ConnectionTarget),
+    /// The owner of the connection that the headers of the request name; its body is passed on as it comes.
+    Passed(ConnectionNames),
     /// The owner that gave what is named in this parameter of the path its name, in which it stands.
     Named(&'static str, OwnerInName),
     /// All owners, and what they say is one answer.
@@ -98,6 +100,11 @@ pub(in crate::api) fn owner_of(names: ConnectionNames) -> RouteTarget {
     RouteTarget::Connection(ConnectionTarget { names, several: None, otherwise: Box::new(RouteTarget::Local) })
 }
 
+/// The owner of the connection that headers name, to whom the body is passed on as it comes.
+pub(in crate::api) fn passed_to_owner_of(names: ConnectionNames) -> RouteTarget {
+    RouteTarget::Passed(names)
+}
+
 /// The owner of the run whose id stands in this parameter of the path.
 pub(in crate::api) fn owner_of_run(parameter: &'static str) -> RouteTarget {
     named_by_owner(parameter, |id| Cause::parse(id).map(|run| Engine::part_of(run.number)))
@@ -154,6 +161,7 @@ impl RouteTarget {
                 // A name that nobody gave is unknown everywhere.
                 owner.filter(|owner| *owner < known.spread.count).map_or(Destination::Local, Destination::Owner)
             }
+            RouteTarget::Passed(names) => owner_of(*names).resolve(request, known),
             RouteTarget::Connection(of) => match of.owners(request, known).as_slice() {
                 [] => of.otherwise.resolve(request, known),
                 [first, rest @ ..] if rest.iter().all(|one| one == first) => Destination::Owner(*first),

@@ -338,6 +338,33 @@ async fn each_declared_route_is_answered_alike_by_every_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_passed_on_streams_through_whoever_is_asked() {
+    const BYTES: usize = 6 << 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = settings(folder.path());
+    let provider = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", provider.local_addr().expect("an address"));
+    let definition = SOURCE.replace("http://127.0.0.1:9", &url);
+    std::fs::write(folder.path().join("sources/crm.yaml"), definition).expect("a definition");
+    // What it is sent it sends back, as it comes.
+    let echo = Router::new().fallback(|request: Request| async move { request.into_body() });
+    tokio::spawn(axum::serve(provider, echo).into_future());
+    let processes = Processes::of(folder.path(), settings).await;
+    for (router, connection) in processes.shared.iter().flat_map(|router| [(router, "acme"), (router, "b")]) {
+        let parts = (0..BYTES >> 16).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![7; 1 << 16])));
+        let body = Body::from_stream(futures_util::stream::iter(parts));
+        let request = Request::builder().method("POST").uri("/proxy/some/thing?x=1");
+        let request = request.header("authorization", format!("Bearer {KEY}")).header("provider-config-key", "crm");
+        let request = request.header("connection-id", connection).body(body).expect("a request");
+        let answer = router.clone().oneshot(request).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{connection}");
+        // More than a body that is forwarded as a whole may have.
+        assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes().len(), BYTES, "{connection}");
+    }
+    processes.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_of_all_owners_is_that_of_one_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let processes = Processes::start(folder.path()).await;

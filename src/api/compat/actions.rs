@@ -5,7 +5,7 @@ use crate::api::cluster::target::{ConnectionNames, NamedIn, named_by_owner, owne
 use crate::api::routes::Routes;
 use crate::app::actions::{ActionCall, NotCalled, Outcome, RETRIES_MAX, shard_of};
 use crate::config::Role;
-use crate::connectors::functions::ActionFailure;
+use crate::connectors::actions::ActionFailure;
 use crate::http::answers::JSON;
 use crate::http::auth::Caller;
 use crate::http::body::BodyFields;
@@ -50,7 +50,7 @@ async fn trigger(
     let input = body.take("input");
     body.done()?;
     let key = AccountKey::new(&caller.environment, &source, &connection);
-    let call = ActionCall { key, action, input, retries };
+    let call = ActionCall::new(key, action, input, retries);
     if !later {
         return answer(api.app.actions.call(call).await?);
     }

@@ -7,6 +7,7 @@
 //! | `connections`, `metadata` | `/connections…`, the older `/connection…`, and `/v1/connections` |
 //! | `integrations` | `/integrations…`, `/providers…`, `/scripts/config`, `/environment-variables` |
 //! | `actions` | `/action/…`; not in a program without the feature `functions` |
+//! | `proxy` | `/proxy/…` |
 //! | `unbuilt` | paths of the compatible surface this release does not serve |
 
 #[cfg(feature = "functions")]
@@ -14,6 +15,7 @@ mod actions;
 mod connections;
 mod integrations;
 mod metadata;
+mod proxy;
 mod records;
 mod sync;
 mod unbuilt;
@@ -34,7 +36,7 @@ pub(super) fn whole() -> Routes {
     all
 }
 
-/// Pages, which count their own memory.
+/// Pages, which count their own memory, and what is passed on as it comes.
 pub(super) fn paged() -> Routes {
-    records::routes()
+    records::routes().merge(proxy::routes())
 }

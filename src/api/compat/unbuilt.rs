@@ -8,7 +8,6 @@ use axum::http::StatusCode;
 
 /// Paths with everything below them.
 const FAMILIES: &[&str] = &[
-    "/proxy",
     #[cfg(not(feature = "functions"))]
     "/action",
     "/functions",

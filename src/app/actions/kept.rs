@@ -3,7 +3,7 @@
 //! Promises: a call is on the disk before it has an id; that it may have had effects is on the disk before it has any; a result
 //! stays as it is until it is forgotten.
 
-use crate::connectors::functions::ActionFailure;
+use crate::connectors::actions::ActionFailure;
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark};
@@ -114,8 +114,7 @@ impl Kept {
 
     /// Stores a call; its name. `None`: too many of the environment have not ended.
     pub(super) async fn add(&self, environment: &str, call: &Call) -> Result<Option<CallKey>, Error> {
-        let random = hex::encode(entropy().get(..RANDOM_BYTES).unwrap_or_default());
-        let key = (environment.to_owned(), format!("{PREFIX}{:04x}{random}", self.shard));
+        let key = (environment.to_owned(), id_of(self.shard));
         {
             let mut table = self.table.lock();
             if table.open.iter().filter(|(of, _)| of == environment).count() >= OPEN_MAX {
@@ -192,6 +191,16 @@ impl Table {
     fn next_due(&self) -> Option<Timestamp> {
         self.results.values().filter_map(|results| Some(results.first()?.0.plus(KEPT_FOR))).min()
     }
+}
+
+/// An id of a call that is not stored.
+pub(super) fn fresh_id() -> String {
+    id_of(0)
+}
+
+fn id_of(shard: u16) -> String {
+    let random = hex::encode(entropy().get(..RANDOM_BYTES).unwrap_or_default());
+    format!("{PREFIX}{shard:04x}{random}")
 }
 
 /// The shard that an id names. One that nobody gave names any.

@@ -1,9 +1,10 @@
-//! Actions: functions that are called, by programs over REST and by other functions.
+//! Actions: functions, and requests of definitions, that are called by programs over REST and by other functions.
 //!
 //! | file | what |
 //! |---|---|
 //! | `places` | how many run at one time |
 //! | `kept` | calls that nobody waits for, as they are stored |
+//! | `merge` | what the answer of an action says of records |
 //! | `on_events` | functions that are called because something happens to a connection |
 //!
 //! Promises: an action is not repeated unless that was asked for; a call that was accepted is begun, also after a crash, and one
@@ -11,19 +12,22 @@
 //! away ends nothing.
 
 mod kept;
+mod merge;
 mod on_events;
 mod places;
 
 pub use kept::{FailedAction, shard_of};
 pub use on_events::BEFORE_DELETION;
 
-use crate::connectors::functions::{ActionAsk, ActionFailure, Chain, Effects, FunctionAction, InnerCall, Witness};
+use crate::connectors::actions::{ActionFailure, Chain, DescribedAsk, Effects, Witness};
+use crate::connectors::functions::{ActionAsk, InnerCall};
 use crate::engine::Engine;
 use crate::engine::pipeline::Error;
 use crate::engine::source::{Connection, Failure};
 use crate::engine::time::{Backoff, Chance, Clock};
 use crate::registry::connections::{AccountKey, Connections};
-use crate::registry::functions;
+use crate::registry::definitions::Definitions;
+use crate::registry::functions::{self, KnownAction};
 use async_trait::async_trait;
 use kept::{Call, CallKey, Kept, OPEN_MAX, Stage};
 use parking_lot::Mutex;
@@ -60,6 +64,7 @@ struct ActionsInner {
     connections: Arc<Connections>,
     actions: functions::Actions,
     on_events: functions::OnEvents,
+    definitions: Definitions,
     clock: Arc<dyn Clock>,
     places: Places,
     kept: Kept,
@@ -85,6 +90,25 @@ pub struct ActionCall {
     pub input: Option<Value>,
     /// How often it may be tried again.
     pub retries: u32,
+    /// Its name, the same for each attempt.
+    id: String,
+}
+
+impl ActionCall {
+    /// One that has not been named before.
+    pub fn new(key: AccountKey, action: String, input: Option<Value>, retries: u32) -> ActionCall {
+        ActionCall { key, action, input, retries, id: kept::fresh_id() }
+    }
+}
+
+/// What can be called.
+pub struct KnownActions {
+    /// By source and name.
+    pub actions: functions::Actions,
+    /// Because something happens to a connection.
+    pub on_events: functions::OnEvents,
+    /// What is known of the streams that answers speak of.
+    pub definitions: Definitions,
 }
 
 /// Why an action was not called.
@@ -128,10 +152,10 @@ impl Actions {
     pub(super) fn open(
         engine: Engine,
         connections: Arc<Connections>,
-        actions: functions::Actions,
-        on_events: functions::OnEvents,
+        known: KnownActions,
         shard: u16,
     ) -> Result<Actions, Error> {
+        let KnownActions { actions, on_events, definitions } = known;
         let clock = engine.clock();
         let (kept, open) = Kept::open(engine.clone(), shard)?;
         let inner = ActionsInner {
@@ -139,6 +163,7 @@ impl Actions {
             connections,
             actions,
             on_events,
+            definitions,
             clock,
             places: Places::default(),
             kept,
@@ -187,8 +212,8 @@ impl Actions {
         let AccountKey { environment, source, id: connection } = call.key;
         let made_at = self.inner.clock.now();
         let (action, input, retries) = (call.action, call.input, call.retries);
-        let call = Call { source, connection, action, input, retries, made_at, stage: Stage::Waiting };
-        let kept = self.inner.kept.add(&environment, &call).await?;
+        let stored = Call { source, connection, action, input, retries, made_at, stage: Stage::Waiting };
+        let kept = self.inner.kept.add(&environment, &stored).await?;
         let key = kept.ok_or_else(|| {
             let message = format!("{OPEN_MAX} calls of this environment have not ended yet: call again later");
             NotCalled::Busy(message)
@@ -211,7 +236,7 @@ impl Actions {
     pub(super) async fn call_within(&self, environment: &str, call: InnerCall) -> Outcome {
         let InnerCall { source, connection, action, input, chain } = call;
         let key = AccountKey::new(environment, &source, &connection);
-        let call = ActionCall { key, action, input, retries: 0 };
+        let call = ActionCall::new(key, action, input, 0);
         self.find(&call)?;
         let place = self.inner.places.within(environment, chain.depth).await;
         let _place = place.ok_or(NotCalled::Stopping)?;
@@ -266,7 +291,7 @@ impl Actions {
     }
 
     /// The action that a call means, and its connection.
-    fn find(&self, call: &ActionCall) -> Result<(Arc<FunctionAction>, Arc<Connection>), NotCalled> {
+    fn find(&self, call: &ActionCall) -> Result<(KnownAction, Arc<Connection>), NotCalled> {
         let inner = &self.inner;
         if inner.stopping.is_cancelled() {
             return Err(NotCalled::Stopping);
@@ -302,7 +327,7 @@ impl Actions {
 }
 
 impl ActionsInner {
-    fn find(&self, call: &ActionCall) -> Result<(Arc<FunctionAction>, Arc<Connection>), NotCalled> {
+    fn find(&self, call: &ActionCall) -> Result<(KnownAction, Arc<Connection>), NotCalled> {
         let AccountKey { environment, source, id } = &call.key;
         let account = self.connections.get(environment, source, id).ok_or_else(|| NotCalled::Connection(id.clone()))?;
         let action = self.actions.get(&(source.clone(), call.action.clone())).ok_or_else(|| {
@@ -325,9 +350,15 @@ impl ActionsInner {
             action: stored.action.clone(),
             input: stored.input.clone(),
             retries: stored.retries,
+            id: key.1.clone(),
         };
         let ended = match stored.stage {
-            Stage::Waiting => {
+            Stage::Acting if !self.repeats(&call) => {
+                let message =
+                    "the program ended while the action ran: what it had asked of its provider may have happened";
+                Err(ActionFailure::new(ActionFailure::UNKNOWN_OUTCOME, message))
+            }
+            Stage::Waiting | Stage::Acting => {
                 let place = tokio::select! {
                     place = self.places.later(&call.key) => place,
                     () = self.stopping.cancelled() => return Ok(()),
@@ -340,11 +371,6 @@ impl ActionsInner {
                 };
                 drop(place);
                 ended
-            }
-            Stage::Acting => {
-                let message =
-                    "the program ended while the action ran: what it had asked of its provider may have happened";
-                Err(ActionFailure::new(ActionFailure::UNKNOWN_OUTCOME, message))
             }
             Stage::Output(..) | Stage::Failed(..) => return Ok(()),
         };
@@ -396,7 +422,24 @@ impl ActionsInner {
 
     async fn once(&self, call: &ActionCall, chain: &Chain, wall: Duration) -> Outcome {
         let (action, connection) = self.find(call)?;
-        action.call(ActionAsk { connection, input: call.input.clone(), chain: chain.clone(), wall }).await
+        let (input, chain) = (call.input.clone(), chain.clone());
+        match action {
+            KnownAction::Function(function) => function.call(ActionAsk { connection, input, chain, wall }).await,
+            KnownAction::Described(described) => {
+                let id = call.id.clone();
+                let ended = described.call(DescribedAsk { connection, input, chain, wall, id }).await?;
+                // Behind the effect, and before anybody is told of it.
+                if let Some((stream, seen)) = &ended.records {
+                    self.merge(&call.key, stream, seen).await.map_err(NotCalled::from)?;
+                }
+                ended.output
+            }
+        }
+    }
+
+    /// Whether a call that a crash cut off may be made once more.
+    fn repeats(&self, call: &ActionCall) -> bool {
+        matches!(self.find(call), Ok((KnownAction::Described(described), _)) if described.repeats())
     }
 }
 

@@ -7,7 +7,8 @@
 
 use super::{Actions, ActionsInner, NotCalled, WALL, WALL_LATER};
 use crate::app::connections::ConnectionError;
-use crate::connectors::functions::{ActionAsk, ActionFailure, Chain, FunctionAction};
+use crate::connectors::actions::{ActionFailure, Chain};
+use crate::connectors::functions::{ActionAsk, FunctionAction};
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark, Quarantine, QuarantineEntry, QuarantineRow, QuarantineWriter};
 use crate::engine::pipeline::{quarantine_entry, remove_from_quarantine};

@@ -3,7 +3,7 @@
 //   node drive.mjs
 //
 // Prints `port N` first: a receiver of webhooks listens there, and the server is to send its own to it. Then reads one line of
-// JSON from stdin: {url, apiKey, signingKey, source, connections, model, sync, records, functions, hook}. Of `functions` the first
+// JSON from stdin: {url, apiKey, signingKey, source, connections, model, sync, records, functions, hook, mirrored}. Of `functions` the first
 // is a sync in TypeScript that polls, the second one takes webhooks at `hook` as well. Prints one line per call and `done` at the
 // end; anything unexpected ends it with 1.
 
@@ -28,7 +28,7 @@ await new Promise((listening) => receiver.listen(0, "127.0.0.1", listening));
 console.log(`port ${receiver.address().port}`);
 
 const line = (await readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]().next()).value;
-const { url, apiKey, signingKey, source, connections, model, sync, records, functions, hook } = JSON.parse(line);
+const { url, apiKey, signingKey, source, connections, model, sync, records, functions, hook, mirrored } = JSON.parse(line);
 const [connectionId, other] = connections;
 const nango = new Nango({ host: url, apiKey, webhookSigningKey: signingKey });
 const at = { providerConfigKey: source, connectionId, model };
@@ -181,7 +181,7 @@ await step("a sync in TypeScript in real time: from the provider's webhook to it
 
 await step("listConnections, getConnection", async () => {
   const listed = (await nango.listConnections()).connections;
-  const all = [...connections, ...functions.map((one) => one.connectionId)];
+  const all = [...connections, ...functions.map((one) => one.connectionId), "acme"];
   assert.deepEqual(listed.map((one) => one.connection_id).sort(), all.sort());
   const ids = async (question) => (await nango.listConnections(question)).connections.map((one) => one.connection_id);
   assert.deepEqual(await ids({ connectionId }), [connectionId]);
@@ -282,8 +282,32 @@ await step("triggerActionAsync, getAsyncActionResult", async () => {
   await refused(() => nango.getAsyncActionResult({ id: "nothing" }), 404, "not_found");
 });
 
+await step("proxy, get, post, put, patch, delete", async () => {
+  const { source, secret } = mirrored;
+  const there = { providerConfigKey: source, connectionId: "acme" };
+  const answer = await nango.get({ ...there, endpoint: "/things", params: { a: "1 2", b: 3 }, headers: { "X-Own": "x" } });
+  assert.deepEqual([answer.status, answer.data.method, answer.data.target], [200, "GET", "/things?a=1+2&b=3"]);
+  for (const method of ["post", "put", "patch", "delete"]) {
+    const { data } = await nango[method]({ ...there, endpoint: "/things", data: { name: "Béla" }, retries: 1 });
+    assert.deepEqual([data.method, data.bytes], [method.toUpperCase(), Buffer.byteLength('{"name":"Béla"}')]);
+  }
+  for (const method of ["GET", "PROPFIND", "REPORT"]) {
+    const { data } = await nango.proxy({ ...there, method, endpoint: "dav", decompress: true });
+    assert.deepEqual([data.method, data.target], [method, "/dav"]);
+  }
+  const plain = await nango.get({ ...there, endpoint: "/gzip", responseType: "text" });
+  assert.equal(plain.data, "hello");
+  const failed = await nango.get({ ...there, endpoint: "/status?code=418" }).catch((why) => why);
+  assert.deepEqual([failed.response.status, failed.response.headers["syncline-origin"]], [418, undefined]);
+  const again = await nango.get({ ...there, endpoint: "/flaky?code=423&times=1", retries: 2, retryOn: [423] });
+  assert.equal(again.data, "at last");
+  await refused(() => nango.get({ ...there, endpoint: "/a", baseUrlOverride: "https://evil.example" }), 403, "origin_not_allowed");
+  await refused(() => nango.get({ ...there, endpoint: "/a", connectionId: "nobody" }), 400, "unknown_connection");
+  assert.ok(!JSON.stringify(failed.response.data ?? "").includes(secret));
+});
+
 await step("what is not served, and keys nobody has", async () => {
-  await refused(() => nango.get({ ...at, endpoint: "/contacts" }), 501, "not_supported");
+  await refused(() => nango.listIntegrations(), 501, "not_supported");
   const stranger = new Nango({ host: `${url}/`, apiKey: "0123456789abcdef0123456789abcdef" });
   await refused(() => stranger.listRecords(at), 401, "unknown_account");
 });

@@ -14,6 +14,7 @@ use syncline_engine::time::SystemClock;
 use syncline_provider::webhooks::ClientCourier;
 use syncline_provider::{DefinitionOptions, Fake, FakeOptions, definition};
 use syncline_tests::contacts::{self, Contacts};
+use syncline_tests::mirror::Mirror;
 use syncline_tests::salesforce::{self, Salesforce};
 use syncline_tests::serving::{KEY, Serving};
 use syncline_tests::tools::{install_npm, node};
@@ -23,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 const SIGNING_KEY: &str = "what the server signs with and the client checks";
 const RECORDS: u64 = 250;
+
+/// The token of the connection whose requests are passed on.
+const MIRRORED: &str = "a-token-that-nobody-may-see";
 
 /// A sync in TypeScript that the client hears of.
 const CONTACTS: &str = include_str!("../../../runtime/tests/fixtures/contacts.ts");
@@ -85,6 +89,14 @@ async fn the_client_library_finds_everything_as_it_knows_it() {
     salesforce::lay_out(folder.path(), "salesforce", &url, "contacts", CONTACTS);
     let (_both, url) = Contacts::start(RECORDS as u32).await;
     contacts::lay_out(folder.path(), &url);
+    let mirror = Mirror::start().await;
+    fs::write(sources.join("mirror.token"), MIRRORED).expect("written");
+    let text = format!(
+        "source: mirror\nbase_url: {}\nauth: {{type: bearer}}\n\
+         connections: {{acme: {{credentials: {{token: \"file:mirror.token\"}}}}}}\nlimits: {{retry: {{backoff: 5ms..20ms}}}}\nproxy: {{}}\n",
+        mirror.url
+    );
+    fs::write(sources.join("mirror.yaml"), text).expect("written");
     let more = json!({"endpoints": {"app": endpoint}, "functions": {"path": functions, "in_process": true}});
     let syncline = Serving::start_with(folder.path(), &sources, more).await;
 
@@ -94,7 +106,7 @@ async fn the_client_library_finds_everything_as_it_knows_it() {
     let line = json!({
         "url": syncline.url, "apiKey": KEY, "signingKey": SIGNING_KEY, "source": "fake", "connections": names,
         "model": "Contact", "sync": "contacts", "records": RECORDS, "hook": syncline.hook_url("hubspot"),
-        "functions": of_functions,
+        "functions": of_functions, "mirrored": {"source": "mirror", "secret": MIRRORED},
     });
     let mut stdin = driver.0.stdin.take().expect("a way in");
     stdin.write_all(format!("{line}\n").as_bytes()).expect("told");

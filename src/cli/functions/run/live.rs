@@ -125,7 +125,7 @@ async fn called(app: &App, args: &RunArgs, function: &Function, key: AccountKey)
     let name = function.place.name.clone();
     let ended = match function.place.kind {
         FunctionKind::OnEvent => app.actions.on_event(&key, &name).await.map(|ended| ended.map(|()| "null".to_owned())),
-        _ => app.actions.call(ActionCall { key, action: name, input: args.input.clone(), retries: 0 }).await,
+        _ => app.actions.call(ActionCall::new(key, name, args.input.clone(), 0)).await,
     };
     match ended.map_err(|why| Fail::new(code::FAILURE, why.to_string()))? {
         Ok(output) => {

@@ -22,7 +22,7 @@ pub struct Chain {
 
 impl Chain {
     /// What an action is part of that begins within this.
-    pub(super) fn within(&self, action: &str) -> Chain {
+    pub fn within(&self, action: &str) -> Chain {
         Chain { depth: self.depth + 1, action: Some(action.into()), effects: self.effects.clone() }
     }
 
