@@ -191,6 +191,7 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
     let (definition, warnings) =
         parse_beside(&name, &text, &resolve_from(folder), &|source| functions.of_source(source))
             .map_err(|all| listed(secure(all)).map(|complaint| complaint.to_string()).collect::<Vec<_>>())?;
+    must_be_served(&definition).map_err(|why| whole("not_in_this_release", why))?;
     let (mut definition, warnings) = of_code(definition, warnings, settings)?;
     if cfg!(not(feature = "functions")) && !definition.actions.is_empty() {
         let why =
@@ -211,6 +212,21 @@ fn read(file: &Path, settings: &Settings, functions: &LoadedFunctions) -> Result
     }
     warnings.iter().for_each(|warning| tracing::warn!("{}", warning.line()));
     Ok(definition)
+}
+
+/// Ways to sign in that are read, and not served yet: nobody shall wait for records that cannot come.
+pub(super) fn must_be_served(definition: &Definition) -> Result<(), String> {
+    let Some(tokens) = definition.auth.tokens() else { return Ok(()) };
+    let source = &definition.source;
+    if tokens.code().is_some() {
+        tracing::warn!(source, "tokens are not renewed by this release: people sign in again when theirs has ended");
+        return Ok(());
+    }
+    let mode = definition.auth.kind.mode();
+    Err(format!(
+        "the sign-in of `{source}` ({mode}) is not part of this release\n  \
+         hint: `oauth2` is served for people who sign in; bearer works with a token that does not expire"
+    ))
 }
 
 /// `http:`, and places that are not the public internet, are as wrong as anything else, unless the settings allow them.

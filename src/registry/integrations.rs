@@ -5,13 +5,14 @@
 //! file's counts; a secret is kept and used, and shown only to who may see it.
 
 use crate::config::Settings;
+use crate::connectors::config_text::SourceSpan;
 use crate::connectors::definition::{Complaint, Definition, IntegrationCredentials, PresetIntegration, presets};
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark};
 use crate::engine::source::Failure;
 use crate::keyspaces;
-use crate::registry::definitions::{Definitions, outward};
+use crate::registry::definitions::{Definitions, must_be_served, outward};
 use crate::registry::sources::Sources;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -323,6 +324,10 @@ impl Integrations {
         // Nobody knows it, so nothing can be signed with it.
         let no_secret = hex::encode(self.inner.engine.secret("integrations without a webhook secret"));
         let (definition, warnings) = integration.definition(&no_secret)?;
+        must_be_served(&definition).map_err(|why| {
+            let spot = SourceSpan::start(&format!("integration {key}"));
+            vec![spot.complain("not_in_this_release", why)]
+        })?;
         let wrong: Vec<Complaint> =
             outward(warnings, &self.inner.settings).into_iter().filter(|complaint| !complaint.warning).collect();
         if wrong.is_empty() { Ok(definition) } else { Err(wrong) }

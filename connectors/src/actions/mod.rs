@@ -1,5 +1,5 @@
 //! Actions: what is done at a provider when it is called. Those that a definition describes run here; those in TypeScript in
-//! [`functions`](crate::functions), with the same words for how they end.
+//! `functions`, with the same words for how they end.
 //!
 //! | file | what |
 //! |---|---|

@@ -37,7 +37,7 @@ pub(crate) struct ActionAnswer {
 pub(crate) struct ActionRefusal {
     pub why: Failure,
     /// What the provider said, if it said something.
-    pub said: Option<Value>,
+    pub said: Option<Box<Value>>,
     /// The request was made.
     pub made: bool,
 }
@@ -91,7 +91,7 @@ impl RestSource {
         let vars = answer::vars(connection, &Value::Null, &answer);
         let vars = Vars { input: values.input.clone(), steps: values.steps.clone(), ..vars };
         let refused = |why| {
-            let said = body::read(answer.header("content-type"), &answer.body).ok().map(|(body, _)| body);
+            let said = body::read(answer.header("content-type"), &answer.body).ok().map(|(body, _)| Box::new(body));
             ActionRefusal { why, said, made: true }
         };
         let (verdict, faults) = judge(&self.definition, request, &answer, &budget, &vars).map_err(refused)?;

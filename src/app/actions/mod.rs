@@ -445,8 +445,15 @@ impl ActionsInner {
 
 /// Whether another try may end otherwise, and is no second effect that nobody asked for.
 fn repeats(why: &ActionFailure) -> bool {
-    const LASTING: [&str; 4] =
-        [ActionFailure::INPUT, ActionFailure::UNKNOWN_OUTCOME, ActionFailure::NO_CONNECTION, ActionFailure::NO_ACTION];
+    const LASTING: [&str; 6] = [
+        ActionFailure::INPUT,
+        // What it does has happened.
+        ActionFailure::OUTPUT,
+        ActionFailure::TOO_LARGE,
+        ActionFailure::UNKNOWN_OUTCOME,
+        ActionFailure::NO_CONNECTION,
+        ActionFailure::NO_ACTION,
+    ];
     !LASTING.contains(&why.code)
 }
 

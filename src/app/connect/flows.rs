@@ -105,7 +105,9 @@ impl Flows {
         }
         self.engine.put_marks(expired.iter().map(|hash| Mark::delete(FLOW, &[hash])).collect()).await?;
         let mut open = self.open.lock();
-        expired.iter().for_each(|hash| drop(open.remove(hash)));
+        for hash in &expired {
+            open.remove(hash);
+        }
         Ok(())
     }
 }

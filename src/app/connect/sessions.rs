@@ -168,7 +168,9 @@ impl Sessions {
         }
         self.engine.put_marks(expired.iter().map(|hash| Mark::delete(SESSION, &[hash])).collect()).await?;
         let mut live = self.live.lock();
-        expired.iter().for_each(|hash| drop(live.remove(hash)));
+        for hash in &expired {
+            live.remove(hash);
+        }
         Ok(())
     }
 }

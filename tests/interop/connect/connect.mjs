@@ -99,11 +99,10 @@ await step("auth() that the person refuses", async (page, context) => {
   assert.deepEqual(made, { error: "access_denied", message: "the user refused" });
 });
 
-await step("auth() by key, password and an app's own credentials", async (page) => {
+await step("auth() by key and by password", async (page) => {
   const ways = [
     ["key", { credentials: { apiKey: "let-me-in" } }],
     ["basic", { credentials: { username: "ann", password: "let-me-in" } }],
-    ["machine", { credentials: { client_id: "machine", client_secret: "secret-of-the-machine" } }],
   ];
   const token = next();
   for (const [key, options] of ways) {

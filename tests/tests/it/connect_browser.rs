@@ -35,16 +35,14 @@ fn browser() -> PathBuf {
     found.unwrap_or_else(|| panic!("no browser: scripts/setup.sh test installs chromium, or get it from your system"))
 }
 
-/// A provider of each kind: by sign-in, by key, by password, and by an app's own credentials.
+/// A provider of each kind: by sign-in, by key, and by password.
 fn definitions(folder: &Path, oidc: &Oidc, key_url: &str) -> PathBuf {
     let sources = folder.join("sources");
     std::fs::create_dir_all(&sources).expect("a folder");
-    let machine = format!("auth: {{type: client_credentials, token_url: {}/token, scopes: [items]}}\n", oidc.url);
     let all = [
         ("oidc", "With a sign-in", oidc.url.as_str(), oidc.auth().replace("env:APP_SECRET", "file:app.secret")),
         ("key", "With a key", key_url, "auth: {type: bearer, test: {get: /me}}\n".to_owned()),
         ("basic", "With a password", key_url, "auth: {type: basic, test: {get: /me}}\n".to_owned()),
-        ("machine", "For a machine", oidc.url.as_str(), machine),
     ];
     for (name, title, url, auth) in all {
         let text = format!(

@@ -373,6 +373,8 @@ async fn redirects_are_followed_where_they_may_lead_and_secrets_stay_at_home() {
     let there = format!("{other}/redirect?code=302%26to={home}/echo");
     let answer = bench.ask("open", "GET", &to(307, &there), &[], b"").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
+    let back = bench.home.asked().pop().expect("asked");
+    assert_eq!((back.target.as_str(), back.header("authorization")), ("/echo", None), "{back:?}");
     for (code, method, body, expected) in [
         (301, "GET", "", "GET"),
         (302, "POST", "a", "GET"),

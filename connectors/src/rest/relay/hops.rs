@@ -32,9 +32,9 @@ impl RelayCall<'_> {
         let (method, url) = (self.request.method.clone(), self.start.clone());
         let mut hop = Hop { method, url, query: self.request.query.clone(), body, home: true, bared: false };
         for _ in 0..=REDIRECTS_MAX {
-            let (method, again) = (hop.method.clone(), hop.body.again());
+            let (method, again, home) = (hop.method.clone(), hop.body.again(), hop.home);
             let received = self.hop(hop).await?;
-            match self.led(&received.answer.head, method, again)? {
+            match self.led(&received.answer.head, method, again, home)? {
                 Some(next) => hop = next,
                 None => return Ok(received),
             }
@@ -44,7 +44,13 @@ impl RelayCall<'_> {
     }
 
     /// Where an answer leads; `None`: it is the answer.
-    fn led(&self, answer: &Answer, method: Method, body: Option<PassedBody>) -> Result<Option<Hop>, Unanswered> {
+    fn led(
+        &self,
+        answer: &Answer,
+        method: Method,
+        body: Option<PassedBody>,
+        home: bool,
+    ) -> Result<Option<Hop>, Unanswered> {
         if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
@@ -66,7 +72,8 @@ impl RelayCall<'_> {
         })?;
         url.set_fragment(None);
         self.source.may_go(&self.connection, &url).map_err(unsent)?;
-        let home = self.request.forward || url.origin() == self.start.origin();
+        // Once it has left, it does not come home again: where it goes there would be a stranger's choice.
+        let home = self.request.forward || home && url.origin() == self.start.origin();
         let query = url.query().map(str::to_owned);
         url.set_query(None);
         Ok(Some(Hop { method, url, query, body, home, bared }))
