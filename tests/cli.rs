@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use syncline::connectors::config_text;
+use syncline::connectors::definition::{parse, presets};
 use syncline::connectors::http::{Client, ClientOptions};
 use syncline::engine::time::SystemClock;
 use syncline_provider::github::{GitHub, GitHubOptions};
@@ -269,6 +270,12 @@ fn init_writes_what_validate_takes_and_never_overwrites() {
         command(dir.path(), &["validate"]).env("SHOP_TOKEN", "x").env("GITHUB_TOKEN", "x").output().expect("runs");
     assert!(ended(&both, 0).contains("github: ok; streams Issue"));
     ended(&syncline(dir.path(), &["init", "--preset", "no-such"]), 2);
+    for preset in presets().filter(|preset| *preset != "github") {
+        ended(&syncline(dir.path(), &["init", "--preset", preset]), 0);
+        let text = std::fs::read_to_string(dir.path().join(format!("sources/{preset}.yaml"))).expect("written");
+        let read = parse(preset, &text, &|_| Ok("secret-of-somebody".into()));
+        assert!(read.as_ref().is_ok_and(|(_, warnings)| warnings.is_empty()), "{text}\n{:?}", read.err());
+    }
 }
 
 #[test]

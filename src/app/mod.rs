@@ -44,7 +44,7 @@ use crate::engine::pipeline::{self, Options};
 use crate::engine::source::Failure;
 use crate::engine::time::Clock;
 use crate::engine::{self, Engine};
-use crate::ingest::poll::{SyncError, Syncs, scheduler};
+use crate::ingest::poll::{self, SyncError, SyncKey, Syncs, scheduler};
 use crate::ingest::webhooks::{self, Hooks, OtherShards};
 use crate::registry::connections::Connections;
 use crate::registry::definitions::{self, Definitions};
@@ -269,6 +269,7 @@ impl App {
         let (halt_hooks, halt_outbox) = (stop.clone(), stop.clone());
         tasks.spawn(async move { ended("webhooks in", hooks.run(halt_hooks).await) });
         tasks.spawn(async move { ended("webhooks out", outbox.run(halt_outbox).await) });
+        tasks.spawn(run_wanted(self.clone(), stop.clone()));
         #[cfg(feature = "functions")]
         {
             let (app, halt) = (self.clone(), stop.clone());
@@ -290,6 +291,19 @@ impl App {
         self.actions.stop().await;
         self.syncs.stop().await;
         self.engine.stop().await
+    }
+}
+
+/// Has streams asked for what has changed where a webhook said that something has.
+async fn run_wanted(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        let wanted = tokio::select! {
+            wanted = app.hooks.wanted_runs() => wanted,
+            () = stop.cancelled() => return,
+        };
+        for [environment, source, connection, stream] in wanted {
+            app.syncs.has_news(&SyncKey { environment, source, connection, stream, variant: poll::BASE.to_owned() });
+        }
     }
 }
 

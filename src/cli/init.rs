@@ -5,7 +5,7 @@ use super::exit::{Fail, code};
 use super::settings::FILE;
 use super::show;
 use crate::connectors::config_text::Complaint;
-use crate::connectors::definition::{Definition, SCHEMA, parse, presets};
+use crate::connectors::definition::{Definition, PartitionValues, SCHEMA, parse, presets};
 use rand::RngCore;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -49,17 +49,39 @@ struct Hints {
     /// What a connection gains by credentials that it may go without.
     signed: &'static str,
     /// The schedule of a connection without, and why.
-    unsigned: (&'static str, &'static str),
+    unsigned: Option<(&'static str, &'static str)>,
+    /// An example of the address that each account has of its own, and what it is.
+    address: Option<(&'static str, &'static str)>,
+    /// The streams of a first file, where all would be too many.
+    streams: &'static [&'static str],
 }
 
-const HINTS: [Hints; 1] = [Hints {
-    preset: "github",
-    fields: &[("repo", "octo/hello", "owner/name of each repository")],
-    signed: "5,000 requests an hour instead of 60; private repositories",
-    unsigned: ("schedule: {Issue: {every: 5m, full: 24h}}", "so that 60 requests suffice; leave it out with a token"),
-}];
+const HINTS: [Hints; 3] = [
+    Hints {
+        fields: &[("repo", "octo/hello", "owner/name of each repository")],
+        signed: "5,000 requests an hour instead of 60; private repositories",
+        unsigned: Some((
+            "schedule: {Issue: {every: 5m, full: 24h}}",
+            "so that 60 requests suffice; leave it out with a token",
+        )),
+        streams: &["Issue"],
+        ..Hints::of_preset("github")
+    },
+    Hints {
+        address: Some(("https://example.myshopify.com", "the address of the shop")),
+        ..Hints::of_preset("shopify")
+    },
+    Hints {
+        address: Some(("https://example.zendesk.com", "the address of the account")),
+        ..Hints::of_preset("zendesk")
+    },
+];
 
 impl Hints {
+    const fn of_preset(preset: &'static str) -> Hints {
+        Hints { preset, fields: &[], signed: "may be left out", unsigned: None, address: None, streams: &[] }
+    }
+
     /// The example and the meaning of a field.
     fn of(&self, field: &str) -> Option<(&'static str, &'static str)> {
         self.fields.iter().find(|(name, ..)| *name == field).map(|(_, example, meaning)| (*example, *meaning))
@@ -170,14 +192,17 @@ fn with_preset(name: &str, preset: &str, set: &[(String, String)]) -> Result<Fir
     }
     let head = format!("source: {name}\npreset: {preset}\n");
     let shipped = checked(&format!("preset {preset}"), &head)?;
-    let streams: Vec<&str> = shipped.streams.iter().map(|stream| stream.name.as_str()).collect();
     let hints = HINTS.iter().find(|hints| hints.preset == preset);
+    let all = || shipped.streams.iter().map(|stream| stream.name.as_str()).collect();
+    let streams: Vec<&str> =
+        hints.map(|hints| hints.streams.to_vec()).filter(|few| !few.is_empty()).unwrap_or_else(all);
+    let app = app(&shipped, preset);
     let (lines, whole) = connection(&shipped, preset, hints, set);
     let text = format!(
         "\
 # {name}: laid over the shipped definition `{preset}`; keys written here win over it.
 # All keys: docs/definitions.md. Check with `syncline validate`, then `syncline check {name}`.
-{head}connections:
+{head}{app}connections:
   me:                                    # one account; its id on the wire
 {}
 streams: [{}]
@@ -186,6 +211,17 @@ streams: [{}]
         streams.join(", ")
     );
     Ok(FirstFile { text, whole })
+}
+
+/// The line that names the app for which people sign in, if they do.
+fn app(shipped: &Definition, preset: &str) -> String {
+    let variable = variable(preset);
+    match shipped.auth.tokens().filter(|tokens| tokens.code().is_some() && tokens.client_id.is_none()) {
+        Some(_) => format!(
+            "auth: {{client_id: \"env:{variable}_CLIENT_ID\", client_secret: \"env:{variable}_CLIENT_SECRET\"}}\n"
+        ),
+        None => String::new(),
+    }
 }
 
 /// The lines of a connection, and whether nothing is left to be filled in.
@@ -211,15 +247,19 @@ fn connection(
         let line = field(name, value, shipped.partitions.contains_key(name));
         meaning(name).map_or_else(|| format!("    {line}"), |(_, meaning)| noted(&line, meaning))
     }));
-    let open: Vec<&String> = shipped.partitions.keys().filter(|partition| !is_set(partition)).collect();
+    let address = hints.and_then(|hints| hints.address).filter(|_| !is_set("base_url"));
+    lines.extend(address.map(|(example, meaning)| noted(&format!("base_url: {example}"), meaning)));
+    let told = |values: &PartitionValues| matches!(values, PartitionValues::Metadata(_));
+    let open = shipped.partitions.iter().filter(|(name, partition)| told(&partition.values) && !is_set(name));
+    let open: Vec<&String> = open.map(|(name, _)| name).collect();
     lines.extend(open.iter().map(|partition| {
         let (example, meaning) = meaning(partition).unwrap_or(("", "a list"));
         noted(&format!("{partition}: [{example}]"), meaning)
     }));
-    if let Some(hints) = hints.filter(|_| unsigned && !is_set("schedule")) {
-        lines.push(noted(hints.unsigned.0, hints.unsigned.1));
+    if let Some((schedule, why)) = hints.and_then(|hints| hints.unsigned).filter(|_| unsigned && !is_set("schedule")) {
+        lines.push(noted(schedule, why));
     }
-    (lines, open.is_empty() && (left.is_none() || unsigned))
+    (lines, open.is_empty() && address.is_none() && (left.is_none() || unsigned))
 }
 
 /// A line of a connection with a comment.

@@ -6,7 +6,9 @@
 
 use crate::config::Settings;
 use crate::connectors::config_text::SourceSpan;
-use crate::connectors::definition::{Complaint, Definition, IntegrationCredentials, PresetIntegration, presets};
+use crate::connectors::definition::{
+    Complaint, Definition, IntegrationCredentials, PresetIntegration, presets, sign_in_of,
+};
 use crate::engine::Engine;
 use crate::engine::model::Timestamp;
 use crate::engine::pipeline::{Error, Mark};
@@ -320,6 +322,7 @@ impl Integrations {
             preset: &made.provider,
             title: made.display_name.as_deref(),
             credentials: &credentials,
+            way: sign_in_of(&made.provider, &credentials),
         };
         // Nobody knows it, so nothing can be signed with it.
         let no_secret = hex::encode(self.inner.engine.secret("integrations without a webhook secret"));

@@ -408,6 +408,8 @@ impl FoundKey<'_> {
         }
         if has(entry, "record") {
             self.idle(entry, "key", "a whole item brings its own key", "leave it out");
+        } else if !says && !hydrates {
+            self.idle(entry, "key", "a run asks for all that has changed", "leave it out");
         }
         let reads = |node: &Node, keys: &[&str]| {
             keys.iter().any(|key| node.get(key).is_some_and(|node| holds(node, "$partition")))

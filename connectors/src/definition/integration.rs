@@ -1,6 +1,6 @@
 //! The definition of an integration: a preset, with what the app is known by at the provider.
 
-use super::{AuthKind, Definition, Grant, Parsed, SourceFunctions, parse_beside, preset, presets};
+use super::{AuthKind, Definition, Grant, Parsed, SourceFunctions, parse_beside, preset, preset_sign_ins, presets};
 use crate::config_text::{self, Content, Node, Reference, SourceSpan};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -28,6 +28,15 @@ pub struct PresetIntegration<'a> {
     pub title: Option<&'a str>,
     /// The app's own.
     pub credentials: &'a IntegrationCredentials,
+    /// How accounts sign in, where the preset knows several ways; the usual one if absent.
+    pub way: Option<String>,
+}
+
+/// The way to sign in that fits an app: people sign in where it has a name at the provider, and enter a key where it has none.
+pub fn sign_in_of(preset: &str, credentials: &IntegrationCredentials) -> Option<String> {
+    let mut ways = preset_sign_ins(preset).into_iter();
+    let by_people = credentials.client_id.is_some();
+    ways.find(|way| (way == "oauth2") == by_people)
 }
 
 /// The name under which a secret of an integration is referred to in its text.
@@ -67,6 +76,7 @@ impl PresetIntegration<'_> {
         }
         let own = self.credentials;
         let mut auth = Map::new();
+        auth.extend(self.way.as_ref().map(|way| ("type".to_owned(), Value::from(way.as_str()))));
         auth.extend(own.client_id.as_ref().map(|id| ("client_id".to_owned(), Value::from(id.as_str()))));
         auth.extend(own.scopes.as_ref().map(|scopes| ("scopes".to_owned(), Value::from(scopes.clone()))));
         if let Some(secret) = &own.client_secret {
@@ -104,7 +114,7 @@ pub struct ShippedPreset {
 pub fn shipped() -> Vec<ShippedPreset> {
     let none = IntegrationCredentials::default();
     let read = |name: &'static str| {
-        let integration = PresetIntegration { source: name, preset: name, title: None, credentials: &none };
+        let integration = PresetIntegration { source: name, preset: name, title: None, credentials: &none, way: None };
         // 64 hexadecimal digits are a secret in every form that a scheme may want.
         let (definition, _) = integration.definition(&"0".repeat(64)).ok()?;
         Some(ShippedPreset { name, definition })
@@ -146,6 +156,7 @@ mod tests {
             preset: "nowhere",
             title: Some("Own"),
             credentials: &IntegrationCredentials::default(),
+            way: None,
         };
         let complaints = integration.definition("0").expect_err("refused");
         assert_eq!(complaints[0].code, "unknown_preset");

@@ -36,9 +36,9 @@ pub use account_fields::AccountField;
 pub use actions::{Action, ActionRecord, ActionStep};
 pub use connections::connection_of;
 pub use functions::{FunctionLimits, FunctionRules, FunctionSync, SourceFunctions, Validation};
-pub use integration::{IntegrationCredentials, PresetIntegration, ShippedPreset, shipped};
+pub use integration::{IntegrationCredentials, PresetIntegration, ShippedPreset, shipped, sign_in_of};
 pub use parse::{Parsed, parse, parse_beside};
-pub use preset::presets;
+pub use preset::{preset_sign_ins, presets};
 pub use proxy::ProxyRules;
 pub use schedule::{MIN_INTERVAL, schedule};
 pub use tokens::{Algorithm, Assertion, ClientAuth, CodeGrant, Grant, Login, Rotation, TokenAuth};
@@ -730,6 +730,8 @@ pub struct WebhookMap {
     pub partition: Vec<(String, Expr)>,
     /// Read the record again.
     pub hydrate: Hydrate,
+    /// Ask the stream for what has changed.
+    pub run: bool,
 }
 
 /// What a webhook says of a record.

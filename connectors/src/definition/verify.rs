@@ -340,6 +340,18 @@ fn presets() -> Vec<Preset> {
                 ..plain("linear-signature")
             },
         ),
+        hmac(
+            "hubspot_v3",
+            "[.eventId, .subscriptionId, .occurredAt]",
+            HmacScheme {
+                encoding: Base64,
+                timestamp: stamp(header("x-hubspot-request-timestamp"), StampUnit::Millis),
+                // Our URLs have none of the characters that HubSpot decodes before it signs.
+                content: vec![SignedPart::Method, SignedPart::Url, SignedPart::Body, SignedPart::Stamp],
+                ..plain("x-hubspot-signature-v3")
+            },
+        ),
+        hmac("notion", ".id", HmacScheme { format: prefix("sha256="), ..plain("x-notion-signature") }),
         hmac("attio", "$h[\"idempotency-key\"]", plain("attio-signature")),
         hmac(
             "intercom",
@@ -374,12 +386,6 @@ fn named(name: &str, spot: &SourceSpan, out: &mut Out) -> Option<Preset> {
     let mut presets = presets();
     if let Some(at) = presets.iter().position(|p| p.name == name) {
         return Some(presets.swap_remove(at));
-    }
-    if ["hubspot_v3", "notion"].contains(&name) {
-        let complaint =
-            spot.complain("not_in_this_release", format!("the preset `{name}` is not part of this release"));
-        out.push(complaint.hint("describe the signature with `scheme: hmac`, if it can be"));
-        return None;
     }
     let complaint = spot.complain("unknown_preset", format!("there is no signature preset `{name}`"));
     let near = nearest(name, presets.iter().map(|p| p.name));

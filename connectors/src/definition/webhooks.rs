@@ -202,6 +202,8 @@ fn entry(node: Node, streams: &[Stream], names: &KnownNames, out: &mut Out) -> O
     let partition = partition(&mut fields, names, out);
     let hydrate_spot = fields.peek("hydrate").map(|n| n.spot.clone());
     let hydrate = fields.take("hydrate").map_or(Hydrate::Never, |node| hydrate(node, out));
+    let run_spot = fields.peek("run").map(|node| node.spot.clone());
+    let run = fields.bool("run", out).unwrap_or(false);
     fields.bool("forward", out);
     read::later(&mut fields, "erase", "delete: true leaves a tombstone with the last values", out);
     if let (Some(spot), Some(known)) = (&hydrate_spot, known)
@@ -210,7 +212,14 @@ fn entry(node: Node, streams: &[Stream], names: &KnownNames, out: &mut Out) -> O
     {
         out.push(spot.complain("no_fetch", format!("`hydrate` needs `fetch` on stream `{}`", known.name)));
     }
-    complete(&fields, stream.is_some(), has_key, &effect, hydrate, out);
+    if let (Some(spot), Some(known)) = (&run_spot, known)
+        && run
+        && !known.polled()
+    {
+        let message = format!("`run` needs `list` or `incremental` on stream `{}`", known.name);
+        out.push(spot.complain("no_request", message));
+    }
+    complete(&fields, [stream.is_some(), has_key, run], &effect, hydrate, out);
     fields.finish(out);
     Some(WebhookMap {
         when,
@@ -222,25 +231,27 @@ fn entry(node: Node, streams: &[Stream], names: &KnownNames, out: &mut Out) -> O
         at,
         partition,
         hydrate,
+        run,
     })
 }
 
 /// Complains about entries that say too little.
 fn complete(
     fields: &Fields,
-    has_stream: bool,
-    has_key: bool,
+    [has_stream, has_key, run]: [bool; 3],
     effect: &Option<WebhookEffect>,
     hydrate: Hydrate,
     out: &mut Out,
 ) {
     let Some(effect) = effect else { return };
     let idle = matches!(effect, WebhookEffect::Nothing) && hydrate == Hydrate::Never;
-    if has_stream && idle {
+    if has_stream && idle && !run {
         let complaint = fields.spot.complain("nothing_to_do", "the entry says nothing of its stream");
-        out.push(complaint.hint("add record, patch, delete or hydrate; an entry without `stream` only acknowledges"));
+        out.push(
+            complaint.hint("add record, patch, delete, hydrate or run; an entry without `stream` only acknowledges"),
+        );
     }
-    if !has_stream && !idle {
+    if !has_stream && (!idle || run) {
         out.push(fields.spot.complain("missing_key", "the entry needs the key `stream`"));
     }
     // A whole item brings its own key.

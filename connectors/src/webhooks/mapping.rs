@@ -103,6 +103,9 @@ fn one(
         let (stream, when) = (mapper.stream().name.clone(), entry.hydrate);
         routed.effects.push(Effect::Fetch { stream, key, partition, when });
     }
+    if entry.run {
+        routed.effects.push(Effect::Run { stream: mapper.stream().name.clone() });
+    }
     if let Some(observation) = seen {
         routed.effects.push(Effect::Seen { stream: mapper.stream().name.clone(), observation });
     }

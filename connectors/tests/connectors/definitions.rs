@@ -3,7 +3,7 @@
 //! Each `tests/connectors/definitions/NAME.yaml` has a `NAME.txt` with the complaints it must bring, as people see them. Run with
 //! `UPDATE_GOLDEN=1` to write the `.txt` files anew; read the difference before committing it.
 
-use super::schema::refusal;
+use super::schema::{refusal, shipped};
 use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -201,7 +201,8 @@ fn issues_are_read_in_full() {
     let webhooks = issues.webhooks.as_ref().expect("webhooks");
     assert!(webhooks.per_connection && webhooks.verify.per_connection_secret && webhooks.verify.secrets.is_empty());
     assert!(matches!(&webhooks.verify.scheme, Scheme::Hmac(h) if h.header == "x-hub-signature-256"));
-    assert_eq!(webhooks.map.iter().map(|m| m.effect_name()).collect::<Vec<_>>(), ["delete", "record"]);
+    let effects: Vec<_> = webhooks.map.iter().map(|m| m.effect_name()).collect();
+    assert_eq!(effects, ["delete", "record", "nothing", "nothing", "nothing"]);
 }
 
 #[test]
@@ -222,7 +223,6 @@ fn the_preset_means_the_same_as_the_long_form() {
 /// Of what a preset brings nothing is complained about in the file that names it: so the preset itself is read here.
 #[test]
 fn what_is_shipped_has_nothing_without_effect() {
-    let preset = include_str!("../../presets/github.yaml");
     let fake = |paging, incremental, secret: Option<&str>| {
         let options = DefinitionOptions {
             paging,
@@ -232,7 +232,7 @@ fn what_is_shipped_has_nothing_without_effect() {
         };
         definition(&options)
     };
-    let mut files = vec![format!("source: github\n{preset}")];
+    let mut files: Vec<String> = shipped().into_iter().map(|(_, text)| text).collect();
     for paging in [Paging::Cursor, Paging::Page, Paging::Offset, Paging::Link] {
         files.push(fake(paging, true, Some("env:HOOK")));
         files.push(fake(paging, false, None));
@@ -249,6 +249,53 @@ fn what_is_shipped_has_nothing_without_effect() {
             Err(complaints) => panic!("{text}\n{}", shown(&complaints)),
         }
     }
+}
+
+#[test]
+fn every_preset_is_read_by_each_of_its_ways_to_sign_in_and_stands_in_the_docs() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/presets.md");
+    let docs = std::fs::read_to_string(docs).expect("docs");
+    let mut ways = Vec::new();
+    for name in presets() {
+        let usual = parsed(&format!("{{source: s, preset: {name}}}"));
+        assert!(!usual.about.categories.is_empty() && usual.about.docs.is_some() && usual.title.is_some(), "{name}");
+        let streams: Vec<&str> = usual.streams.iter().map(|stream| stream.name.as_str()).collect();
+        let row = docs.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/presets.md has no row of {name}"));
+        assert!(streams.iter().all(|stream| row.contains(&format!("`{stream}`"))), "{row}: {streams:?}");
+        let known = preset_sign_ins(name);
+        assert!(!known.is_empty(), "{name}");
+        for way in known {
+            let text = format!("{{source: s, preset: {name}, auth: {{type: {way}}}}}");
+            match parse("s.yaml", &text, &lookup) {
+                Ok((_, warnings)) => assert!(warnings.is_empty(), "{name} {way}\n{}", shown(&warnings)),
+                Err(complaints) => panic!("{name} {way}\n{}", shown(&complaints)),
+            }
+            assert!(row.contains(&format!("`{way}`")), "{row}: {way}");
+            ways.push(way);
+        }
+    }
+    assert!(preset_sign_ins("nobody").is_empty() && ways.len() >= 10);
+}
+
+#[test]
+fn of_a_way_to_sign_in_that_a_preset_does_not_know_it_brings_the_proof() {
+    let text = "{source: s, preset: slack, auth: {type: api_key, name: X-Key}}";
+    let slack = parsed(text);
+    assert!(matches!(&slack.auth.kind, AuthKind::ApiKey { name, .. } if name == "X-Key"));
+    assert!(slack.auth.test.is_some() && slack.auth.connection_fields[0].0 == "team_id");
+}
+
+#[test]
+fn events_of_streams_that_a_file_does_not_take_are_acknowledged() {
+    let some = parsed("{source: s, preset: slack, streams: [User]}");
+    let all = parsed("{source: s, preset: slack}");
+    let (some, all) = (some.webhooks.expect("webhooks").map, all.webhooks.expect("webhooks").map);
+    assert_eq!(some.len(), all.len());
+    let takes = |map: &[WebhookMap]| map.iter().map(|entry| entry.stream.clone()).collect::<Vec<_>>();
+    let user = Some("User".to_owned());
+    assert_eq!(takes(&some), [None, user, None, None]);
+    assert_eq!(takes(&all)[3], Some("Channel".to_owned()));
 }
 
 #[test]

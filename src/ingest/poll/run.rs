@@ -106,6 +106,21 @@ impl Syncs {
         true
     }
 
+    /// Something has changed at the provider: begins a run in the background. One in progress may have passed the change, so another
+    /// follows it. A sync that is paused stays so.
+    pub(crate) fn has_news(&self, key: &SyncKey) {
+        if let Some(entry) = self.table().get_mut(key) {
+            if entry.state.paused || !entry.polled {
+                return;
+            }
+            if entry.running.is_some() {
+                entry.pending = Some(entry.pending.unwrap_or_default());
+                return;
+            }
+        }
+        self.launch(key, TriggerOptions::default());
+    }
+
     /// Begins a run in the background, unless there is one.
     pub(crate) fn launch(&self, key: &SyncKey, options: TriggerOptions) {
         if let Ok(turn) = self.take_turn(key) {

@@ -10,6 +10,7 @@
 //! | [`unrouted`] | events nobody owns yet |
 //! | `events` | events that functions take |
 //! | [`refetch`] | records to be read again, once things are quiet |
+//! | `runs` | streams to be asked for what has changed |
 //! | `retry` | a request once more, because something of it is in quarantine |
 //! | `shard_token` | tokens of URLs that name the shard which knows them |
 //! | [`sweep`] | forgets what is past its time |
@@ -25,6 +26,7 @@ pub mod process;
 pub mod receive;
 pub mod refetch;
 mod retry;
+mod runs;
 mod shard_token;
 pub mod sweep;
 pub mod unrouted;
@@ -36,6 +38,7 @@ pub use paths::{Entrance, HookUrl};
 pub(crate) use process::place;
 pub use receive::{Admitted, Incoming, Reply};
 pub use retry::Retried;
+pub use runs::WantedRun;
 
 use crate::admission::Bounds;
 use crate::connectors::definition::Definition;
@@ -118,6 +121,7 @@ struct HooksInner {
     dedup: Dedup,
     refetches: refetch::Refetches,
     lanes: events::Lanes,
+    runs: runs::WantedRuns,
     unrouted: unrouted::Unrouted,
     follower: LogFollower,
     tally: Tally,
@@ -168,6 +172,7 @@ impl Hooks {
             dedup: Dedup::default(),
             refetches,
             lanes,
+            runs: runs::WantedRuns::default(),
             unrouted,
             follower,
             tally: Tally::default(),
@@ -201,6 +206,11 @@ impl Hooks {
     /// A connection goes: what functions are to take of its events goes with it.
     pub async fn forget_connection(&self, environment: &str, source: &str, connection: &str) -> Result<(), Error> {
         events::forget(&self.inner, [environment, source, connection]).await
+    }
+
+    /// Waits for streams that webhooks want asked for what has changed, and takes them: whoever calls has them run.
+    pub async fn wanted_runs(&self) -> BTreeSet<WantedRun> {
+        self.inner.runs.take().await
     }
 
     /// Counts commits made for webhooks; changes wake the watcher.
@@ -256,6 +266,7 @@ impl HooksInner {
     fn follow_up(&self, follow_up: prepare::FollowUp) {
         self.refetches.add(follow_up.refetches);
         self.lanes.add(follow_up.lanes);
+        self.runs.add(follow_up.runs);
     }
 
     fn committed(&self) {

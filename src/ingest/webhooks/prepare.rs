@@ -2,6 +2,7 @@
 
 use super::events::{FunctionEvent, LaneKey};
 use super::refetch::{RefetchRequest, RefetchRow};
+use super::runs::WantedRun;
 use super::{HooksInner, add};
 use crate::connectors::definition::{Definition, Hydrate};
 use crate::connectors::webhooks::{
@@ -36,6 +37,8 @@ pub(super) struct FollowUp {
     pub refetches: Vec<RefetchRequest>,
     /// Lanes of functions that have got an event.
     pub lanes: BTreeSet<LaneKey>,
+    /// Streams to be asked for what has changed.
+    pub runs: BTreeSet<WantedRun>,
 }
 
 /// How many events of a request went which way, as far as they are this shard's.
@@ -320,10 +323,12 @@ impl<'a> WebhookBatch<'a> {
         let account = self.inner.parts.connections.get(self.environment, self.source, &connection.id);
         for effect in routed.effects {
             let taken = account.as_ref().is_none_or(|account| match &effect {
-                Effect::Seen { stream, .. } | Effect::Fetch { stream, .. } => match definition.writer(stream) {
-                    Some(function) => account.takes(function),
-                    None => account.takes_stream(stream),
-                },
+                Effect::Seen { stream, .. } | Effect::Fetch { stream, .. } | Effect::Run { stream } => {
+                    match definition.writer(stream) {
+                        Some(function) => account.takes(function),
+                        None => account.takes_stream(stream),
+                    }
+                }
                 Effect::Handle { sync, .. } => definition.function_sync(sync).is_some_and(|it| account.takes(it)),
             });
             if taken {
@@ -343,6 +348,11 @@ impl<'a> WebhookBatch<'a> {
         match effect {
             Effect::Seen { stream, observation } => self.see(definition, connection, &stream, &observation),
             Effect::Fetch { stream, key, partition, when } => self.refetch(connection, stream, key, partition, when),
+            Effect::Run { stream } => {
+                let place = [self.environment, self.source, &connection.id, &stream];
+                self.follow_up.runs.insert(place.map(str::to_owned));
+                Ok(())
+            }
             Effect::Handle { sync, event } => {
                 let lane = [self.environment, self.source, &connection.id, &sync].map(str::to_owned);
                 let (position, received_at) = (self.position, self.received_at);

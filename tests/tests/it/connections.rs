@@ -174,7 +174,7 @@ async fn a_connection_may_be_made_without_credentials_where_they_are_optional() 
     let hub = GitHub::start(options, Arc::new(SystemClock)).await.expect("a GitHub");
     let sources = folder.path().join("sources");
     std::fs::create_dir_all(&sources).expect("a folder");
-    let text = format!("source: github\npreset: github\nbase_url: {}\n", hub.url());
+    let text = format!("source: github\npreset: github\nbase_url: {}\nstreams: [Issue]\n", hub.url());
     std::fs::write(sources.join("github.yaml"), text).expect("a definition");
     let serving = Serving::start(folder.path(), &sources).await;
     let body = json!({"connection_id": "free", "provider_config_key": "github", "metadata": {"repo": ["octo/hello"]}});

@@ -30,6 +30,7 @@ mod octokit;
 mod on_events;
 mod oracle;
 mod pocketbase;
+mod presets;
 mod proxy;
 mod quarantine;
 mod reading;

