@@ -306,8 +306,62 @@ await step("proxy, get, post, put, patch, delete", async () => {
   assert.ok(!JSON.stringify(failed.response.data ?? "").includes(secret));
 });
 
-await step("what is not served, and keys nobody has", async () => {
-  await refused(() => nango.listIntegrations(), 501, "not_supported");
+await step("listProviders, getProvider, getProviderTemplates", async () => {
+  const { data } = await nango.listProviders({ search: "git" });
+  assert.deepEqual(data.map((one) => [one.name, one.display_name]), [["github", "GitHub"]]);
+  assert.equal((await nango.getProvider({ provider: "github" })).data.name, "github");
+  assert.deepEqual(await nango.getProviderTemplates({ provider: "github" }), { data: [] });
+  assert.ok((await nango.listProviders({})).data.length >= 10);
+});
+
+await step("integrations: created, listed, changed", async () => {
+  const made = await nango.createIntegration({ provider: "github", unique_key: "hub", display_name: "Hub" });
+  assert.deepEqual([made.data.unique_key, made.data.provider], ["hub", "github"]);
+  const changed = await nango.updateIntegration({ uniqueKey: "hub" }, { display_name: "The hub" });
+  assert.equal(changed.data.display_name, "The hub");
+  const { configs } = await nango.listIntegrations();
+  assert.ok([source, "hub"].every((key) => configs.some((one) => one.unique_key === key)));
+  const shown = await nango.getIntegration({ uniqueKey: "hub" }, { include: ["webhook", "credentials"] });
+  assert.equal(shown.data.display_name, "The hub");
+  await refused(() => nango.createQuickstartIntegration({ provider: "github", unique_key: "q" }), 501, "not_supported");
+});
+
+await step("listFunctions, getFunction, getFunctionCode, deleteFunction", async () => {
+  const { data, pagination } = await nango.listFunctions({ uniqueKey: source });
+  assert.ok(data.some((one) => one.name === sync) && pagination.total === data.length);
+  assert.deepEqual((await nango.getFunction({ uniqueKey: source, name: sync })).data.returns, [model]);
+  assert.match((await nango.getFunctionCode({ uniqueKey: source, name: sync })).code, new RegExp(model));
+  await refused(() => nango.deleteFunction({ uniqueKey: source, name: sync }, { type: "sync" }), 409, "defined_in_file");
+});
+
+await step("getScriptsConfig, getEnvironmentVariables", async () => {
+  const config = await nango.getScriptsConfig();
+  assert.ok(config.find((one) => one.providerConfigKey === source).syncs.some((one) => one.name === sync));
+  assert.deepEqual(await nango.getEnvironmentVariables(), []);
+});
+
+await step("createConnectSession, patchConnection, createReconnectSession, deleteConnection", async () => {
+  const session = { end_user: { id: "ann", email: "ann@example.com" }, allowed_integrations: ["hub"] };
+  const { data } = await nango.createConnectSession(session);
+  assert.ok(data.connect_link.endsWith(data.token) && Date.parse(data.expires_at) > Date.now());
+  const entered = `${url}/api-auth/api-key/hub?connect_session_token=${data.token}`;
+  const before = await fetch(entered, { method: "POST", body: "{}", headers: { "content-type": "application/json" } });
+  const { connectionId } = await before.json();
+  assert.equal(before.status, 200, connectionId);
+  const found = await nango.listConnections({ userId: "ann" });
+  assert.deepEqual(found.connections.map((one) => one.connection_id), [connectionId]);
+  const there = { connectionId, provider_config_key: "hub" };
+  assert.deepEqual(await nango.patchConnection(there, { tags: { plan: "pro" } }), { success: true });
+  assert.deepEqual((await nango.getConnection("hub", connectionId)).tags, { plan: "pro" });
+  assert.equal(typeof (await nango.getToken("hub", connectionId)), "object");
+  assert.equal(await nango.getRawTokenResponse("hub", connectionId), undefined);
+  const again = await nango.createReconnectSession({ connection_id: connectionId, integration_id: "hub" });
+  assert.notEqual(again.data.token, data.token);
+  assert.deepEqual((await nango.deleteConnection("hub", connectionId)).data, { success: true });
+  assert.deepEqual((await nango.deleteIntegration("hub")).data, { success: true });
+});
+
+await step("keys nobody has", async () => {
   const stranger = new Nango({ host: `${url}/`, apiKey: "0123456789abcdef0123456789abcdef" });
   await refused(() => stranger.listRecords(at), 401, "unknown_account");
 });
