@@ -209,6 +209,10 @@ pub trait Provider: Send + Sync + 'static {
     fn more(&self) -> &'static str {
         ""
     }
+    /// Items of another stream that divide this one, and are listed at each run.
+    fn partitions(&self, _stream: &str) -> usize {
+        0
+    }
 }
 
 /// A request that was answered.

@@ -1,7 +1,7 @@
 //! Google Calendar: events of every calendar, cancelled ones with the changes, notifications that say nothing but that.
 
 use super::fake::{Call, Hook, Item, Provider, Reply, Seen, StreamCase, World, seconds, token, unknown};
-use super::walk::walk;
+use super::walk::{ITEMS, walk};
 use serde_json::{Value, json};
 
 struct GoogleCalendar;
@@ -71,6 +71,10 @@ impl Provider for GoogleCalendar {
 
     fn more(&self) -> &'static str {
         "auth: {type: bearer}\n"
+    }
+
+    fn partitions(&self, stream: &str) -> usize {
+        if stream == "Event" { ITEMS } else { 0 }
     }
 
     fn demand(&self, call: &Call) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use super::fake::{
     Call, Hook, Item, Provider, Reply, Seen, StreamCase, World, hmac_hex, iso, now, seconds, token, unknown,
 };
-use super::walk::walk;
+use super::walk::{ITEMS, walk};
 use serde_json::{Value, json};
 
 struct Notion;
@@ -76,6 +76,10 @@ impl Provider for Notion {
             case("Database", "title", |n| format!("d0000000-0000-4000-8000-{n:012}"), false, Seen::Run, hooks),
             case("User", "name", |n| format!("u0000000-0000-4000-8000-{n:012}"), false, Seen::Run, [false, false]),
         ]
+    }
+
+    fn partitions(&self, stream: &str) -> usize {
+        if stream == "Page" { ITEMS } else { 0 }
     }
 
     fn demand(&self, call: &Call) -> Result<(), String> {
