@@ -26,7 +26,9 @@ async fn open(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
-    let upgrade = upgrade.map_err(|_| Refusal::not_found("nothing is served at /"))?;
+    let upgrade = upgrade.map_err(|_| {
+        Refusal::not_found("this is a socket, on which browsers wait for a sign-in: the API is at other paths")
+    })?;
     if !api.knows_origin(&headers) {
         let message = "pages of this origin may not wait here: add it to `connect.origins`";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden_origin", message));
