@@ -239,6 +239,8 @@ async fn a_connection_is_changed_and_deleted_while_the_server_runs() {
     assert_eq!(call(&serving, Method::POST, "/connections", made("acme", "old")).await.0, 201);
     assert_eq!(call(&serving, Method::POST, "/connections", made("other", "old")).await.0, 201);
     assert_eq!(ids(&serving, "acme", 1).await, ["1"]);
+    // A run that still ends would take no other after it.
+    serving.settled("crm", "acme", "Contact", PATIENCE).await;
 
     let path = "/connections/acme?provider_config_key=crm";
     let change = json!({"credentials": {"type": "API_KEY", "apiKey": "new"}, "tags": {"plan": "pro"}});
