@@ -143,6 +143,10 @@ impl Sessions {
     pub(super) async fn note_of(&self, hash: &str, integration: &str, outcome: ConnectOutcome) -> Result<(), Error> {
         let _one_at_a_time = self.writing.lock().await;
         let Some(mut session) = self.of_hash(hash)? else { return Ok(()) };
+        // A connection that was made stays made, whatever comes of an attempt beside it.
+        if matches!(session.outcomes.get(integration), Some(ConnectOutcome::Connected(_))) {
+            return Ok(());
+        }
         session.outcomes.insert(integration.to_owned(), outcome);
         self.engine.put_marks(vec![mark(hash, &session)?]).await
     }

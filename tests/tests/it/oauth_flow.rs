@@ -154,9 +154,13 @@ async fn oauth_flow_that_was_changed_on_the_way_makes_no_connection() {
         json!({"code": "access_denied", "message": "the user refused"})
     );
     assert_eq!(connections(&serving).await, 0);
-    // A session that was refused may be used again.
+    // A session that was refused may be used again. Of two windows that both come back the first one counts.
+    let (mut other, late) = back(&serving, &token, Some("ann")).await;
     let (mut person, url) = back(&serving, &token, Some("ann")).await;
     assert_eq!(person.ask(&url, None).await.status(), 200);
+    assert_eq!(connections(&serving).await, 1);
+    assert_eq!(other.ask(&late, None).await.status(), 400);
+    assert!(outcome(&serving, &token).await["connection_id"].is_string(), "what was connected stays so");
     assert_eq!(connections(&serving).await, 1);
     // Its way back, a second time; and another departure under the session.
     assert_eq!(person.ask(&url, None).await.status(), 400);
